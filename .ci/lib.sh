@@ -1,0 +1,75 @@
+# Functions that .ci/run and .ci/matrix/* share; sourced by bash, with the repository root as $PWD.
+# shellcheck shell=bash
+
+results=() failures=0
+
+# step NAME COMMAND...: runs a step, in a subshell, whatever became of those before it, and notes how it
+# went. Functions that are steps end with the status they mean: `set -e` has no effect in them.
+step() {
+  local name=$1 begin=$SECONDS status
+  shift
+  printf '\n=== %s\n' "$name"
+  if ("$@") </dev/null; then status=ok; else status=FAILED; failures=$((failures + 1)); fi
+  results+=("$(printf '%-7s %5d s  %s' "$status" $((SECONDS - begin)) "$name")")
+  printf -- '--- %s: %s\n' "$name" "$status"
+}
+
+# passed_over NAME WHY: a step that this machine cannot do is said, not forgotten.
+passed_over() {
+  printf '\n=== %s\nnot done: %s\n' "$1" "$2"
+  results+=("$(printf '%-7s %5s    %s: %s' 'no' - "$1" "$2")")
+}
+
+# summary: what was done, and how long it took; its status is that of the whole run.
+summary() {
+  printf '\n=== summary\n'
+  printf '%s\n' "${results[@]}"
+  printf 'total %d s\n' "$SECONDS"
+  printf 'steps: %d passed, %d failed\n' $((${#results[@]} - failures)) "$failures"
+  [ "$failures" -eq 0 ]
+}
+
+# packages NAME...: Debian packages that are not there yet.
+packages() {
+  local missing=() name
+  for name in "$@"; do
+    dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing+=("$name")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  if [ -z "${apt_updated:-}" ]; then
+    "${as_root[@]}" apt-get update -qq || return
+    apt_updated=yes
+  fi
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then as_root=(sudo -n); fi
+
+# cpp_suite NAME [MESON OPTION...]: builds cpp/ in $work and runs its tests, behind the command in
+# $wrapper if there is one; closes with the counts.
+wrapper=()
+cpp_suite() {
+  local name=$1 build=${work:?}/cpp-$1 status=0
+  shift
+  meson setup "$build" cpp -Dtests=enabled "$@" >"$build.log" 2>&1 || { cat "$build.log"; return 1; }
+  meson compile -C "$build" >"$build.log" 2>&1 || { cat "$build.log"; return 1; }
+  "${wrapper[@]}" meson test -C "$build" --no-rebuild --print-errorlogs || status=$?
+  python - "$name" "$build/meson-logs/testlog.json" <<'END' || status=$?
+import json, sys
+results = [json.loads(line)["result"] for line in open(sys.argv[2])]
+skipped = results.count("SKIP")
+passed = sum(result in ("OK", "EXPECTEDFAIL") for result in results)
+failed = len(results) - passed - skipped
+print(f"{sys.argv[1]}: {passed} passed, {failed} failed, {skipped} skipped")
+sys.exit(failed != 0 or passed == 0)
+END
+  rm -rf "$build"
+  return "$status"
+}
+
+# tree_copy FOLDER: the tree as it is, without what git ignores.
+tree_copy() {
+  mkdir -p "$1" && git ls-files -z --cached --others --exclude-standard \
+    | xargs -0 -r cp --parents -t "$1"
+}

@@ -1,0 +1,1 @@
+"""The libraries compared, each behind the same few methods."""

@@ -1,0 +1,17 @@
+"""This library."""
+
+from __future__ import annotations
+
+import importlib
+
+from ..model import Setting
+from .plain import Plain
+
+
+class Own(Plain):
+    """``sharedmem.empty`` and its kin; an item is the array itself."""
+
+    name = "sharedmem"
+
+    def open(self, setting: Setting) -> None:
+        self.module = importlib.import_module("sharedmem")

@@ -1,0 +1,50 @@
+"""The SharedArray package: arrays in POSIX shared memory, found by name."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..model import Setting
+from .base import Contender, filled
+
+
+class SharedArrays(Contender):
+    """An item is a name and the array; the name is deleted to free it."""
+
+    name = "SharedArray"
+
+    def open(self, setting: Setting) -> None:
+        self.library = importlib.import_module("SharedArray")
+        prefix = f"shm://benchmark-{os.getpid()}-"
+        self.names = (f"{prefix}{number}" for number in itertools.count())
+
+    def creator(self, function: str) -> Callable[[int], Any]:
+        create, names = self.library.create, self.names
+        written = function in ("ones", "full")  # a new segment reads as zeros
+
+        def make(elements: int) -> tuple[str, np.ndarray]:
+            name = next(names)
+            array = create(name, elements)
+            if written:
+                filled(array, function)
+            return name, array
+
+        return make
+
+    def array(self, item: tuple[str, np.ndarray]) -> np.ndarray:
+        return item[1]
+
+    def drop(self, item: tuple[str, np.ndarray]) -> None:
+        self.library.delete(item[0])
+
+    def pack(self, item: tuple[str, np.ndarray]) -> str:
+        return item[0]
+
+    def unpack(self, message: str) -> tuple[str, np.ndarray]:
+        return message, self.library.attach(message)

@@ -1,0 +1,13 @@
+/// \file
+/// Marks what the library shows; everything else stays hidden.
+#pragma once
+
+#if !defined(__linux__)
+#error "sharedmem: this release supports Linux only"
+#endif
+
+#if defined(__GNUC__)
+#define SHAREDMEM_API __attribute__((visibility("default")))
+#else
+#define SHAREDMEM_API
+#endif

@@ -1,0 +1,106 @@
+#pragma once
+/// What travels between processes: where an arena is (locator), and which bytes of which of its blocks
+/// make up an array (handle), as a few dozen bytes that can be checked before they are believed.
+///
+/// A handle on the wire, little-endian on every machine, version 1:
+///
+///   | bytes | content                                                                                  |
+///   | ----- | ---------------------------------------------------------------------------------------- |
+///   | 1     | magic in the upper four bits, `handle_version` in the lower four                         |
+///   | 1     | flags: writable 1, C contiguous 2, F contiguous 4, lease 8, memfd 16; the others are 0   |
+///   | 16, 8 | arena's uuid, host                                                                       |
+///   | *     | segment id, segment pid (memfd only), segment bytes, block, generation                   |
+///   | *     | lease and nonce (with flag lease only)                                                   |
+///   | *     | offset, itemsize, ndim, shape, strides (zigzag; only without the two contiguous flags)   |
+///   | *, n  | length of dtype, its n bytes                                                             |
+///   | 4     | checksum of all bytes before it                                                          |
+///
+/// where * is a LEB128 variable-length integer in its shortest form. One altered byte never passes the
+/// checksum; other damage passes once in 2^32. It is there against accidents, not against forgery:
+/// whatever `decode` returns has its fields in range, and the arena still checks every one of them.
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include <sharedmem/export.hpp>
+#include <sharedmem/segment.hpp>
+
+namespace sharedmem {
+
+/// Version of both forms below. It rises with every change of them or of the arena's layout.
+inline constexpr unsigned handle_version = 1;
+
+/// Most axes of an array.
+inline constexpr int max_ndim = 64;
+
+/// `handle::lease` of a handle that keeps nothing alive.
+inline constexpr std::uint32_t no_lease = 0xffffffff;
+
+/// Room for any encoded handle, without its dtype: `max_handle_bytes + dtype.size()` bytes suffice.
+inline constexpr std::size_t max_handle_bytes = 1400;
+
+/// Where an arena is.
+/// Threads: a plain value.
+/// Processes: means the same in every process of one host; `segment.pid`, which only a memfd has, means
+/// something in its own pid namespace only.
+struct locator {
+  segment_name segment;                ///< the arena's primary segment; `pid` travels for a memfd only
+  std::uint64_t bytes = 0;             ///< its size
+  std::array<std::uint64_t, 2> uuid{}; ///< the arena's; kernels use ids again, nobody uses a uuid again
+  std::uint64_t host = 0;              ///< boot and IPC namespace in which the id means something
+};
+
+/// One line of printable characters without blanks, for an environment variable:
+/// `sharedmem-1:KIND:ID:PID:BYTES:UUID:HOST:CHECKSUM`, numbers in decimal, the last three in hexadecimal.
+/// \pre    `where.segment` is a sysv or memfd name, its id and pid not negative.
+/// \throws std::invalid_argument  the precondition does not hold.
+[[nodiscard]] SHAREDMEM_API std::string to_text(const locator& where);
+
+/// The locator that `text` was made from; nothing if it is malformed, altered or of another version.
+[[nodiscard]] SHAREDMEM_API std::optional<locator> parse_locator(std::string_view text) noexcept;
+
+/// Which bytes of a block an array is made of, and how.
+/// Entries of `shape` and `strides` past `ndim` are not set and not read.
+struct geometry {
+  std::uint64_t offset = 0;   ///< bytes from the block's start to the first element's first byte
+  std::uint32_t itemsize = 0; ///< bytes per element; may be 0
+  int ndim = 0;               ///< axes, at most `max_ndim`
+  bool writable = true;
+  std::int64_t shape[max_ndim];   ///< elements along each axis
+  std::int64_t strides[max_ndim]; ///< bytes from one element to the next along each axis
+};
+
+/// True if every byte of every element lies in [0, block_bytes) of the block, whatever the signs of the
+/// strides. An array without elements fits if its offset is at most `block_bytes`. False for an ndim or
+/// a shape out of range. No field, however large, overflows.
+[[nodiscard]] SHAREDMEM_API bool fits(const geometry& shape, std::uint64_t block_bytes) noexcept;
+
+/// What a pickled array consists of.
+/// Ownership: owns nothing; `dtype` points into memory of somebody else.
+struct handle {
+  locator where;
+  std::uint32_t block = 0;        ///< index of the block's descriptor
+  std::uint64_t generation = 0;   ///< of the block's life, 48 bits
+  std::uint32_t lease = no_lease; ///< index of the lease table's entry, or `no_lease`
+  std::uint64_t nonce = 0;        ///< of the lease, 48 bits; 0 without lease
+  geometry shape;
+  std::string_view dtype; ///< opaque bytes, may be empty
+};
+
+/// Writes `h` to the start of `out`. Allocates nothing.
+/// \return the number of bytes written; at most `max_handle_bytes + h.dtype.size()`.
+/// \throws std::length_error      `out` is too small; what it holds is then unspecified.
+/// \throws std::invalid_argument  a field is out of range: the kind, id or pid of the segment, generation,
+///                                nonce, ndim, a negative shape, a dtype of 4 GiB or more.
+SHAREDMEM_API std::size_t encode(const handle& h, std::span<std::byte> out);
+
+/// Reads a handle that fills `in` exactly. Allocates nothing. `dtype` points into `in`.
+/// \throws std::invalid_argument  what() says why: not a handle, another version, truncated, altered, or
+///                                which field makes no sense.
+[[nodiscard]] SHAREDMEM_API handle decode(std::span<const std::byte> in);
+
+}  // namespace sharedmem

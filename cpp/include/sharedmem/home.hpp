@@ -1,0 +1,44 @@
+#pragma once
+
+/// The arenas of this process: its home arena, from which it allocates, and foreign ones, attached when a
+/// handle of theirs is loaded. Which arena is home is decided as late as possible, once: the locator in the
+/// environment (SHAREDMEM_ARENA), else one offered by `offer`, else the arena of the first handle, else a
+/// new one. A locator that is dead, foreign or unreadable is passed over.
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <sharedmem/arena.hpp>
+
+namespace sharedmem {
+
+/// The home arena; made or joined at the first call. \throws what arena::create throws.
+SHAREDMEM_API arena& home();
+/// The home arena or nullptr; makes none.
+SHAREDMEM_API arena* home_if_any() noexcept;
+/// Makes the home arena now if this process is the root of a tree: no locator in the environment. Never
+/// throws: what went wrong is told by the next `home()`.
+SHAREDMEM_API void make_root() noexcept;
+/// A locator that came some other way (a process configuration); used by the first decision.
+SHAREDMEM_API void offer(std::string_view locator_text);
+/// A new home arena, for a tree of its own; the former becomes foreign (and is left once nothing of it is held).
+SHAREDMEM_API void start_new_home();
+/// Locator of the home arena for children (""): also put into this process's environment at birth.
+SHAREDMEM_API std::string home_locator();
+
+/// The arena that a handle names: home, foreign or attached now. \throws stale_handle, sharedmem::error.
+SHAREDMEM_API arena& arena_at(const locator& where);
+/// The arena whose data space holds `p`, or nullptr. Wait-free; a few ns.
+SHAREDMEM_API arena* arena_of(const void* p) noexcept;
+/// Releases a reference, and leaves a foreign arena with the last one.
+SHAREDMEM_API void release(block_ref& ref) noexcept;
+/// All arenas attached now.
+SHAREDMEM_API std::vector<arena*> attached();
+
+/// At an orderly exit: if this process is the sole participant of its home and has leases out, forks a
+/// process that keeps the arena until another participant comes, no lease is out, or `seconds` have passed
+/// (SHAREDMEM_LINGER, default 10, 0: none). Returns in the caller at once.
+SHAREDMEM_API void linger() noexcept;
+
+}  // namespace sharedmem

@@ -1,0 +1,37 @@
+/// \file
+/// How much memory there is to be had, by the system's own account.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <sharedmem/export.hpp>
+
+namespace sharedmem {
+
+/// An estimate, old as soon as it is made; bytes.
+struct memory_estimate {
+  std::uint64_t available = 0;  ///< the least that any of the limits leaves now
+  std::uint64_t total = 0;      ///< the least of the limits themselves
+  const char* limit = "";       ///< which one `available` comes from, for messages: "RAM" or "cgroup"
+};
+
+/// What can be had now: the least of
+/// - memory that the kernel calls available, and free swap;
+/// - for the memory cgroup of this process and each one above it that is visible, its limit less its
+///   usage, not counting file pages that it would drop.
+/// Reads some ten small files. Where /proc tells nothing, `sysinfo` is asked.
+SHAREDMEM_API memory_estimate available_memory() noexcept;
+
+/// Address space that `ulimit -v` leaves this process; UINT64_MAX: no limit.
+SHAREDMEM_API std::uint64_t address_space_left() noexcept;
+
+/// System limits of System V memory: of all segments together, and of one. UINT64_MAX: none, or
+/// unknown.
+SHAREDMEM_API std::uint64_t shmall_bytes() noexcept;
+SHAREDMEM_API std::uint64_t shmmax_bytes() noexcept;
+
+/// Bytes of a page.
+SHAREDMEM_API std::size_t page_size() noexcept;
+
+}  // namespace sharedmem

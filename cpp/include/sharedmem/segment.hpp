@@ -1,0 +1,35 @@
+/// \file
+/// Names of kernel shared-memory objects, and removal of those that nobody can name any more.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <sharedmem/export.hpp>
+
+namespace sharedmem {
+
+/// What holds the bytes of a segment. The values are stored in shared bytes: never renumber.
+enum class backing : std::uint8_t {
+  none = 0,
+  sysv = 1,   ///< System V shared memory, marked for removal at birth
+  memfd = 2,  ///< memfd_create, reached by others through /proc/PID/fd
+};
+
+/// How a process on the same host finds a segment.
+struct segment_name {
+  backing kind = backing::none;
+  std::int32_t id = -1;   ///< sysv: the shmid; memfd: a descriptor number in process `pid`
+  std::int32_t pid = 0;   ///< memfd only: a process that has the descriptor open
+
+  friend bool operator==(const segment_name&, const segment_name&) = default;
+};
+
+/// Removes System V segments that a process of this user left behind when it was killed between
+/// `shmget` and `IPC_RMID`: key of this library's pattern, owner and creator are the effective
+/// user, nobody attached, not marked for removal, creator surely dead.
+/// They hold no pages, only an id.
+/// \return  how many were removed. Errors are passed over: the next caller tries again.
+SHAREDMEM_API std::size_t sweep_orphans() noexcept;
+
+}  // namespace sharedmem

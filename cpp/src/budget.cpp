@@ -1,0 +1,69 @@
+/// Whether there is memory: asked before pages are promised, so that what does not fit is an exception and
+/// not the kernel's killer. An estimate: the least of MemAvailable and what cgroups leave, less what this
+/// arena has handed out and nobody has touched yet.
+#include <algorithm>
+#include <cstdio>
+
+#include <sharedmem/memory.hpp>
+
+#include "machine.hpp"
+#include "state.hpp"
+
+namespace sharedmem {
+namespace {
+
+constexpr auto relaxed = std::memory_order_relaxed;
+
+}  // namespace
+
+std::string size_text(std::uint64_t bytes) {
+  constexpr const char* units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+  double value = static_cast<double>(bytes);
+  int unit = 0;
+  while (value >= 1024 && unit < 6) {
+    value /= 1024;
+    ++unit;
+  }
+  char text[64];
+  std::snprintf(text, sizeof text, unit == 0 ? "%.0f %s" : "%.1f %s", value, units[unit]);
+  return text;
+}
+
+void arena::state::reserve_memory(std::uint64_t bytes, std::uint64_t asked) {
+  const std::uint64_t now = monotonic_ns();
+  if (bytes <= credit && now < credit_until) {
+    credit -= bytes;
+    return;
+  }
+  const memory_estimate estimate = available_memory();
+  const header& h = words.head();
+  const std::uint64_t mark = h.chunk_mark.load(relaxed);
+  const std::uint64_t unclaimed = std::min(mark, h.unclaimed.load(relaxed));
+  std::uint64_t resident = 0;
+  for (std::uint32_t k = 0; k < words.extents(); ++k) resident += words.at(k).memory.resident();
+  const std::uint64_t claimed = (mark - unclaimed) * chunk_bytes;
+  const std::uint64_t promised = claimed > resident ? claimed - resident : 0;
+  const std::uint64_t left = estimate.available > promised ? estimate.available - promised : 0;
+  if (bytes > left)
+    throw no_memory("cannot allocate " + size_text(asked) + " (" + std::to_string(asked) + " bytes) of shared memory: " +
+                    size_text(left) + " (" + std::to_string(left) + " bytes) are available, limited by " +
+                    estimate.limit + " (" + size_text(estimate.total) + " in all, " + size_text(promised) +
+                    " promised to arrays not yet written); free arrays, or raise that limit");
+  credit = (left - bytes) / 8;
+  credit_until = now + look_interval_ns;
+}
+
+void arena::state::no_room(std::uint64_t asked, const std::string& why) const {
+  const header& h = words.head();
+  const std::uint64_t mark = h.chunk_mark.load(relaxed);
+  const std::uint64_t total = words.chunk_count();
+  const std::uint64_t unclaimed = std::min(mark, h.unclaimed.load(relaxed)) + (total > mark ? total - mark : 0);
+  throw no_memory("cannot allocate " + size_text(asked) + " (" + std::to_string(asked) +
+                  " bytes) of shared memory: the arena has " + size_text(unclaimed * chunk_bytes) + " of " +
+                  size_text(total * chunk_bytes) + " left, not all of it in one piece, and " + why +
+                  "; limited by the size of the arena (SHAREDMEM_ARENA_SIZE) or the address space (ulimit -v: " +
+                  (address_space_left() == UINT64_MAX ? std::string("unlimited") : size_text(address_space_left()) + " left") +
+                  ")");
+}
+
+}  // namespace sharedmem

@@ -1,0 +1,153 @@
+/// Fork: the child gets a slot and a claim on every block that this process references, before it exists.
+#include "machine.hpp"
+#include "state.hpp"
+
+namespace sharedmem {
+namespace {
+
+constexpr auto relaxed = std::memory_order_relaxed;
+constexpr auto sc = std::memory_order_seq_cst;
+constexpr std::uint32_t none = ~std::uint32_t{0};
+
+}  // namespace
+
+/// A slot RESERVED(me) for the child, or `none`.
+std::uint32_t arena::state::reserve_slot() noexcept {
+  const slot_word reserved{slot_state::reserved, me};
+  for (std::uint32_t k = 0; k < words.overflow_slot(); ++k) {
+    if (words.slot(k).ctl.load(relaxed) != 0) continue;
+    std::uint64_t mark = words.slot_mark().load(sc);
+    while (mark <= k && !words.slot_mark().compare_exchange_weak(mark, k + 1, sc)) {
+    }
+    std::uint64_t expected = 0;
+    if (words.slot(k).ctl.compare_exchange_strong(expected, reserved.bits(), sc)) return k;
+  }
+  return none;
+}
+
+/// Announces that a child will use the overflow slot. Whoever clears that slot is done soon, or dead.
+void arena::state::enter_overflow() noexcept {
+  word64& overflow = words.head().overflow;
+  words.slot_mark().store(words.slots(), sc);
+  std::uint64_t seen = overflow.load(sc);
+  for (int patience = 0;;) {
+    if ((seen & overflow_clearing) != 0 && ++patience < 1000) {
+      yield_cpu();
+      seen = overflow.load(sc);
+      continue;
+    }
+    const std::uint64_t used = ((seen & ~overflow_clearing) | overflow_used) + 1;
+    if (overflow.compare_exchange_weak(seen, used, sc)) return;
+  }
+}
+
+/// Publishes what only this process knew, and sets the child's bit on all that is held. All locks are held.
+void arena::state::claim_for(std::uint32_t child) {
+  for (slab* s = all_owned; s != nullptr; s = s->next_owned) {
+    chunk_entry& c = words.chunk(s->chunk);
+    for (std::uint32_t i = 0; i < s->carved; ++i) {
+      if (s->states[i].load(relaxed) != use::in_use) continue;
+      const std::uint32_t b = s->first + i;
+      record& r = held.at(b);
+      if (c.published.load(relaxed) <= i) c.published.store(i + 1, sc);
+      r.generation = rules.publish(b, slot(), words.chunk_place(s->chunk) + i * s->block_bytes, s->block_bytes);
+      r.count = 1;
+      references.fetch_add(1, relaxed);
+      s->states[i].store(use::published, std::memory_order_release);
+    }
+  }
+  held.each_held([&](std::uint32_t b, const record& r) { rules.hold(b, child, r.generation); });
+}
+
+void arena::prepare_fork() noexcept {
+  state& s = *s_;
+  try {
+    s.settle();
+    s.look_for_dead(false);
+  } catch (...) {
+    return;  // no slot of our own either: the child will find out
+  }
+  s.repairing.lock();
+  for (std::mutex& m : s.stripes) m.lock();
+  s.pool.lock();
+  s.stop_threads();
+  s.fork_prepared = true;
+  s.child_slot = s.reserve_slot();
+  s.child_overflows = s.child_slot == none;
+  if (s.child_overflows) {
+    s.enter_overflow();
+    s.child_slot = s.words.overflow_slot();
+  }
+  step<point::fork_reserved>();
+  try {
+    s.claim_for(s.child_slot);
+  } catch (const std::bad_alloc&) {
+    s.child_slot = none;  // the child cannot be told what it holds: it starts with nothing, as if unannounced
+  }
+  step<point::fork_bits>();
+}
+
+void arena::after_fork_in_parent() noexcept {
+  state& s = *s_;
+  if (!s.fork_prepared) return;
+  step<point::fork_parent_back>();
+  s.fork_prepared = false;
+  if (s.child_overflows) s.words.head().overflow.fetch_sub(1, sc);
+  s.child_overflows = false;
+  s.child_slot = none;
+  s.resume_threads();
+  s.pool.unlock();
+  for (std::mutex& m : s.stripes) m.unlock();
+  s.repairing.unlock();
+}
+
+void arena::after_fork_in_child() noexcept {
+  state& s = *s_;
+  if (!s.fork_prepared) return;
+  step<point::fork_child_started>();
+  s.fork_prepared = false;
+  const actor parent = s.me;
+  const process_id self_id = this_process();
+  s.me = {self_id.pid, self_id.start & ((std::uint64_t{1} << 34) - 1), parent.space};
+  try {
+    s.me.space = s.namespace_index();  // the parent may have called unshare(2) for its children
+  } catch (const no_memory&) {
+    s.child_slot = none;  // nobody could tell whether we live: start anew, and fail there with a reason
+  }
+  if (s.child_slot != none) {
+    std::uint64_t reserved = slot_word{slot_state::reserved, parent}.bits();
+    if (s.child_overflows || s.words.slot(s.child_slot)
+                                 .ctl.compare_exchange_strong(reserved, slot_word{slot_state::active, s.me}.bits(), sc))
+      s.become(s.child_slot);
+    participant_entry& mine = s.words.slot(s.child_slot);
+    if (!s.child_overflows) {
+      mine.returns.store(0, relaxed);
+      mine.cached.store(0, relaxed);
+      mine.chunks.store(0, relaxed);
+    }
+  }
+  step<point::fork_adopted>();
+  s.child_overflows = false;
+  s.child_slot = none;
+  s.forget_chunks();
+  s.resume_threads();
+  s.pool.unlock();
+  for (std::mutex& m : s.stripes) m.unlock();
+  s.repairing.unlock();
+}
+
+void arena::take_over_slot() noexcept {
+  state& s = *s_;
+  // Runs in a child that prepare_fork did not announce: the identity page was wiped.
+  const actor parent = s.me;
+  const process_id self_id = this_process();
+  s.me = {self_id.pid, self_id.start & ((std::uint64_t{1} << 34) - 1), parent.space};
+  std::uint64_t active = slot_word{slot_state::active, parent}.bits();
+  const auto mark = static_cast<std::uint32_t>(s.words.slot_mark().load(sc));
+  for (std::uint32_t k = 0; k < mark; ++k) {
+    active = slot_word{slot_state::active, parent}.bits();
+    if (s.words.slot(k).ctl.compare_exchange_strong(active, slot_word{slot_state::active, s.me}.bits(), sc)) return s.become(k);
+  }
+}
+
+}  // namespace sharedmem

@@ -1,0 +1,115 @@
+#include <sharedmem/mutex.hpp>
+
+#include <pthread.h>
+#include <time.h>
+
+#include <cerrno>
+#include <new>
+#include <stdexcept>
+#include <type_traits>
+
+#include <sharedmem/error.hpp>
+#include <sharedmem/identity.hpp>
+
+namespace sharedmem {
+namespace {
+
+/// "smLOCK", a version, and the size of a pointer: programs of another word size have another mutex.
+constexpr std::uint64_t magic = 0x0100'4b43'4f4c'6d73 | std::uint64_t{sizeof(void*)} << 48;
+
+timespec from_now(std::chrono::nanoseconds span) noexcept {
+  constexpr long second = 1'000'000'000;
+  timespec end{};
+  clock_gettime(CLOCK_REALTIME, &end);
+  const long nanoseconds = end.tv_nsec + static_cast<long>(span.count() % second);
+  end.tv_sec += static_cast<time_t>(span.count() / second) + nanoseconds / second;
+  end.tv_nsec = nanoseconds % second;
+  return end;
+}
+
+void require_aligned(const void* where) {
+  if (reinterpret_cast<std::uintptr_t>(where) % robust_mutex::alignment != 0) {
+    throw std::invalid_argument("a lock must be aligned to 16 bytes");
+  }
+}
+
+void check(int result, const char* call) {
+  if (result != 0) throw error(result, call, "lock in shared memory");
+}
+
+class attributes {
+ public:
+  attributes() { check(pthread_mutexattr_init(&value_), "pthread_mutexattr_init"); }
+  ~attributes() { pthread_mutexattr_destroy(&value_); }
+  attributes(const attributes&) = delete;
+  attributes& operator=(const attributes&) = delete;
+  pthread_mutexattr_t* get() noexcept { return &value_; }
+
+ private:
+  pthread_mutexattr_t value_;
+};
+
+}  // namespace
+
+struct robust_mutex::record {
+  std::uint64_t mark;           // `magic`, once the rest is there
+  std::uint32_t pid_namespace;  // 0: unknown
+  std::uint32_t reserved;
+  pthread_mutex_t mutex;
+};
+
+robust_mutex robust_mutex::create(void* where) {
+  static_assert(std::is_standard_layout_v<record>);
+  static_assert(sizeof(record) <= bytes && alignof(record) <= alignment);
+  require_aligned(where);
+  auto* at = new (where) record{};
+  attributes wanted;
+  check(pthread_mutexattr_setpshared(wanted.get(), PTHREAD_PROCESS_SHARED), "pthread_mutexattr_setpshared");
+  check(pthread_mutexattr_setrobust(wanted.get(), PTHREAD_MUTEX_ROBUST), "pthread_mutexattr_setrobust");
+  check(pthread_mutexattr_settype(wanted.get(), PTHREAD_MUTEX_ERRORCHECK), "pthread_mutexattr_settype");
+  check(pthread_mutex_init(&at->mutex, wanted.get()), "pthread_mutex_init");
+  at->pid_namespace = this_namespaces().pid;
+  at->mark = magic;
+  return robust_mutex{at};
+}
+
+robust_mutex robust_mutex::open(void* where) {
+  require_aligned(where);
+  auto* at = static_cast<record*>(where);
+  if (at->mark != magic) {
+    throw std::invalid_argument("there is no lock in this memory, or it is one of another kind of program");
+  }
+  const std::uint32_t here = this_namespaces().pid;
+  if (at->pid_namespace != 0 && here != 0 && at->pid_namespace != here) {
+    throw std::invalid_argument("this lock was made in another pid namespace, whose thread ids mean nothing here");
+  }
+  return robust_mutex{at};
+}
+
+robust_mutex::outcome robust_mutex::settle(int result, const char* call) {
+  switch (result) {
+    case 0:
+      return outcome::taken;
+    case EBUSY:
+    case ETIMEDOUT:
+      return outcome::busy;
+    case EOWNERDEAD:
+      check(pthread_mutex_consistent(&at_->mutex), "pthread_mutex_consistent");
+      return outcome::inherited;
+    default:
+      throw error(result, call, "lock in shared memory");
+  }
+}
+
+robust_mutex::outcome robust_mutex::try_lock() {
+  return settle(pthread_mutex_trylock(&at_->mutex), "pthread_mutex_trylock");
+}
+
+robust_mutex::outcome robust_mutex::try_lock_for(std::chrono::nanoseconds limit) {
+  const timespec end = from_now(limit);
+  return settle(pthread_mutex_timedlock(&at_->mutex, &end), "pthread_mutex_timedlock");
+}
+
+void robust_mutex::unlock() noexcept { pthread_mutex_unlock(&at_->mutex); }
+
+}  // namespace sharedmem

@@ -1,0 +1,134 @@
+/// Who takes part in an arena: slots, joining, telling the dead from the living.
+#include <algorithm>
+#include <new>
+
+#include "machine.hpp"
+#include "state.hpp"
+
+namespace sharedmem {
+namespace {
+
+constexpr auto relaxed = std::memory_order_relaxed;
+constexpr auto sc = std::memory_order_seq_cst;
+
+}  // namespace
+
+std::uint32_t arena::state::namespace_index() {
+  const process_namespaces here = this_namespaces();
+  const std::uint64_t mine = std::uint64_t{here.pid} << 32 | here.time;
+  // An entry of zero is free; namespaces that cannot be read share the entry 1.
+  const std::uint64_t word = mine == 0 ? 1 : mine;
+  for (std::uint32_t i = 0; i < max_namespaces; ++i) {
+    std::uint64_t seen = words.head().namespaces[i].load(sc);
+    if (seen == 0 && words.head().namespaces[i].compare_exchange_strong(seen, word, sc)) return i;
+    if (seen == word) return i;
+  }
+  throw no_memory("processes of " + std::to_string(max_namespaces) +
+                  " pid or time namespaces use this arena already, its limit; SHAREDMEM_ARENA=new gives this "
+                  "process an arena of its own");
+}
+
+std::uint32_t arena::state::join() {
+  const process_id self_id = this_process();
+  me = {self_id.pid, self_id.start & ((std::uint64_t{1} << 34) - 1), namespace_index()};
+  const slot_word active{slot_state::active, me};
+  header& h = words.head();
+  for (int round = 0; round < 2; ++round) {
+    for (std::uint32_t s = 0; s < words.overflow_slot(); ++s) {
+      if (words.slot(s).ctl.load(relaxed) != 0) continue;
+      std::uint64_t mark = h.slot_mark.load(sc);  // before the slot: it pairs with claimed()
+      while (mark <= s && !h.slot_mark.compare_exchange_weak(mark, s + 1, sc)) {
+      }
+      std::uint64_t none = 0;
+      if (!words.slot(s).ctl.compare_exchange_strong(none, active.bits(), sc)) continue;
+      step<point::join_active>();
+      words.slot(s).returns.store(0, relaxed);
+      words.slot(s).cached.store(0, relaxed);
+      words.slot(s).chunks.store(0, relaxed);
+      become(s);
+      return s;
+    }
+    // Only repair can help; it needs an identity of sorts, which the overflow slot is.
+    become(words.overflow_slot());
+    if (round == 0) look_for_dead(true);
+  }
+  throw no_memory("all " + std::to_string(words.overflow_slot()) +
+                  " process slots of this arena are taken (256 or four per core, fixed when the first process made "
+                  "it); end some processes, or give groups of them arenas of their own with SHAREDMEM_ARENA=new");
+}
+
+void arena::state::settle() {
+  if (identity->slot_plus_one.load(relaxed) != 0) [[likely]]
+    return;
+  // A child that no fork handler announced: nothing here is ours, and locks may be held by threads that
+  // do not exist in this process.
+  new (&repairing) std::mutex;
+  for (std::mutex& m : stripes) new (&m) std::mutex;
+  new (&pool) std::mutex;
+  forking.store(false, relaxed);
+  ++epoch;  // references that were copied into this process are nobody's
+  held.clear();
+  references.store(0, relaxed);
+  forget_chunks();
+  join();
+}
+
+void arena::state::forget_chunks() noexcept {
+  // Slabs stay allocated: references of the parent's blocks point to them. They are never listed again.
+  all_owned = nullptr;
+  std::fill(owned.begin(), owned.end(), nullptr);
+  with_room.fill(nullptr);
+  slabs_of_class.fill(0);
+  cached_runs.clear();
+  cached_bytes = 0;
+  credit = 0;
+  drop_caches();
+}
+
+void arena::state::leave_overflow() {
+  join();  // sets the slot, or throws and leaves us in overflow
+  // The overflow slot's bits still hold our blocks while ours are set.
+  held.each_held([&](std::uint32_t b, const record& r) {
+    if (!rules.hold(b, slot(), r.generation))
+      throw corrupted("block " + std::to_string(b) + " was freed although this process held it");
+  });
+}
+
+liveness arena::state::look(const actor& who) const noexcept {
+  if (who == me) return liveness::alive;
+  if (who.space != me.space) return liveness::unknown;
+  return look_at({who.pid, who.start});
+}
+
+/// Whether every process that can touch the arena has a slot: the census equals the number of ACTIVE
+/// actors, read after them, and each of those was alive and not on its way out then.
+bool arena::state::no_child_without_slot() {
+  if (!attendance) return false;
+  std::array<actor, 64> seen;  // more than that, and it can wait
+  std::uint32_t active = 0;
+  const auto mark = static_cast<std::uint32_t>(words.slot_mark().load(sc));
+  for (std::uint32_t s = 0; s < mark && s < words.overflow_slot(); ++s) {
+    const auto w = slot_word::from(words.slot(s).ctl.load(sc));
+    if (w.state != slot_state::active) continue;
+    if (active == seen.size()) return false;
+    seen[active++] = w.who;
+  }
+  int attached = 0;
+  try {
+    attached = attendance.processes();
+  } catch (const error&) {
+    return false;
+  }
+  if (static_cast<std::uint32_t>(attached) != active) return false;
+  for (std::uint32_t i = 0; i < active; ++i)
+    if (look(seen[i]) != liveness::alive || is_exiting(seen[i].pid)) return false;
+  return true;
+}
+
+/// An actor that is alive but no longer maps the arena: exec keeps pid and start time.
+bool arena::state::exec_happened(const actor& who) const noexcept {
+  if (who == me || who.space != me.space || look(who) != liveness::alive) return false;
+  return !maps_segment(who.pid, words.at(0).memory.name(), true);
+}
+
+}  // namespace sharedmem

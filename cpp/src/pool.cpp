@@ -1,0 +1,406 @@
+/// The owner's allocator: blocks out of chunks that this process owns. Everything here is private memory
+/// under one lock of this process; only `life` of published blocks is read, to see what came back.
+#include <algorithm>
+
+#include "state.hpp"
+
+namespace sharedmem {
+namespace {
+
+constexpr auto relaxed = std::memory_order_relaxed;
+
+constexpr std::uint64_t all_chunks = ~std::uint64_t{0};  // of participant_entry::returns
+
+}  // namespace
+
+// ---- free lists ---------------------------------------------------------------------------------
+
+void arena::state::link(slab& s) noexcept {
+  if (s.in_class_list) return;
+  s.in_class_list = true;
+  s.previous = nullptr;
+  s.next = with_room[s.size_class];
+  if (s.next != nullptr) s.next->previous = &s;
+  with_room[s.size_class] = &s;
+}
+
+void arena::state::unlink(slab& s) noexcept {
+  if (!s.in_class_list) return;
+  s.in_class_list = false;
+  (s.previous == nullptr ? with_room[s.size_class] : s.previous->next) = s.next;
+  if (s.next != nullptr) s.next->previous = s.previous;
+}
+
+arena::state::taken arena::state::pop(slab& s) noexcept {
+  taken t{&s, 0, false};
+  if (s.free_count > 0) {
+    t.index = s.stack[--s.free_count];
+  } else {
+    t.index = s.carved++;
+    t.zeroed = s.zeroed;
+  }
+  s.states[t.index].store(use::in_use, relaxed);
+  if (s.available() == 0) unlink(s);
+  return t;
+}
+
+void arena::state::put(slab& s, std::uint32_t index) noexcept {
+  s.states[index].store(use::listed, relaxed);
+  s.stack[s.free_count++] = static_cast<std::uint16_t>(index);
+  link(s);
+}
+
+void arena::state::drop_unshared(slab& s, std::uint32_t index) noexcept {
+  if (s.size_class == no_class) {
+    s.states[0].store(use::listed, relaxed);
+    cache_run(&s);
+    return;
+  }
+  put(s, index);
+  dissolve_if_free(s, false);
+}
+
+/// A slab without a block in use becomes a free run again, unless it is the last of its class with room.
+void arena::state::dissolve_if_free(slab& s, bool even_the_last) noexcept {
+  if (s.available() != s.count) return;
+  if (!even_the_last && with_room[s.size_class] == &s && s.next == nullptr) return;
+  slab* run = nullptr;
+  try {
+    run = new_run(s.chunk, 1);
+  } catch (const std::bad_alloc&) {
+    return;
+  }
+  unlink(s);
+  --slabs_of_class[s.size_class];
+  run->populated = s.populated;
+  run->states[0].store(use::listed, relaxed);
+  run->carved = 1;
+  words.chunk(s.chunk).cut.store(cut_word{no_class, 1}.bits(), std::memory_order_release);
+  disown(&s);
+  slab::destroy(&s);
+  own(run);
+  cache_run(run);
+}
+
+void arena::state::cut(slab* run, std::uint32_t c) {
+  const std::uint32_t count = blocks_per_chunk(c);
+  slab* s = nullptr;
+  try {
+    ensure_descriptors(run->chunk, count);
+    s = slab::make(count);
+  } catch (...) {
+    run->states[0].store(use::listed, relaxed);
+    cache_run(run);
+    throw;
+  }
+  s->chunk = run->chunk;
+  s->size_class = c;
+  s->block_bytes = class_bytes(c);
+  s->first = words.chunk(run->chunk).first.load(relaxed);
+  s->data = run->data;
+  s->zeroed = run->zeroed;
+  s->populated = run->populated;
+  disown(run);
+  slab::destroy(run);
+  words.chunk(s->chunk).cut.store(cut_word{c, 1}.bits(), std::memory_order_release);
+  step<point::chunk_cut>();
+  // One huge page fault costs less than a third of 512 small ones; the first slab of a class may stay
+  // nearly empty, though.
+  if (slabs_of_class[c] > 0 && s->zeroed && !s->populated) {
+    extent& e = words.extent_of_chunk(s->chunk);
+    e.memory.populate(static_cast<std::size_t>(s->data - e.memory.data()), chunk_bytes);
+    s->populated = true;
+  }
+  own(s);
+  ++slabs_of_class[c];
+  link(*s);
+}
+
+// ---- what came back -----------------------------------------------------------------------------
+
+void arena::state::list_if_free(std::uint32_t b, std::uint32_t c) noexcept {
+  slab* s = c < owned.size() ? owned[c] : nullptr;
+  if (s == nullptr || s->chunk != c || b - s->first >= s->count) return;
+  const std::uint32_t i = b - s->first;
+  const use state = s->states[i].load(relaxed);
+  if (state == use::listed || state == use::in_use) return;
+  // Acquire: pairs with the freer's store of FREE; a new life sees no late write to the bytes.
+  if (life_word::from(words.block(b)[at_life].load(std::memory_order_acquire)).state != life_state::free) return;
+  if (s->size_class != no_class) {
+    put(*s, i);
+    dissolve_if_free(*s, false);
+    return;
+  }
+  s->states[0].store(use::listed, relaxed);
+  if (words.chunk(c).emptied.exchange(0, relaxed) != 0)
+    unclaim(s);
+  else
+    cache_run(s);
+}
+
+void arena::state::sweep(slab& s) noexcept {
+  const std::uint32_t published = words.chunk(s.chunk).published.load(std::memory_order_seq_cst);
+  if (s.size_class == no_class) {
+    if (published > 0) return list_if_free(s.first, s.chunk);
+    if (s.states[0].load(relaxed) == use::unlisted) {
+      s.states[0].store(use::listed, relaxed);
+      cache_run(&s);
+    }
+    return;
+  }
+  for (std::uint32_t i = 0; i < s.carved; ++i) {
+    const use state = s.states[i].load(relaxed);
+    if (state == use::listed || state == use::in_use) continue;
+    if (i >= published || life_word::from(words.block(s.first + i)[at_life].load(std::memory_order_acquire)).state == life_state::free)
+      put(s, i);
+  }
+  dissolve_if_free(s, false);
+}
+
+bool arena::state::sweep_returns() noexcept {
+  participant_entry& mine = words.slot(slot());
+  if (mine.returns.load(relaxed) == 0) return false;
+  const std::uint64_t what = mine.returns.exchange(0, std::memory_order_acquire);
+  const auto sweep_chunk = [&](std::uint32_t c) {
+    if (words.chunk(c).has_returns.exchange(0, std::memory_order_acquire) != 0) sweep(*owned[c]);
+  };
+  if (what != all_chunks) {
+    const auto c = static_cast<std::uint32_t>(what - 1);
+    if (c < owned.size() && owned[c] != nullptr && owned[c]->chunk == c) sweep_chunk(c);
+    return true;
+  }
+  for (slab* s = all_owned; s != nullptr;) {
+    slab* following = s->next_owned;  // sweeping may merge s away, and with it a neighbour
+    const std::uint32_t next_chunk = following == nullptr ? 0 : following->chunk;
+    sweep_chunk(s->chunk);
+    s = following == nullptr ? nullptr : owned[next_chunk];
+    if (following != nullptr && (s == nullptr || s->chunk != next_chunk)) {  // merged: start over, hints are cleared
+      s = all_owned;
+    }
+  }
+  return true;
+}
+
+void arena::state::sweep_all() noexcept {
+  std::vector<std::uint32_t> heads;
+  try {
+    for (slab* s = all_owned; s != nullptr; s = s->next_owned) heads.push_back(s->chunk);
+  } catch (const std::bad_alloc&) {
+    return;  // later, then
+  }
+  for (const std::uint32_t c : heads)
+    if (owned[c] != nullptr && owned[c]->chunk == c) sweep(*owned[c]);
+}
+
+// ---- warm runs ----------------------------------------------------------------------------------
+
+bool arena::state::is_cached_run(const slab* s) const noexcept {
+  return s != nullptr && s->size_class == no_class && cached_runs.contains({s->run, s->chunk});
+}
+
+void arena::state::note_cached() noexcept { words.slot(slot()).cached.store(cached_bytes, relaxed); }
+
+std::uint64_t arena::state::cached_everywhere() const noexcept {
+  std::uint64_t sum = 0;
+  const auto mark = static_cast<std::uint32_t>(words.head().slot_mark.load(relaxed));
+  for (std::uint32_t s = 0; s < mark && s < words.slots(); ++s) sum += words.slot(s).cached.load(relaxed);
+  return sum;
+}
+
+void arena::state::remove_cached(slab* run) noexcept {
+  cached_runs.erase({run->run, run->chunk});
+  cached_bytes -= run->block_bytes;
+}
+
+void arena::state::cache_run(slab* run) noexcept {
+  run->zeroed = false;
+  run->carved = 1;
+  const extent& e = words.extent_of_chunk(run->chunk);
+  if (run->chunk > e.first_chunk)
+    if (slab* left = owned[run->chunk - 1]; is_cached_run(left)) {
+      remove_cached(left);
+      run = merge(left, run);
+    }
+  if (run->chunk + run->run < e.first_chunk + e.chunks)
+    if (slab* right = owned[run->chunk + run->run]; is_cached_run(right)) {
+      remove_cached(right);
+      run = merge(run, right);
+    }
+  try {
+    cached_runs.insert({run->run, run->chunk});
+    cached_bytes += run->block_bytes;
+    note_cached();
+    limit_cache(words.head().cache_limit.load(relaxed));
+  } catch (const std::bad_alloc&) {
+    if (e.memory.data() != nullptr &&
+        words.extent_of_chunk(run->chunk)
+            .memory.discard(static_cast<std::size_t>(run->data - e.memory.data()), run->block_bytes))
+      unclaim(run);
+  }
+}
+
+slab* arena::state::uncache(std::uint32_t chunks) {
+  const auto found = cached_runs.lower_bound({chunks, 0});
+  if (found == cached_runs.end()) return nullptr;
+  slab* run = owned[found->second];
+  remove_cached(run);
+  if (run->run > chunks) {
+    slab* tail = nullptr;
+    try {
+      tail = split(run, chunks);
+    } catch (const std::bad_alloc&) {
+      cache_run(run);
+      throw;
+    }
+    tail->states[0].store(use::listed, relaxed);
+    tail->carved = 1;
+    cache_run(tail);  // merges with nothing: its neighbours are in use
+  }
+  note_cached();
+  return run;
+}
+
+/// Gives cached runs back to the system until at most `limit` bytes are cached in the arena. Returns bytes given.
+std::uint64_t arena::state::limit_cache(std::uint64_t limit) noexcept {
+  std::uint64_t given = 0;
+  for (std::uint64_t total = cached_everywhere(); total > limit && !cached_runs.empty();) {
+    slab* run = owned[cached_runs.rbegin()->second];
+    const std::uint64_t surplus = (total - limit + chunk_bytes - 1) / chunk_bytes;
+    remove_cached(run);
+    if (run->run > surplus) {
+      try {
+        slab* tail = split(run, static_cast<std::uint32_t>(run->run - surplus));
+        cached_runs.insert({run->run, run->chunk});
+        cached_bytes += run->block_bytes;
+        run = tail;
+      } catch (const std::bad_alloc&) {  // give all of it
+      }
+    }
+    extent& e = words.extent_of_chunk(run->chunk);
+    const std::uint64_t bytes = run->block_bytes;
+    if (!e.memory.discard(static_cast<std::size_t>(run->data - e.memory.data()), bytes)) {
+      cached_runs.insert({run->run, run->chunk});  // its node was freed just now
+      cached_bytes += bytes;
+      break;
+    }
+    unclaim(run);
+    given += bytes;
+    note_cached();
+    total = cached_everywhere();
+  }
+  note_cached();
+  return given;
+}
+
+// ---- getting room -------------------------------------------------------------------------------
+
+/// All that can be had without asking the system for more, however long it takes. Lets go of `lock` meanwhile.
+void arena::state::scrape_together(held_lock& lock) {
+  lock.unlock();
+  look_for_dead(true);
+  expire(false);
+  lock.lock();
+  adopt_orphans();
+  repairs_seen = words.head().repairs.load(std::memory_order_acquire);
+  sweep_all();
+}
+
+/// A run of exactly `chunks`, or nullptr if meanwhile a slab of `size_class` has room.
+slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::uint64_t asked, held_lock& lock) {
+  const auto room = [&] { return size_class != no_class && with_room[size_class] != nullptr; };
+  if (slab* run = uncache(chunks)) return run;
+  if (sweep_returns()) {
+    if (room()) return nullptr;
+    if (slab* run = uncache(chunks)) return run;
+  }
+  lock.unlock();
+  look_for_dead(false);
+  lock.lock();
+  bool news = adopt_orphans();
+  if (const std::uint64_t repairs = words.head().repairs.load(std::memory_order_acquire); repairs != repairs_seen) {
+    repairs_seen = repairs;  // a hint may have died with its giver
+    sweep_all();
+    news = true;
+  }
+  if (news || room()) {
+    if (room()) return nullptr;
+    if (slab* run = uncache(chunks)) return run;
+  }
+  const std::uint64_t bytes = std::uint64_t{chunks} * chunk_bytes;
+  try {
+    reserve_memory(bytes, asked);
+  } catch (const no_memory&) {
+    scrape_together(lock);
+    if (room()) return nullptr;
+    if (slab* run = uncache(chunks)) return run;
+    limit_cache(0);
+    reserve_memory(bytes, asked);
+  }
+  if (slab* run = claim_fresh(chunks)) return run;
+  words.sync();
+  if (slab* run = claim_fresh(chunks)) return run;
+  scrape_together(lock);
+  if (room()) return nullptr;
+  if (slab* run = uncache(chunks)) return run;
+  limit_cache(0);
+  if (slab* run = claim_fresh(chunks)) return run;
+  std::string why;
+  try {
+    for (int tries = 0; tries < 3; ++tries) {
+      if (!words.extend(chunks)) {
+        why = "no further segment can join the arena";
+        break;
+      }
+      words.sync();
+      if (slab* run = claim_fresh(chunks)) return run;
+    }
+  } catch (const error& refused) {
+    why = std::string("a further segment was refused: ") + refused.what();
+  }
+  no_room(asked, why);
+}
+
+arena::state::taken arena::state::take_small(std::uint32_t c, std::uint64_t asked, held_lock& lock) {
+  while (with_room[c] == nullptr) {
+    if (sweep_returns() && with_room[c] != nullptr) break;
+    if (slab* run = obtain(1, c, asked, lock)) cut(run, c);
+  }
+  return pop(*with_room[c]);
+}
+
+arena::state::taken arena::state::take_run(std::uint32_t chunks, std::uint64_t asked, held_lock& lock) {
+  slab* run = obtain(chunks, no_class, asked, lock);
+  try {
+    ensure_descriptors(run->chunk, 1);
+  } catch (...) {
+    run->states[0].store(use::listed, relaxed);
+    cache_run(run);
+    throw;
+  }
+  run->first = words.chunk(run->chunk).first.load(relaxed);
+  run->states[0].store(use::in_use, relaxed);
+  run->carved = 1;
+  const taken t{run, 0, run->zeroed};
+  run->zeroed = false;
+  return t;
+}
+
+// ---- thread caches ------------------------------------------------------------------------------
+
+void arena::state::fill(magazine& m, std::uint32_t c) noexcept {
+  while (m.count < m.capacity / 2 && with_room[c] != nullptr) {
+    const taken t = pop(*with_room[c]);
+    t.owner->states[t.index].store(use::listed, relaxed);
+    m.blocks[m.count++] = cached_block(t.owner, t.index);
+  }
+}
+
+void arena::state::flush(magazine& m, std::uint32_t keep) noexcept {
+  while (m.count > keep) {
+    const cached_block b = m.blocks[--m.count];
+    put(*b.owner(), b.index());
+    dissolve_if_free(*b.owner(), false);
+  }
+}
+
+}  // namespace sharedmem

@@ -1,0 +1,75 @@
+#pragma once
+
+/// What this process holds: for each published block its reference count here and its generation.
+/// Private memory, found by block index in two steps; pages of it exist for blocks that were held.
+/// Threads: one record is used under its stripe's lock; the index grows without one.
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+namespace sharedmem {
+
+struct record {
+  std::uint32_t count = 0;  // 0: this process holds no bit of the block
+  std::uint64_t generation = 0;
+};
+
+class records {
+ public:
+  static constexpr std::uint32_t per_page = 1024;
+
+  void reserve(std::uint64_t blocks) {
+    pages_ = (blocks + per_page - 1) / per_page;
+    // calloc: large and zero, hence pages that are not touched cost nothing.
+    index_.reset(static_cast<std::atomic<record*>*>(std::calloc(pages_, sizeof(std::atomic<record*>))));
+    if (!index_) throw std::bad_alloc();
+  }
+  ~records() { clear(); }
+
+  record* find(std::uint32_t b) const noexcept {
+    if (b / per_page >= pages_) return nullptr;
+    record* page = index_[b / per_page].load(std::memory_order_acquire);
+    return page == nullptr ? nullptr : page + b % per_page;
+  }
+
+  record& at(std::uint32_t b) {
+    std::atomic<record*>& place = index_[b / per_page];
+    record* page = place.load(std::memory_order_acquire);
+    if (page == nullptr) {
+      auto* fresh = static_cast<record*>(std::calloc(per_page, sizeof(record)));
+      if (fresh == nullptr) throw std::bad_alloc();
+      if (place.compare_exchange_strong(page, fresh, std::memory_order_acq_rel))
+        page = fresh;
+      else
+        std::free(fresh);
+    }
+    return page[b % per_page];
+  }
+
+  /// Calls f(block, record&) for every block held.
+  template <class F>
+  void each_held(F&& f) const {
+    for (std::size_t k = 0; k < pages_; ++k) {
+      record* page = index_[k].load(std::memory_order_acquire);
+      if (page == nullptr) continue;
+      for (std::uint32_t i = 0; i < per_page; ++i)
+        if (page[i].count != 0) f(static_cast<std::uint32_t>(k * per_page + i), page[i]);
+    }
+  }
+
+  /// Forgets everything.
+  void clear() noexcept {
+    for (std::size_t k = 0; k < pages_; ++k) std::free(index_[k].exchange(nullptr, std::memory_order_acq_rel));
+  }
+
+ private:
+  struct freed {
+    void operator()(std::atomic<record*>* p) const noexcept { std::free(p); }
+  };
+  std::unique_ptr<std::atomic<record*>[], freed> index_;
+  std::size_t pages_ = 0;
+};
+
+}  // namespace sharedmem

@@ -1,0 +1,132 @@
+/// Taking back what the dead held. There is no thread and no daemon: whoever needs room, joins, forks or
+/// asks for it makes a pass, at most each 100 ms; every step may be repeated.
+#include <algorithm>
+
+#include "machine.hpp"
+#include "state.hpp"
+
+namespace sharedmem {
+namespace {
+
+constexpr auto relaxed = std::memory_order_relaxed;
+constexpr auto sc = std::memory_order_seq_cst;
+
+}  // namespace
+
+bool arena::state::free_if_unclaimed(std::uint32_t b) {
+  const std::uint64_t place = words.block(b)[at_place].load(relaxed);
+  const bool freed = rules.try_free(
+      b, slot(), [this](std::uint32_t x) { return may_keep(x); }, [this](std::uint32_t x) { empty_pages(x); });
+  if (freed) after_free(b, place);
+  return freed;
+}
+
+bool arena::state::look_for_dead(bool now) {
+  const std::uint64_t time = monotonic_ns();
+  std::uint64_t last = last_look.load(relaxed);
+  if (!now && time - last < look_interval_ns) return false;
+  const std::unique_lock lock(repairing, std::try_to_lock);
+  if (!lock.owns_lock()) return false;  // another thread of ours is at it
+  last_look.store(time, relaxed);
+  try {
+    words.sync();  // a slot becomes VOID only after all its traces are gone, in every extent
+  } catch (...) {
+    return false;
+  }
+  bool repaired = false;
+  bool fewer = false;
+  const auto mark = static_cast<std::uint32_t>(words.slot_mark().load(sc));
+  std::uint32_t active = 0;
+  for (std::uint32_t s = 0; s < mark && s < words.overflow_slot(); ++s) {
+    const std::uint64_t seen = words.slot(s).ctl.load(sc);
+    const auto w = slot_word::from(seen);
+    if (w.state == slot_state::active) ++active;
+    if ((w.state == slot_state::active || w.state == slot_state::repair) && look(w.who) == liveness::dead) {
+      repair_slot(s, seen);
+      repaired = true;
+    }
+  }
+  if (attendance) {
+    try {
+      fewer = static_cast<std::uint32_t>(attendance.processes()) < active;
+    } catch (const error&) {
+    }
+  }
+  for (std::uint32_t s = 0; s < mark && s < words.overflow_slot(); ++s) {
+    const std::uint64_t seen = words.slot(s).ctl.load(sc);
+    const auto w = slot_word::from(seen);
+    if (w.state == slot_state::active && fewer && exec_happened(w.who)) {
+      repair_slot(s, seen);
+      repaired = true;
+    }
+    if (w.state == slot_state::reserved && s != child_slot && (w.who == me || look(w.who) == liveness::dead) &&
+        no_child_without_slot()) {
+      repair_slot(s, seen);
+      repaired = true;
+    }
+  }
+  clear_overflow();
+  return repaired;
+}
+
+void arena::state::repair_slot(std::uint32_t dead, std::uint64_t seen) {
+  const slot_word mine{slot_state::repair, me};
+  if (!words.slot(dead).ctl.compare_exchange_strong(seen, mine.bits(), sc)) return;
+  step<point::repair_claimed>();
+  rules.repair(
+      dead, slot(), monotonic_ns() + lease_grace_ns,
+      [this](std::uint32_t d) {
+        const auto mark = static_cast<std::uint32_t>(words.head().chunk_mark.load(sc));
+        for (std::uint32_t c = 0; c < mark; ++c) {
+          std::uint64_t owner = words.chunk(c).owner.load(sc);
+          const auto w = owner_word::from(owner);
+          if (w.state != chunk_state::owned || w.slot != d) continue;
+          if (words.chunk(c).owner.compare_exchange_strong(owner, owner_word{chunk_state::orphan, 0, 0}.bits(), sc))
+            words.head().orphans.fetch_add(1, relaxed);
+        }
+      },
+      [this](std::uint32_t b) {
+        const std::lock_guard lock(stripe(b));
+        free_if_unclaimed(b);
+      });
+  participant_entry& slot_line = words.slot(dead);
+  slot_line.cached.store(0, relaxed);
+  slot_line.chunks.store(0, relaxed);
+  words.head().repairs.fetch_add(1, std::memory_order_release);
+  std::uint64_t done = mine.bits();
+  slot_line.ctl.compare_exchange_strong(done, 0, std::memory_order_release);
+  step<point::repair_done>();
+}
+
+/// Gives back leases of dead senders whose grace is over (`now`: all of them). Deadlines are read only
+/// where the clock is the one that wrote them: in the time namespace of the arena's first process.
+std::uint64_t arena::state::expire(bool now) {
+  if (me.space != 0 && !now) return 0;
+  const std::uint64_t time = monotonic_ns();
+  return rules.expire(
+      [&](lease_word v, std::uint64_t deadline) { return v.slot == nobody && (now || deadline <= time); },
+      [this](std::uint32_t b) {
+        const std::lock_guard lock(stripe(b));
+        free_if_unclaimed(b);
+      });
+}
+
+/// Bits of the overflow slot belong to all children without a slot together: they are cleared when the
+/// census shows that there is none. overflow: forks under way in the low half; REPAIR (bit 63) while clearing.
+void arena::state::clear_overflow() {
+  word64& overflow = words.head().overflow;
+  if (overflow.load(sc) != overflow_used) return;
+  if (in_overflow() || !no_child_without_slot()) return;
+  std::uint64_t used = overflow_used;
+  if (!overflow.compare_exchange_strong(used, overflow_clearing, sc)) return;
+  words.for_each_published([&](std::uint32_t b) {
+    const std::lock_guard lock(stripe(b));
+    if (rules.holds(b, words.overflow_slot())) {
+      rules.clear(b, words.overflow_slot());
+      free_if_unclaimed(b);
+    }
+  });
+  overflow.store(0, sc);
+}
+
+}  // namespace sharedmem

@@ -1,0 +1,136 @@
+/// What an arena looks like from here: counts, participants, and whether its tables make sense.
+#include <algorithm>
+
+#include "machine.hpp"
+#include "state.hpp"
+
+namespace sharedmem {
+namespace {
+
+constexpr auto relaxed = std::memory_order_relaxed;
+constexpr auto sc = std::memory_order_seq_cst;
+
+}  // namespace
+
+arena_statistics arena::statistics() {
+  state& s = *s_;
+  s.settle();
+  s.words.sync();
+  arena_statistics a;
+  {
+    const std::lock_guard lock(s.pool);
+    for (const slab* x = s.all_owned; x != nullptr; x = x->next_owned)
+      for (std::uint32_t i = 0; i < x->carved; ++i)
+        if (x->states[i].load(relaxed) == use::in_use) {
+          ++a.live_blocks;
+          a.live_bytes += x->block_bytes;
+        }
+  }
+  s.held.each_held([&](std::uint32_t b, const record&) {
+    ++a.live_blocks;
+    a.live_bytes += s.words.block(b)[at_bytes].load(relaxed);
+  });
+  a.cached_bytes = s.cached_everywhere();
+  for (std::uint32_t k = 0; k < s.words.extents(); ++k) {
+    a.resident_bytes += s.words.at(k).memory.resident();
+    a.arena_bytes += s.words.at(k).memory.size();
+  }
+  a.segments = s.words.extents() + (s.attendance ? 1 : 0);
+  a.cache_limit = cache_limit();
+  s.rules.each_lease([&](std::uint32_t, lease_word v, auto* e) {
+    if (v.state != lease_state::out) return;
+    ++a.leases;
+    a.bytes_in_flight += e[at_lease_bytes].load(relaxed);
+  });
+  for (const participant_report& p : participants())
+    if (p.what == participant_report::state::active) ++a.participants;
+  return a;
+}
+
+std::vector<participant_report> arena::participants() {
+  state& s = *s_;
+  s.settle();
+  std::vector<participant_report> all;
+  const auto mark = static_cast<std::uint32_t>(s.words.slot_mark().load(sc));
+  for (std::uint32_t k = 0; k < mark && k < s.words.overflow_slot(); ++k) {
+    const auto w = slot_word::from(s.words.slot(k).ctl.load(sc));
+    if (w.state == slot_state::empty) continue;
+    participant_report p;
+    p.slot = k;
+    p.pid = w.who.pid;
+    p.self = w.who == s.me;
+    p.chunks = s.words.slot(k).chunks.load(relaxed);
+    p.bytes = p.chunks * chunk_bytes;
+    const bool gone = w.state != slot_state::reserved && (s.look(w.who) == liveness::dead || s.exec_happened(w.who));
+    p.what = gone || w.state == slot_state::repair ? participant_report::state::dead
+             : w.state == slot_state::reserved     ? participant_report::state::reserved
+                                                   : participant_report::state::active;
+    all.push_back(p);
+  }
+  return all;
+}
+
+void arena::check() const {
+  const state& s = *s_;
+  const header& h = s.words.head();
+  if (h.magic != arena_magic || h.version.load(relaxed) != layout_version || h.checksum != header_checksum(h))
+    throw corrupted("the arena's header does not make sense: a stray write hit it");
+  const auto fail = [](const char* what, std::uint64_t index) {
+    throw corrupted("the arena's tables do not make sense: " + std::string(what) + " " + std::to_string(index));
+  };
+  const std::uint64_t mark = h.chunk_mark.load(sc);
+  if (mark > h.chunk_capacity) fail("chunk mark", mark);
+  if (h.slot_mark.load(sc) > h.slots) fail("slot mark", h.slot_mark.load(sc));
+  for (std::uint32_t k = 0; k < h.slots && k < h.slot_mark.load(sc); ++k)
+    if (const std::uint64_t ctl = s.words.slot(k).ctl.load(sc); (ctl & 7) > 3) fail("the state of process slot", k);
+  for (std::uint32_t c = 0; c < mark && c < s.words.chunk_count(); ++c) {
+    const chunk_entry& e = s.words.chunk(c);
+    const auto w = owner_word::from(e.owner.load(sc));
+    if (w.state == chunk_state::owned && w.slot >= h.slots) fail("the owner of chunk", c);
+    if (w.state == chunk_state::inner && w.distance > c) fail("the run of chunk", c);
+    const std::uint32_t published = e.published.load(sc);
+    if (published > e.capacity.load(sc) || (published > 0 && std::uint64_t{e.first.load(sc)} + published > s.words.block_count()))
+      fail("the descriptors of chunk", c);
+    const extent& x = s.words.extent_of_chunk(c);
+    const std::uint64_t room = std::uint64_t{x.chunks} * chunk_bytes;
+    s.words.for_each_published_in(c, [&](std::uint32_t b) {
+      auto* d = s.words.block(b);
+      if (life_word::from(d[at_life].load(sc)).state != life_state::live) return;
+      const std::uint64_t place = d[at_place].load(relaxed), bytes = d[at_bytes].load(relaxed);
+      if (place % 64 != 0 || place > room || bytes > room - place) fail("the descriptor of block", b);
+    });
+  }
+}
+
+bool arena::idle() const noexcept {
+  state& s = *s_;
+  if (s.references.load(relaxed) != 0) return false;
+  const std::lock_guard lock(s.pool);
+  for (const slab* x = s.all_owned; x != nullptr; x = x->next_owned)
+    for (std::uint32_t i = 0; i < x->carved; ++i)
+      if (x->states[i].load(relaxed) == use::in_use) return false;
+  return true;
+}
+
+bool arena::leases_out() {
+  bool any = false;
+  s_->rules.each_lease([&](std::uint32_t, lease_word v, auto*) { any = any || v.state == lease_state::out; });
+  return any;
+}
+
+bool arena::others_present() {
+  state& s = *s_;
+  const auto mark = static_cast<std::uint32_t>(s.words.slot_mark().load(sc));
+  for (std::uint32_t k = 0; k < mark && k < s.words.overflow_slot(); ++k) {
+    const auto w = slot_word::from(s.words.slot(k).ctl.load(sc));
+    if (w.state == slot_state::active && w.who != s.me && s.look(w.who) != liveness::dead) return true;
+  }
+  return false;
+}
+
+bool arena::alone_with_leases() {
+  if (s_->identity->slot_plus_one.load(relaxed) == 0) return false;
+  return leases_out() && !others_present();
+}
+
+}  // namespace sharedmem

@@ -1,0 +1,238 @@
+#pragma once
+/// A process of a small arena: the protocol's operations, put together as the library does, with the
+/// test's own knowledge (references, bytes, leases spent) brought up to date in the same step.
+#include "protocol_world.hpp"
+
+namespace schedules {
+
+inline void process::reset() {
+  slot_ = 0;
+  alive_ = killed_ = false;
+  references_.fill(std::nullopt);
+  in_use_.fill(false);
+  rules_.emplace(w_.tables);
+}
+
+inline void process::start_in(std::uint32_t s) {
+  using namespace sharedmem;
+  slot_ = s;
+  alive_ = true;
+  w_.tables.ctl(s).reset(kind::ctl, s, false, slot_word{slot_state::active, who()}.bits());
+  if (w_.tables.slot_mark().now() <= s) w_.tables.slot_mark().reset(kind::slots, 0, false, s + 1);
+}
+
+inline bool process::is_dead(const sharedmem::actor& a) const { return !w_.processes[a.pid - 1]->alive(); }
+
+inline bool process::holds_nothing() const {
+  return std::none_of(references_.begin(), references_.end(), [](const auto& r) { return r.has_value(); });
+}
+
+inline bool process::join() {
+  using namespace sharedmem;
+  if (w_.attached() == 0) return false;  // the kernel refuses: the arena is gone
+  alive_ = true;
+  for (const std::uint32_t s : w_.tables.slots()) {
+    word& ctl = w_.tables.ctl(s);
+    if (ctl.load(std::memory_order_relaxed) != 0) continue;
+    word& mark = w_.tables.slot_mark();
+    std::uint64_t seen = mark.load(std::memory_order_seq_cst);
+    while (seen <= s && !mark.compare_exchange_weak(seen, s + 1, std::memory_order_seq_cst)) {
+    }
+    std::uint64_t none = 0;
+    if (!ctl.compare_exchange_strong(none, slot_word{slot_state::active, who()}.bits(), std::memory_order_seq_cst))
+      continue;
+    slot_ = s;
+    return true;
+  }
+  alive_ = false;
+  return false;
+}
+
+inline void process::leave() {
+  using namespace sharedmem;
+  if (!holds_nothing()) return;
+  std::uint64_t seen = slot_word{slot_state::active, who()}.bits();
+  repair(slot_, seen);
+  alive_ = false;
+}
+
+inline bool process::may_allocate(std::uint32_t b) const {
+  using namespace sharedmem;
+  const auto owner = owner_word::from(w_.tables.owner().now());
+  return owner.state == chunk_state::owned && owner.slot == slot_ && !in_use_[b] && !references_[b] &&
+         life_word::from(w_.tables.block(b)[at_life].now()).state == life_state::free;
+}
+
+/// The owner's private affair: no step.
+inline void process::allocate(std::uint32_t b) {
+  using namespace sharedmem;
+  const auto life = life_word::from(w_.tables.block(b)[at_life].now());
+  for (const process* p : w_.processes)
+    check(!p->alive() || !p->refers(b), "a block that is in use was allocated");
+  in_use_[b] = true;
+  references_[b] = life.generation;
+  w_.bytes[b] = ++w_.allocations;
+}
+
+inline void process::publish(std::uint32_t b) {
+  if (!in_use_[b]) return;
+  const std::uint64_t g = rules_->publish(b, slot_, 0, 1);
+  check(references_[b] == g, "a block was published in another generation than it was allocated in");
+  in_use_[b] = false;
+}
+
+inline void process::send(std::uint32_t b) {
+  check(references_[b].has_value(), "the test sends a block that is not held");
+  publish(b);
+  const auto lease = rules_->send(b, *references_[b], slot_, 0, 1);
+  if (!lease) return;  // the table is full: an error in the sender
+  const auto ticket = static_cast<unsigned>(w_.sent.size());
+  w_.sent.push_back({*lease});
+  w_.pipe.push_back({b, *references_[b], *lease, ticket});
+}
+
+inline bool process::try_free(std::uint32_t b) {
+  return rules_->try_free(
+      b, slot_, [this](std::uint32_t) { return w_.warm; },
+      [this](std::uint32_t x) {
+        word::watch->steps->step();  // pages may go at any moment of it
+        for (const process* p : w_.processes)
+          check(!p->alive() || !p->refers(x), "the pages of a block in use were given back");
+        w_.bytes[x] = 0;
+      });
+}
+
+inline bool process::load(const message& m, bool again) {
+  sending& ticket = w_.sent[m.ticket];
+  const bool mine = rules_->begin_load(m.lease, slot_);
+  check(mine || ticket.spent, "a lease was lost");
+  if (!again) ticket.in_hand = false;
+  bool valid;
+  if (references_[m.block]) {
+    valid = references_[m.block] == m.generation;
+  } else {
+    valid = rules_->hold(m.block, slot_, m.generation);
+    if (valid) {
+      references_[m.block] = m.generation;
+      check(w_.bytes[m.block] != 0, "a block without its pages was loaded");
+    } else {
+      try_free(m.block);
+    }
+  }
+  check(valid || !mine, "a handle with a lease was stale");
+  if (mine) rules_->end_load(m.lease);
+  return valid;
+}
+
+inline void process::drop(std::uint32_t b) {
+  if (!references_[b]) return;
+  references_[b].reset();
+  if (in_use_[b]) {
+    in_use_[b] = false;  // never shared: no step
+    return;
+  }
+  rules_->clear(b, slot_);
+  try_free(b);
+}
+
+inline void process::give_back(const message& m) {
+  if (rules_->give_back(m.lease)) {
+    try_free(m.block);
+  } else {
+    check(w_.sent[m.ticket].spent, "a lease that is not spent could not be given back");
+  }
+}
+
+inline void process::expire() {
+  using namespace sharedmem;
+  rules_->expire([](lease_word v, std::uint64_t) { return v.slot == nobody; },
+                 [this](std::uint32_t b) { try_free(b); });
+}
+
+inline void process::repair(std::uint32_t dead, std::uint64_t seen) {
+  using namespace sharedmem;
+  const slot_word mine{slot_state::repair, who()};
+  if (!w_.tables.ctl(dead).compare_exchange_strong(seen, mine.bits(), std::memory_order_seq_cst)) return;
+  rules_->repair(
+      dead, slot_, 0,
+      [this](std::uint32_t d) {
+        std::uint64_t owned = owner_word{chunk_state::owned, d, 0}.bits();
+        w_.tables.owner().compare_exchange_strong(owned, owner_word{chunk_state::orphan, 0, 0}.bits(),
+                                                  std::memory_order_seq_cst);
+      },
+      [this](std::uint32_t b) { try_free(b); });
+  std::uint64_t done = mine.bits();
+  w_.tables.ctl(dead).compare_exchange_strong(done, 0, std::memory_order_release);
+}
+
+inline void process::pass() {
+  using namespace sharedmem;
+  const auto mark = static_cast<std::uint32_t>(w_.tables.slot_mark().load(std::memory_order_seq_cst));
+  for (std::uint32_t s = 0; s < mark; ++s) {
+    const std::uint64_t seen = w_.tables.ctl(s).load(std::memory_order_seq_cst);
+    const auto v = slot_word::from(seen);
+    if ((v.state == slot_state::active || v.state == slot_state::repair) && is_dead(v.who)) repair(s, seen);
+  }
+  for (std::uint32_t s = 0; s < mark; ++s) {
+    const std::uint64_t seen = w_.tables.ctl(s).load(std::memory_order_seq_cst);
+    const auto v = slot_word::from(seen);
+    if (v.state == slot_state::reserved && is_dead(v.who) && no_child_without_slot()) repair(s, seen);
+  }
+}
+
+inline bool process::no_child_without_slot() {
+  using namespace sharedmem;
+  std::vector<actor> active;
+  const auto mark = static_cast<std::uint32_t>(w_.tables.slot_mark().load(std::memory_order_seq_cst));
+  for (std::uint32_t s = 0; s < mark; ++s) {
+    const auto v = slot_word::from(w_.tables.ctl(s).load(std::memory_order_seq_cst));
+    if (v.state == slot_state::active) active.push_back(v.who);
+  }
+  word::watch->steps->step();
+  if (w_.attached() != static_cast<int>(active.size())) return false;
+  return std::none_of(active.begin(), active.end(), [this](const actor& a) { return is_dead(a); });
+}
+
+inline bool process::adopt() {
+  using namespace sharedmem;
+  std::uint64_t seen = w_.tables.owner().load(std::memory_order_seq_cst);
+  if (owner_word::from(seen).state != chunk_state::orphan) return false;
+  return w_.tables.owner().compare_exchange_strong(seen, owner_word{chunk_state::owned, slot_, 0}.bits(),
+                                                   std::memory_order_seq_cst);
+}
+
+inline bool process::fork_into(process& child, std::uint32_t slot, bool fails) {
+  using namespace sharedmem;
+  word& mark = w_.tables.slot_mark();
+  std::uint64_t seen = mark.load(std::memory_order_seq_cst);
+  while (seen <= slot && !mark.compare_exchange_weak(seen, slot + 1, std::memory_order_seq_cst)) {
+  }
+  std::uint64_t none = 0;
+  if (!w_.tables.ctl(slot).compare_exchange_strong(none, slot_word{slot_state::reserved, who()}.bits(),
+                                                   std::memory_order_seq_cst))
+    return false;
+  for (std::uint32_t b = 0; b < block_total; ++b) {
+    if (!references_[b]) continue;
+    publish(b);
+    check(rules_->hold(b, slot, *references_[b]), "a fork could not hand a block to the child");
+  }
+  word::watch->steps->step();
+  if (fails) {  // EAGAIN: the reservation is given back as a dead process's slot would be
+    repair(slot, slot_word{slot_state::reserved, who()}.bits());
+    return false;
+  }
+  child.slot_ = slot;
+  child.references_ = references_;
+  child.alive_ = true;
+  return true;
+}
+
+inline void process::adopt_slot(std::uint32_t slot, const process& parent) {
+  using namespace sharedmem;
+  std::uint64_t seen = slot_word{slot_state::reserved, parent.who()}.bits();
+  check(w_.tables.ctl(slot).compare_exchange_strong(seen, slot_word{slot_state::active, who()}.bits(),
+                                                    std::memory_order_seq_cst),
+        "a child did not find its slot");
+}
+
+}  // namespace schedules

@@ -1,0 +1,13 @@
+from cpython.object cimport PyTypeObject
+from numpy cimport dtype, npy_intp
+
+from sharedmem.libsharedmem.arena cimport allocation
+
+
+# An array of class `cls` (NULL: SharedArray) over bytes of a block; takes the block's reference over,
+# also when it raises. `strides` NULL: contiguous, in the order that `flags` say.
+cdef object adopt(allocation* block, PyTypeObject* cls, dtype descr, int ndim, const npy_intp* shape,
+                  const npy_intp* strides, void* data, int flags, object prototype)
+
+# Whether the object is an ndarray whose data lies in an arena.
+cdef bint in_arena(object a) noexcept

@@ -1,0 +1,267 @@
+"""SharedArray, and the way from an array to its handle and back."""
+
+import contextvars
+import functools
+
+import numpy as np
+
+cimport numpy as cnp
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.contextvars cimport get_value
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeLatin1
+from libcpp.string_view cimport string_view
+
+from sharedmem.arena cimport export_home, offer_configured
+from sharedmem.libsharedmem.arena cimport allocation, arena, block_ref, claim
+from sharedmem.libsharedmem.handle cimport (
+    byte, bytes_in, bytes_out, decode, encode, fits, handle, max_handle_bytes, set_python_error)
+from sharedmem.libsharedmem.home cimport arena_at, arena_of, home_if_any, release
+
+
+cdef extern from "<sharedmem_pyx/shared_array.hpp>" namespace "sharedmem_pyx":
+    object make_shared_array_type(object (*)(object, int))
+    object adopt_block "sharedmem_pyx::adopt"(
+        allocation&, PyTypeObject*, object, int, const cnp.npy_intp*, const cnp.npy_intp*, void*, int, object)
+
+
+cdef extern from "<sharedmem_pyx/message.hpp>" namespace "sharedmem_pyx":
+    cdef cppclass message:
+        message()
+        @staticmethod
+        message* current() noexcept
+        claim share(const block_ref&) except +set_python_error
+        void sent() noexcept
+
+
+cdef extern from "<numpy/arrayobject.h>":
+    bint PyDataType_REFCHK(cnp.dtype)
+    bint PyDataType_HASFIELDS(cnp.dtype)
+
+
+cdef enum:
+    first_unknown_type = 24     # NumPy's type numbers from here on are not built in
+    longest_dtype = 64          # bytes of a dtype that travels as text
+
+
+cnp.import_array()
+
+by_value = contextvars.ContextVar("sharedmem.pickle_by_value", default=False)
+
+
+# -- from an array to its handle
+
+cdef bint in_one_block(cnp.ndarray a, arena* where, allocation* found) noexcept:
+    """Whether all bytes of `a` lie in one block that this process holds. pre: it has bytes."""
+    cdef char* lowest = <char*>cnp.PyArray_DATA(a)
+    cdef char* highest = lowest + cnp.PyArray_ITEMSIZE(a) - 1
+    cdef cnp.npy_intp reach
+    cdef int i
+    for i in range(cnp.PyArray_NDIM(a)):
+        reach = (cnp.PyArray_DIMS(a)[i] - 1) * cnp.PyArray_STRIDES(a)[i]
+        if reach < 0:
+            lowest += reach
+        else:
+            highest += reach
+    found[0] = where.find(lowest)
+    return found.ref.home != NULL and highest < <char*>found.data + found.bytes
+
+
+cdef object dtype_text(cnp.dtype descr):
+    """What names a dtype: an empty str if its character does, None if nothing but the dtype does."""
+    if descr.type_num >= first_unknown_type or PyDataType_HASFIELDS(descr):
+        return None
+    if cnp.PyArray_DescrFromType(descr.type_num) is descr:
+        return ""
+    if descr.metadata is not None or descr.type_num == cnp.NPY_VOID and descr.type is not np.void:
+        return None
+    text = descr.str
+    return text if len(text) <= longest_dtype else None
+
+
+cdef bytes encode_array(cnp.ndarray a, const allocation* found, cnp.dtype descr, object text):
+    cdef handle h
+    cdef claim c
+    cdef byte buffer[max_handle_bytes + longest_dtype]
+    cdef char character = descr.type
+    cdef const char* characters
+    cdef Py_ssize_t size = 0
+    cdef int i
+    h.where = found.ref.home.where()
+    h.shape.offset = <char*>cnp.PyArray_DATA(a) - <char*>found.data
+    h.shape.itemsize = cnp.PyArray_ITEMSIZE(a)
+    h.shape.ndim = cnp.PyArray_NDIM(a)
+    h.shape.writable = cnp.PyArray_ISWRITEABLE(a)
+    for i in range(h.shape.ndim):
+        h.shape.shape[i] = cnp.PyArray_DIMS(a)[i]
+        h.shape.strides[i] = cnp.PyArray_STRIDES(a)[i]
+    if text is not None:
+        characters = PyUnicode_AsUTF8AndSize(text, &size)
+        h.dtype = string_view(characters, size) if size > 0 else string_view(&character, 1)
+    if message.current() != NULL:
+        c = message.current().share(found.ref)
+    else:
+        c = found.ref.home.share(found.ref, False)
+    h.block = c.block
+    h.generation = c.generation
+    h.lease = c.lease
+    h.nonce = c.nonce
+    return PyBytes_FromStringAndSize(<char*>buffer, encode(h, bytes_out(buffer, sizeof(buffer))))
+
+
+cdef object reduce_array(object obj, int protocol):
+    """What `__reduce_ex__` returns for a SharedArray."""
+    cdef cnp.ndarray a = obj
+    cdef cnp.dtype descr
+    cdef arena* where = NULL
+    cdef allocation found
+    if cnp.PyArray_SIZE(a) > 0 and cnp.PyArray_ITEMSIZE(a) > 0:
+        where = arena_of(cnp.PyArray_DATA(a))
+    if where == NULL or get_value(by_value) or not in_one_block(a, where, &found):
+        if type(a) is SharedArray:
+            return np.asarray(a).__reduce_ex__(protocol)
+        return np.ndarray.__reduce__(a)
+    descr = cnp.PyArray_DESCR(a)
+    text = dtype_text(descr)
+    state = encode_array(a, &found, descr, text)
+    if type(a) is not SharedArray:
+        return _load, (state, None if text is not None else descr, type(a))
+    if text is None:
+        return _load, (state, descr)
+    return _load, (state,)
+
+
+# -- from a handle to its array
+
+cdef cnp.dtype find_dtype(const handle* h, object given):
+    """The dtype of a handle, checked: it must not read pointers or other bytes than the handle has."""
+    cdef cnp.dtype descr = None
+    cdef char first
+    if h.dtype.empty():
+        descr = <cnp.dtype?>given
+    else:
+        first = h.dtype.data()[0]
+        text = PyUnicode_DecodeLatin1(h.dtype.data(), h.dtype.size(), NULL)
+        if h.dtype.size() == 1 and (text.isalpha() or first == b"?"):
+            descr = cnp.PyArray_DescrFromType(first)
+        elif h.dtype.size() > 1 and first in b"<>|" and "," not in text:
+            descr = np.dtype(text)
+    if descr is None or PyDataType_REFCHK(descr) or cnp.PyDataType_HASSUBARRAY(descr):
+        raise ValueError("handle: its dtype makes no sense, or has Python objects in it")
+    if cnp.PyDataType_ELSIZE(descr) == 0 or cnp.PyDataType_ELSIZE(descr) != h.shape.itemsize:
+        raise ValueError(f"handle: items of {h.shape.itemsize} bytes are not of dtype {descr}")
+    return descr
+
+
+cdef int take_block(const handle* h, allocation* block) except -1:
+    """Takes a reference to the block that the handle names, and consumes its lease."""
+    cdef arena* home = home_if_any()
+    cdef claim c
+    c.block = h.block
+    c.generation = h.generation
+    c.lease = h.lease
+    c.nonce = h.nonce
+    if home == NULL:
+        offer_configured()
+    elif home.where().uuid[0] == h.where.uuid[0] and home.where().uuid[1] == h.where.uuid[1]:
+        block[0] = home.acquire(c)
+        return 0
+    with nogil:
+        block[0] = arena_at(h.where).acquire(c)
+    if home == NULL:
+        export_home()
+    return 0
+
+
+def _load(bytes state not None, dtype=None, cls=None):
+    """The array that a handle means; what pickles of shared arrays call.
+
+    Parameters
+    ----------
+    state : bytes
+        The handle.
+    dtype : numpy.dtype, optional
+        The dtype, if the handle has none.
+    cls : type, optional
+        A subclass of SharedArray.
+
+    Returns
+    -------
+    SharedArray
+        The same memory, not a copy of it.
+
+    Raises
+    ------
+    StaleHandleError
+        The memory has gone, or belongs to another host or user.
+    ValueError
+        The handle is truncated, altered, or makes no sense.
+    """
+    cdef handle h = decode(bytes_in(<byte*>PyBytes_AS_STRING(state), PyBytes_GET_SIZE(state)))
+    cdef cnp.dtype descr = find_dtype(&h, dtype)
+    cdef PyTypeObject* type_ = NULL
+    cdef allocation block
+    cdef cnp.npy_intp shape[64]
+    cdef cnp.npy_intp strides[64]
+    cdef int flags = cnp.NPY_ARRAY_ALIGNED
+    cdef int i
+    if cls is not None:
+        if not (isinstance(cls, type) and issubclass(cls, SharedArray)):
+            raise ValueError("handle: its class is no subclass of SharedArray")
+        type_ = <PyTypeObject*>cls
+    for i in range(h.shape.ndim):
+        shape[i] = h.shape.shape[i]
+        strides[i] = h.shape.strides[i]
+    if h.shape.writable:
+        flags |= cnp.NPY_ARRAY_WRITEABLE
+    take_block(&h, &block)
+    if not fits(h.shape, block.bytes):
+        release(block.ref)
+        raise ValueError("handle: its array does not lie within its block")
+    return adopt_block(block, type_, descr, h.shape.ndim, shape, strides, <char*>block.data + h.shape.offset,
+                       flags, None)
+
+
+def holding(dump):
+    """A version of a pickler's `dump` whose messages hold the arrays in them until they are loaded.
+
+    If `dump` fails, what the message held is given back.
+    """
+    @functools.wraps(dump)
+    def dump_holding(*args, **kwargs):
+        cdef message m
+        result = dump(*args, **kwargs)
+        m.sent()
+        return result
+    return dump_holding
+
+
+# -- the class
+
+SharedArray = make_shared_array_type(reduce_array)
+
+
+cdef object adopt(allocation* block, PyTypeObject* cls, cnp.dtype descr, int ndim, const cnp.npy_intp* shape,
+                  const cnp.npy_intp* strides, void* data, int flags, object prototype):
+    return adopt_block(block[0], cls, descr, ndim, shape, strides, data, flags, prototype)
+
+
+cdef bint in_arena(object a) noexcept:
+    return cnp.PyArray_Check(a) and arena_of(cnp.PyArray_DATA(a)) != NULL
+
+
+def is_shared(a, /):
+    """Whether an array lies in shared memory.
+
+    Parameters
+    ----------
+    a : object
+        Usually an ndarray.
+
+    Returns
+    -------
+    bool
+        True for a shared array, any view of one and any other ndarray whose data lies in an arena;
+        False for everything else, a copy of a shared array for instance.
+    """
+    return in_arena(a)

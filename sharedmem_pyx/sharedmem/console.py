@@ -1,0 +1,86 @@
+"""What the commands of ``python -m sharedmem`` have in common: sizes and tables."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+
+_UNITS = {"": 1}
+for _power, _letter in enumerate("KMGT", start=1):
+    _UNITS[_letter] = _UNITS[_letter + "IB"] = 1024**_power
+    _UNITS[_letter + "B"] = 1000**_power
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes meant by `text`: ``"4096"``, ``"64MiB"``, ``"1.5 G"`` (1024s) or ``"1GB"`` (1000s).
+
+    Raises
+    ------
+    ValueError
+        `text` is not a size, or none that an array can have.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?(?:I?B)?)", text.strip().upper())
+    unit = found and _UNITS.get("" if found[2] == "B" else found[2])
+    if not found or not unit:
+        raise ValueError(f"{text!r} is not a size such as 64MiB or 1GiB")
+    nbytes = int(Fraction(found[1]) * unit)
+    if not 0 < nbytes < 2**63:
+        raise ValueError(f"{text!r} is not a size that an array can have")
+    return nbytes
+
+
+def format_bytes(nbytes: float) -> str:
+    """`nbytes` in the unit that leaves one to four digits before the point."""
+    if nbytes < 1024:
+        return f"{nbytes:.0f} B"
+    for unit in ("KiB", "MiB", "GiB"):
+        nbytes /= 1024
+        if nbytes < 1000:
+            return f"{nbytes:.{2 if nbytes < 10 else 1}f} {unit}"
+    return f"{nbytes / 1024:,.2f} TiB"
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Prints a table; by rich where it is installed, else as aligned plain text.
+
+    Parameters
+    ----------
+    title : str
+        Line above the table.
+    columns : sequence of str
+        Headings; one that starts with ``">"`` has its column set to the right.
+    rows : iterable of sequences
+        Cells, printed as `str` has them.
+    """
+    cells = [[str(cell) for cell in row] for row in rows]
+    right = [heading.startswith(">") for heading in columns]
+    headings = [heading.lstrip(">") for heading in columns]
+    try:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        _print_plain(title, headings, right, cells)
+        return
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    for heading, to_right in zip(headings, right, strict=True):
+        table.add_column(heading, justify="right" if to_right else "left")
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(file=sys.stdout).print(table)
+
+
+def _print_plain(
+    title: str, headings: list[str], right: list[bool], cells: list[list[str]]
+) -> None:
+    lines = [headings, *cells]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(headings))]
+    print(title)
+    for line in lines:
+        padded = (
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        )
+        print("  " + "  ".join(padded).rstrip())

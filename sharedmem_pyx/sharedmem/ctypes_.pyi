@@ -1,0 +1,39 @@
+import ctypes
+from collections.abc import Sequence
+from typing import Any, Literal, SupportsIndex, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .lock import RLock
+
+__all__ = ["Array", "RawArray", "RawValue", "Value", "as_ctypes", "shmem_as_ndarray"]
+
+_T = TypeVar("_T", bound=ctypes._CDataType)
+_Elements = SupportsIndex | Sequence[Any] | NDArray[Any]
+_Lock = bool | RLock | Any | None
+
+@overload
+def RawArray(typecode_or_type: type[_T], size_or_initializer: _Elements) -> ctypes.Array[_T]: ...
+@overload
+def RawArray(typecode_or_type: str, size_or_initializer: _Elements) -> ctypes.Array[Any]: ...
+@overload
+def RawValue(typecode_or_type: type[_T], *args: Any) -> _T: ...
+@overload
+def RawValue(typecode_or_type: str, *args: Any) -> Any: ...
+@overload
+def Array(
+    typecode_or_type: type[_T], size_or_initializer: _Elements, *, lock: Literal[False]
+) -> ctypes.Array[_T]: ...
+@overload
+def Array(
+    typecode_or_type: str | type[Any], size_or_initializer: _Elements, *, lock: _Lock = True
+) -> Any: ...
+@overload
+def Value(typecode_or_type: type[_T], *args: Any, lock: Literal[False]) -> _T: ...
+@overload
+def Value(typecode_or_type: str | type[Any], *args: Any, lock: _Lock = True) -> Any: ...
+def as_ctypes(a: NDArray[Any]) -> Any: ...
+def shmem_as_ndarray(
+    raw_array: Any, shape: SupportsIndex | Sequence[SupportsIndex] | None = None
+) -> np.ndarray[Any, np.dtype[Any]]: ...

@@ -1,0 +1,225 @@
+"""Worker processes, each at the other end of a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing import connection, resource_tracker
+from multiprocessing.context import BaseContext
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import numpy as np
+
+#: Seconds a process has for ending by itself before it is killed.
+_PATIENCE = 5.0
+
+
+class WorkerError(RuntimeError):
+    """A worker process failed or ended; the message says how."""
+
+
+class Worker:
+    """A process that does `work` on each part of an array it is sent.
+
+    Parameters
+    ----------
+    context : multiprocessing context
+        How the process is started.
+    work : callable
+        Called in the process with a part's first element's number and the part.
+    inherited : buffer or None
+        Memory that only a starting process can be given.
+    dtype : dtype
+        Type of the elements in `inherited`.
+    others : list of connections
+        Ends that a forked process must not keep open.
+    """
+
+    def __init__(
+        self,
+        context: BaseContext,
+        work: Callable[[int, np.ndarray], Any],
+        inherited: Any,
+        dtype: np.dtype,
+        others: list[connection.Connection],
+    ) -> None:
+        self._end, end = context.Pipe()
+        forked = context.get_start_method() == "fork"
+        close = [*others, self._end] if forked else []
+        self._process = context.Process(
+            target=_serve, args=(end, work, inherited, dtype, close), daemon=True
+        )
+        self._process.start()
+        end.close()
+        self.pid = self._process.pid
+        self.bytes_sent = 0  #: in both directions
+        self._asking = threading.Lock()
+
+    @property
+    def end(self) -> connection.Connection:
+        """This process's end of the pipe."""
+        return self._end
+
+    def wait_until_ready(self) -> None:
+        """Returns once the process waits for work."""
+        self._receive()
+
+    def ask(self, first: int, count: int, part: np.ndarray | None, wanted: bool) -> Any:
+        """Has a part worked on; returns when that is done.
+
+        Parameters
+        ----------
+        first, count : int
+            Number of the part's first element, and how many it has.
+        part : ndarray or None
+            The part itself, to be sent; None: the process finds it in what it inherited.
+        wanted : bool
+            Whether the worked-on part is sent back.
+
+        Returns
+        -------
+        tuple
+            What the work returned, and the part sent back or None.
+        """
+        with self._asking:
+            message = ForkingPickler.dumps((first, count, part, wanted))
+            self.bytes_sent += len(message)
+            try:
+                self._end.send_bytes(message)
+            except OSError:
+                pass  # it has ended: receiving says how
+            return self._receive()
+
+    def _receive(self) -> Any:
+        try:
+            answer = self._end.recv_bytes()
+        except (EOFError, OSError):
+            self._process.join(_PATIENCE)
+            raise WorkerError(f"worker process {self.pid} {self._fate()}") from None
+        self.bytes_sent += len(answer)
+        failure, result, part = ForkingPickler.loads(answer)
+        if failure is not None:
+            raise WorkerError(f"worker process {self.pid}: {failure}")
+        return result, part
+
+    def _fate(self) -> str:
+        code = self._process.exitcode
+        if code is None or code >= 0:
+            return f"ended with status {code}"
+        return f"was killed by signal {-code} ({signal.strsignal(-code)})"
+
+    def stop(self) -> None:
+        """Asks the process to end; `join` waits for that."""
+        with contextlib.suppress(OSError):
+            self._end.send_bytes(b"")
+
+    def kill(self) -> None:
+        """Ends the process whatever it does."""
+        self._process.kill()
+
+    def join(self) -> None:
+        """Waits for the end of the process; one that takes too long is killed."""
+        self._process.join(_PATIENCE)
+        if self._process.exitcode is None:
+            self._process.kill()
+            self._process.join()
+        self._end.close()
+        self._process.close()
+
+
+def _serve(
+    end: connection.Connection,
+    work: Callable[[int, np.ndarray], Any],
+    inherited: Any,
+    dtype: np.dtype,
+    others: list[connection.Connection],
+) -> None:
+    """Main loop of a worker process: ends on request, or when its parent has ended."""
+    for other in others:
+        other.close()
+    whole = None if inherited is None else np.frombuffer(inherited, dtype)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    with contextlib.suppress(OSError):  # the parent has ended while an answer was sent
+        end.send_bytes(ForkingPickler.dumps((None, None, None)))
+        while end in connection.wait([end, parent.sentinel]):
+            try:
+                message = end.recv_bytes()
+            except EOFError:
+                return
+            if not message:
+                return
+            end.send_bytes(_answer(message, work, whole))
+
+
+def _answer(
+    message: bytes, work: Callable[[int, np.ndarray], Any], whole: np.ndarray | None
+) -> Any:
+    try:
+        first, count, part, wanted = ForkingPickler.loads(message)
+        if part is None:
+            assert whole is not None
+            part = whole[first : first + count]
+        result = work(first, part)
+        return ForkingPickler.dumps((None, result, part if wanted else None))
+    except Exception as error:
+        return ForkingPickler.dumps((f"{type(error).__name__}: {error}", None, None))
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the end of this block; processes started inside never feel it.
+
+    It goes to all processes of a terminal at once. Only the first one shall act on it, and end
+    the others. They inherit that the signal is ignored, new interpreters too; that it is blocked
+    as well keeps it pending here.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextlib.contextmanager
+def started(
+    context: BaseContext,
+    works: list[Callable[[int, np.ndarray], Any]],
+    inherited: Any,
+    dtype: np.dtype,
+) -> Iterator[list[Worker]]:
+    """Worker processes, one for each of `works`, ready; all have ended after the block."""
+    workers: list[Worker] = []
+    if context.get_start_method() != "fork":
+        # It is started with the first process otherwise, and then lets interrupts through.
+        resource_tracker.ensure_running()
+    try:
+        with _interrupts_held():
+            for work in works:
+                ends = [worker.end for worker in workers]
+                workers.append(Worker(context, work, inherited, dtype, ends))
+        for worker in workers:
+            worker.wait_until_ready()
+        yield workers
+    except BaseException:
+        for worker in workers:
+            worker.kill()
+        raise
+    else:
+        for worker in workers:
+            worker.stop()
+    finally:
+        for worker in workers:
+            worker.join()
+
+
+def pids(workers: list[Worker]) -> list[int]:
+    """This process and its workers."""
+    return [os.getpid(), *(worker.pid for worker in workers if worker.pid is not None)]

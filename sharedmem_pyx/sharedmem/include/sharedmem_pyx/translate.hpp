@@ -1,0 +1,62 @@
+#pragma once
+/// \file
+/// The C++ exception in flight as a Python exception: `except +set_python_error` in a .pxd.
+///
+///   | C++                      | Python                                                    |
+///   | ------------------------ | --------------------------------------------------------- |
+///   | sharedmem::stale_handle  | sharedmem.StaleHandleError, a ValueError                  |
+///   | std::invalid_argument    | ValueError                                                |
+///   | sharedmem::error         | OSError(errno, text), hence PermissionError and the like  |
+///   | std::system_error        | OSError(errno, text)                                      |
+///   | std::bad_alloc           | MemoryError                                               |
+///   | everything else          | RuntimeError                                              |
+#include <Python.h>
+
+#include <new>
+#include <stdexcept>
+#include <system_error>
+
+#include <sharedmem/error.hpp>
+
+namespace sharedmem_pyx {
+
+/// Sets sharedmem.StaleHandleError; whoever meets it has most likely kept a pickle in a file.
+inline void set_stale_handle(const char* what) noexcept {
+  PyObject* module = PyImport_ImportModule("sharedmem.errors");
+  PyObject* type = module == nullptr ? nullptr : PyObject_GetAttrString(module, "StaleHandleError");
+  Py_XDECREF(module);
+  if (type == nullptr) return;
+  PyErr_Format(type, "%s (a pickle holds a handle and keeps no memory alive; with sharedmem.pickle_by_value() "
+               "it holds the data)", what);
+  Py_DECREF(type);
+}
+
+/// Sets OSError, or the subclass that Python has for the number.
+inline void set_os_error(int number, const char* what) noexcept {
+  PyObject* error = PyObject_CallFunction(PyExc_OSError, "is", number, what);
+  if (error == nullptr) return;
+  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error)), error);
+  Py_DECREF(error);
+}
+
+/// \pre called while a C++ exception is handled, with the GIL held.
+inline int set_python_error() noexcept {
+  try {
+    throw;
+  } catch (const sharedmem::stale_handle& e) {
+    set_stale_handle(e.what());
+  } catch (const std::invalid_argument& e) {
+    PyErr_SetString(PyExc_ValueError, e.what());
+  } catch (const std::system_error& e) {
+    set_os_error(e.code().value(), e.what());
+  } catch (const std::bad_alloc& e) {
+    PyErr_SetString(PyExc_MemoryError, e.what());
+  } catch (const std::exception& e) {
+    PyErr_SetString(PyExc_RuntimeError, e.what());
+  } catch (...) {
+    PyErr_SetString(PyExc_RuntimeError, "an exception of unknown type in C++");
+  }
+  return -1;
+}
+
+}  // namespace sharedmem_pyx

@@ -1,0 +1,1 @@
+# Marks a package for `cimport sharedmem.libsharedmem.NAME`.

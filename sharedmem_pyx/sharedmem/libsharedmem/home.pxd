@@ -1,0 +1,20 @@
+from libcpp.string cimport string
+from libcpp.string_view cimport string_view
+from libcpp.vector cimport vector
+
+from sharedmem.libsharedmem.arena cimport arena, block_ref
+from sharedmem.libsharedmem.handle cimport locator, set_python_error
+
+
+cdef extern from "<sharedmem/home.hpp>" namespace "sharedmem" nogil:
+    arena& home() except +set_python_error
+    arena* home_if_any() noexcept
+    void make_root() noexcept
+    void offer(string_view) except +set_python_error
+    void start_new_home() except +set_python_error
+    string home_locator() except +set_python_error
+    arena& arena_at(const locator&) except +set_python_error
+    arena* arena_of(const void*) noexcept
+    void release(block_ref&) noexcept
+    vector[arena*] attached() except +set_python_error
+    void linger() noexcept

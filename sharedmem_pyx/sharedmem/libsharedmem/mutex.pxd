@@ -1,0 +1,30 @@
+"""robust_mutex, as mutex.hpp declares it."""
+from libc.stdint cimport int64_t
+
+cdef extern from "<chrono>" namespace "std::chrono" nogil:
+    cdef cppclass nanoseconds:
+        nanoseconds(int64_t)
+
+cdef extern from "sharedmem_pyx/translate.hpp" nogil:
+    void set_python_error()
+
+cdef extern from "sharedmem/mutex.hpp" namespace "sharedmem" nogil:
+    cdef cppclass robust_mutex:
+        robust_mutex() noexcept
+
+        @staticmethod
+        robust_mutex create(void* where) except +set_python_error
+
+        @staticmethod
+        robust_mutex open(void* where) except +set_python_error
+
+        robust_mutex_outcome try_lock() except +set_python_error
+        robust_mutex_outcome try_lock_for(nanoseconds limit) except +set_python_error
+        void unlock() noexcept
+
+    enum robust_mutex_outcome "sharedmem::robust_mutex::outcome":
+        taken "sharedmem::robust_mutex::outcome::taken"
+        inherited "sharedmem::robust_mutex::outcome::inherited"
+        busy "sharedmem::robust_mutex::outcome::busy"
+
+    size_t robust_mutex_bytes "sharedmem::robust_mutex::bytes"

@@ -1,0 +1,10 @@
+from sharedmem.libsharedmem.mutex cimport robust_mutex, robust_mutex_outcome
+
+
+cdef class RLock:
+    cdef robust_mutex c_obj
+    cdef object memory             # SharedArray of the lock's bytes
+    cdef size_t address            # of those bytes
+
+    cdef robust_mutex_outcome wait(self, double timeout) except *
+    cdef int take(self, robust_mutex_outcome how) except -1

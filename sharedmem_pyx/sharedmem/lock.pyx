@@ -1,0 +1,167 @@
+"""A lock in shared memory that goes wherever an array goes and survives its owner."""
+import os
+import time
+import warnings
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+
+from sharedmem.libsharedmem.mutex cimport (
+    busy, inherited, nanoseconds, robust_mutex, robust_mutex_bytes, robust_mutex_outcome,
+)
+
+from sharedmem.creation import empty, is_shared
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_native_id()
+
+# Seconds between two looks for a signal such as Ctrl-C: a wait for a mutex is not ended by one.
+cdef double slice_of_wait = 0.1
+
+
+@cython.final
+cdef class Hold:
+    """How a thread of this process holds a lock."""
+    cdef object memory             # stays while the thread's list of held locks points into it
+    cdef unsigned long thread
+    cdef Py_ssize_t depth
+
+
+# Address of a lock -> Hold. An entry belongs to the thread that holds the lock: it alone adds and
+# removes it, and it does so while it holds the lock.
+cdef dict holds = {}
+os.register_at_fork(after_in_child=holds.clear)      # a child holds nothing
+
+
+@cython.final
+cdef class RLock:
+    """Recursive lock in shared memory.
+
+    It is used as `multiprocessing.RLock` is, with two differences. It can be sent at any time and
+    by any means, as arrays can: through a queue to a worker that already runs, or as the bytes of a
+    pickle. And it is not lost when its owner dies.
+
+    Methods may be called by several threads and processes at once. Forking while a thread holds the
+    lock does not make the child an owner.
+
+    Warns
+    -----
+    RuntimeWarning
+        When it is acquired after a thread that held it, of any process, has ended without releasing
+        it. The lock is fine; what it guards may be half-written.
+
+    Notes
+    -----
+    Lost owners are detected by the kernel, see [1]_. A lock is of use to processes of one pid
+    namespace only; in another one it can't be unpickled.
+
+    References
+    ----------
+    .. [1] Linux man-pages, pthread_mutexattr_setrobust(3).
+    """
+
+    def __cinit__(self, *, _memory=None):
+        cdef unsigned char[::1] view
+        if _memory is None:
+            self.memory = empty(robust_mutex_bytes, "u1")
+        elif is_shared(_memory):
+            self.memory = _memory
+        else:
+            raise ValueError("the memory of a lock must be shared")
+        view = self.memory
+        if view.shape[0] != <Py_ssize_t>robust_mutex_bytes:
+            raise ValueError(f"a lock has {robust_mutex_bytes} bytes, not {view.shape[0]}")
+        self.address = <size_t>&view[0]
+        if _memory is None:
+            self.c_obj = robust_mutex.create(&view[0])
+        else:
+            self.c_obj = robust_mutex.open(&view[0])
+
+    def acquire(self, block=True, timeout=None):
+        """Take the lock, or take it once more.
+
+        Parameters
+        ----------
+        block : bool, optional
+            Whether to wait while another thread or process holds the lock.
+        timeout : float or None, optional
+            Seconds to wait at most; None: as long as it takes.
+
+        Returns
+        -------
+        bool
+            Whether the caller holds the lock now.
+        """
+        cdef Hold hold = holds.get(self.address)
+        if hold is not None and hold.thread == PyThread_get_thread_native_id():
+            hold.depth += 1
+            return True
+        cdef double seconds = 0.0
+        if block:
+            seconds = float("inf") if timeout is None else max(timeout, 0.0)
+        how = self.wait(seconds)
+        if how == busy:
+            return False
+        self.take(how)
+        return True
+
+    cdef robust_mutex_outcome wait(self, double timeout) except *:
+        cdef robust_mutex_outcome how = self.c_obj.try_lock()
+        if how != busy or timeout <= 0:
+            return how
+        cdef double end = time.monotonic() + timeout
+        cdef double left = timeout
+        while how == busy and left > 0:
+            left = min(left, slice_of_wait)
+            with nogil:
+                how = self.c_obj.try_lock_for(nanoseconds(<long long>(left * 1e9)))
+            if how == busy:
+                PyErr_CheckSignals()
+                left = end - time.monotonic()
+        return how
+
+    cdef int take(self, robust_mutex_outcome how) except -1:
+        cdef Hold hold = Hold.__new__(Hold)
+        hold.memory = self.memory
+        hold.thread = PyThread_get_thread_native_id()
+        hold.depth = 1
+        holds[self.address] = hold
+        if how != inherited:
+            return 0
+        try:
+            warnings.warn("a thread or process ended while it held this lock: what the lock guards "
+                          "may be half-written", RuntimeWarning, stacklevel=1)
+        except BaseException:
+            self.release()
+            raise
+        return 0
+
+    def release(self):
+        """Give the lock back once; after the last time others can take it.
+
+        Raises
+        ------
+        AssertionError
+            The calling thread does not hold the lock.
+        """
+        cdef Hold hold = holds.get(self.address)
+        if hold is None or hold.thread != PyThread_get_thread_native_id():
+            raise AssertionError("attempt to release a lock that this thread does not hold")
+        hold.depth -= 1
+        if hold.depth == 0:
+            del holds[self.address]
+            self.c_obj.unlock()
+
+    def __enter__(self):
+        return self.acquire()
+
+    def __exit__(self, *exception):
+        self.release()
+
+    def __reduce__(self):
+        return _open_lock, (self.memory,)
+
+
+def _open_lock(memory):
+    """The lock that lies in `memory`."""
+    return RLock(_memory=memory)

@@ -1,0 +1,175 @@
+"""What a test may leave behind: processes, System V segments, files in /dev/shm.
+
+A test is compared with its own start. Whatever belongs to processes outside the test run is
+none of its business: other programs may make and drop segments at the same time.
+"""
+
+import contextlib
+import gc
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import signal
+import subprocess
+import time
+from typing import NamedTuple
+
+# What is about to end by itself gets this long, in seconds.
+GRACE = 15.0
+
+
+class Process(NamedTuple):
+    """A process, told from a later one with the same pid by its start time."""
+
+    pid: int
+    start: int
+
+
+class Snapshot:
+    """What there is now."""
+
+    def __init__(self):
+        self.children = {child for child, state in descendants().items() if state != "Z"}
+        self.segments = segments()
+        self.files = files()
+
+
+def left_since(before):
+    """Descriptions of what came since `before` and does not go; children among it are killed."""
+    if Snapshot().__dict__ == before.__dict__:
+        return []
+    end = time.monotonic() + GRACE
+    while True:
+        tidy()
+        left = differences(before)
+        if not left or time.monotonic() > end:
+            break
+        time.sleep(0.05)
+    for child in new_children(before):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGKILL)
+    reap(before)
+    return left
+
+
+def tidy():
+    """Drops garbage and what is known to be over, so that only what is really left is counted."""
+    import sharedmem
+
+    gc.collect()
+    multiprocessing.active_children()
+    sharedmem.collect()
+
+
+def differences(before):
+    """One line for each thing that is new since `before` and ours."""
+    reap(before)
+    lines = [f"process {child.pid}: {command(child.pid)}" for child in new_children(before)]
+    new_segments = segments() - before.segments
+    new_files = files() - before.files
+    if new_segments or new_files:
+        of_ours, of_others = mapped_by()
+        for kind, new in (("segment", new_segments), ("file", new_files)):
+            names = [name for name in new if (kind, name) in of_ours or (kind, name) not in of_others]
+            lines += [f"{kind} {name}" for name in sorted(names, key=str)]
+    return lines
+
+
+def new_children(before):
+    """Living descendants that were not there; servers that multiprocessing keeps do not count."""
+    return {
+        child
+        for child, state in descendants().items()
+        if state != "Z" and child not in before.children and not is_server(child.pid)
+    }
+
+
+def is_server(pid):
+    """Whether multiprocessing (or loky) keeps this process for later use."""
+    if pid == multiprocessing.forkserver._forkserver._forkserver_pid:
+        return True
+    return "resource_tracker" in command(pid)
+
+
+def descendants():
+    """{Process: state letter} of all processes below this one, zombies too."""
+    parent, found = {}, {}
+    for pid in pids():
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        parent[pid] = int(fields[1])
+        found[pid] = (Process(pid, int(fields[19])), fields[0].decode())
+    return {child: state for pid, (child, state) in found.items() if is_below(pid, parent)}
+
+
+def is_below(pid, parent):
+    me = os.getpid()
+    while pid in parent:
+        pid = parent[pid]
+        if pid == me:
+            return True
+    return False
+
+
+def pids():
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def reap(before):
+    """Takes the exit status of children that nobody will ask for any more."""
+    subprocess._cleanup()
+    for child, state in descendants().items():
+        if state == "Z" and child not in before.children:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child.pid, os.WNOHANG)
+
+
+def command(pid):
+    """Command line of a process, shortened; empty when it has ended."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+    except OSError:
+        return ""
+    return b" ".join(words).decode(errors="replace")[:200]
+
+
+def segments():
+    """Ids of the System V segments that this user made."""
+    me = os.geteuid()
+    with open("/proc/sysvipc/shm") as file:
+        next(file)
+        rows = [line.split() for line in file]
+    return {int(row[1]) for row in rows if int(row[9]) == me}
+
+
+def files():
+    """Names in /dev/shm of files of this user."""
+    me, found = os.geteuid(), set()
+    with contextlib.suppress(FileNotFoundError), os.scandir("/dev/shm") as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                if entry.stat(follow_symlinks=False).st_uid == me:
+                    found.add(entry.name)
+    return found
+
+
+def mapped_by():
+    """({what this run maps}, {what other processes map}), as ("segment", id) and ("file", name)."""
+    ours, others = set(), set()
+    family = {child.pid for child in descendants()} | {os.getpid()}
+    for pid in pids():
+        into = ours if pid in family else others
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/maps") as maps:
+            for line in maps:
+                fields = line.split(maxsplit=5)
+                if len(fields) < 6:
+                    continue
+                if fields[5].startswith("/SYSV"):
+                    into.add(("segment", int(fields[4])))
+                elif fields[5].startswith("/dev/shm/"):
+                    into.add(("file", fields[5].removeprefix("/dev/shm/").split()[0]))
+    return ours, others

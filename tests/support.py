@@ -1,0 +1,307 @@
+"""What the tests share: worker processes, interpreters, and looks at the system."""
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from multiprocessing.connection import Connection
+
+import numpy as np
+import pytest
+import workers
+
+TESTS = os.path.dirname(os.path.abspath(__file__))
+
+# Seconds after which a child counts as stuck; no test claims that anything is fast.
+TIMEOUT = float(os.environ.get("SHAREDMEM_TEST_TIMEOUT", "90"))
+
+START_METHODS = ("fork", "spawn", "forkserver")
+
+# "subprocess" inherits the environment and so belongs to our tree; "unrelated" does not.
+KINDS = (*START_METHODS, "subprocess", "unrelated")
+
+LOCATOR = "SHAREDMEM_ARENA"
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+class RemoteError(Exception):
+    """A worker's function raised; `kind` is the exception's class, by name."""
+
+    def __init__(self, kind, message, trace):
+        super().__init__(f"{kind}: {message}\n{trace}")
+        self.kind = kind
+        self.message = message
+
+
+class Remote:
+    """A child process that runs functions on request (`workers.serve` is its side)."""
+
+    def __init__(self, kind="fork", **env):
+        self.kind = kind
+        self.conn, theirs = multiprocessing.Pipe()
+        if kind in START_METHODS:
+            context = multiprocessing.get_context(kind)
+            self.process = context.Process(target=workers.serve, args=(theirs,), daemon=True)
+            self.process.start()
+            self.popen = None
+            self.pid = self.process.pid
+        else:
+            self.popen = start_server(theirs, environment(related=kind == "subprocess", **env))
+            self.pid = self.popen.pid
+        theirs.close()
+
+    def call(self, function, *args):
+        """Result of function(*args), called in the child."""
+        self.conn.send((function, args))
+        del args
+        return self.result()
+
+    def result(self):
+        """Next answer of the child; what its function raised is a RemoteError here."""
+        if not self.conn.poll(TIMEOUT):
+            self.kill()
+            raise AssertionError(f"the {self.kind} worker did not answer in {TIMEOUT} s")
+        answer = self.conn.recv()
+        if answer[0] == "raised":
+            raise RemoteError(*answer[1:])
+        return answer[1]
+
+    def signal(self, number):
+        os.kill(self.pid, number)
+
+    def wait(self):
+        """Exit status of the child, negative for a signal; a stuck child is killed."""
+        if self.popen is not None:
+            try:
+                return self.popen.wait(TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        else:
+            self.process.join(TIMEOUT)
+            if self.process.exitcode is not None:
+                return self.process.exitcode
+            self.kill()
+        raise AssertionError(f"the {self.kind} worker did not end in {TIMEOUT} s")
+
+    def stop(self):
+        """Ends the child in good order and returns its exit status."""
+        if self.exitcode() is None:
+            with contextlib.suppress(OSError):
+                self.conn.send((None, ()))
+        return self.wait()
+
+    def exitcode(self):
+        return self.process.exitcode if self.popen is None else self.popen.poll()
+
+    def kill(self):
+        if self.popen is not None:
+            self.popen.kill()
+            self.popen.wait()
+        else:
+            self.process.kill()
+            self.process.join()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        try:
+            if kind is None:
+                self.stop()
+            else:
+                self.kill()
+        finally:
+            self.conn.close()
+            if self.popen is None:
+                self.process.close()
+
+
+def start_server(conn, env, prefix=()):
+    """Starts an interpreter that serves requests from `conn`."""
+    code = "import sys, workers; workers.serve_descriptor(int(sys.argv[1]))"
+    fd = conn.fileno()
+    command = [*prefix, sys.executable, "-c", code, str(fd)]
+    return subprocess.Popen(command, pass_fds=[fd], env=env)
+
+
+def connect_server(prefix, env):
+    """(popen, connection) of a server behind a command prefix such as `unshare`."""
+    ours, theirs = multiprocessing.Pipe()
+    try:
+        return start_server(theirs, env, prefix), ours
+    finally:
+        theirs.close()
+
+
+def ask(conn, function, *args):
+    """Result of function(*args) in the server at the other end of `conn`."""
+    assert isinstance(conn, Connection)
+    conn.send((function, args))
+    assert conn.poll(TIMEOUT), "no answer"
+    answer = conn.recv()
+    if answer[0] == "raised":
+        raise RemoteError(*answer[1:])
+    return answer[1]
+
+
+def environment(*, related=True, **changes):
+    """Environment for an interpreter of this process's tree, or of a tree of its own."""
+    env = dict(os.environ)
+    if not related:
+        env.pop(LOCATOR, None)
+    path = [TESTS, *filter(None, [env.get("PYTHONPATH")])]
+    env["PYTHONPATH"] = os.pathsep.join(path)
+    env.update({name: str(value) for name, value in changes.items()})
+    return env
+
+
+def run_python(code, *args, related=False, flags=(), prefix=(), data=b"", shell=None, **env):
+    """Runs `code` in an interpreter of its own to the end; (returncode, stdout, stderr).
+
+    Its whole process group is killed if it gets stuck. `shell` is a line of shell that is to
+    run first, in the same process.
+    """
+    command = [sys.executable, *flags, "-c", textwrap.dedent(code), *map(str, args)]
+    if shell is not None:
+        command = ["sh", "-c", f'{shell}\nexec "$@"', "sh", *command]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*prefix, *command], stdin=pipe, stdout=pipe, stderr=pipe,
+                          env=environment(related=related, **env),
+                          start_new_session=True) as process:
+        try:
+            out, err = process.communicate(data, TIMEOUT)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, out, err
+
+
+def check_python(code, *args, **options):
+    """Runs `code` as `run_python`, wants success and silence on stderr; its stdout, as text."""
+    status, out, err = run_python(code, *args, **options)
+    assert (status, err.decode()) == (0, ""), out.decode(errors="replace")
+    return out.decode().strip()
+
+
+def needs_namespaces(*options):
+    """Skips the test unless `unshare` can make these namespaces."""
+    try:
+        done = subprocess.run(["unshare", *options, "true"], capture_output=True, timeout=TIMEOUT)
+    except FileNotFoundError:
+        pytest.skip("needs unshare")
+    if done.returncode != 0:
+        pytest.skip(f"unshare {' '.join(options)}: {done.stderr.decode().strip()}")
+
+
+def wait_until(condition, timeout=TIMEOUT):
+    """True as soon as condition() is; False if it is not after `timeout` seconds."""
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def state_of(pid):
+    """One letter, as in /proc/PID/stat; None if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0].decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def reap(pid):
+    """Waits for a child made by os.fork; its exit status, negative for a signal."""
+    found = []
+
+    def ended():
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            found.append(os.waitstatus_to_exitcode(status))
+        return done
+
+    if not wait_until(ended):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise AssertionError(f"child {pid} did not end in {TIMEOUT} s")
+    return found[0]
+
+
+def in_fork(function):
+    """Runs function() in a child made by os.fork; its exit status (1 if it raised)."""
+    pid = os.fork()
+    if pid == 0:
+        workers.exit_with(function)
+    return reap(pid)
+
+
+def join(*processes):
+    """Joins multiprocessing processes, kills those that are stuck, and lists exit codes."""
+    stuck = []
+    for process in processes:
+        process.join(TIMEOUT)
+        if process.exitcode is None:
+            stuck.append(process.name)
+            process.kill()
+            process.join()
+    assert not stuck, f"{stuck} did not end in {TIMEOUT} s"
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.close()
+    return codes
+
+
+def segments():
+    """Ids of all SysV segments in this IPC namespace."""
+    with open("/proc/sysvipc/shm") as file:
+        next(file)
+        return {int(line.split()[1]) for line in file}
+
+
+def memory(name):
+    """Bytes of a line of /proc/meminfo, such as MemAvailable."""
+    with open("/proc/meminfo") as file:
+        for line in file:
+            if line.startswith(name + ":"):
+                return int(line.split()[1]) * 1024
+    raise KeyError(name)
+
+
+def needs_memory(nbytes):
+    """Skips the test where less than twice `nbytes` is available."""
+    if memory("MemAvailable") < 2 * nbytes:
+        pytest.skip(f"needs {2 * nbytes >> 20} MiB of available memory")
+
+
+def roundtrip(a, protocol=pickle.DEFAULT_PROTOCOL):
+    return pickle.loads(pickle.dumps(a, protocol))
+
+
+def address(a):
+    """Address of the first element."""
+    return a.__array_interface__["data"][0]
+
+
+def same(a, b):
+    """Whether two arrays have equal shape, dtype and bytes (of elements, not of padding)."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.dtype.names is not None:
+        return all(same(a[name], b[name]) for name in a.dtype.names)
+    return np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
+
+
+def settle():
+    """Collects garbage, so that what a test dropped is gone."""
+    for _ in range(3):
+        gc.collect()

@@ -1,0 +1,274 @@
+"""What runs in the children of the tests; importable by spawned and by unrelated processes.
+
+Functions here take and return arrays by multiprocessing's pickler unless they say otherwise.
+Nothing but the standard library is imported at the top, so that a child may be told to
+do things before it has NumPy or sharedmem.
+"""
+
+import contextlib
+import ctypes
+import faulthandler
+import os
+import pickle
+import resource
+import signal
+import sys
+import time
+import traceback
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
+
+HELD = {}
+
+
+class Uncaught(BaseException):
+    """What nobody catches."""
+
+
+def die_with_parent():
+    """Asks for SIGKILL when the parent ends, so that a killed test run leaves nothing."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+
+
+def serve(conn):
+    """Answers requests (function, args) from `conn` until it closes or the function is None."""
+    die_with_parent()
+    with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
+        while answer_one(conn):
+            pass
+    conn.close()
+
+
+def serve_descriptor(fd):
+    serve(Connection(fd))
+
+
+def answer_one(conn):
+    """Answers one request; in a function of its own, so that no array stays in a local name."""
+    message = conn.recv_bytes()
+    try:
+        function, args = pickle.loads(message)
+        if function is None:
+            return False
+        answer = ForkingPickler.dumps(("returned", function(*args)))
+    except Exception as error:
+        trace = traceback.format_exc()
+        answer = pickle.dumps(("raised", type(error).__name__, str(error), trace))
+    conn.send_bytes(answer)
+    return True
+
+
+def exit_with(function):
+    """Runs function() in a forked child and ends it without the parent's exit handlers."""
+    status = 1
+    try:
+        function()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+# -- holding arrays between requests
+
+
+def hold(key, value):
+    HELD[key] = value
+
+
+def held(key):
+    return HELD[key]
+
+
+def drop(*keys):
+    for key in keys:
+        del HELD[key]
+
+
+def drop_all():
+    HELD.clear()
+
+
+# -- reading and writing
+
+
+def describe(a):
+    """What a receiver sees of an array; the bytes are a copy."""
+    import sharedmem
+
+    return {
+        "type": type(a).__name__,
+        "shape": a.shape,
+        "strides": a.strides,
+        "dtype": a.dtype,
+        "writeable": a.flags.writeable,
+        "shared": sharedmem.is_shared(a),
+        "data": a.tobytes(),
+        "aligned64": a.__array_interface__["data"][0] % 64 == 0,
+    }
+
+
+def store(a, index, value):
+    a[index] = value
+
+
+def store_held(key, index, value):
+    HELD[key][index] = value
+
+
+def fill(a, value):
+    a[...] = value
+
+
+def item(a, index):
+    return a[index].item()
+
+
+def item_held(key, index):
+    return HELD[key][index].item()
+
+
+def total(a):
+    return a.sum().item()
+
+
+def total_held(key):
+    return HELD[key].sum().item()
+
+
+def increment(a):
+    """In-place work, then the array itself as result: a handle both ways."""
+    a += 1
+    return a
+
+
+def echo(value):
+    return value
+
+
+# -- making arrays
+
+
+def full(shape, value, dtype=float):
+    import sharedmem
+
+    return sharedmem.full(shape, value, dtype)
+
+
+def hold_full(key, shape, value, dtype=float):
+    """Makes an array that only this process holds; returns nothing."""
+    HELD[key] = full(shape, value, dtype)
+
+
+def hold_handle(key, handle):
+    HELD[key] = pickle.loads(handle)
+
+
+def plain_handle(key):
+    """Bytes of an ordinary pickle, which keep nothing alive."""
+    return pickle.dumps(HELD[key])
+
+
+def leased_handle(key):
+    """Bytes of multiprocessing's pickle, which keep the memory until they are loaded."""
+    return bytes(ForkingPickler.dumps(HELD[key]))
+
+
+def total_of_handle(handle):
+    return pickle.loads(handle).sum().item()
+
+
+def total_of_leased(shape, value):
+    return bytes(ForkingPickler.dumps(full(shape, value)))
+
+
+def stats():
+    import sharedmem
+
+    return sharedmem.stats()
+
+
+def collect():
+    import sharedmem
+
+    return sharedmem.collect()
+
+
+# -- ways to end
+
+
+def put(queue, a):
+    queue.put(a)
+
+
+def put_full(queue, shape, value):
+    """Makes an array, sends it and ends: nobody but the message holds it then."""
+    queue.put(full(shape, value))
+
+
+def send_full(conn, shape, value):
+    conn.send(full(shape, value))
+    conn.close()
+
+
+def send_full_and_die(conn, shape, value):
+    conn.send(full(shape, value))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def send_full_and_exit_hard(conn, shape, value):
+    conn.send(full(shape, value))
+    os._exit(0)
+
+
+def forward(source, target):
+    """Receives one message and sends it on."""
+    target.put(source.get())
+
+
+def die(way):
+    """Ends this process in one of many ways, without a core dump or a word on stderr."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    faulthandler.disable()
+    if way == "sys.exit":
+        sys.exit(3)
+    if way == "os._exit":
+        os._exit(3)
+    if way == "exception":
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        raise Uncaught
+    if way == "abort":
+        os.abort()
+    if way == "segfault":
+        ctypes.string_at(0)
+    os.kill(os.getpid(), getattr(signal, way))
+    time.sleep(600)
+
+
+def become_sleep():
+    """Replaces this program without leaving anything in order."""
+    os.execv("/bin/sleep", ["sleep", "600"])
+
+
+def work_rounds(first, rounds):
+    """Creates, shares, writes and drops arrays; the number of wrong elements seen."""
+    import numpy as np
+
+    import sharedmem
+
+    wrong = 0
+    kept = []
+    for i in range(rounds):
+        size = (first + i) * 37 % 3000 + 1
+        a = sharedmem.full(size, first + i, np.int64)
+        b = pickle.loads(pickle.dumps(a[::-1]))
+        wrong += int((b != first + i).sum())
+        kept.append((a, first + i))
+        if len(kept) > 16:
+            old, value = kept.pop(i % 16)
+            wrong += int((old != value).sum())
+    wrong += sum(int((old != value).sum()) for old, value in kept)
+    return wrong
