@@ -51,7 +51,7 @@ class shmarray(np.ndarray):
     TypeError
         The memory is too small or no buffer.
     ValueError
-        Elements lie outside of the memory.
+        Elements lie outside of the memory, or a length is negative.
     """
 
     def __new__(cls, ctypesArray, shape, dtype=float, strides=None, offset=0, order=None):
@@ -62,6 +62,8 @@ class shmarray(np.ndarray):
             raise TypeError("a shmarray needs memory: create(shape, dtype) has some")
         if hasattr(ctypesArray, "get_obj"):
             raise TypeError("a shmarray has no lock: pass ctypesArray.get_obj()")
+        if operator.index(offset) < 0 or np.min(shape, initial=0) < 0:      # NumPy does not look
+            raise ValueError(f"neither offset {offset} nor shape {shape} may be negative")
         return np.ndarray.__new__(cls, shape, dtype, ctypesArray, offset, strides, order)
 
     def __array_wrap__(self, array, context=None, return_scalar=False):
@@ -88,9 +90,6 @@ class shmarray(np.ndarray):
         _check_sendable(owner)
         offset = _address(self) - _address(np.frombuffer(owner, np.uint8))
         return _rebuild, (owner, self.shape, self.dtype, self.strides, offset, self.flags.writeable)
-
-    def __reduce__(self):
-        return self.__reduce_ex__(2)
 
 
 def _address(a):

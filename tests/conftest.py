@@ -47,23 +47,3 @@ def start_method(request):
 def context(start_method):
     """A multiprocessing context of each start method."""
     return multiprocessing.get_context(start_method)
-
-
-@pytest.fixture
-def available_memory():
-    """Scales a heavy test to the machine: available_memory(wanted, least) is a number of bytes.
-
-    It is `wanted` where twice that much is available, less where it is not, and the test is
-    skipped, saying so, where not even `least` fits. A smaller size is reported as a warning
-    section of the test's output.
-    """
-
-    def scale(wanted, least):
-        room = support.memory("MemAvailable") // 2
-        if room < least:
-            pytest.skip(f"{room >> 20} MiB may be used, {least >> 20} MiB are needed")
-        if room < wanted:
-            print(f"tried with {room >> 20} MiB instead of {wanted >> 20} MiB")
-        return min(wanted, room)
-
-    return scale

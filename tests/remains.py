@@ -14,6 +14,8 @@ import subprocess
 import time
 from typing import NamedTuple
 
+import sharedmem  # at the start: the arena of its import is no test's
+
 # What is about to end by itself gets this long, in seconds.
 GRACE = 15.0
 
@@ -25,13 +27,20 @@ class Process(NamedTuple):
     start: int
 
 
+class Memory(NamedTuple):
+    """A segment or a file in /dev/shm; `number` is what /proc/PID/maps calls its inode."""
+
+    kind: str
+    number: int
+    name: str
+
+
 class Snapshot:
     """What there is now."""
 
     def __init__(self):
         self.children = {child for child, state in descendants().items() if state != "Z"}
-        self.segments = segments()
-        self.files = files()
+        self.memory = segments() | files()
 
 
 def left_since(before):
@@ -54,8 +63,6 @@ def left_since(before):
 
 def tidy():
     """Drops garbage and what is known to be over, so that only what is really left is counted."""
-    import sharedmem
-
     gc.collect()
     multiprocessing.active_children()
     sharedmem.collect()
@@ -65,13 +72,11 @@ def differences(before):
     """One line for each thing that is new since `before` and ours."""
     reap(before)
     lines = [f"process {child.pid}: {command(child.pid)}" for child in new_children(before)]
-    new_segments = segments() - before.segments
-    new_files = files() - before.files
-    if new_segments or new_files:
-        of_ours, of_others = mapped_by()
-        for kind, new in (("segment", new_segments), ("file", new_files)):
-            names = [name for name in new if (kind, name) in of_ours or (kind, name) not in of_others]
-            lines += [f"{kind} {name}" for name in sorted(names, key=str)]
+    new = (segments() | files()) - before.memory
+    if new:
+        ours, others = mapped_by()
+        left = [m for m in new if (m.kind, m.number) in ours or (m.kind, m.number) not in others]
+        lines += sorted(f"{memory.kind} {memory.name}" for memory in left)
     return lines
 
 
@@ -138,27 +143,28 @@ def command(pid):
 
 
 def segments():
-    """Ids of the System V segments that this user made."""
+    """The System V segments that this user made."""
     me = os.geteuid()
     with open("/proc/sysvipc/shm") as file:
         next(file)
         rows = [line.split() for line in file]
-    return {int(row[1]) for row in rows if int(row[9]) == me}
+    return {Memory("segment", int(row[1]), row[1]) for row in rows if int(row[9]) == me}
 
 
 def files():
-    """Names in /dev/shm of files of this user."""
+    """The files of this user in /dev/shm."""
     me, found = os.geteuid(), set()
     with contextlib.suppress(FileNotFoundError), os.scandir("/dev/shm") as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
-                if entry.stat(follow_symlinks=False).st_uid == me:
-                    found.add(entry.name)
+                status = entry.stat(follow_symlinks=False)
+                if status.st_uid == me:
+                    found.add(Memory("file", status.st_ino, entry.name))
     return found
 
 
 def mapped_by():
-    """({what this run maps}, {what other processes map}), as ("segment", id) and ("file", name)."""
+    """({what this run maps}, {what other processes map}), as pairs (kind, number)."""
     ours, others = set(), set()
     family = {child.pid for child in descendants()} | {os.getpid()}
     for pid in pids():
@@ -166,10 +172,8 @@ def mapped_by():
         with contextlib.suppress(OSError), open(f"/proc/{pid}/maps") as maps:
             for line in maps:
                 fields = line.split(maxsplit=5)
-                if len(fields) < 6:
-                    continue
-                if fields[5].startswith("/SYSV"):
+                if len(fields) == 6 and fields[5].startswith("/SYSV"):
                     into.add(("segment", int(fields[4])))
-                elif fields[5].startswith("/dev/shm/"):
-                    into.add(("file", fields[5].removeprefix("/dev/shm/").split()[0]))
+                elif len(fields) == 6 and fields[5].startswith("/dev/shm/"):
+                    into.add(("file", int(fields[4])))
     return ours, others

@@ -230,7 +230,10 @@ def readable_by_others():
     code = "import sharedmem, workers"
     command = [sys.executable, "-c", code]
     env = environment(related=False)
-    return subprocess.run(command, env=env, user=65534, capture_output=True).returncode == 0
+    try:
+        return subprocess.run(command, env=env, user=65534, capture_output=True).returncode == 0
+    except PermissionError:
+        return False
 
 
 @needs_root

@@ -1,4 +1,6 @@
 /// Fork: the child gets a slot and a claim on every block that this process references, before it exists.
+#include <utility>
+
 #include "machine.hpp"
 #include "state.hpp"
 
@@ -25,6 +27,13 @@ std::uint32_t arena::state::reserve_slot() noexcept {
   return none;
 }
 
+/// Whether every slot below the overflow slot is taken, perhaps by the dead.
+bool arena::state::reserve_slot_is_hopeless() const noexcept {
+  for (std::uint32_t k = 0; k < words.overflow_slot(); ++k)
+    if (words.slot(k).ctl.load(relaxed) == 0) return false;
+  return true;
+}
+
 /// Announces that a child will use the overflow slot. Whoever clears that slot is done soon, or dead.
 void arena::state::enter_overflow() noexcept {
   word64& overflow = words.head().overflow;
@@ -43,30 +52,46 @@ void arena::state::enter_overflow() noexcept {
 
 /// Publishes what only this process knew, and sets the child's bit on all that is held. All locks are held.
 void arena::state::claim_for(std::uint32_t child) {
+  held.each_held([&](std::uint32_t b, const record& r) { rules.hold(b, child, r.generation); },
+                 [&](std::uint32_t b) { __builtin_prefetch(words.block(b), 1); });
   for (slab* s = all_owned; s != nullptr; s = s->next_owned) {
     chunk_entry& c = words.chunk(s->chunk);
+    const std::uint64_t place = words.chunk_place(s->chunk);
+    bool first_here = true;
     for (std::uint32_t i = 0; i < s->carved; ++i) {
       if (s->states[i].load(relaxed) != use::in_use) continue;
+      if (std::exchange(first_here, false)) {
+        if (c.published.load(relaxed) < s->carved) c.published.store(s->carved, sc);
+        populate_descriptors(*s);
+      }
       const std::uint32_t b = s->first + i;
       record& r = held.at(b);
-      if (c.published.load(relaxed) <= i) c.published.store(i + 1, sc);
-      r.generation = rules.publish(b, slot(), words.chunk_place(s->chunk) + i * s->block_bytes, s->block_bytes);
+      r.generation = rules.publish_for_two(b, slot(), child, place + i * s->block_bytes, s->block_bytes);
       r.count = 1;
       references.fetch_add(1, relaxed);
       s->states[i].store(use::published, std::memory_order_release);
     }
   }
-  held.each_held([&](std::uint32_t b, const record& r) { rules.hold(b, child, r.generation); });
+}
+
+/// One call for the pages of many descriptors costs half of their faults.
+void arena::state::populate_descriptors(const slab& s) noexcept {
+  extent& e = words.extent_of_chunk(s.chunk);
+  const auto base = static_cast<std::size_t>(e.descriptors - e.memory.data());
+  const std::size_t stride = words.head().descriptor_bytes;
+  const std::size_t start = (base + (s.first - e.first_block) * stride) / page_bytes * page_bytes;
+  const std::size_t end = base + (s.first - e.first_block + s.carved) * stride;
+  if (end - start >= 16 * page_bytes) e.memory.populate(start, (end - start + page_bytes - 1) / page_bytes * page_bytes);
 }
 
 void arena::prepare_fork() noexcept {
   state& s = *s_;
   try {
     s.settle();
-    s.look_for_dead(false);
   } catch (...) {
     return;  // no slot of our own either: the child will find out
   }
+  if (s.reserve_slot_is_hopeless()) s.look_for_dead(true);
   s.repairing.lock();
   for (std::mutex& m : s.stripes) m.lock();
   s.pool.lock();

@@ -18,7 +18,7 @@ namespace sharedmem {
 namespace {
 
 constexpr auto relaxed = std::memory_order_relaxed;
-constexpr auto acquire = std::memory_order_acquire;
+constexpr auto acquire_order = std::memory_order_acquire;
 constexpr auto release_order = std::memory_order_release;
 
 /// The arenas of this process. Readers of `arenas` take no lock: entries are set before `count` grows and
@@ -29,8 +29,23 @@ struct registry {
   std::array<std::atomic<arena*>, most> arenas{};
   std::atomic<std::uint32_t> count{0};
   std::atomic<arena*> home{nullptr};
+  std::vector<arena*> homes;               // present and former: never left
+  std::atomic<std::uint32_t> readers{0};   // threads in arena_of, looking at foreign arenas
   std::vector<std::string> offers;
   bool handlers = false;
+};
+
+/// While it lives no foreign arena is destroyed. Both sides are seq_cst: the reader counts itself, then
+/// reads an entry; leave_if_idle clears the entry, then reads the count.
+class reading {
+ public:
+  explicit reading(registry& r) noexcept : r_(r) { r_.readers.fetch_add(1, std::memory_order_seq_cst); }
+  ~reading() { r_.readers.fetch_sub(1, release_order); }
+  reading(const reading&) = delete;
+  reading& operator=(const reading&) = delete;
+
+ private:
+  registry& r_;
 };
 
 registry& all() {
@@ -99,6 +114,7 @@ void back_in_parent() noexcept {
 
 void started_in_child() noexcept {
   registry& r = all();
+  r.readers.store(0, relaxed);  // other threads' do not exist here
   for (std::uint32_t i = 0; i < r.count.load(relaxed); ++i)
     if (arena* a = r.arenas[i].load(relaxed)) a->after_fork_in_child();
   r.lock.unlock();
@@ -114,8 +130,8 @@ void handle_forks(registry& r) {
 /// The attached arena with this uuid, or nullptr. Lock held, or the caller holds a reference into it.
 arena* attached_as(const std::array<std::uint64_t, 2>& uuid) noexcept {
   registry& r = all();
-  for (std::uint32_t i = 0; i < r.count.load(acquire); ++i)
-    if (arena* a = r.arenas[i].load(acquire); a != nullptr && a->where().uuid == uuid) return a;
+  for (std::uint32_t i = 0; i < r.count.load(acquire_order); ++i)
+    if (arena* a = r.arenas[i].load(acquire_order); a != nullptr && a->where().uuid == uuid) return a;
   return nullptr;
 }
 
@@ -137,7 +153,21 @@ arena& make_new(registry& r) {
   return a;
 }
 
+/// Leaves a foreign arena of which nothing is held. Lock held.
+void leave_if_idle(registry& r, arena& a) noexcept {
+  if (std::find(r.homes.begin(), r.homes.end(), &a) != r.homes.end()) return;
+  for (std::uint32_t i = 0; i < r.count.load(relaxed); ++i) {
+    if (r.arenas[i].load(relaxed) != &a) continue;
+    if (!a.idle()) return;
+    r.arenas[i].store(nullptr, std::memory_order_seq_cst);
+    while (r.readers.load(std::memory_order_seq_cst) != 0) yield_cpu();
+    delete &a;
+    return;
+  }
+}
+
 void settle_on(registry& r, arena& a) {
+  r.homes.push_back(&a);
   r.home.store(&a, release_order);
   set_environment("SHAREDMEM_ARENA", to_text(a.where()));
 }
@@ -147,14 +177,20 @@ bool wants_new() noexcept {
   return text != nullptr && std::string_view(text) == "new";
 }
 
+/// The arena of our tree, by environment or offers; nullptr: none that can be joined. Lock held.
+arena* find_home(registry& r) noexcept {
+  if (wants_new()) return nullptr;
+  if (const char* text = environment("SHAREDMEM_ARENA"))
+    if (arena* a = try_join(text)) return a;
+  for (const std::string& text : r.offers)
+    if (arena* a = try_join(text)) return a;
+  return nullptr;
+}
+
 /// Decides. Lock held.
 arena& decide(registry& r) {
   handle_forks(r);
-  arena* found = nullptr;
-  if (!wants_new()) {
-    if (const char* text = environment("SHAREDMEM_ARENA")) found = try_join(text);
-    for (auto o = r.offers.begin(); found == nullptr && o != r.offers.end(); ++o) found = try_join(*o);
-  }
+  arena* found = find_home(r);
   if (found == nullptr) found = &make_new(r);
   settle_on(r, *found);
   return *found;
@@ -164,14 +200,14 @@ arena& decide(registry& r) {
 
 arena& home() {
   registry& r = all();
-  if (arena* a = r.home.load(acquire)) [[likely]]
+  if (arena* a = r.home.load(acquire_order)) [[likely]]
     return *a;
   const std::lock_guard lock(r.lock);
-  if (arena* a = r.home.load(acquire)) return *a;
+  if (arena* a = r.home.load(acquire_order)) return *a;
   return decide(r);
 }
 
-arena* home_if_any() noexcept { return all().home.load(acquire); }
+arena* home_if_any() noexcept { return all().home.load(acquire_order); }
 
 void make_root() noexcept {
   if (!wants_new() && environment("SHAREDMEM_ARENA") != nullptr) return;
@@ -198,29 +234,36 @@ std::string home_locator() {
   return a == nullptr ? std::string() : to_text(a->where());
 }
 
-arena& arena_at(const locator& where) {
+allocation acquire(const locator& where, const claim& c) {
   registry& r = all();
-  if (arena* a = r.home.load(acquire); a != nullptr && a->where().uuid == where.uuid) [[likely]]
-    return *a;
-  const std::lock_guard lock(r.lock);
-  if (arena* a = attached_as(where.uuid)) return *a;
+  if (arena* a = r.home.load(acquire_order); a != nullptr && a->where().uuid == where.uuid) [[likely]]
+    return a->acquire(c);
+  const std::lock_guard lock(r.lock);  // a foreign arena is left by whoever drops the last reference
+  if (arena* a = attached_as(where.uuid)) return a->acquire(c);
   handle_forks(r);
   if (r.home.load(relaxed) == nullptr && !wants_new()) {
-    // Undecided: the environment first, then offers, then the arena of this handle.
-    arena* found = nullptr;
-    if (const char* text = environment("SHAREDMEM_ARENA")) found = try_join(text);
-    for (auto o = r.offers.begin(); found == nullptr && o != r.offers.end(); ++o) found = try_join(*o);
+    arena* found = find_home(r);
     if (found == nullptr) found = &enter(arena::attach(where));
     settle_on(r, *found);
-    if (found->where().uuid == where.uuid) return *found;
+    if (found->where().uuid == where.uuid) return found->acquire(c);
   }
-  return enter(arena::attach(where));
+  arena& foreign = enter(arena::attach(where));
+  try {
+    return foreign.acquire(c);
+  } catch (...) {
+    leave_if_idle(r, foreign);
+    throw;
+  }
 }
 
 arena* arena_of(const void* p) noexcept {
-  const registry& r = all();
-  for (std::uint32_t i = 0; i < r.count.load(acquire); ++i)
-    if (arena* a = r.arenas[i].load(acquire); a != nullptr && a->contains(p)) return a;
+  registry& r = all();
+  arena* home = r.home.load(acquire_order);
+  if (home != nullptr && home->contains(p)) return home;
+  if (r.count.load(acquire_order) < 2) return nullptr;
+  const reading guard(r);
+  for (std::uint32_t i = 0; i < r.count.load(acquire_order); ++i)
+    if (arena* a = r.arenas[i].load(std::memory_order_seq_cst); a != nullptr && a->contains(p)) return a;
   return nullptr;
 }
 
@@ -232,13 +275,7 @@ void release(block_ref& ref) noexcept {
   if (a == r.home.load(relaxed)) [[likely]]
     return;
   const std::lock_guard lock(r.lock);
-  for (std::uint32_t i = 0; i < r.count.load(relaxed); ++i) {
-    if (r.arenas[i].load(relaxed) != a) continue;
-    if (!a->idle() || a->leases_out()) return;
-    r.arenas[i].store(nullptr, release_order);
-    delete a;
-    return;
-  }
+  leave_if_idle(r, *a);
 }
 
 std::vector<arena*> attached() {

@@ -48,15 +48,23 @@ class records {
     return page[b % per_page];
   }
 
-  /// Calls f(block, record&) for every block held.
-  template <class F>
-  void each_held(F&& f) const {
+  /// Calls f(block, record&) for every block held, after `soon(block)` for a few that come next.
+  template <class F, class Soon>
+  void each_held(F&& f, Soon&& soon) const {
+    constexpr std::uint32_t ahead = 8;
     for (std::size_t k = 0; k < pages_; ++k) {
       record* page = index_[k].load(std::memory_order_acquire);
       if (page == nullptr) continue;
-      for (std::uint32_t i = 0; i < per_page; ++i)
-        if (page[i].count != 0) f(static_cast<std::uint32_t>(k * per_page + i), page[i]);
+      const auto base = static_cast<std::uint32_t>(k * per_page);
+      for (std::uint32_t i = 0; i < per_page; ++i) {
+        if (i + ahead < per_page && page[i + ahead].count != 0) soon(base + i + ahead);
+        if (page[i].count != 0) f(base + i, page[i]);
+      }
     }
+  }
+  template <class F>
+  void each_held(F&& f) const {
+    each_held(f, [](std::uint32_t) {});
   }
 
   /// Forgets everything.

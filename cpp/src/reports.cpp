@@ -109,7 +109,11 @@ bool arena::idle() const noexcept {
   for (const slab* x = s.all_owned; x != nullptr; x = x->next_owned)
     for (std::uint32_t i = 0; i < x->carved; ++i)
       if (x->states[i].load(relaxed) == use::in_use) return false;
-  return true;
+  bool sent = false;
+  s.rules.each_lease([&](std::uint32_t, lease_word v, auto*) {
+    sent = sent || (v.state != lease_state::vacant && v.slot == s.slot());
+  });
+  return !sent;
 }
 
 bool arena::leases_out() {

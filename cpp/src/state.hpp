@@ -30,7 +30,7 @@ inline constexpr std::uint32_t stripe_count = 16;
 inline constexpr std::uint64_t second_ns = 1'000'000'000;
 /// How long a lease of a sender found dead is kept for its message, from that finding.
 inline constexpr std::uint64_t lease_grace_ns = 60 * second_ns;
-/// How often the slow path looks for the dead.
+/// How often the slow path looks for the dead, at most.
 inline constexpr std::uint64_t look_interval_ns = second_ns / 10;
 
 struct arena::state {
@@ -68,7 +68,7 @@ struct arena::state {
   bool caches_usable = false;
 
   std::atomic<bool> forking{false};
-  std::atomic<std::uint64_t> last_look{0};
+  std::atomic<std::uint64_t> last_look{0}, look_pause{look_interval_ns};
   std::atomic<std::uint64_t> references{0};  // records with a count: blocks of the protocol held here
 
   std::mutex& stripe(std::uint32_t b) noexcept { return stripes[b % stripe_count]; }
@@ -78,6 +78,8 @@ struct arena::state {
 
   // fork.cpp
   std::uint32_t reserve_slot() noexcept;
+  bool reserve_slot_is_hopeless() const noexcept;
+  void populate_descriptors(const slab& s) noexcept;
   void enter_overflow() noexcept;
   void claim_for(std::uint32_t child);
   bool fork_prepared = false;

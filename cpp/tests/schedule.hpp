@@ -29,6 +29,8 @@ class choices {
   virtual unsigned at_step(unsigned others, bool may_die) = 0;
   /// Nobody is running: one of `count` participants is next.
   virtual unsigned next(unsigned count) = 0;
+  /// True once `at_step` would say "go on" whatever it is asked.
+  virtual bool straight_on() const { return false; }
   /// Whether a weak compare-and-swap fails for no reason.
   virtual bool spurious() = 0;
 };
@@ -52,6 +54,7 @@ class all_choices : public choices {
     return others + 1;
   }
   unsigned next(unsigned count) override { return pick(count); }
+  bool straight_on() const override { return preempted_ == preemptions_ && died_ == deaths_; }
   bool spurious() override { return false; }
 
   /// Goes to the next run; false: that was the last one.
@@ -158,6 +161,7 @@ class scheduler {
   /// \throws killed  the caller is dead from here on.
   void step() {
     if (current_ == none) return;  // what the test itself does is not scheduled
+    if (from_->straight_on()) return;
     participant& me = *all_[current_];
     runnable(current_, others_);
     const auto count = static_cast<unsigned>(others_.size());

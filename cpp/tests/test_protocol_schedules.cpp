@@ -3,153 +3,13 @@
 // come back. SHAREDMEM_SCHEDULE_SEED and SHAREDMEM_SCHEDULE_RUNS choose other, or more, random runs.
 #include <doctest.h>
 
-#include <cstdlib>
-#include <string>
-#include <vector>
+#include <optional>
 
-#include "protocol_process.hpp"
+#include "protocol_scenario.hpp"
 
 using namespace schedules;
 
 namespace {
-
-constexpr unsigned survivor_slot = 3;
-
-std::uint64_t setting(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
-
-struct participant {
-  int slot;  // -1: outside at the start
-  std::function<void(world&, process&)> program;
-  bool mortal = true;
-};
-
-struct bounds {
-  unsigned preemptions = 2;
-  unsigned deaths = 1;
-};
-
-/// Participants, and the runs of them that a test asks for.
-class scenario {
- public:
-  scenario(std::string name, std::vector<participant> parts, std::vector<unsigned> slots)
-      : name_(std::move(name)), parts_(std::move(parts)), slots_(std::move(slots)) {
-    std::vector<scheduler::program> programs;
-    for (unsigned i = 0; i <= parts_.size(); ++i) owned_.push_back(std::make_unique<process>(world_, i));
-    for (unsigned i = 0; i < parts_.size(); ++i)
-      programs.push_back([this, i] { parts_[i].program(world_, *owned_[i]); });
-    for (auto& p : owned_) world_.processes.push_back(p.get());
-    steps_ = std::make_unique<scheduler>(std::move(programs), [this](unsigned i) { owned_[i]->die(); });
-    for (unsigned i = 0; i < parts_.size(); ++i) steps_->set_mortal(i, parts_[i].mortal);
-    watch_.steps = steps_.get();
-    watch_.changed = [this](const word& w, std::uint64_t before, std::uint64_t after) {
-      world_.changed(w, before, after);
-    };
-    word::watch = &watch_;
-  }
-  ~scenario() { word::watch = nullptr; }
-  scenario(const scenario&) = delete;
-  scenario& operator=(const scenario&) = delete;
-
-  /// Every order within the bounds, with freed pages kept and with freed pages given back.
-  void every_order(bounds b) {
-    for (const bool warm : {true, false}) {
-      world_.warm = warm;
-      all_choices choices(b.preemptions, b.deaths);
-      std::uint64_t runs = 0;
-      do {
-        ++runs;
-        if (!one_run(choices, "run " + std::to_string(runs) + " of every order")) return;
-      } while (choices.advance());
-      MESSAGE(name_ + (warm ? ", warm: " : ", given back: ") + std::to_string(runs) + " runs");
-    }
-  }
-
-  void random_orders(unsigned runs, unsigned deaths) {
-    const std::uint64_t first = setting("SHAREDMEM_SCHEDULE_SEED", 1);
-    const std::uint64_t count = setting("SHAREDMEM_SCHEDULE_RUNS", runs);
-    for (std::uint64_t seed = first; seed < first + count; ++seed) {
-      world_.warm = seed % 2 == 0;
-      random_choices choices(seed, deaths);
-      random = &choices;
-      const bool good = one_run(choices, "seed " + std::to_string(seed));
-      random = nullptr;
-      if (!good) return;
-    }
-    MESSAGE(name_ + ": seeds " + std::to_string(first) + " to " + std::to_string(first + count - 1));
-  }
-
-  /// In a random run, for programs that want random choices of their own.
-  random_choices* random = nullptr;
-
- private:
-  bool one_run(choices& from, const std::string& which) {
-    watch_.trace.clear();
-    const int owner = parts_[0].slot;
-    world_.reset(slots_, static_cast<std::uint32_t>(owner));
-    for (auto& p : owned_) p->reset();
-    for (unsigned i = 0; i < parts_.size(); ++i)
-      if (parts_[i].slot >= 0) owned_[i]->start_in(static_cast<std::uint32_t>(parts_[i].slot));
-    std::string failure = steps_->run(from);
-    if (failure.empty()) {
-      try {
-        settle();
-      } catch (const violation& v) {
-        failure = v.what;
-      }
-    }
-    if (failure.empty()) return true;
-    std::string text;
-    for (const event& e : watch_.trace) text += describe(e);
-    FAIL_CHECK(name_ + ", " + which + (world_.warm ? ", warm: " : ", given back: ") + failure + "\n" + text);
-    return false;
-  }
-
-  /// A survivor repairs, loads what is left in the pipe, everybody drops everything: all is at rest then.
-  void settle() {
-    using namespace sharedmem;
-    process& survivor = *owned_.back();
-    survivor.start_in(survivor_slot);
-    survivor.pass();
-    while (!world_.pipe.empty()) {
-      const message m = world_.pipe.front();
-      world_.pipe.pop_front();
-      survivor.load(m);
-      survivor.drop(m.block);
-    }
-    for (process* p : world_.processes)
-      for (unsigned b = 0; p->alive() && b < block_total; ++b) p->drop(b);
-    survivor.expire();
-    for (const sending& s : world_.sent) {
-      check(s.spent || s.in_hand, "a lease is out that nobody will ever load");
-      if (!s.spent) survivor.give_back({world_.block_of(s.lease), 0, s.lease, static_cast<unsigned>(&s - world_.sent.data())});
-    }
-    for (unsigned b = 0; b < block_total; ++b) {
-      word* d = world_.tables.block(b);
-      check(life_word::from(d[at_life].now()).state == life_state::free, "a block leaked");
-      for (unsigned w = 0; w < slot_total / 64; ++w) check(d[at_holders + w].now() == 0, "a holders bit leaked");
-    }
-    for (unsigned i = 0; i < world_.tables.lease_total(); ++i)
-      check(lease_word::from(world_.tables.lease(i)[at_word].now()).state == lease_state::vacant, "a lease leaked");
-    for (unsigned s = 0; s < slot_total; ++s) {
-      const auto v = slot_word::from(world_.tables.ctl(s).now());
-      check(v.state == slot_state::empty || (v.state == slot_state::active && world_.processes[v.who.pid - 1]->alive()),
-            "a slot leaked");
-    }
-  }
-
-  std::string name_;
-  std::vector<participant> parts_;
-  std::vector<unsigned> slots_;
-  world world_;
-  std::vector<std::unique_ptr<process>> owned_;
-  std::unique_ptr<scheduler> steps_;
-  watcher watch_;
-};
-
-// ---------------------------------------------------------------- programs
 
 /// The next message, or nothing if none will come any more.
 std::optional<message> receive(world& w) {
@@ -160,28 +20,133 @@ std::optional<message> receive(world& w) {
   return m;
 }
 
+// Allocates a block, sends it and drops it.
 void produce(world&, process& p) {
   p.allocate(0);
   p.send(0);
   p.drop(0);
 }
 
+// Loads the next message, uses the block and drops it.
 void consume(world& w, process& p) {
+  if (const auto m = receive(w); m && p.load(*m)) p.drop(m->block);
+}
+
+// Loads the next message twice: the second time its lease is spent.
+void consume_twice(world& w, process& p) {
   const auto m = receive(w);
   if (!m) return;
   if (p.load(*m)) p.drop(m->block);
+  if (p.load(*m, true)) p.drop(m->block);
 }
 
-void repair_the_dead(world& w, process& p) {
-  while (word::watch->steps->wait([&w] { return w.anybody_to_repair(); })) p.pass();
+// Repairs whoever has died, until nobody else can die.
+void repair(world& w, process& p) {
+  while (word::watch->steps->wait([&w] { return w.anybody_to_repair(); })) {
+    p.pass();
+    p.expire();
+  }
 }
 
 }  // namespace
 
-TEST_CASE("send, drop, load, drop") {
-  scenario s("send and load", {{0, produce}, {64, consume}}, {0, 64});
+TEST_CASE("send and drop against load and drop") {
+  scenario s("send | load", {{0, produce}, {64, consume}}, {0, 64});
+  s.every_order({4, 0});
+  s.every_order({2, 1});
+  s.every_order({2, 2});
+  s.random_orders(20000, 2);
+}
+
+TEST_CASE("somebody repairs meanwhile") {
+  scenario s("send | load | repair", {{0, produce}, {64, consume}, {1, repair, false}}, {0, 64, 1});
+  s.every_order({2, 1});
+  s.random_orders(20000, 2);
+}
+
+TEST_CASE("a repairer dies, and another repairs what it left") {
+  scenario s("send | load | repair | repair", {{0, produce}, {64, consume}, {1, repair}, {65, repair, false}},
+             {0, 64, 1, 65});
+  s.every_order({0, 2});
+  s.random_orders(20000, 3);
+}
+
+TEST_CASE("holders in two words drop at once") {
+  const auto hold_and_drop = [](world& w, process& p) {
+    const auto m = receive(w);
+    if (m && p.load(*m)) p.drop(m->block);
+  };
+  const auto share = [](world& w, process& p) {
+    p.allocate(0);
+    p.send(0);
+    p.send(0);
+    word::watch->steps->wait([&w] { return w.pipe.empty(); });
+    p.drop(0);
+  };
+  scenario s("drop | drop | drop", {{0, share}, {64, hold_and_drop}, {1, hold_and_drop}}, {0, 64, 1});
+  s.every_order({2, 0});
+  s.every_order({1, 1});
+  s.random_orders(20000, 1);
+}
+
+TEST_CASE("a handle is loaded again, when its lease is spent") {
+  scenario s("send | load twice", {{0, produce}, {64, consume_twice}}, {0, 64});
   s.every_order({3, 0});
   s.every_order({2, 1});
-  s.every_order({1, 2});
   s.random_orders(20000, 2);
+}
+
+TEST_CASE("a stale handle of a former life against the next life") {
+  const auto two_lives = [](world& w, process& p) {
+    for (int life = 0; life < 2; ++life) {
+      if (!word::watch->steps->wait([&] { return p.may_allocate(0); })) return;
+      p.allocate(0);
+      p.send(0);
+      p.drop(0);
+    }
+    static_cast<void>(w);
+  };
+  const auto again = [](world& w, process& p) {
+    std::optional<message> first;
+    while (const auto m = receive(w)) {
+      const bool held = p.load(*m);
+      if (!first) first = m;
+      if (held) p.drop(m->block);
+      if (p.load(*first, true)) p.drop(first->block);
+    }
+  };
+  scenario s("two lives | load all again", {{0, two_lives}, {64, again}}, {0, 64});
+  s.every_order({2, 0});
+  s.every_order({1, 1});
+  s.random_orders(20000, 2);
+}
+
+TEST_CASE("a lease is given back against its load") {
+  const auto change_mind = [](world& w, process& p) {
+    p.allocate(0);
+    p.send(0);
+    if (w.sent.empty()) return;
+    p.give_back({0, 0, w.sent[0].lease, 0});
+    p.drop(0);
+  };
+  const auto try_load = [](world& w, process& p) {
+    if (const auto m = receive(w); m && p.load(*m)) p.drop(m->block);
+  };
+  scenario s("send, give back | load", {{0, change_mind}, {64, try_load}}, {0, 64});
+  s.every_order({4, 0});
+  s.every_order({2, 1});
+  s.random_orders(20000, 2);
+}
+
+TEST_CASE("the marks of a lease group rise and sink") {
+  const auto load_then_busy = [](world& w, process& p) {
+    const auto m = receive(w);
+    if (!m || !p.load(*m)) return;
+    for (int i = 0; i < 2; ++i) p.send(0);
+    p.drop(0);
+  };
+  scenario s("marks", {{0, produce}, {64, load_then_busy}, {1, consume}}, {0, 64, 1});
+  s.every_order({2, 0});
+  s.every_order({1, 1});
+  s.random_orders(20000, 1);
 }

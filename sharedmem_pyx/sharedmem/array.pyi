@@ -1,10 +1,7 @@
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from typing_extensions import TypeVar as _TypeVar
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-_Shape = TypeVar("_Shape", bound=tuple[int, ...], default=tuple[Any, ...], covariant=True)

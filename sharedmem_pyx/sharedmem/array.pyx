@@ -16,7 +16,7 @@ from sharedmem.arena cimport export_home, offer_configured
 from sharedmem.libsharedmem.arena cimport allocation, arena, block_ref, claim
 from sharedmem.libsharedmem.handle cimport (
     byte, bytes_in, bytes_out, decode, encode, fits, handle, max_handle_bytes, set_python_error)
-from sharedmem.libsharedmem.home cimport arena_at, arena_of, home_if_any, release
+from sharedmem.libsharedmem.home cimport acquire, arena_of, home_if_any, release
 
 
 cdef extern from "<sharedmem_pyx/shared_array.hpp>" namespace "sharedmem_pyx":
@@ -46,6 +46,8 @@ cdef enum:
 
 cnp.import_array()
 
+cdef PyTypeObject* void_type = <PyTypeObject*>np.void
+
 by_value = contextvars.ContextVar("sharedmem.pickle_by_value", default=False)
 
 
@@ -73,7 +75,7 @@ cdef object dtype_text(cnp.dtype descr):
         return None
     if cnp.PyArray_DescrFromType(descr.type_num) is descr:
         return ""
-    if descr.metadata is not None or descr.type_num == cnp.NPY_VOID and descr.type is not np.void:
+    if descr.metadata is not None or descr.type_num == cnp.NPY_VOID and descr.typeobj != void_type:
         return None
     text = descr.str
     return text if len(text) <= longest_dtype else None
@@ -121,7 +123,7 @@ cdef object reduce_array(object obj, int protocol):
         if type(a) is SharedArray:
             return np.asarray(a).__reduce_ex__(protocol)
         return np.ndarray.__reduce__(a)
-    descr = cnp.PyArray_DESCR(a)
+    descr = a.descr
     text = dtype_text(descr)
     state = encode_array(a, &found, descr, text)
     if type(a) is not SharedArray:
@@ -167,7 +169,7 @@ cdef int take_block(const handle* h, allocation* block) except -1:
         block[0] = home.acquire(c)
         return 0
     with nogil:
-        block[0] = arena_at(h.where).acquire(c)
+        block[0] = acquire(h.where, c)
     if home == NULL:
         export_home()
     return 0

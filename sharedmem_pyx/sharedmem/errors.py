@@ -1,5 +1,11 @@
 """Exceptions of this package."""
 
+from typing import Any, NoReturn, TypeAlias
+
+import numpy as np
+
+_DType: TypeAlias = np.dtype[Any]
+
 
 class StaleHandleError(ValueError):
     """The memory that a pickled array named has gone, or is out of reach.
@@ -12,3 +18,24 @@ class StaleHandleError(ValueError):
 
 
 StaleHandleError.__module__ = "sharedmem"
+
+
+def refuse_objects(dtype: _DType) -> NoReturn:
+    """Raise the TypeError for a dtype with Python objects in it; it names the field."""
+    path, inner = _find_objects(dtype)
+    kind = "object" if inner.char == "O" else type(inner).__name__
+    what = f"the dtype's field {path!r} is" if path else "the dtype is"
+    raise TypeError(
+        f"{what} {kind}: its items are pointers into the memory of one process, and mean nothing in another. "
+        "Use items of a fixed size instead: numbers, 'S' or 'U' strings, dates, or records of these"
+    )
+
+
+def _find_objects(dtype: _DType, path: str = "") -> tuple[str, _DType]:
+    if dtype.subdtype is not None:
+        return _find_objects(dtype.subdtype[0], path)
+    for name in dtype.names or ():
+        field = dtype[name]
+        if field.hasobject:
+            return _find_objects(field, f"{path}.{name}" if path else name)
+    return path, dtype

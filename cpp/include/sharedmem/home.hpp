@@ -22,14 +22,16 @@ SHAREDMEM_API arena* home_if_any() noexcept;
 SHAREDMEM_API void make_root() noexcept;
 /// A locator that came some other way (a process configuration); used by the first decision.
 SHAREDMEM_API void offer(std::string_view locator_text);
-/// A new home arena, for a tree of its own; the former becomes foreign (and is left once nothing of it is held).
+/// A new home arena, for a tree of its own. The former stays attached until this process ends.
 SHAREDMEM_API void start_new_home();
 /// Locator of the home arena for children (""): also put into this process's environment at birth.
 SHAREDMEM_API std::string home_locator();
 
-/// The arena that a handle names: home, foreign or attached now. \throws stale_handle, sharedmem::error.
-SHAREDMEM_API arena& arena_at(const locator& where);
-/// The arena whose data space holds `p`, or nullptr. Wait-free; a few ns.
+/// The block that a handle names, in the home arena, a foreign one or one attached now.
+/// \throws stale_handle, sharedmem::error, corrupted, no_memory: see arena::attach and arena::acquire.
+SHAREDMEM_API allocation acquire(const locator& where, const claim& c);
+/// The arena whose data space holds `p`, or nullptr. A few ns; waits for nobody. The result can be used
+/// as long as a reference to the block at `p` is held.
 SHAREDMEM_API arena* arena_of(const void* p) noexcept;
 /// Releases a reference, and leaves a foreign arena with the last one.
 SHAREDMEM_API void release(block_ref& ref) noexcept;

@@ -99,6 +99,28 @@ class protocol {
     return v.generation;
   }
 
+  /// The same for a fork, which claims for a child too: plain stores, since nobody can name the block
+  /// before they are all done, and bits that strangers left in a FREE block mean nothing. Returns g.
+  std::uint64_t publish_for_two(std::uint32_t b, std::uint32_t s, std::uint32_t child, std::uint64_t place,
+                                std::uint64_t bytes) {
+    word* d = t_.block(b);
+    d[at_place].store(place, relaxed);
+    d[at_bytes].store(bytes, relaxed);
+    d[at_lease_groups].store(0, relaxed);
+    if (s / 64 == child / 64) {
+      holders(d, s).store(bit(s) | bit(child), relaxed);
+    } else {
+      holders(d, s).store(bit(s), relaxed);
+      holders(d, child).store(bit(child), relaxed);
+    }
+    Atomics::template step<point::publish_bit>();
+    const auto v = life_word::from(d[at_life].load(relaxed));
+    // Release: the bits are there before LIVE, for whoever repairs after us.
+    d[at_life].store(life_word{life_state::live, 0, v.generation}.bits(), release);
+    Atomics::template step<point::publish_live>();
+    return v.generation;
+  }
+
   /// Whether anything claims block b in its generation g. Rule 3: holders first, then leases.
   /// Orders: the loads of holders pair with `fetch_or` in `hold`, those of leases with OUT in `send`.
   bool claimed(std::uint32_t b, std::uint64_t g) {

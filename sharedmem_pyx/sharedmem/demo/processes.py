@@ -175,17 +175,19 @@ def _answer(
 def _interrupts_held() -> Iterator[None]:
     """Ctrl-C waits until the end of this block; processes started inside never feel it.
 
-    It goes to all processes of a terminal at once. Only the first one shall act on it, and end
-    the others. They inherit that the signal is ignored, new interpreters too; that it is blocked
-    as well keeps it pending here.
+    It goes to all processes of a terminal at once; only the first one shall act on it, and end
+    the others. These inherit that it is blocked. Here, one that reaches another thread is noted.
     """
+    noted: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        if noted:
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextlib.contextmanager

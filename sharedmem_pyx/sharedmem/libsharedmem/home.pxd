@@ -2,7 +2,7 @@ from libcpp.string cimport string
 from libcpp.string_view cimport string_view
 from libcpp.vector cimport vector
 
-from sharedmem.libsharedmem.arena cimport arena, block_ref
+from sharedmem.libsharedmem.arena cimport allocation, arena, block_ref, claim
 from sharedmem.libsharedmem.handle cimport locator, set_python_error
 
 
@@ -13,7 +13,7 @@ cdef extern from "<sharedmem/home.hpp>" namespace "sharedmem" nogil:
     void offer(string_view) except +set_python_error
     void start_new_home() except +set_python_error
     string home_locator() except +set_python_error
-    arena& arena_at(const locator&) except +set_python_error
+    allocation acquire "sharedmem::acquire"(const locator&, const claim&) except +set_python_error
     arena* arena_of(const void*) noexcept
     void release(block_ref&) noexcept
     vector[arena*] attached() except +set_python_error

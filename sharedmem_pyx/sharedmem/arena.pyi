@@ -1,0 +1,36 @@
+from typing import TypedDict
+
+class _Stats(TypedDict):
+    live_bytes: int
+    live_blocks: int
+    cached_bytes: int
+    mapped_bytes: int
+    arena_bytes: int
+    participants: int
+    segments: int
+    leases: int
+    bytes_in_flight: int
+    attached_arenas: int
+    cache_limit: int
+    arena: str | None
+    backing: str | None
+
+class _Participant(TypedDict):
+    slot: int
+    pid: int
+    state: str
+    chunks: int
+    bytes: int
+    self: bool
+
+class _Limits(TypedDict):
+    cache: int
+    arena: int
+
+def new_arena() -> None: ...
+def stats() -> _Stats: ...
+def participants() -> list[_Participant]: ...
+def cleanup() -> int: ...
+def collect(leases: bool = False) -> int: ...
+def revoke(older_than: float) -> int: ...
+def memory_limit(cache: int | None = None) -> _Limits: ...

@@ -1,0 +1,302 @@
+"""The arenas of this process: which one is home, what they hold, and how it is given back."""
+
+import multiprocessing
+import os
+from multiprocessing import process, util
+
+from libc.stdint cimport uint64_t
+from libcpp.string cimport string
+from libcpp.string_view cimport string_view
+from libcpp.vector cimport vector
+
+from sharedmem.libsharedmem.arena cimport arena, arena_statistics, participant_report, participant_state
+from sharedmem.libsharedmem.handle cimport locator
+from sharedmem.libsharedmem.home cimport (
+    attached, home, home_if_any, home_locator, linger, make_root, offer, start_new_home)
+from sharedmem.libsharedmem.segment cimport backing
+
+# Where children look for the locator of their parent's arena: a variable that every kind of child
+# inherits, and a key of the configuration that travels with each Process object, also to children of a
+# server that was started before there was an arena.
+_VARIABLE = "SHAREDMEM_ARENA"
+_KEY = "sharedmem"
+
+
+# -- the home arena
+
+cdef int offer_configured() except -1:
+    text = process.current_process()._config.get(_KEY)
+    if isinstance(text, str):
+        name = (<str>text).encode("ascii", "replace")
+        offer(string_view(<const char*>name, len(name)))
+    return 0
+
+
+cdef int export_home() except -1:
+    cdef string text = home_locator()
+    if not text.empty():
+        name = text.decode("ascii")
+        os.environ[_VARIABLE] = name
+        process.current_process()._config[_KEY] = name
+    return 0
+
+
+cdef arena* decide_home() except NULL:
+    cdef arena* found
+    offer_configured()
+    with nogil:
+        found = &home()
+    export_home()
+    return found
+
+
+def new_arena():
+    """Start a tree of one's own: from now on this process allocates from a new arena.
+
+    So will the children that it starts from now on. Arrays that exist stay where they are.
+
+    Raises
+    ------
+    OSError
+        The system refused every size that was tried; the message has each attempt.
+    """
+    with nogil:
+        start_new_home()
+    export_home()
+
+
+# -- reports
+
+def stats():
+    """Where the memory is.
+
+    Returns
+    -------
+    dict
+        live_bytes, live_blocks
+            What arrays of this process hold, in all arenas.
+        cached_bytes
+            Free, but kept for the next arrays of any process of the arena; see `cleanup`.
+        mapped_bytes, arena_bytes
+            The arena's size in memory, and in addresses.
+        participants, segments
+            Processes in the arena, and kernel objects that it consists of.
+        leases, bytes_in_flight
+            Arrays that were sent and not loaded yet, and the bytes that they keep.
+        attached_arenas
+            Arenas that this process has in use, its own included.
+        cache_limit
+            See `memory_limit`.
+        arena, backing
+            The arena's id, and the kind of its segments, 'sysv' or 'memfd'; None before the first use.
+    """
+    cdef arena_statistics total, one
+    cdef arena* mine = home_if_any()
+    cdef vector[arena*] arenas = attached()
+    cdef arena* each
+    if mine != NULL:
+        with nogil:
+            total = mine.statistics()
+    for each in arenas:
+        if each != mine:
+            with nogil:
+                one = each.statistics()
+            total.live_bytes += one.live_bytes
+            total.live_blocks += one.live_blocks
+    return {
+        "live_bytes": total.live_bytes,
+        "live_blocks": total.live_blocks,
+        "cached_bytes": total.cached_bytes,
+        "mapped_bytes": total.resident_bytes,
+        "arena_bytes": total.arena_bytes,
+        "participants": total.participants,
+        "segments": total.segments,
+        "leases": total.leases,
+        "bytes_in_flight": total.bytes_in_flight,
+        "attached_arenas": arenas.size(),
+        "cache_limit": total.cache_limit,
+        "arena": None if mine == NULL else uuid_text(mine.where()),
+        "backing": None if mine == NULL else backing_text(mine.where().segment.kind),
+    }
+
+
+cdef str uuid_text(const locator& where):
+    return f"{where.uuid[0]:016x}{where.uuid[1]:016x}"
+
+
+cdef str backing_text(backing kind):
+    return "sysv" if kind == backing.sysv else "memfd"
+
+
+def participants():
+    """The processes of this process's arena.
+
+    Returns
+    -------
+    list of dict
+        slot
+            Where the arena keeps the process.
+        pid
+            Its process id, in its own pid namespace.
+        state
+            'active'; 'reserved' for a child about to be forked; 'dead' if nobody has cleared up yet.
+        chunks, bytes
+            Parts of the arena from which it allocates.
+        self
+            Whether it is this process.
+    """
+    cdef arena* mine = home_if_any()
+    cdef vector[participant_report] reports
+    cdef participant_report each
+    if mine == NULL:
+        return []
+    with nogil:
+        reports = mine.participants()
+    return [{"slot": each.slot, "pid": each.pid, "state": state_text(each.what), "chunks": each.chunks,
+             "bytes": each.bytes, "self": each.self} for each in reports]
+
+
+cdef str state_text(participant_state what):
+    if what == participant_state.active:
+        return "active"
+    return "reserved" if what == participant_state.reserved else "dead"
+
+
+# -- giving back
+
+def cleanup():
+    """Give cached memory back to the system: memory of arrays that are gone, kept for new ones.
+
+    No array is touched.
+
+    Returns
+    -------
+    int
+        Bytes given back.
+    """
+    cdef uint64_t done = 0
+    cdef arena* each
+    for each in attached():
+        with nogil:
+            done += each.trim()
+    return done
+
+
+def collect(leases=False):
+    """Take back what dead processes held.
+
+    That happens by itself before memory is refused; this is for whoever wants it sooner.
+
+    Parameters
+    ----------
+    leases : bool, optional
+        Also end the time that arrays sent by processes now dead are kept for whoever may still load them.
+
+    Returns
+    -------
+    int
+        Bytes of the arrays that were freed, an estimate.
+    """
+    cdef uint64_t done = 0
+    cdef bint also = leases
+    cdef arena* each
+    for each in attached():
+        with nogil:
+            done += each.collect(also)
+    return done
+
+
+def revoke(older_than):
+    """Give up arrays that were sent and never loaded: their memory is freed unless someone has them.
+
+    For queues and pipes that were thrown away unread. Whoever loads such a message afterwards meets a
+    StaleHandleError, unless some process still has the array.
+
+    Parameters
+    ----------
+    older_than : float
+        Seconds since they were sent.
+
+    Returns
+    -------
+    int
+        Number of arrays given up.
+    """
+    cdef double seconds = older_than
+    cdef uint64_t nanoseconds, done = 0
+    cdef arena* each
+    if not 0 <= seconds < 1e9:
+        raise ValueError(f"older_than must be a number of seconds from 0 to 1e9, not {older_than!r}")
+    nanoseconds = <uint64_t>(seconds * 1e9)
+    for each in attached():
+        with nogil:
+            done += each.revoke(nanoseconds)
+    return done
+
+
+def memory_limit(cache=None):
+    """The limits of this process's arena; sets one if it is given.
+
+    Parameters
+    ----------
+    cache : int, optional
+        Bytes of free memory kept for new arrays, of all processes of the arena together.
+
+    Returns
+    -------
+    dict
+        cache
+            As above.
+        arena
+            Bytes of the arena, which bound all arrays in it together.
+    """
+    cdef arena* mine
+    cdef arena_statistics now
+    cdef uint64_t limit
+    if cache is not None:
+        if cache < 0:
+            raise ValueError(f"cache must be a number of bytes, not {cache!r}")
+        limit = cache
+    mine = decide_home()
+    with nogil:
+        if cache is not None:
+            mine.set_cache_limit(limit)
+        now = mine.statistics()
+    return {"cache": mine.cache_limit(), "arena": now.arena_bytes}
+
+
+# -- birth and end
+
+_finalizer = None
+_lingered = None    # the process that did: exit handlers may run twice
+
+
+def _linger():
+    global _lingered
+    if _lingered != os.getpid():
+        _lingered = os.getpid()
+        with nogil:
+            linger()
+
+
+def _watch_exit(_=None):
+    """Asks to be called at an orderly end, after children have been joined and queues flushed."""
+    global _finalizer
+    if _finalizer is not None:
+        _finalizer.cancel()     # a forked child's copy is its parent's and would be passed over
+    _finalizer = util.Finalize(None, _linger, exitpriority=-100)
+
+
+def _is_root():
+    """Whether no parent's configuration has come, or is still to come while the main module is imported."""
+    here = process.current_process()
+    return multiprocessing.parent_process() is None and not getattr(here, "_inheriting", False)
+
+
+_watch_exit()
+os.register_at_fork(after_in_child=_watch_exit)
+util.register_after_fork(_watch_exit, _watch_exit)  # a multiprocessing child drops all finalizers first
+if _is_root():
+    with nogil:
+        make_root()
+    export_home()

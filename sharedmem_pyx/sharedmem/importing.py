@@ -1,0 +1,76 @@
+"""Doing something to a module as soon as somebody imports it."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+_Action = Callable[[ModuleType], None]
+
+
+class _Loader(importlib.abc.Loader):
+    """Runs a module's own loader, then an action on the module."""
+
+    def __init__(self, loader: importlib.abc.Loader, action: _Action) -> None:
+        self.loader = loader
+        self.action = action
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.loader
+        module.__loader__ = self.loader
+        try:
+            self.loader.exec_module(module)
+        except BaseException:
+            _finder.awaited[module.__name__] = self.action
+            raise
+        self.action(module)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds nothing by itself: asks the others, and wraps the loader of a module that is awaited."""
+
+    def __init__(self) -> None:
+        self.awaited: dict[str, _Action] = {}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        action = self.awaited.pop(name, None)  # popped: the others are asked through here, too
+        if action is None:
+            return None
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            self.awaited[name] = action
+        else:
+            spec.loader = _Loader(spec.loader, action)
+        return spec
+
+
+_finder = _Finder()
+
+
+def when_imported(name: str, action: _Action) -> None:
+    """Call ``action(module)`` once a module has been imported; at once if it is there already.
+
+    Parameters
+    ----------
+    name : str
+        The module's full name.
+    action : callable
+        Takes the module.
+    """
+    module = sys.modules.get(name)
+    if module is not None:
+        action(module)
+        return
+    _finder.awaited[name] = action
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)

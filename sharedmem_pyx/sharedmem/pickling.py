@@ -1,0 +1,48 @@
+"""Which pickles hold an array until it is loaded, and which hold its data.
+
+A pickle of a shared array is a handle. Transfers that deliver a message once (multiprocessing, and
+loky and joblib as soon as they are imported) keep the memory of a handle until it is loaded, so that
+the sender may drop the array, or end. No other pickle does: nobody can tell how often it is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+from sharedmem.array import by_value, holding
+from sharedmem.importing import when_imported
+
+
+@contextmanager
+def pickle_by_value() -> Iterator[None]:
+    """Within this context pickles of shared arrays hold their data and load as plain ndarrays.
+
+    For files, and for other hosts. It is a context variable: it reaches the code that runs in this
+    context, not other threads, and so not the feeder thread in which a `multiprocessing.Queue`
+    pickles what was put into it.
+
+    Examples
+    --------
+    >>> with sharedmem.pickle_by_value(), open("results.pickle", "wb") as file:
+    ...     pickle.dump({"a": a}, file)
+    """
+    token = by_value.set(True)
+    try:
+        yield
+    finally:
+        by_value.reset(token)
+
+
+def _hold(owner: Any) -> None:
+    owner.dump = holding(owner.dump)
+
+
+def install() -> None:
+    """Make transfers that deliver once hold the arrays in their messages."""
+    _hold(ForkingPickler)
+    when_imported("loky.backend.reduction", _hold)
+    when_imported("joblib.externals.loky.backend.reduction", _hold)
+    when_imported("joblib.pool", lambda pool: _hold(pool.CustomizablePickler))
