@@ -1,4 +1,4 @@
-"""Draws the cases whose samples lie along an axis, and the goals' cases as bars."""
+"""Draws lines for cases whose samples lie along an axis, and bars for the others."""
 
 from __future__ import annotations
 
@@ -90,11 +90,18 @@ def _lines(pyplot: Any, table: Table, quick: bool) -> Any:
 
 
 def _bars(pyplot: Any, table: Table, quick: bool) -> Any:
-    """A bar for each contender at the case's first point, on a log axis."""
-    points = table.points()
+    """A bar for each contender at the first point of the goals, on a log axis."""
+    goals = table.outcome.case.goals
+    points = [*(goal.point for goal in goals[:1]), *table.points()]
     if not points:
         return None
-    row = table.row(points[0])
+    row = {
+        name: figure
+        for name, figure in table.row(points[0]).items()
+        if figure.median > 0
+    }
+    if not row:
+        return None
     unit = next(iter(row.values())).sample.unit
     better = "more" if MORE_IS_BETTER[unit] else "less"
     names = sorted(row, key=lambda name: row[name].median, reverse=not MORE_IS_BETTER[unit])
@@ -102,7 +109,7 @@ def _bars(pyplot: Any, table: Table, quick: bool) -> Any:
         figsize=(8, 1.2 + 0.35 * len(names)), layout="constrained"
     )
     medians = [row[name].median for name in names]
-    below = [row[name].median - row[name].low for name in names]
+    below = [row[name].median - max(row[name].low, 0.0) for name in names]
     above = [row[name].high - row[name].median for name in names]
     colours = [COLOURS.get(name, FLOOR_COLOUR) for name in names]
     axes.barh(names, medians, xerr=[below, above], color=colours, capsize=2)

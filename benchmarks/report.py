@@ -60,9 +60,24 @@ def _point_table(table: Table, point: str) -> list[str]:
     return [*lines, "", *(f"* {note}" for note in notes), *([""] if notes else [])]
 
 
+def _cell(figure: Figure, floor: Figure | None) -> str:
+    """Median, half the spread in percent of it, ratio to the floor."""
+    text = figure_text(figure.median, figure.sample.unit)
+    if len(figure.values) > 1 and figure.median:
+        spread = abs((figure.high - figure.low) / figure.median) * 50
+        text += f" ± {spread:.0f} %"
+    if floor is not None and floor is not figure and floor.median:
+        text += f" (x {figure.median / floor.median:.3g})"
+    return text
+
+
 def _long_table(table: Table, points: Sequence[str]) -> list[str]:
     names = list(dict.fromkeys(name for point in points for name in table.row(point)))
-    lines = [f"| | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
+    lines = [
+        f"Medians ± half the spread (x {table.outcome.case.floor}).",
+        "",
+    ]
+    lines += [f"| | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
     notes = []
     for point in points:
         row = table.row(point)
@@ -72,7 +87,7 @@ def _long_table(table: Table, points: Sequence[str]) -> list[str]:
             if figure is None:
                 cells.append("")
                 continue
-            cells.append(figure_text(figure.median, figure.sample.unit))
+            cells.append(_cell(figure, row.get(table.outcome.case.floor)))
             if figure.sample.note:
                 notes.append(f"{name}: {figure.sample.note}")
         lines.append(f"| {point} | {' | '.join(cells)} |")

@@ -21,15 +21,22 @@ class SharedArrays(Contender):
 
     def open(self, setting: Setting) -> None:
         self.library = importlib.import_module("SharedArray")
-        prefix = f"shm://benchmark-{os.getpid()}-"
-        self.names = (f"{prefix}{number}" for number in itertools.count())
+        self.prefix = f"benchmark-{os.getpid()}-"
+        self.numbers = itertools.count()
+
+    def close(self) -> None:
+        """Deletes what processes that failed have left behind."""
+        for segment in self.library.list():
+            name = segment.name.decode()
+            if name.startswith(self.prefix):
+                self.library.delete(f"shm://{name}")
 
     def creator(self, function: str) -> Callable[[int], Any]:
-        create, names = self.library.create, self.names
+        create, numbers, process = self.library.create, self.numbers, os.getpid
         written = function in ("ones", "full")  # a new segment reads as zeros
 
         def make(elements: int) -> tuple[str, np.ndarray]:
-            name = next(names)
+            name = f"shm://{self.prefix}{process()}-{next(numbers)}"
             array = create(name, elements)
             if written:
                 filled(array, function)

@@ -132,9 +132,19 @@ double together(Allocator& from, int processes, double duration) {
       take_part(from, b, number, duration);
       _exit(0);
     }
-    if (child > 0) children.push_back(child);
+    if (child < 0) {
+      std::perror("fork");
+      std::exit(1);
+    }
+    children.push_back(child);
   }
-  while (b.ready < static_cast<int>(children.size())) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  while (b.ready < processes) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (waitpid(-1, nullptr, WNOHANG) != 0) {
+      std::fprintf(stderr, "a process of %s ended early\n", Allocator::name);
+      std::exit(1);
+    }
+  }
   b.start = (steady::now() + std::chrono::milliseconds(20)).time_since_epoch().count();
   for (const pid_t child : children) waitpid(child, nullptr, 0);
   std::uint64_t total = 0;

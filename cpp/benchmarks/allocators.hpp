@@ -73,11 +73,15 @@ class boost_interprocess {
  public:
   static constexpr const char* name = "Boost.Interprocess";
   static constexpr std::size_t bytes = std::size_t{1} << 32;
+  // managed_external_buffer itself has no lock.
+  using manager = boost::interprocess::basic_managed_external_buffer<
+      char, boost::interprocess::rbtree_best_fit<boost::interprocess::mutex_family>,
+      boost::interprocess::iset_index>;
   using block = void*;
   boost_interprocess()
       : memory_(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {
     if (memory_ == MAP_FAILED) throw std::runtime_error("mmap");
-    managed_ = boost::interprocess::managed_external_buffer(boost::interprocess::create_only, memory_, bytes);
+    managed_ = manager(boost::interprocess::create_only, memory_, bytes);
   }
   ~boost_interprocess() { munmap(memory_, bytes); }
   boost_interprocess(const boost_interprocess&) = delete;
@@ -89,7 +93,7 @@ class boost_interprocess {
 
  private:
   void* memory_;
-  boost::interprocess::managed_external_buffer managed_;
+  manager managed_;
 };
 #endif
 

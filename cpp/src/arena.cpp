@@ -13,6 +13,7 @@ namespace sharedmem {
 namespace {
 
 constexpr auto relaxed = std::memory_order_relaxed;
+constexpr auto acquire_order = std::memory_order_acquire;
 constexpr auto release_order = std::memory_order_release;
 
 /// Marks this thread as being within its cache; see arena::state::stop_threads.
@@ -47,7 +48,7 @@ allocation arena::allocate(std::uint64_t bytes, std::uint64_t alignment, pages h
     if (cache != nullptr && cache->home == &s) [[likely]] {
       const within guard(*cache);
       magazine& m = cache->of_class[class_of(bytes == 0 ? 1 : bytes)];
-      if (!s.forking.load(relaxed) && m.count > 0) [[likely]] {
+      if (!s.forking.load(acquire_order) && m.count > 0) [[likely]] {
         const cached_block b = m.blocks[--m.count];
         slab* owner = b.owner();
         const std::uint32_t i = b.index();
@@ -64,6 +65,7 @@ allocation arena::state::allocate_slowly(std::uint64_t bytes, std::uint64_t alig
     throw std::invalid_argument("alignment must be a power of two up to 2 MiB, not " + std::to_string(alignment));
   settle();
   if (in_overflow()) leave_overflow();
+  if (bytes / chunk_bytes >= words.head().chunk_capacity) no_room(bytes, "no arena of this size holds as much");
   std::uint64_t wanted = std::max<std::uint64_t>(bytes, 1);
   // Blocks of a power of two are aligned to their own size: chunks are aligned to 2 MiB.
   if (alignment > 64) wanted = std::bit_ceil(std::max(wanted, alignment));
@@ -76,10 +78,7 @@ allocation arena::state::allocate_slowly(std::uint64_t bytes, std::uint64_t alig
     if (c < cached_classes && !forking.load(relaxed))
       if (thread_cache* cache = ready_cache()) fill(cache->of_class[c], c);
   } else {
-    const std::uint64_t chunks = (wanted - 1) / chunk_bytes + 1;
-    if (chunks > words.head().chunk_capacity)
-      no_room(bytes, "no arena of this size holds as much");
-    t = take_run(static_cast<std::uint32_t>(chunks), bytes, lock);
+    t = take_run(static_cast<std::uint32_t>((wanted - 1) / chunk_bytes + 1), bytes, lock);
   }
   lock.unlock();
   slab& from = *t.owner;
@@ -112,7 +111,9 @@ void arena::release(block_ref& ref) noexcept {
       const within guard(*cache);
       magazine& m = cache->of_class[c];
       const std::uint32_t i = ref.block - owner->first;
-      if (!s.forking.load(relaxed) && m.count < m.capacity && owner->states[i].load(relaxed) == use::in_use) [[likely]] {
+      // The epoch: a child forked without handlers must not list what it only inherited.
+      if (!s.forking.load(acquire_order) && m.count < m.capacity && ref.epoch == s.epoch &&
+          owner->states[i].load(relaxed) == use::in_use) [[likely]] {
         owner->states[i].store(use::listed, relaxed);
         m.blocks[m.count++] = cached_block(owner, i);
         ref = {};
@@ -182,6 +183,7 @@ std::uint64_t arena::revoke(std::uint64_t older_than_ns) {
         return v.slot != nobody && taken <= now && now - taken >= older_than_ns;
       },
       [&s](std::uint32_t b) {
+        if (!s.words.has_block(b)) return;
         const std::lock_guard lock(s.stripe(b));
         s.free_if_unclaimed(b);
       });

@@ -66,7 +66,7 @@ claim arena::share(const block_ref& ref, bool lease) {
   state& s = *s_;
   s.settle();
   if (ref.epoch != s.epoch) throw stale_handle("this array was inherited by a process that was forked without fork handlers");
-  const std::lock_guard lock(s.stripe(ref.block));
+  std::unique_lock lock(s.stripe(ref.block));
   record& r = s.held.at(ref.block);
   slab* owner = ref.owner;
   const std::uint32_t i = owner == nullptr ? 0 : ref.block - owner->first;
@@ -85,9 +85,16 @@ claim arena::share(const block_ref& ref, bool lease) {
   claim c{ref.block, r.generation, no_lease, 0};
   if (!lease) return c;
   const std::uint64_t bytes = s.words.block(ref.block)[at_bytes].load(relaxed);
-  const auto id = s.rules.send(ref.block, r.generation, s.slot(), monotonic_ns(), bytes);
+  auto id = s.rules.send(ref.block, r.generation, s.slot(), monotonic_ns(), bytes);
+  if (!id) {  // what the dead sent and nobody received; frees blocks, hence without the lock
+    lock.unlock();
+    s.look_for_dead(true);
+    s.expire(false);
+    lock.lock();
+    id = s.rules.send(ref.block, r.generation, s.slot(), monotonic_ns(), bytes);
+  }
   if (!id)
-    throw no_memory("all " + std::to_string(64ull * s.words.lease_group_entries()) +
+    throw no_memory("all " + std::to_string(s.words.lease_count()) +
                     " leases of this arena are out: that many arrays were sent and not received; "
                     "sharedmem.revoke(older_than) gives back those of messages that nobody will read");
   c.lease = id->entry;
@@ -97,7 +104,8 @@ claim arena::share(const block_ref& ref, bool lease) {
 
 void arena::give_back(const claim& c) noexcept {
   state& s = *s_;
-  if (c.lease == no_lease || s.identity->slot_plus_one.load(relaxed) == 0) return;
+  if (c.lease >= s.words.lease_count() || !s.words.has_block(c.block)) return;
+  if (s.identity->slot_plus_one.load(relaxed) == 0) return;
   const std::lock_guard lock(s.stripe(c.block));
   if (s.rules.give_back({c.lease, c.nonce})) s.free_if_unclaimed(c.block);
 }
@@ -108,12 +116,15 @@ allocation arena::acquire(const claim& c) {
   if (c.block >= s.words.block_count()) s.words.sync();
   if (c.block >= s.words.block_count() || c.generation > generation_mask)
     throw stale_handle("the handle names " + name_of(c) + ", which this arena does not have");
+  if (!s.words.has_block(c.block))
+    throw stale_handle("the memory of this array is gone (" + name_of(c) +
+                       "): the process that made this part of the arena ended before any other had attached it");
   allocation a;
   const std::lock_guard lock(s.stripe(c.block));
   auto* block = s.words.block(c.block);
   record& r = s.held.at(c.block);
   bool leased = false;
-  if (c.lease < 64ull * s.words.lease_group_entries()) {
+  if (c.lease < s.words.lease_count()) {
     const std::uint64_t what = std::uint64_t{c.block} << 32 | (c.generation & 0xffffffffu);
     leased = s.words.lease(c.lease)[at_what].load(relaxed) == what && s.rules.begin_load({c.lease, c.nonce}, s.slot());
   }
@@ -125,6 +136,7 @@ allocation arena::acquire(const claim& c) {
     if (!ok) s.free_if_unclaimed(c.block);  // others saw the bit
   }
   if (leased) s.rules.end_load({c.lease, c.nonce});
+  if (!ok && leased) s.free_if_unclaimed(c.block);  // a forged handle took the last claim
   if (!ok)
     throw stale_handle("the memory of this array has been freed (" + name_of(c) +
                        "): its last holder dropped it before the handle was loaded");

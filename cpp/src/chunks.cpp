@@ -23,6 +23,7 @@ namespace {
 constexpr auto relaxed = std::memory_order_relaxed;
 constexpr auto acq_rel = std::memory_order_acq_rel;
 constexpr auto sc = std::memory_order_seq_cst;
+constexpr std::uint32_t max_chunks = ~std::uint32_t{0};
 
 void raise(word64& mark, std::uint64_t to) noexcept {
   std::uint64_t seen = mark.load(sc);
@@ -98,22 +99,21 @@ slab* arena::state::claim_fresh(std::uint32_t n) {
     }
     return false;
   };
-  std::uint32_t below = 0;  // chunks below the mark that this claim used
-  if (h.unclaimed.load(relaxed) >= n) {
-    for (std::uint32_t k = 0; k < words.extents() && found == words.chunk_count(); ++k) {
+  const auto search_all = [&](std::uint32_t from, std::uint32_t to) {
+    for (std::uint32_t k = 0; k < words.extents(); ++k) {
       const extent& e = words.at(k);
-      if (search(e.first_chunk, std::min(e.first_chunk + e.chunks, mark))) below = n;
+      if (!e.lost() && search(std::max(from, e.first_chunk), std::min(to, e.first_chunk + e.chunks))) return true;
     }
-  }
-  for (std::uint32_t k = 0; k < words.extents() && found == words.chunk_count(); ++k) {
-    const extent& e = words.at(k);
-    const std::uint32_t end = e.first_chunk + e.chunks;
-    if (end <= mark) continue;
-    const std::uint32_t from = std::max(mark, e.first_chunk);
-    if (search(from, end)) h.unclaimed.fetch_add(found - from, relaxed);
-  }
-  if (found == words.chunk_count()) return nullptr;
-  if (below != 0) lower(h.unclaimed, below);
+    return false;
+  };
+  // The last search is for what the hint does not know: runs across the mark, chunks of a claim that failed.
+  const bool any = (h.unclaimed.load(relaxed) >= n && search_all(0, mark)) || search_all(mark, max_chunks) ||
+                   search_all(0, max_chunks);
+  if (!any) return nullptr;
+  if (found >= mark)
+    h.unclaimed.fetch_add(found - mark, relaxed);
+  else
+    lower(h.unclaimed, std::min(n, mark - found));
   slab* run = nullptr;
   try {
     run = new_run(found, n);
@@ -217,7 +217,7 @@ bool arena::state::adopt_orphans() {
   bool any = false, left = false;
   for (std::uint32_t c = 0; c < mark && c < words.chunk_count(); ++c) {
     std::uint64_t seen = words.chunk(c).owner.load(relaxed);
-    if (owner_word::from(seen).state != chunk_state::orphan) continue;
+    if (owner_word::from(seen).state != chunk_state::orphan || words.extent_of_chunk(c).lost()) continue;
     const owner_word mine{chunk_state::owned, slot(), 0};
     if (!words.chunk(c).owner.compare_exchange_strong(seen, mine.bits(), acq_rel, relaxed)) continue;
     step<point::chunk_adopted>();

@@ -123,7 +123,7 @@ void arena::state::list_if_free(std::uint32_t b, std::uint32_t c) noexcept {
   if (s == nullptr || s->chunk != c || b - s->first >= s->count) return;
   const std::uint32_t i = b - s->first;
   const use state = s->states[i].load(relaxed);
-  if (state == use::listed || state == use::in_use) return;
+  if (i >= s->carved || state == use::listed || state == use::in_use) return;
   // Acquire: pairs with the freer's store of FREE; a new life sees no late write to the bytes.
   if (life_word::from(words.block(b)[at_life].load(std::memory_order_acquire)).state != life_state::free) return;
   if (s->size_class != no_class) {

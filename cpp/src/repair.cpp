@@ -110,6 +110,7 @@ std::uint64_t arena::state::expire(bool now) {
   return rules.expire(
       [&](lease_word v, std::uint64_t deadline) { return v.slot == nobody && (now || deadline <= time); },
       [this](std::uint32_t b) {
+        if (!words.has_block(b)) return;
         const std::lock_guard lock(stripe(b));
         free_if_unclaimed(b);
       });

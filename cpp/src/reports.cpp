@@ -105,6 +105,7 @@ void arena::check() const {
 bool arena::idle() const noexcept {
   state& s = *s_;
   if (s.references.load(relaxed) != 0) return false;
+  for (std::mutex& m : s.stripes) const std::lock_guard released(m);  // the last release has left its lock
   const std::lock_guard lock(s.pool);
   for (const slab* x = s.all_owned; x != nullptr; x = x->next_owned)
     for (std::uint32_t i = 0; i < x->carved; ++i)

@@ -20,6 +20,9 @@ segment_name unpack(backing kind, std::uint64_t name) noexcept {
   return {kind, static_cast<std::int32_t>(name), 0};
 }
 
+/// Names a memfd so that nobody takes one extent of an arena for another.
+std::uint64_t tag_of(const header& h, std::uint32_t index) noexcept { return h.uuid[0] + index; }
+
 struct expected_extent {
   std::uint64_t uuid[2];
   std::uint32_t index;
@@ -30,7 +33,7 @@ bool is_extent(const void* base, std::size_t bytes, void* context) {
   const auto& h = *static_cast<const extent_header*>(base);
   return bytes >= sizeof h && h.version.load(std::memory_order_acquire) == layout_version &&
          h.magic == extent_magic && h.uuid[0] == wish.uuid[0] && h.uuid[1] == wish.uuid[1] &&
-         h.bytes == bytes;
+         h.index == wish.index && h.bytes == bytes;
 }
 
 }  // namespace
@@ -52,18 +55,20 @@ void tables::open(mapping&& primary) {
 void tables::add(mapping&& memory, std::uint32_t chunks, const geometry_plan& plan) {
   const std::uint32_t index = extent_count_.load(std::memory_order_relaxed);
   extent& e = extents_[index];
-  e.data = memory.data() + plan.at_data;
-  e.descriptors = memory.data() + plan.at_descriptors;
   e.chunks = chunks;
   e.blocks = chunks * descriptors_per_chunk;
   if (index > 0) {
     e.first_chunk = extents_[index - 1].first_chunk + extents_[index - 1].chunks;
     e.first_block = extents_[index - 1].first_block + extents_[index - 1].blocks;
   }
-  memory.guard(plan.at_descriptors - page_bytes, page_bytes);
-  memory.guard(plan.at_data - page_bytes, page_bytes);
-  memory.prefer_huge(plan.at_data, std::uint64_t{chunks} * chunk_bytes);
-  e.memory = std::move(memory);
+  if (memory) {
+    e.data = memory.data() + plan.at_data;
+    e.descriptors = memory.data() + plan.at_descriptors;
+    memory.guard(plan.at_descriptors - page_bytes, page_bytes);
+    memory.guard(plan.at_data - page_bytes, page_bytes);
+    memory.prefer_huge(plan.at_data, std::uint64_t{chunks} * chunk_bytes);
+    e.memory = std::move(memory);
+  }
   extent_count_.store(index + 1, std::memory_order_release);
 }
 
@@ -98,8 +103,13 @@ void tables::sync() {
     if (w.chunks == 0) return;
     const auto plan = geometry_plan::extension(static_cast<std::uint32_t>(w.chunks), stride_);
     expected_extent wish{{head_->uuid[0], head_->uuid[1]}, k};
-    add(mapping::attach(unpack(static_cast<backing>(head_->kind), w.name), plan.bytes, head_->uuid[0], is_extent, &wish),
-        plan.chunks, plan);
+    mapping memory;
+    try {
+      memory = mapping::attach(unpack(static_cast<backing>(head_->kind), w.name), plan.bytes, tag_of(*head_, k), is_extent,
+                               &wish);
+    } catch (const stale_handle&) {  // its maker died before anybody else had attached it
+    }
+    add(std::move(memory), plan.chunks, plan);
   }
 }
 
@@ -115,7 +125,7 @@ bool tables::extend(std::uint32_t wanted) {
     const auto plan = geometry_plan::extension(chunks, stride_);
     mapping memory;
     try {
-      memory = mapping::create(static_cast<backing>(head_->kind), plan.bytes, head_->uuid[0]);
+      memory = mapping::create(static_cast<backing>(head_->kind), plan.bytes, tag_of(*head_, k));
     } catch (const error&) {
       if (chunks == wanted) throw;
       continue;

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <mutex>
+#include <new>
 
 #include <sharedmem/layout.hpp>
 #include <sharedmem/mapping.hpp>
@@ -20,8 +21,11 @@ struct extent {
   std::uint32_t first_chunk = 0, chunks = 0;
   std::uint32_t first_block = 0, blocks = 0;
 
+  /// Its segment went with the last process that had it attached, before this one had: nothing in it is
+  /// held by anybody, and nothing there can be read. Its numbers stay taken.
+  bool lost() const noexcept { return data == nullptr; }
   bool has(const void* p) const noexcept {
-    return static_cast<std::uint64_t>(static_cast<const std::byte*>(p) - data) < std::uint64_t{chunks} * chunk_bytes;
+    return !lost() && static_cast<std::uint64_t>(static_cast<const std::byte*>(p) - data) < std::uint64_t{chunks} * chunk_bytes;
   }
 };
 
@@ -50,11 +54,14 @@ class tables {
   word& lease_mark(std::uint32_t g) const noexcept { return head_->lease_marks[g * 8]; }
   word& slot_mark() const noexcept { return head_->slot_mark; }
   std::uint32_t lease_group_entries() const noexcept { return lease_entries_; }
+  std::uint64_t lease_count() const noexcept { return std::uint64_t{lease_group_count} * lease_entries_; }
   /// Blocks of the attached extents.
   std::uint32_t block_count() const noexcept {
     const extent& last = extents_[extents() - 1];
     return last.first_block + last.blocks;
   }
+  /// Whether b has a descriptor that can be read.
+  bool has_block(std::uint32_t b) const noexcept { return b < block_count() && !extent_of_block(b).lost(); }
   template <class F>
   void for_each_published(F&& f) const {
     const auto mark = static_cast<std::uint32_t>(head_->chunk_mark.load(std::memory_order_seq_cst));
@@ -64,6 +71,7 @@ class tables {
   void for_each_published_in(std::uint32_t c, F&& f) const {
     const chunk_entry& e = chunk(c);
     const std::uint32_t count = e.published.load(std::memory_order_seq_cst);
+    if (count == 0 || extent_of_chunk(c).lost()) return;
     const std::uint32_t first = e.first.load(std::memory_order_relaxed);
     for (std::uint32_t i = 0; i < count && first + i < block_count(); ++i) f(first + i);
   }
@@ -94,11 +102,18 @@ class tables {
   /// The chunk that holds `p`, or chunk_count().
   std::uint32_t chunk_at(const void* p) const noexcept;
 
-  /// Attaches extension segments that joined the arena since. \throws what mapping::attach throws.
+  /// Attaches extension segments that joined the arena since; those that have gone count as lost.
+  /// \throws what mapping::attach throws, but for stale_handle.
   void sync();
   /// Makes an extension segment with room for a run of `chunks` and joins it; false if the tables have no
   /// room for another. \throws sharedmem::error what the kernel refused.
   bool extend(std::uint32_t chunks);
+
+  /// Around fork: no other thread is in `sync` or `extend` meanwhile.
+  void hold_growth() noexcept { growing_.lock(); }
+  void let_grow() noexcept { growing_.unlock(); }
+  /// In a child forked without handlers, where whoever held the lock does not exist.
+  void forget_lock() noexcept { new (&growing_) std::mutex; }
 
  private:
   void add(mapping&& memory, std::uint32_t chunks, const geometry_plan& plan);

@@ -176,7 +176,9 @@ inline void process::pass() {
   for (std::uint32_t s = 0; s < mark; ++s) {
     const std::uint64_t seen = w_.tables.ctl(s).load(std::memory_order_seq_cst);
     const auto v = slot_word::from(seen);
-    if (v.state == slot_state::reserved && is_dead(v.who) && no_child_without_slot()) repair(s, seen);
+    // Not while it forks itself: the caller is back from that.
+    if (v.state == slot_state::reserved && (v.who == who() || is_dead(v.who)) && no_child_without_slot())
+      repair(s, seen);
   }
 }
 
@@ -213,14 +215,15 @@ inline bool process::fork_into(process& child, std::uint32_t slot, bool fails) {
     return false;
   for (std::uint32_t b = 0; b < block_total; ++b) {
     if (!references_[b]) continue;
-    publish(b);
-    check(rules_->hold(b, slot, *references_[b]), "a fork could not hand a block to the child");
+    if (in_use_[b]) {
+      rules_->publish_for_two(b, slot_, slot, 0, 1);
+      in_use_[b] = false;
+    } else {
+      check(rules_->hold(b, slot, *references_[b]), "a fork could not hand a block to the child");
+    }
   }
   word::watch->steps->step();
-  if (fails) {  // EAGAIN: the reservation is given back as a dead process's slot would be
-    repair(slot, slot_word{slot_state::reserved, who()}.bits());
-    return false;
-  }
+  if (fails) return false;  // EAGAIN: the next pass repairs the reservation
   child.slot_ = slot;
   child.references_ = references_;
   child.alive_ = true;

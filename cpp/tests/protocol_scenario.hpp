@@ -114,7 +114,8 @@ class scenario {
     using namespace sharedmem;
     process& survivor = *owned_.back();
     survivor.start_in(survivor_slot);
-    survivor.pass();
+    for (process* p : world_.processes)
+      if (p->alive()) p->pass();
     while (!world_.pipe.empty()) {
       const message m = world_.pipe.front();
       world_.pipe.pop_front();

@@ -139,14 +139,177 @@ TEST_CASE("a lease is given back against its load") {
 }
 
 TEST_CASE("the marks of a lease group rise and sink") {
-  const auto load_then_busy = [](world& w, process& p) {
+  // Slots 0 and 64 take their entries from one group, which has two.
+  const auto load_then_send = [](world& w, process& p) {
     const auto m = receive(w);
     if (!m || !p.load(*m)) return;
-    for (int i = 0; i < 2; ++i) p.send(0);
-    p.drop(0);
+    p.send(m->block);
+    p.send(m->block);
+    p.drop(m->block);
   };
-  scenario s("marks", {{0, produce}, {64, load_then_busy}, {1, consume}}, {0, 64, 1});
+  scenario s("send | load, send | load", {{0, produce}, {64, load_then_send}, {1, consume}}, {0, 64, 1});
   s.every_order({2, 0});
   s.every_order({1, 1});
   s.random_orders(20000, 1);
+
+  const auto send_twice = [](world&, process& p) {
+    p.allocate(0);
+    p.send(0);
+    p.send(0);
+    p.drop(0);
+  };
+  scenario both("send, send | load", {{0, send_twice}, {64, consume}}, {0, 64});
+  both.every_order({3, 0});
+  both.every_order({2, 1});
+}
+
+TEST_CASE("two blocks meet in one lease group") {
+  const auto send_both = [](world&, process& p) {
+    for (unsigned b = 0; b < block_total; ++b) {
+      p.allocate(b);
+      p.send(b);
+      p.drop(b);
+    }
+  };
+  const auto load_both = [](world& w, process& p) {
+    for (unsigned b = 0; b < block_total; ++b) consume(w, p);
+  };
+  scenario s("send both | load both", {{0, send_both}, {64, load_both}}, {0, 64});
+  s.every_order({2, 0});
+  s.every_order({1, 1});
+  s.random_orders(20000, 2);
+}
+
+TEST_CASE("a process joins in the slot of a dead one") {
+  const auto join_and_consume = [](world& w, process& p) {
+    if (!word::watch->steps->wait([&w] { return w.anybody_to_repair(); })) return;
+    if (!p.join()) return;
+    p.pass();
+    consume(w, p);
+  };
+  scenario s("send | load | join, load", {{0, produce}, {64, consume}, {-1, join_and_consume, false}}, {0, 64});
+  s.every_order({1, 1});
+  s.random_orders(20000, 1);
+
+  const auto join_later = [](world& w, process& p) {
+    if (!word::watch->steps->wait([&w] { return w.tables.ctl(0).now() == 0 || w.tables.ctl(64).now() == 0; })) return;
+    if (p.join()) consume(w, p);
+  };
+  scenario reuse("send | load | repair | join, load",
+                 {{0, produce}, {64, consume}, {1, repair, false}, {-1, join_later}}, {0, 64, 1});
+  reuse.every_order({0, 1});
+  reuse.random_orders(20000, 2);
+}
+
+TEST_CASE("processes leave in order") {
+  const auto and_leave = [](auto program) {
+    return [program](world& w, process& p) {
+      program(w, p);
+      p.leave();
+    };
+  };
+  scenario s("send, leave | load, leave", {{0, and_leave(produce)}, {64, and_leave(consume)}}, {0, 64});
+  s.every_order({2, 0});
+  s.every_order({1, 1});
+  s.random_orders(20000, 2);
+}
+
+TEST_CASE("an orphaned chunk is adopted and used") {
+  const auto adopt_and_produce = [](world& w, process& p) {
+    consume(w, p);
+    if (!word::watch->steps->wait([&w] { return w.anybody_to_repair(); })) return;
+    p.pass();
+    p.adopt();
+    if (!p.may_allocate(0)) return;
+    produce(w, p);
+    consume(w, p);
+  };
+  scenario s("send | load, repair, adopt, send", {{0, produce}, {64, adopt_and_produce, false}}, {0, 64});
+  s.every_order({2, 1});
+  s.random_orders(20000, 1);
+}
+
+TEST_CASE("an expired lease against its late load") {
+  const auto late = [](world& w, process& p) {
+    if (!word::watch->steps->wait([&w] { return w.anybody_to_repair(); })) return;
+    consume(w, p);
+  };
+  const auto produce_only = [](world& w, process& p) {
+    produce(w, p);
+    word::watch->steps->wait([] { return false; });
+  };
+  scenario s("send, die | load late | repair, expire",
+             {{0, produce_only}, {64, late, false}, {1, repair, false}}, {0, 64, 1});
+  s.every_order({1, 1});
+  s.random_orders(20000, 1);
+}
+
+TEST_CASE("fork") {
+  for (const bool fails : {false, true}) {
+    const auto fork_and_drop = [fails](world& w, process& p) {
+      p.allocate(0);
+      p.allocate(1);
+      p.send(0);
+      p.fork_into(*w.processes[1], 1, fails);
+      p.pass();
+      p.drop(0);
+      p.drop(1);
+    };
+    const auto be_child = [](world& w, process& p) {
+      if (!word::watch->steps->wait([&p] { return p.alive(); })) return;
+      p.adopt_slot(1, *w.processes[0]);
+      p.drop(0);
+      p.drop(1);
+    };
+    scenario s(fails ? "failing fork | load | repair" : "fork | child | load | repair",
+               {{0, fork_and_drop}, {-1, be_child}, {64, consume}, {65, repair, false}}, {0, 64, 1, 65});
+    s.every_order({1, 0});
+    s.every_order({0, 1});
+    s.random_orders(20000, 2);
+  }
+}
+
+TEST_CASE("everything at once") {
+  scenario* self = nullptr;
+  const auto any_work = [&](world& w, process& p) {
+    if (!p.alive() && !p.join()) return;
+    std::optional<message> old;
+    for (unsigned todo = 4 + self->random->below(8); todo != 0; --todo) {
+      const unsigned b = self->random->below(block_total);
+      switch (self->random->below(10)) {
+        case 0:
+        case 1:
+          if (p.may_allocate(b)) p.allocate(b);
+          break;
+        case 2:
+        case 3:
+          if (p.refers(b)) p.send(b);
+          break;
+        case 4:
+        case 5:
+          if (!w.pipe.empty()) {
+            old = receive(w);
+            p.load(*old);
+          }
+          break;
+        case 6: p.drop(b); break;
+        case 7:
+          if (old) p.load(*old, true);
+          break;
+        case 8:
+          p.pass();
+          p.adopt();
+          break;
+        default: p.expire(); break;
+      }
+    }
+    if (self->random->below(2) == 0) {
+      for (unsigned b = 0; b < block_total; ++b) p.drop(b);
+      p.leave();
+    }
+  };
+  scenario s("everything", {{0, any_work}, {64, any_work}, {1, any_work}, {-1, any_work}, {-1, any_work}},
+             {0, 64, 1, 65});
+  self = &s;
+  s.random_orders(100000, 3);
 }

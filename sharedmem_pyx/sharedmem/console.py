@@ -58,23 +58,30 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     right = [heading.startswith(">") for heading in columns]
     headings = [heading.lstrip(">") for heading in columns]
     try:
+        from rich.box import SIMPLE_HEAD
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
     except ImportError:
         _print_plain(title, headings, right, cells)
         return
-    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    table = Table(
+        title=Text(title, style="bold"),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for heading, to_right in zip(headings, right, strict=True):
         table.add_column(heading, justify="right" if to_right else "left")
+    table.columns[-1].no_wrap = True  # the last column gives way where the terminal is narrow
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     Console(file=sys.stdout).print(table)
 
 
-def _print_plain(
-    title: str, headings: list[str], right: list[bool], cells: list[list[str]]
-) -> None:
+def _print_plain(title: str, headings: list[str], right: list[bool], cells: list[list[str]]) -> None:
     lines = [headings, *cells]
     widths = [max(len(line[i]) for line in lines) for i in range(len(headings))]
     print(title)

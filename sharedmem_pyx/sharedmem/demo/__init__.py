@@ -9,13 +9,12 @@ import sys
 
 import sharedmem
 from sharedmem.console import format_bytes
-
-from .contest import ROOM, Contest, Result
-from .memory import available
-from .processes import WorkerError
-from .report import Screen, print_results
-from .source import InputError, NpyFile, Source, Stack, nbytes
-from .ways import WAYS, NoRoomError
+from sharedmem.demo.contest import ROOM, Contest, Result
+from sharedmem.demo.memory import available
+from sharedmem.demo.processes import WorkerError
+from sharedmem.demo.report import Screen, print_results
+from sharedmem.demo.source import InputError, NpyFile, Source, Stack, nbytes
+from sharedmem.demo.ways import WAYS, NoRoomError
 
 __all__ = ["InputError", "WorkerError", "run"]
 

@@ -9,16 +9,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from multiprocessing.context import BaseContext
 from typing import Any
 
 import numpy as np
 
-from .memory import Peak, resident, touch
-from .processes import Worker, pids, started
-from .source import Source, nbytes
-from .ways import Way, make_private
-from .work import Brighten, Check, brighten
+from sharedmem.demo.memory import Peak, resident, touch
+from sharedmem.demo.processes import Work, Worker, pids, started
+from sharedmem.demo.source import Source, nbytes
+from sharedmem.demo.ways import Way, make_private
+from sharedmem.demo.work import Brighten, Check, brighten
 
 #: Parts per worker, as in multiprocessing.Pool.map: a slow worker then delays nobody for long.
 PARTS_PER_WORKER = 4
@@ -76,12 +75,10 @@ class Contest:
         Told how far it got.
     """
 
-    def __init__(
-        self, source: Source, context: BaseContext, workers: int, progress: Progress
-    ) -> None:
+    def __init__(self, source: Source, context: Any, workers: int, progress: Progress) -> None:
         self._source, self._context, self._progress = source, context, progress
         self._workers = workers
-        self._works = [*[Brighten()] * workers, Check(source)]
+        self._works: list[Work] = [*[Brighten()] * workers, Check(source)]
         self.parts = _parts(source, workers)
         with started(context, self._works, None, source.dtype) as team:
             self._idle = resident(pids(team))
@@ -181,9 +178,7 @@ class _ShareOut:
     flat: np.ndarray
     threads: ThreadPoolExecutor
 
-    def __call__(
-        self, workers: list[Worker], returns: bool, watch: Callable[[float], None]
-    ) -> list[Any]:
+    def __call__(self, workers: list[Worker], returns: bool, watch: Callable[[float], None]) -> list[Any]:
         rest: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
         for part in self.parts:
             rest.put(part)

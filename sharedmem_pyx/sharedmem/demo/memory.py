@@ -118,7 +118,7 @@ def array_folder(nbytes: int) -> str | None:
     It takes /dev/shm if that has room, else the folder for temporary files, without a look at
     the room there; a process that writes past the end of a full disk is killed.
     """
-    for folder in ("/dev/shm", tempfile.gettempdir()):  # noqa: S108
+    for folder in ("/dev/shm", tempfile.gettempdir()):
         try:
             if shutil.disk_usage(folder).free >= nbytes + 2**20:
                 return folder

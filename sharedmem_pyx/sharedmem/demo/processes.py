@@ -9,11 +9,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing import connection, resource_tracker
-from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
+
+#: What a process does with a part, given the number of its first element.
+Work = Callable[[int, np.ndarray], Any]
 
 #: Seconds a process has for ending by itself before it is killed.
 _PATIENCE = 5.0
@@ -42,18 +44,17 @@ class Worker:
 
     def __init__(
         self,
-        context: BaseContext,
-        work: Callable[[int, np.ndarray], Any],
+        context: Any,
+        work: Work,
         inherited: Any,
         dtype: np.dtype,
         others: list[connection.Connection],
     ) -> None:
-        self._end, end = context.Pipe()
+        ours, end = context.Pipe()
+        self._end: connection.Connection = ours
         forked = context.get_start_method() == "fork"
         close = [*others, self._end] if forked else []
-        self._process = context.Process(
-            target=_serve, args=(end, work, inherited, dtype, close), daemon=True
-        )
+        self._process = context.Process(target=_serve, args=(end, work, inherited, dtype, close), daemon=True)
         self._process.start()
         end.close()
         self.pid = self._process.pid
@@ -89,10 +90,8 @@ class Worker:
         with self._asking:
             message = ForkingPickler.dumps((first, count, part, wanted))
             self.bytes_sent += len(message)
-            try:
+            with contextlib.suppress(OSError):  # it has ended: receiving says how
                 self._end.send_bytes(message)
-            except OSError:
-                pass  # it has ended: receiving says how
             return self._receive()
 
     def _receive(self) -> Any:
@@ -134,7 +133,7 @@ class Worker:
 
 def _serve(
     end: connection.Connection,
-    work: Callable[[int, np.ndarray], Any],
+    work: Work,
     inherited: Any,
     dtype: np.dtype,
     others: list[connection.Connection],
@@ -157,9 +156,7 @@ def _serve(
             end.send_bytes(_answer(message, work, whole))
 
 
-def _answer(
-    message: bytes, work: Callable[[int, np.ndarray], Any], whole: np.ndarray | None
-) -> Any:
+def _answer(message: bytes, work: Work, whole: np.ndarray | None) -> Any:
     try:
         first, count, part, wanted = ForkingPickler.loads(message)
         if part is None:
@@ -192,8 +189,8 @@ def _interrupts_held() -> Iterator[None]:
 
 @contextlib.contextmanager
 def started(
-    context: BaseContext,
-    works: list[Callable[[int, np.ndarray], Any]],
+    context: Any,
+    works: list[Work],
     inherited: Any,
     dtype: np.dtype,
 ) -> Iterator[list[Worker]]:

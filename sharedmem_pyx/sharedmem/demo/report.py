@@ -12,8 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sharedmem.console import format_bytes
-
-from .contest import Result
+from sharedmem.demo.contest import Result
 
 _PHASES = ("filling", "working", "checking")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 
@@ -18,7 +18,7 @@ class Source(Protocol):
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    order: str
+    order: Literal["C", "F"]
     grain: int  #: parts begin at multiples of this many elements
 
     def read(self, first: int, out: np.ndarray) -> None:
@@ -36,8 +36,8 @@ class Stack:
         Size wanted; the stack is as many whole images as fit.
     """
 
-    order = "C"
-    dtype = np.dtype(np.uint16)
+    order: Literal["C", "F"] = "C"
+    dtype: np.dtype = np.dtype(np.uint16)
 
     def __init__(self, nbytes: int) -> None:
         edge = 1024 if nbytes >= 2**26 else 256
@@ -46,7 +46,7 @@ class Stack:
         if count < 1:
             least = self.grain * self.dtype.itemsize
             raise InputError(f"--size: {nbytes} bytes hold no image; {least} bytes hold one")
-        self.shape = (count, edge, edge)
+        self.shape: tuple[int, ...] = (count, edge, edge)
         self._scene: np.ndarray | None = None
 
     def __str__(self) -> str:
@@ -86,13 +86,11 @@ class NpyFile:
     def __init__(self, path: str) -> None:
         found = _map(path)
         if found.dtype.kind not in "iuf":
-            raise InputError(
-                f"{path}: its dtype is {found.dtype}; the demo brightens integers and floats"
-            )
+            raise InputError(f"{path}: its dtype is {found.dtype}; the demo brightens integers and floats")
         if found.size == 0:
             raise InputError(f"{path}: an array of shape {found.shape} has no elements")
         self.path, self.shape, self.dtype = path, found.shape, found.dtype
-        self.order = "C" if found.flags.c_contiguous else "F"
+        self.order: Literal["C", "F"] = "C" if found.flags.c_contiguous else "F"
         self.grain = 1
         self._offset = found.offset
 
@@ -102,7 +100,7 @@ class NpyFile:
     def read(self, first: int, out: np.ndarray) -> None:
         with open(self.path, "rb", buffering=0) as file:
             file.seek(self._offset + first * self.dtype.itemsize)
-            rest = memoryview(out.view(np.uint8))
+            rest = memoryview(cast("Any", out.view(np.uint8)))
             while rest:
                 count = file.readinto(rest)
                 if not count:
@@ -122,7 +120,8 @@ def _map(path: str) -> np.memmap:
             raise InputError(f"{path}: an archive of arrays, not a .npy file with one array")
         if magic != np.lib.format.MAGIC_PREFIX:
             raise InputError(f"{path}: not a .npy file")
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        found: np.memmap = np.load(path, mmap_mode="r", allow_pickle=False)
+        return found
     except InputError:
         raise
     except OSError as error:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 import sharedmem
-
-from .memory import array_folder
-from .source import Source, nbytes
+from sharedmem.demo.memory import array_folder
+from sharedmem.demo.source import Source, nbytes
 
 
 class NoRoomError(MemoryError):

@@ -1,12 +1,12 @@
 """robust_mutex, as mutex.hpp declares it."""
 from libc.stdint cimport int64_t
 
+from sharedmem.libsharedmem.handle cimport set_python_error
+
+
 cdef extern from "<chrono>" namespace "std::chrono" nogil:
     cdef cppclass nanoseconds:
         nanoseconds(int64_t)
-
-cdef extern from "sharedmem_pyx/translate.hpp" nogil:
-    void set_python_error()
 
 cdef extern from "sharedmem/mutex.hpp" namespace "sharedmem" nogil:
     cdef cppclass robust_mutex:

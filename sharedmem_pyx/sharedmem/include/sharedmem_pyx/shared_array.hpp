@@ -30,7 +30,7 @@ inline constexpr std::uint64_t large_bytes = std::uint64_t{1} << 20;
 /// What `__reduce_ex__(protocol)` returns for a SharedArray.
 using reducer = PyObject* (*)(PyObject* array, int protocol);
 
-inline PyTypeObject shared_array_type = {PyVarObject_HEAD_INIT(nullptr, 0)};
+inline PyTypeObject shared_array_type{};  // `make_shared_array_type` fills it in
 inline Py_ssize_t tail_offset = 0;
 inline reducer reduce = nullptr;
 inline PyObject* own_reduce = nullptr;  // the type's own `__reduce__`
@@ -153,6 +153,8 @@ inline PyObject* make_shared_array_type(reducer how) noexcept {
   }
   constexpr auto alignment = static_cast<Py_ssize_t>(alignof(tail));
   tail_offset = (PyArray_Type.tp_basicsize + alignment - 1) / alignment * alignment;
+  const PyVarObject head[] = {PyVarObject_HEAD_INIT(nullptr, 0)};
+  type.ob_base = head[0];
   type.tp_name = "sharedmem.SharedArray";
   type.tp_basicsize = tail_offset + static_cast<Py_ssize_t>(sizeof(tail));
   type.tp_base = &PyArray_Type;

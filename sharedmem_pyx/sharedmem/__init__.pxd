@@ -1,0 +1,1 @@
+# What `cimport sharedmem` gives.

@@ -1,0 +1,128 @@
+"""Copies in shared memory of what exists elsewhere."""
+
+import numpy as np
+
+cimport numpy as cnp
+
+from sharedmem.array cimport in_arena
+from sharedmem.making cimport anything, make, plan, plan_like, read_dtype, read_populate, same_bytes
+
+from sharedmem.array import SharedArray
+
+
+cdef extern from "<numpy/arrayobject.h>":
+    bint PyDataType_REFCHK(cnp.dtype)
+
+
+cnp.import_array()
+
+
+cdef bint is_definite(cnp.dtype descr):
+    """Whether a dtype says all about the items, so that values need not be looked at."""
+    return (cnp.PyDataType_ELSIZE(descr) != 0 and not cnp.PyDataType_HASSUBARRAY(descr)
+            and not (descr.kind in b"mM" and np.datetime_data(descr)[0] == "generic"))
+
+
+def array(obj, dtype=None, order="K", *, ndmin=0):
+    """Copy of anything that makes an array, in shared memory.
+
+    Parameters
+    ----------
+    obj : array_like
+        What `np.array` takes.
+    dtype : dtype_like, optional
+        That of `np.asarray(obj)` by default.
+    order : {"K", "A", "C", "F"}, optional
+        "K" keeps the order of axes in memory.
+    ndmin : int, optional
+        Axes of length 1 are put in front up to this number.
+
+    Returns
+    -------
+    SharedArray
+        A copy, always.
+
+    Examples
+    --------
+    >>> sharedmem.array([[1, 2], [3, 4]])
+    SharedArray([[1, 2],
+                 [3, 4]])
+    """
+    cdef plan p
+    cdef cnp.ndarray source
+    cdef cnp.dtype descr
+    if dtype is None:
+        source = as_plain(obj)
+        descr = source.descr
+    else:
+        descr = read_dtype(dtype)
+        if PyDataType_REFCHK(descr) or isinstance(obj, np.ndarray) and is_definite(descr):
+            source = as_plain(obj)
+        else:
+            source = np.asarray(obj, descr)
+            descr = source.descr
+    if ndmin > source.ndim:
+        source = np.array(source, ndmin=ndmin, copy=False)
+    descr = plan_like(&p, source, descr, order, None)
+    how = read_populate(None, p.bytes, True)
+    if descr is source.descr and (cnp.PyArray_IS_F_CONTIGUOUS(source) if p.fortran
+                                  else cnp.PyArray_IS_C_CONTIGUOUS(source)):
+        return make(&p, descr, how, same_bytes, cnp.PyArray_DATA(source), NULL, None)
+    made = make(&p, descr, how, anything, NULL, NULL, None)
+    cnp.PyArray_CopyInto(made, source)
+    return made
+
+
+cdef cnp.ndarray as_plain(object obj):
+    """Anything as an array whose elements are copied without asking its class."""
+    return obj if type(obj) is np.ndarray or type(obj) is SharedArray else np.asarray(obj)
+
+
+def copy(a, order="K"):
+    """Copy of an array in shared memory.
+
+    Parameters
+    ----------
+    a : array_like
+        Any array, shared or not.
+    order : {"K", "A", "C", "F"}, optional
+        As in `array`.
+
+    Returns
+    -------
+    SharedArray
+        A copy, always; `asshared` copies only what is not shared.
+    """
+    return array(a, None, order)
+
+
+def asshared(a, dtype=None, order=None):
+    """The array itself if it is shared, else a copy of it in shared memory.
+
+    Parameters
+    ----------
+    a : array_like
+        Any array, shared or not.
+    dtype : dtype_like, optional
+        The dtype that is wanted; an array of another is copied.
+    order : {"K", "A", "C", "F"}, optional
+        The order that is wanted; "K" and "A" take any.
+
+    Returns
+    -------
+    SharedArray
+        `a` if it is a shared SharedArray; a view of it if it is another ndarray over shared memory;
+        else a copy.
+    """
+    if in_arena(a) and (dtype is None or a.dtype == read_dtype(dtype)) and has_order(a, order):
+        return a if isinstance(a, SharedArray) else a.view(SharedArray)
+    return array(a, dtype, "K" if order is None else order)
+
+
+cdef bint has_order(cnp.ndarray a, object order) except -1:
+    cdef cnp.NPY_ORDER read = cnp.NPY_KEEPORDER
+    if order is not None:
+        cnp.PyArray_OrderConverter(order, &read)
+    if read == cnp.NPY_CORDER:
+        return cnp.PyArray_IS_C_CONTIGUOUS(a)
+    return read != cnp.NPY_FORTRANORDER or cnp.PyArray_IS_F_CONTIGUOUS(a)
