@@ -84,10 +84,9 @@ void arena::state::enter() {
   owned.assign(h.chunk_capacity, nullptr);
   identity = identity_page::map();
   if (identity == nullptr) throw no_memory("no page of private memory for an arena's participant");
-  become(words.overflow_slot());
   caches_usable = register_barrier();
   enter_caches();
-  join();
+  become(take_slot());
 }
 
 std::unique_ptr<arena> arena::create(std::uint64_t bytes) {
@@ -172,7 +171,7 @@ std::unique_ptr<arena> arena::attach(const locator& where) {
 arena::~arena() {
   if (s_ == nullptr || s_->identity == nullptr) return;
   state& s = *s_;
-  if (s.identity->slot_plus_one.load(std::memory_order_relaxed) == 0 || s.in_overflow() || !idle()) return;
+  if (!s.has_slot() || !idle()) return;
   trim();
   // Leaving is repairing one's own slot; allowed only now that nothing is held.
   std::uint64_t active = slot_word{slot_state::active, s.me}.bits();

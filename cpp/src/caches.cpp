@@ -51,6 +51,10 @@ owner_of_cache::~owner_of_cache() {
 
 }  // namespace
 
+void hold_caches() noexcept { living().lock.lock(); }
+
+void let_caches_go() noexcept { living().lock.unlock(); }
+
 void arena::state::enter_caches() {
   living_states& states = living();
   const std::lock_guard lock(states.lock);

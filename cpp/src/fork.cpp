@@ -34,20 +34,27 @@ bool arena::state::reserve_slot_is_hopeless() const noexcept {
   return true;
 }
 
-/// Announces that a child will use the overflow slot. Whoever clears that slot is done soon, or dead.
-void arena::state::enter_overflow() noexcept {
+/// Announces that a child will use the overflow slot; see clear_overflow. False: somebody is clearing that
+/// slot and does not get on with it.
+bool arena::state::enter_overflow() noexcept {
   word64& overflow = words.head().overflow;
   words.slot_mark().store(words.slots(), sc);
+  if (has_slot()) words.slot(slot()).forking.store(1, sc);  // without one we show up in the census
   std::uint64_t seen = overflow.load(sc);
-  for (int patience = 0;;) {
-    if ((seen & overflow_clearing) != 0 && ++patience < 1000) {
-      yield_cpu();
-      seen = overflow.load(sc);
-      continue;
+  for (int patience = 0; patience < 1000;) {
+    if ((seen & overflow_clearing) != 0) {
+      const auto by = slot_word::from(words.slot(words.overflow_slot()).ctl.load(sc));
+      if (by.state != slot_state::repair || look(by.who) != liveness::dead) {
+        ++patience;
+        yield_cpu();
+        seen = overflow.load(sc);
+        continue;
+      }
     }
     const std::uint64_t used = ((seen & ~overflow_clearing) | overflow_used) + 1;
-    if (overflow.compare_exchange_weak(seen, used, sc)) return;
+    if (overflow.compare_exchange_weak(seen, used, sc)) return true;
   }
+  return false;
 }
 
 /// Publishes what only this process knew, and sets the child's bit on all that is held. All locks are held.
@@ -84,6 +91,14 @@ void arena::state::populate_descriptors(const slab& s) noexcept {
   if (end - start >= 16 * page_bytes) e.memory.populate(start, (end - start + page_bytes - 1) / page_bytes * page_bytes);
 }
 
+void arena::state::let_go_after_fork() noexcept {
+  words.let_grow();
+  pool.unlock();
+  for (std::mutex& m : stripes) m.unlock();
+  repairing.unlock();
+  joining.unlock();
+}
+
 void arena::prepare_fork() noexcept {
   state& s = *s_;
   try {
@@ -92,20 +107,19 @@ void arena::prepare_fork() noexcept {
     return;  // no slot of our own either: the child will find out
   }
   if (s.reserve_slot_is_hopeless()) s.look_for_dead(true);
+  s.joining.lock();
   s.repairing.lock();
   for (std::mutex& m : s.stripes) m.lock();
   s.pool.lock();
+  s.words.hold_growth();
   s.stop_threads();
   s.fork_prepared = true;
   s.child_slot = s.reserve_slot();
   s.child_overflows = s.child_slot == none;
-  if (s.child_overflows) {
-    s.enter_overflow();
-    s.child_slot = s.words.overflow_slot();
-  }
+  if (s.child_overflows && s.enter_overflow()) s.child_slot = s.words.overflow_slot();
   step<point::fork_reserved>();
   try {
-    s.claim_for(s.child_slot);
+    if (s.child_slot != none) s.claim_for(s.child_slot);
   } catch (const std::bad_alloc&) {
     s.child_slot = none;  // the child cannot be told what it holds: it starts with nothing, as if unannounced
   }
@@ -117,13 +131,11 @@ void arena::after_fork_in_parent() noexcept {
   if (!s.fork_prepared) return;
   step<point::fork_parent_back>();
   s.fork_prepared = false;
-  if (s.child_overflows) s.words.head().overflow.fetch_sub(1, sc);
+  if (s.child_overflows && s.has_slot()) s.words.slot(s.slot()).forking.store(0, sc);
   s.child_overflows = false;
   s.child_slot = none;
   s.resume_threads();
-  s.pool.unlock();
-  for (std::mutex& m : s.stripes) m.unlock();
-  s.repairing.unlock();
+  s.let_go_after_fork();
 }
 
 void arena::after_fork_in_child() noexcept {
@@ -149,6 +161,7 @@ void arena::after_fork_in_child() noexcept {
       mine.returns.store(0, relaxed);
       mine.cached.store(0, relaxed);
       mine.chunks.store(0, relaxed);
+      mine.forking.store(0, relaxed);
     }
   }
   step<point::fork_adopted>();
@@ -156,9 +169,7 @@ void arena::after_fork_in_child() noexcept {
   s.child_slot = none;
   s.forget_chunks();
   s.resume_threads();
-  s.pool.unlock();
-  for (std::mutex& m : s.stripes) m.unlock();
-  s.repairing.unlock();
+  s.let_go_after_fork();
 }
 
 void arena::take_over_slot() noexcept {

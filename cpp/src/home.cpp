@@ -13,6 +13,7 @@
 
 #include "fork_handlers.hpp"
 #include "machine.hpp"
+#include "thread_cache.hpp"
 
 namespace sharedmem {
 namespace {
@@ -101,6 +102,7 @@ arena& enter(std::unique_ptr<arena> a) {
 void prepare() noexcept {
   registry& r = all();
   r.lock.lock();
+  hold_caches();
   for (std::uint32_t i = 0; i < r.count.load(relaxed); ++i)
     if (arena* a = r.arenas[i].load(relaxed)) a->prepare_fork();
 }
@@ -109,6 +111,7 @@ void back_in_parent() noexcept {
   registry& r = all();
   for (std::uint32_t i = 0; i < r.count.load(relaxed); ++i)
     if (arena* a = r.arenas[i].load(relaxed)) a->after_fork_in_parent();
+  let_caches_go();
   r.lock.unlock();
 }
 
@@ -117,6 +120,7 @@ void started_in_child() noexcept {
   r.readers.store(0, relaxed);  // other threads' do not exist here
   for (std::uint32_t i = 0; i < r.count.load(relaxed); ++i)
     if (arena* a = r.arenas[i].load(relaxed)) a->after_fork_in_child();
+  let_caches_go();
   r.lock.unlock();
 }
 

@@ -28,7 +28,7 @@ std::uint32_t arena::state::namespace_index() {
                   "process an arena of its own");
 }
 
-std::uint32_t arena::state::join() {
+std::uint32_t arena::state::take_slot() {
   const process_id self_id = this_process();
   me = {self_id.pid, self_id.start & ((std::uint64_t{1} << 34) - 1), namespace_index()};
   const slot_word active{slot_state::active, me};
@@ -45,12 +45,10 @@ std::uint32_t arena::state::join() {
       words.slot(s).returns.store(0, relaxed);
       words.slot(s).cached.store(0, relaxed);
       words.slot(s).chunks.store(0, relaxed);
-      become(s);
+      words.slot(s).forking.store(0, relaxed);
       return s;
     }
-    // Only repair can help; it needs an identity of sorts, which the overflow slot is.
-    become(words.overflow_slot());
-    if (round == 0) look_for_dead(true);
+    if (round == 0) look_for_dead(true);  // only repair can help
   }
   throw no_memory("all " + std::to_string(words.overflow_slot()) +
                   " process slots of this arena are taken (256 or four per core, fixed when the first process made "
@@ -60,17 +58,31 @@ std::uint32_t arena::state::join() {
 void arena::state::settle() {
   if (identity->slot_plus_one.load(relaxed) != 0) [[likely]]
     return;
+  while (identity->settling.exchange(1, std::memory_order_acquire) != 0) yield_cpu();
+  const struct settled {
+    std::atomic<std::uint32_t>& at;
+    ~settled() { at.store(0, std::memory_order_release); }
+  } end{identity->settling};
+  if (identity->slot_plus_one.load(relaxed) != 0) return;
   // A child that no fork handler announced: nothing here is ours, and locks may be held by threads that
   // do not exist in this process.
+  new (&joining) std::mutex;
   new (&repairing) std::mutex;
   for (std::mutex& m : stripes) new (&m) std::mutex;
   new (&pool) std::mutex;
+  words.forget_lock();
   forking.store(false, relaxed);
   ++epoch;  // references that were copied into this process are nobody's
   held.clear();
   references.store(0, relaxed);
   forget_chunks();
-  join();
+  become(take_slot());
+}
+
+/// The slot that FREEING names. Several processes may be in the overflow slot, or in none while they join
+/// a full arena: each uses a number of its own beyond the slots, or one would take another's FREEING for its own.
+std::uint32_t arena::state::freeing_slot() const noexcept {
+  return has_slot() ? slot() : words.slots() + me.pid % (nobody - words.slots());
 }
 
 void arena::state::forget_chunks() noexcept {
@@ -86,12 +98,14 @@ void arena::state::forget_chunks() noexcept {
 }
 
 void arena::state::leave_overflow() {
-  join();  // sets the slot, or throws and leaves us in overflow
+  const std::lock_guard alone(joining);
+  if (!in_overflow()) return;
+  const std::uint32_t own = take_slot();
+  std::array<std::unique_lock<std::mutex>, stripe_count> locks;
+  for (std::uint32_t i = 0; i < stripe_count; ++i) locks[i] = std::unique_lock(stripes[i]);
   // The overflow slot's bits still hold our blocks while ours are set.
-  held.each_held([&](std::uint32_t b, const record& r) {
-    if (!rules.hold(b, slot(), r.generation))
-      throw corrupted("block " + std::to_string(b) + " was freed although this process held it");
-  });
+  held.each_held([&](std::uint32_t b, const record& r) { rules.hold(b, own, r.generation); });
+  become(own);
 }
 
 liveness arena::state::look(const actor& who) const noexcept {
@@ -104,7 +118,7 @@ liveness arena::state::look(const actor& who) const noexcept {
 /// actors, read after them, and each of those was alive and not on its way out then.
 bool arena::state::no_child_without_slot() {
   if (!attendance) return false;
-  std::array<actor, 64> seen;  // more than that, and it can wait
+  std::array<actor, 256> seen;  // more than that, and it can wait
   std::uint32_t active = 0;
   const auto mark = static_cast<std::uint32_t>(words.slot_mark().load(sc));
   for (std::uint32_t s = 0; s < mark && s < words.overflow_slot(); ++s) {

@@ -16,7 +16,8 @@ constexpr auto sc = std::memory_order_seq_cst;
 bool arena::state::free_if_unclaimed(std::uint32_t b) {
   const std::uint64_t place = words.block(b)[at_place].load(relaxed);
   const bool freed = rules.try_free(
-      b, slot(), [this](std::uint32_t x) { return may_keep(x); }, [this](std::uint32_t x) { empty_pages(x); });
+      b, freeing_slot(), [this](std::uint32_t x) { return !has_slot() || may_keep(x); },  // nobody repairs EMPTYING after us
+      [this](std::uint32_t x) { empty_pages(x); });
   if (freed) after_free(b, place);
   return freed;
 }
@@ -71,12 +72,10 @@ bool arena::state::look_for_dead(bool now) {
   return repaired;
 }
 
-void arena::state::repair_slot(std::uint32_t dead, std::uint64_t seen) {
-  const slot_word mine{slot_state::repair, me};
-  if (!words.slot(dead).ctl.compare_exchange_strong(seen, mine.bits(), sc)) return;
-  step<point::repair_claimed>();
+/// All that the process of a slot held, and what it left half-done.
+void arena::state::take_back(std::uint32_t slot_of_dead) {
   rules.repair(
-      dead, slot(), monotonic_ns() + lease_grace_ns,
+      slot_of_dead, slot(), monotonic_ns() + lease_grace_ns,
       [this](std::uint32_t d) {
         const auto mark = static_cast<std::uint32_t>(words.head().chunk_mark.load(sc));
         for (std::uint32_t c = 0; c < mark; ++c) {
@@ -93,6 +92,13 @@ void arena::state::repair_slot(std::uint32_t dead, std::uint64_t seen) {
         const std::lock_guard lock(stripe(b));
         free_if_unclaimed(b);
       });
+}
+
+void arena::state::repair_slot(std::uint32_t dead, std::uint64_t seen) {
+  const slot_word mine{slot_state::repair, me};
+  if (!words.slot(dead).ctl.compare_exchange_strong(seen, mine.bits(), sc)) return;
+  step<point::repair_claimed>();
+  take_back(dead);
   participant_entry& slot_line = words.slot(dead);
   slot_line.cached.store(0, relaxed);
   slot_line.chunks.store(0, relaxed);
@@ -116,22 +122,37 @@ std::uint64_t arena::state::expire(bool now) {
       });
 }
 
-/// Bits of the overflow slot belong to all children without a slot together: they are cleared when the
-/// census shows that there is none. overflow: forks under way in the low half; REPAIR (bit 63) while clearing.
-void arena::state::clear_overflow() {
+/// Settles for clearing the overflow slot: true if from now on no fork gives its bits to a child until
+/// `overflow` changes again, none is doing so, and no process has them.
+bool arena::state::stop_overflow() noexcept {
   word64& overflow = words.head().overflow;
-  if (overflow.load(sc) != overflow_used) return;
-  if (in_overflow() || !no_child_without_slot()) return;
-  std::uint64_t used = overflow_used;
-  if (!overflow.compare_exchange_strong(used, overflow_clearing, sc)) return;
-  words.for_each_published([&](std::uint32_t b) {
-    const std::lock_guard lock(stripe(b));
-    if (rules.holds(b, words.overflow_slot())) {
-      rules.clear(b, words.overflow_slot());
-      free_if_unclaimed(b);
-    }
-  });
-  overflow.store(0, sc);
+  std::uint64_t seen = overflow.load(sc);
+  if ((seen & overflow_used) == 0 || !no_child_without_slot()) return false;
+  // The version: a fork that takes over from a dead process that was clearing makes this fail.
+  const std::uint64_t stopped = (seen | overflow_clearing) + 1;
+  if (!overflow.compare_exchange_strong(seen, stopped, sc)) return false;
+  bool under_way = false;
+  for (std::uint32_t s = 0; s < words.overflow_slot(); ++s)
+    under_way = under_way || (words.slot(s).ctl.load(sc) != 0 && words.slot(s).forking.load(sc) != 0);
+  if (!under_way && no_child_without_slot()) return true;  // again: a fork may have ended in between
+  overflow.store((stopped & ~overflow_clearing) + 1, sc);
+  return false;
+}
+
+/// Bits and leases of the overflow slot belong to all children without a slot together: they are taken
+/// back when the census shows that there is no such child. The slot's `ctl` says who is at it.
+void arena::state::clear_overflow() {
+  if ((words.head().overflow.load(sc) & overflow_used) == 0 || !has_slot()) return;
+  const std::uint32_t shared_slot = words.overflow_slot();
+  std::uint64_t ctl = words.slot(shared_slot).ctl.load(sc);
+  if (ctl != 0 && look(slot_word::from(ctl).who) != liveness::dead) return;
+  const std::uint64_t mine = slot_word{slot_state::repair, me}.bits();
+  if (!words.slot(shared_slot).ctl.compare_exchange_strong(ctl, mine, sc)) return;
+  if (stop_overflow()) {
+    take_back(shared_slot);
+    words.head().overflow.store(words.head().overflow.load(sc) & ~(overflow_used | overflow_clearing), sc);
+  }
+  words.slot(shared_slot).ctl.store(0, std::memory_order_release);
 }
 
 }  // namespace sharedmem

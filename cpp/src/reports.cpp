@@ -30,6 +30,12 @@ arena_statistics arena::statistics() {
     ++a.live_blocks;
     a.live_bytes += s.words.block(b)[at_bytes].load(relaxed);
   });
+  s.words.for_each_published([&](std::uint32_t b) {
+    const auto* d = s.words.block(b);
+    if (life_word::from(d[at_life].load(sc)).state == life_state::free) return;
+    ++a.shared_blocks;
+    a.shared_bytes += d[at_bytes].load(relaxed);
+  });
   a.cached_bytes = s.cached_everywhere();
   for (std::uint32_t k = 0; k < s.words.extents(); ++k) {
     a.resident_bytes += s.words.at(k).memory.resident();

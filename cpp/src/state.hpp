@@ -2,7 +2,7 @@
 
 /// An arena as its participant in this process sees it: the parts that arena.cpp and its neighbours share.
 ///
-/// Locks, all private to the process, taken in this order: `repairing`, then stripes by index, then `pool`.
+/// Locks, all private to the process, taken in this order: `joining`, `repairing`, stripes by index, `pool`.
 /// None is ever held over a call out of the library; fork takes them all.
 #include <array>
 #include <atomic>
@@ -51,6 +51,7 @@ struct arena::state {
   std::uint32_t child_slot = ~std::uint32_t{0};  // reserved by prepare_fork
   bool child_overflows = false;
 
+  std::mutex joining;  // for leave_overflow
   std::mutex repairing;
   std::array<std::mutex, stripe_count> stripes;
   std::mutex pool;
@@ -80,8 +81,9 @@ struct arena::state {
   std::uint32_t reserve_slot() noexcept;
   bool reserve_slot_is_hopeless() const noexcept;
   void populate_descriptors(const slab& s) noexcept;
-  void enter_overflow() noexcept;
+  bool enter_overflow() noexcept;
   void claim_for(std::uint32_t child);
+  void let_go_after_fork() noexcept;
   bool fork_prepared = false;
 
   // arena.cpp
@@ -93,8 +95,10 @@ struct arena::state {
   // participants.cpp
   std::uint32_t slot() const noexcept { return identity->slot_plus_one.load(std::memory_order_relaxed) - 1; }
   bool in_overflow() const noexcept { return slot() == words.overflow_slot(); }
+  bool has_slot() const noexcept { return slot() < words.overflow_slot(); }
+  std::uint32_t freeing_slot() const noexcept;
   void settle();                     // at every entry: who are we, if a fork without handlers made us?
-  std::uint32_t join();              // a slot of our own; \throws no_memory all taken
+  std::uint32_t take_slot();         // a slot of our own; \throws no_memory all taken
   void become(std::uint32_t s) noexcept { identity->slot_plus_one.store(s + 1, std::memory_order_relaxed); }
   void leave_overflow();             // tries for a slot of our own
   std::uint32_t namespace_index();   // \throws no_memory the table is full
@@ -108,7 +112,9 @@ struct arena::state {
   void repair_slot(std::uint32_t dead, std::uint64_t seen);
   bool free_if_unclaimed(std::uint32_t b);       // stripe(b) held
   std::uint64_t expire(bool now);                // leases whose grace is over
+  void take_back(std::uint32_t slot_of_dead);
   void clear_overflow();
+  bool stop_overflow() noexcept;
 
   // blocks.cpp
   void after_free(std::uint32_t b, std::uint64_t place);

@@ -62,6 +62,10 @@ struct thread_cache {
   static void unmap(thread_cache*) noexcept;
 };
 
+/// Around fork: no other thread is giving its cache back because it ends, no arena comes or goes.
+void hold_caches() noexcept;
+void let_caches_go() noexcept;
+
 /// The process-wide barrier that pairs with `busy`. False: the kernel has none; caches are not used then.
 bool register_barrier() noexcept;
 void barrier_all_threads() noexcept;
@@ -69,6 +73,7 @@ void barrier_all_threads() noexcept;
 /// A page of this process's own, wiped on fork.
 struct identity_page {
   std::atomic<std::uint32_t> slot_plus_one;  // 0: who am I? settled before anything else
+  std::atomic<std::uint32_t> settling;       // 1: a thread is at it
   static identity_page* map() noexcept;
   static void unmap(identity_page*) noexcept;
 };

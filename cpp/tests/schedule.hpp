@@ -126,6 +126,7 @@ class scheduler {
   std::string run(choices& from) {
     from_ = &from;
     failure_.clear();
+    steps_ = 0;
     over_ = false;
     for (auto& p : all_) {
       p->done = p->unwind = false;
@@ -159,8 +160,10 @@ class scheduler {
 
   /// Called before each step on shared memory; other participants may run before it returns.
   /// \throws killed  the caller is dead from here on.
+  /// \throws violation  there were too many: nobody may be kept waiting for ever.
   void step() {
     if (current_ == none) return;  // what the test itself does is not scheduled
+    if (++steps_ > most_steps) throw violation{"a run does not end"};
     if (from_->straight_on()) return;
     participant& me = *all_[current_];
     runnable(current_, others_);
@@ -237,6 +240,8 @@ class scheduler {
   std::vector<unsigned> others_;
   unsigned current_ = none, next_ = none;
   bool over_ = false;
+  unsigned steps_ = 0;
+  static constexpr unsigned most_steps = 20000;  // ordinary runs have hundreds
 };
 
 }  // namespace schedules

@@ -73,9 +73,10 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for heading, to_right in zip(headings, right, strict=True):
-        table.add_column(heading, justify="right" if to_right else "left")
-    table.columns[-1].no_wrap = True  # the last column gives way where the terminal is narrow
+    for i, (heading, to_right) in enumerate(zip(headings, right, strict=True)):
+        # Where the terminal is narrow, the last column gives way.
+        least = max(len(line[i]) for line in [headings, *cells]) if i < len(headings) - 1 else None
+        table.add_column(heading, justify="right" if to_right else "left", min_width=least, no_wrap=True)
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     Console(file=sys.stdout).print(table)

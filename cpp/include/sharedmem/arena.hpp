@@ -52,6 +52,7 @@ enum class pages : std::uint8_t {
 
 struct arena_statistics {
   std::uint64_t live_bytes = 0, live_blocks = 0;   // referenced by this process
+  std::uint64_t shared_bytes = 0, shared_blocks = 0;  // shared and not freed yet, all processes
   std::uint64_t cached_bytes = 0;                  // free but resident, all processes
   std::uint64_t resident_bytes = 0, arena_bytes = 0;
   std::uint64_t cache_limit = 0;

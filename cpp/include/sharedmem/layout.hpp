@@ -40,7 +40,8 @@ struct alignas(64) participant_entry {
   word64 returns;       // not 0: others freed blocks of this slot's chunks; a hint, losing it costs a sweep
   word64 cached;        // bytes of free but resident runs in its chunks; an estimate
   word64 chunks;        // chunks owned; for reports
-  word64 reserved[4];
+  word64 forking;       // not 0: its process gives the overflow slot's bits to a child that it is about to fork
+  word64 reserved[3];
 };
 
 /// One line per chunk of data space.
@@ -119,8 +120,8 @@ struct cut_word {
   constexpr std::uint64_t bits() const noexcept { return size_class | std::uint64_t{run} << 8; }
 };
 
-/// `overflow`: how many forks are giving the overflow slot's bits to a child right now, and whether any
-/// child has them, or somebody is clearing them.
+/// `overflow`: whether any child has the overflow slot's bits, whether somebody (the actor in that slot's
+/// `ctl`) is clearing them, and in the low bits a version that changes with each of both.
 inline constexpr std::uint64_t overflow_used = std::uint64_t{1} << 62;
 inline constexpr std::uint64_t overflow_clearing = std::uint64_t{1} << 63;
 

@@ -1,0 +1,244 @@
+"""Workers with an arena of their own, whose message is read after their end."""
+
+import os
+import pickle
+import uuid
+
+import pytest
+from support import START_METHODS, TIMEOUT, check_python, run_python, segments, wait_until
+
+import sharedmem
+from sharedmem import StaleHandleError
+
+MARK = "SHAREDMEM_TEST_MARK"
+
+SEND = """
+import sys
+from multiprocessing.reduction import ForkingPickler
+import sharedmem
+sys.stdout.write(bytes(ForkingPickler.dumps(sharedmem.full(1000, 3.0))).hex())
+"""
+
+
+@pytest.fixture
+def mark():
+    """A word in the environment by which the processes of a test are found."""
+    mark = uuid.uuid4().hex
+    yield mark
+    assert wait_until(lambda: not marked(mark))
+
+
+def marked(mark):
+    """Pids of the living processes that have the mark."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                if f"{MARK}={mark}".encode() in file.read():
+                    found.append(int(pid))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_lone_sender_that_has_ended(mark):
+    data = bytes.fromhex(check_python(SEND, **{MARK: mark}))
+    a = pickle.loads(data)
+    assert (a == 3).all()
+    assert wait_until(lambda: not marked(mark))
+    assert (a == 3).all()
+    assert pickle.loads(pickle.dumps(a)).sum() == 3000
+
+
+def test_what_stays_is_one_process_without_descriptors_in_a_session_of_its_own(mark):
+    data = bytes.fromhex(check_python(SEND, **{MARK: mark}))
+    (pid,) = marked(mark)
+    assert os.listdir(f"/proc/{pid}/fd") == []
+    assert os.getsid(pid) == pid
+    pickle.loads(data)
+
+
+def test_it_ends_by_itself_when_nobody_comes(mark):
+    before = segments()
+    data = bytes.fromhex(check_python(SEND, SHAREDMEM_LINGER=1, **{MARK: mark}))
+    assert wait_until(lambda: not marked(mark))
+    assert segments() <= before
+    with pytest.raises(StaleHandleError):
+        pickle.loads(data)
+
+
+def test_switched_off(mark):
+    before = segments()
+    data = bytes.fromhex(check_python(SEND, SHAREDMEM_LINGER=0, **{MARK: mark}))
+    assert marked(mark) == []
+    assert segments() <= before
+    with pytest.raises(StaleHandleError):
+        pickle.loads(data)
+
+
+@pytest.mark.parametrize("ending", ["", "pickle.loads(data)", "kept = pickle.dumps(a)",
+                                    "import time; time.sleep(0.05); sharedmem.revoke(0)"])
+def test_nothing_stays_without_a_message_in_flight(mark, ending):
+    lease = "data = bytes(ForkingPickler.dumps(a))" if ending and "kept" not in ending else ""
+    code = f"""
+import pickle
+from multiprocessing.reduction import ForkingPickler
+import sharedmem
+a = sharedmem.ones(10)
+{lease}
+{ending}
+"""
+    check_python(code, **{MARK: mark})
+    assert marked(mark) == []
+
+
+@pytest.mark.parametrize("ending", ["os._exit(0)", "os.kill(os.getpid(), 9)"])
+def test_nothing_stays_after_a_disorderly_end(mark, ending):
+    before = segments()
+    status, out, _ = run_python(f"{SEND}\nimport os; sys.stdout.flush(); {ending}", **{MARK: mark})
+    assert status in (0, -9)
+    assert marked(mark) == []
+    assert segments() <= before
+    with pytest.raises(StaleHandleError):
+        pickle.loads(bytes.fromhex(out.decode()))
+
+
+def test_nothing_stays_of_a_process_that_is_not_alone(mark):
+    data = bytes.fromhex(check_python(SEND, related=True, **{MARK: mark}))
+    assert marked(mark) == []
+    assert (pickle.loads(data) == 3).all()
+
+
+# The parent of these workers has neither NumPy nor sharedmem until it reads what they sent.
+LATE_PARENT = """
+import multiprocessing, sys
+import workers
+context = multiprocessing.get_context(sys.argv[1])
+queue = getattr(context, sys.argv[2])()
+worker = context.Process(target=workers.put_full, args=(queue, 1000, 3.0))
+worker.start()
+worker.join(60)
+assert worker.exitcode == 0
+assert "sharedmem" not in sys.modules
+try:
+    print(queue.get().sum())
+except ValueError as error:
+    print(type(error).__name__)
+queue.close()
+if sys.argv[2] == "Queue":
+    queue.join_thread()
+"""
+
+
+@pytest.mark.parametrize("kind", ["Queue", "SimpleQueue"])
+@pytest.mark.parametrize("start_method", START_METHODS)
+def test_a_parent_that_imports_the_library_by_reading(mark, start_method, kind):
+    assert check_python(LATE_PARENT, start_method, kind, **{MARK: mark}) == "3000.0"
+
+
+def test_a_parent_that_imports_the_library_by_reading_with_linger_off(mark):
+    said = check_python(LATE_PARENT, "spawn", "SimpleQueue", SHAREDMEM_LINGER=0, **{MARK: mark})
+    assert said == "StaleHandleError"
+
+
+# Linger is off below: the worker must have found the arena of its parent.
+LATE_IMPORT = """
+import multiprocessing, sys
+import workers
+context = multiprocessing.get_context("forkserver")
+first = context.Process(target=workers.echo, args=(1,))
+first.start()
+first.join(60)
+import sharedmem
+a = sharedmem.zeros(10)
+queue = context.SimpleQueue()
+worker = context.Process(target=workers.put_full, args=(queue, 1000, 3.0))
+worker.start()
+worker.join(60)
+print(queue.get().sum())
+worker = context.Process(target=workers.increment, args=(a,))
+worker.start()
+worker.join(60)
+print(a.sum())
+queue.close()
+"""
+
+
+def test_a_fork_server_that_was_started_before_the_import(mark):
+    assert check_python(LATE_IMPORT, SHAREDMEM_LINGER=0, **{MARK: mark}).split() == ["3000.0", "10.0"]
+
+
+LATE_POOL = """
+import multiprocessing, sys
+import workers
+context = multiprocessing.get_context(sys.argv[1])
+with context.Pool(2) as pool:
+    pool.map(workers.echo, range(4))
+    import sharedmem
+    a = sharedmem.zeros(100)
+    pool.map(workers.increment, [a[i:i + 10] for i in range(0, 100, 10)])
+    made = pool.starmap(workers.full, [(10, 1.0), (10, 2.0), (10, 3.0)])
+    pool.close()
+    pool.join()
+print(a.sum(), *(b.sum() for b in made))
+"""
+
+
+@pytest.mark.parametrize("start_method", START_METHODS)
+def test_a_pool_that_was_started_before_the_import(mark, start_method):
+    said = check_python(LATE_POOL, start_method, **{MARK: mark})
+    assert said == "100.0 10.0 20.0 30.0"
+
+
+LOKY = """
+import sys
+if sys.argv[1] == "first":
+    import sharedmem
+from loky import get_reusable_executor
+import sharedmem
+import workers
+executor = get_reusable_executor(2)
+a = sharedmem.zeros(1000)
+print(executor.submit(workers.increment, a).result(60).sum(), a.sum())
+made = [future.result(60).sum() for future in
+        [executor.submit(workers.full, 1000, float(i)) for i in range(10)]]
+print(*made)
+executor.shutdown()
+"""
+
+JOBLIB = """
+import sys
+if sys.argv[1] == "first":
+    import sharedmem
+from joblib import Parallel, delayed
+import sharedmem
+import workers
+a = sharedmem.zeros(1000)
+Parallel(n_jobs=2)(delayed(workers.increment)(a[i::10]) for i in range(10))
+made = Parallel(n_jobs=2)(delayed(workers.full)(1000, float(i)) for i in range(10))
+print(a.sum(), a.sum())
+print(*(b.sum() for b in made))
+from joblib.externals.loky import get_reusable_executor
+get_reusable_executor().shutdown()
+"""
+
+
+@pytest.mark.parametrize("order", ["first", "last"])
+@pytest.mark.parametrize(("module", "code"), [("loky", LOKY), ("joblib", JOBLIB)])
+def test_results_of_loky_and_joblib_workers(mark, module, code, order):
+    pytest.importorskip(module)
+    status, out, err = run_python(code, order, **{MARK: mark})
+    assert status == 0, err.decode()
+    first, made = out.decode().splitlines()
+    assert first == "1000.0 1000.0"
+    assert made.split() == [f"{1000.0 * i}" for i in range(10)]
+
+
+def test_readers_of_pipes_see_their_end_at_once(mark):
+    code = SEND + "\nsys.stderr.write('x')"
+    status, out, err = run_python(code, **{MARK: mark})
+    assert (status, err) == (0, b"x")
+    assert len(marked(mark)) == 1
+    pickle.loads(bytes.fromhex(out.decode()))
+    assert wait_until(lambda: not marked(mark), TIMEOUT)
+    assert sharedmem.collect() >= 0
