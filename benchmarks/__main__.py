@@ -1,8 +1,8 @@
 """``python -m benchmarks``: measures, and writes tables and plots.
 
 Each case, contender and round is a process of its own. With every contender
-and three rounds a full run takes about half an hour on two cores; the machine
-should have nothing else to do.
+and three rounds a full run takes about forty minutes on two cores; the
+machine should have nothing else to do.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ CASES = (
     "scaling",
     "fork_live",
     "fragmentation",
+    "fragmentation_shifting",
 )
 
 #: Contenders by name: module of `benchmarks.contenders`, class.

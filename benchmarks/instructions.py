@@ -47,8 +47,7 @@ PATHS = {
         "dumps(a, 4)",
     ),
     "loads": (
-        "from pickle import dumps, loads; from sharedmem import ones; "
-        "a = ones(100); p = dumps(a, 4)",
+        "from pickle import dumps, loads; from sharedmem import ones; a = ones(100); p = dumps(a, 4)",
         "loads(p)",
     ),
 }
@@ -77,9 +76,7 @@ def _environment() -> dict[str, str]:
 
 
 def _run(command: Sequence[str]) -> str:
-    done = subprocess.run(
-        command, env=_environment(), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed: {done.stderr.strip()[-400:]}")
     return done.stderr
@@ -125,8 +122,7 @@ def count(tool: str, path: str) -> float:
     """Instructions of one execution of `path`, the loop around it included."""
     setup, statement = PATHS[path]
     few, more = (
-        TOOLS[tool](PROGRAM.format(setup=setup, statement=statement, times=times))
-        for times in (FEW, MORE)
+        TOOLS[tool](PROGRAM.format(setup=setup, statement=statement, times=times)) for times in (FEW, MORE)
     )
     return (more - few) / (MORE - FEW)
 
@@ -143,9 +139,7 @@ def place(tool: str) -> str:
     )
 
 
-def compare(
-    counts: dict[str, float], recorded: dict[str, float], tolerance: float
-) -> list[str]:
+def compare(counts: dict[str, float], recorded: dict[str, float], tolerance: float) -> list[str]:
     """The paths that got longer than recorded by more than `tolerance`."""
     return [
         path
@@ -161,9 +155,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--record", action="store_true", help="store the counts")
     found.add_argument("--tool", choices=sorted(TOOLS), help="default: what works here")
-    found.add_argument(
-        "--paths", default=",".join(PATHS), metavar="NAME,...", help="default: %(default)s"
-    )
+    found.add_argument("--paths", default=",".join(PATHS), metavar="NAME,...", help="default: %(default)s")
     found.add_argument(
         "--tolerance",
         type=float,
@@ -204,5 +196,5 @@ def main(arguments: Sequence[str]) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except PackageNotFoundError as error:
-        sys.exit(f"{error} is not installed")
+    except (PackageNotFoundError, RuntimeError) as error:
+        sys.exit(str(error))

@@ -28,9 +28,7 @@ def touch_and_free(nbytes: int) -> None:
     region.close()
 
 
-def time_statement(
-    statement: str, namespace: Mapping[str, object], seconds: float
-) -> float:
+def time_statement(statement: str, namespace: Mapping[str, object], seconds: float) -> float:
     """Median seconds of one execution of `statement`, over five repetitions.
 
     The garbage collector is off meanwhile, as always with `timeit`.

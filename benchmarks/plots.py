@@ -95,19 +95,13 @@ def _bars(pyplot: Any, table: Table, quick: bool) -> Any:
     points = [*(goal.point for goal in goals[:1]), *table.points()]
     if not points:
         return None
-    row = {
-        name: figure
-        for name, figure in table.row(points[0]).items()
-        if figure.median > 0
-    }
+    row = {name: figure for name, figure in table.row(points[0]).items() if figure.median > 0}
     if not row:
         return None
     unit = next(iter(row.values())).sample.unit
     better = "more" if MORE_IS_BETTER[unit] else "less"
     names = sorted(row, key=lambda name: row[name].median, reverse=not MORE_IS_BETTER[unit])
-    figure, axes = pyplot.subplots(
-        figsize=(8, 1.2 + 0.35 * len(names)), layout="constrained"
-    )
+    figure, axes = pyplot.subplots(figsize=(8, 1.2 + 0.35 * len(names)), layout="constrained")
     medians = [row[name].median for name in names]
     below = [row[name].median - max(row[name].low, 0.0) for name in names]
     above = [row[name].high - row[name].median for name in names]

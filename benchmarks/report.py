@@ -33,7 +33,7 @@ def figure_text(value: float, unit: str) -> str:
 
 def _spread(figure: Figure) -> str:
     unit = figure.sample.unit
-    return f"{figure_text(figure.low, unit)} – {figure_text(figure.high, unit)}"
+    return f"{figure_text(figure.low, unit)} to {figure_text(figure.high, unit)}"
 
 
 def _against(figure: Figure, floor: Figure | None) -> str:
@@ -48,7 +48,7 @@ def _point_table(table: Table, point: str) -> list[str]:
     more = MORE_IS_BETTER[next(iter(row.values())).sample.unit]
     ordered = sorted(row.items(), key=lambda entry: entry[1].median, reverse=more)
     lines = [
-        f"| {point} | median | least – most | x {table.outcome.case.floor} |",
+        f"| {point} | median | least to most | x {table.outcome.case.floor} |",
         "| --- | ---: | ---: | ---: |",
     ]
     notes = []

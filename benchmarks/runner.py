@@ -45,9 +45,7 @@ def runners(case: Case, wanted: Sequence[str]) -> list[str]:
     return [*case.floors, *chosen]
 
 
-def run_case(
-    case: Case, wanted: Sequence[str], rounds: int, quick: bool, progress: Progress
-) -> Outcome:
+def run_case(case: Case, wanted: Sequence[str], rounds: int, quick: bool, progress: Progress) -> Outcome:
     """Measures `case`; a contender that fails once is not asked again."""
     outcome = Outcome(case)
     names = runners(case, wanted)

@@ -65,9 +65,7 @@ class Table:
     def points(self) -> list[str]:
         """Names of the points that belong in a table."""
         return [
-            point
-            for point, row in self.cells.items()
-            if not next(iter(row.values())).sample.plotted_only
+            point for point, row in self.cells.items() if not next(iter(row.values())).sample.plotted_only
         ]
 
     def row(self, point: str) -> dict[str, Figure]:
@@ -106,11 +104,7 @@ class Table:
         if goal.against != PEERS:
             return goal.against, row.get(goal.against)
         floors = self.outcome.case.floors
-        peers = {
-            name: figure
-            for name, figure in row.items()
-            if name not in NO_PEERS and name not in floors
-        }
+        peers = {name: figure for name, figure in row.items() if name not in NO_PEERS and name not in floors}
         if not peers:
             return PEERS, None
         unit = next(iter(peers.values())).sample.unit

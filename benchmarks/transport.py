@@ -30,9 +30,7 @@ class PipeConsumer:
     An inherited item is the same each time: the message is then only a token.
     """
 
-    def __init__(
-        self, contender: Contender, function: Callable[[np.ndarray], Any], item: Any
-    ) -> None:
+    def __init__(self, contender: Contender, function: Callable[[np.ndarray], Any], item: Any) -> None:
         start_tracker()
         self.contender = contender
         self.connection, other = FORK.Pipe()
@@ -57,9 +55,7 @@ class PipeConsumer:
         return self.connection.recv()
 
 
-def _answer(
-    connection: Any, unused: Any, contender: Contender, function: Any, inherited: Any
-) -> None:
+def _answer(connection: Any, unused: Any, contender: Contender, function: Any, inherited: Any) -> None:
     unused.close()
     while True:
         message = connection.recv()
@@ -79,9 +75,7 @@ def _answer(
 class QueueStream:
     """Consumes arrays from a Queue of `depth` places; the receiver frees each."""
 
-    def __init__(
-        self, contender: Contender, function: Callable[[np.ndarray], Any], depth: int
-    ) -> None:
+    def __init__(self, contender: Contender, function: Callable[[np.ndarray], Any], depth: int) -> None:
         start_tracker()
         self.contender = contender
         self.queue = FORK.Queue(depth)

@@ -18,14 +18,31 @@ def pytest_configure(config):
     ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
 
 
+passed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if call.when == "call":
+        item.stash[passed] = report.passed
+    return report
+
+
 @pytest.fixture(autouse=True)
-def leaves_nothing():
-    """Fails the test that leaves a segment, a file in /dev/shm or a child process; ends the child."""
+def leaves_nothing(request):
+    """Fails the test that leaves a segment, a file in /dev/shm or a child process; ends the child.
+
+    A test that failed anyway is not blamed: its traceback keeps whatever it had.
+    """
     before = remains.Snapshot()
     yield
-    left = remains.left_since(before)
-    if left:
-        pytest.fail("left behind: " + "; ".join(left), pytrace=False)
+    if request.node.stash.get(passed, False):
+        left = remains.left_since(before)
+        if left:
+            pytest.fail("left behind: " + "; ".join(left), pytrace=False)
+    else:
+        remains.left_since(before, grace=0)
 
 
 @pytest.fixture

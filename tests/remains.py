@@ -43,11 +43,11 @@ class Snapshot:
         self.memory = segments() | files()
 
 
-def left_since(before):
+def left_since(before, grace=GRACE):
     """Descriptions of what came since `before` and does not go; children among it are killed."""
     if Snapshot().__dict__ == before.__dict__:
         return []
-    end = time.monotonic() + GRACE
+    end = time.monotonic() + grace
     while True:
         tidy()
         left = differences(before)
@@ -74,7 +74,7 @@ def differences(before):
     lines = [f"process {child.pid}: {command(child.pid)}" for child in new_children(before)]
     new = (segments() | files()) - before.memory
     if new:
-        ours, others = mapped_by()
+        ours, others = mapped_by(before)
         left = [m for m in new if (m.kind, m.number) in ours or (m.kind, m.number) not in others]
         lines += sorted(f"{memory.kind} {memory.name}" for memory in left)
     return lines
@@ -163,10 +163,14 @@ def files():
     return found
 
 
-def mapped_by():
-    """({what this run maps}, {what other processes map}), as pairs (kind, number)."""
+def mapped_by(before):
+    """({what the test's processes map}, {what others map}), as pairs (kind, number).
+
+    A child that was there before the test, such as a worker that several tests use, is one of
+    the others: what it keeps is not the test's.
+    """
     ours, others = set(), set()
-    family = {child.pid for child in descendants()} | {os.getpid()}
+    family = {child.pid for child in descendants().keys() - before.children} | {os.getpid()}
     for pid in pids():
         into = ours if pid in family else others
         with contextlib.suppress(OSError), open(f"/proc/{pid}/maps") as maps:

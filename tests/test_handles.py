@@ -6,6 +6,7 @@ import sys
 from multiprocessing.reduction import ForkingPickler
 
 import pytest
+import workers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import sample
@@ -22,7 +23,6 @@ from support import (
     same,
     settle,
 )
-import workers
 
 import sharedmem
 from sharedmem import StaleHandleError

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import mmap
 import os
 import signal
 import subprocess
@@ -222,7 +223,8 @@ def test_killed_worker():
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", ">i2", "u4", "i8", "u8", "f2", "f4", ">f8", "g"])
 def test_brighten_is_the_same_in_parts(dtype):
-    values = np.random.default_rng(1).integers(-(2**62), 2**62, 1001).astype(dtype)
+    with np.errstate(over="ignore"):
+        values = np.random.default_rng(1).integers(-(2**62), 2**62, 1001).astype(dtype)
     whole, parts = values.copy(), values.copy()
     work.brighten(whole)
     for part in np.split(parts, [1, 8, 9, 100, 731]):
@@ -354,7 +356,7 @@ def test_info_to_a_reader_that_goes_away():
     with command("info") as process:
         process.stdout.close()
         assert process.stderr.read() == ""
-    assert process.returncode == 0
+    assert process.returncode == 1
 
 
 @pytest.fixture
@@ -388,8 +390,6 @@ def test_survey_of_a_memfd():
     try:
         os.ftruncate(fd, 2**20)
         os.pwrite(fd, bytes(2**16), 0)
-        import mmap
-
         with mmap.mmap(fd, 2**20):
             found, processes = segments.survey(os.geteuid())
             inode = os.fstat(fd).st_ino

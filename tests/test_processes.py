@@ -22,7 +22,6 @@ from support import (
 import sharedmem
 
 
-
 @pytest.fixture(params=KINDS, scope="module")
 def remote(request):
     with Remote(request.param) as remote:

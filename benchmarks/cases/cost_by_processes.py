@@ -61,9 +61,7 @@ def measure(contender: Contender, setting: Setting) -> Iterator[Sample]:
             running = count
             times[CYCLE].append(time_statement(statement, names, setting.seconds))
             times[PICKLE].append(
-                time_statement(
-                    "pickle.loads(pickle.dumps(value, 4))", pickling, setting.seconds
-                )
+                time_statement("pickle.loads(pickle.dumps(value, 4))", pickling, setting.seconds)
             )
             for series, found in times.items():
                 yield Sample(f"{series}, {count}", found[-1], x=count, series=series)

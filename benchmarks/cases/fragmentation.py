@@ -1,14 +1,10 @@
 """Resident memory over millions of operations on arrays of mixed sizes.
 
-Two traces, the same for every contender. An operation makes an array of
-float64 if less than the target is alive, and else drops one chosen at random.
-A byte of each page of a new array is written. Sizes are drawn log-uniformly
-within a class, classes by their weights:
-
-* ``mixed``: 90 % small (64 bytes to 4 KiB), 9.5 % medium (to 256 KiB),
-  0.5 % large (to 16 MiB), throughout;
-* ``shifting``: the weights change every eighth of the trace, so that what
-  survives of one mixture lies between the blocks of the next.
+An operation makes an array of float64 if less than the target is alive, and
+else drops one chosen at random. A byte of each page of a new array is
+written. Sizes are drawn log-uniformly within a class, classes by weight; this
+trace, ``mixed``, has 90 % small arrays (64 bytes to 4 KiB), 9.5 % medium ones
+(to 256 KiB) and 0.5 % large ones (to 16 MiB) throughout.
 
 Resident is the growth of the process's resident bytes, private and shared,
 Python's own objects included; live is the sum of the arrays' bytes. The
@@ -43,7 +39,7 @@ TRACES = {
         MIXED,
     ),
 }
-SEED = 20240229
+SEED = 20240229  # any number: the same trace in every run
 SAMPLES = 200
 CHUNK = 1 << 14
 
@@ -60,9 +56,7 @@ def victims(chance: np.random.Generator) -> list[float]:
     return chance.random(CHUNK).tolist()
 
 
-def run(
-    contender: Contender, trace: str, operations: int, target: int
-) -> Iterator[tuple[int, int, int]]:
+def run(contender: Contender, trace: str, operations: int, target: int) -> Iterator[tuple[int, int, int]]:
     """Replays a trace; yields operations done, live bytes, resident growth."""
     create = contender.creator("empty")
     chance = np.random.default_rng(SEED)
@@ -94,35 +88,38 @@ def run(
             items.pop()
         if number % step == 0:
             yield number, live, resident_bytes() - before
-    array = None  # type: ignore[assignment]
+    del array
     items.clear()
     yield operations, 0, resident_bytes() - before
 
 
-def measure(contender: Contender, setting: Setting) -> Iterator[Sample]:
+def replay(contender: Contender, setting: Setting, trace: str) -> Iterator[Sample]:
+    """Samples of one trace, which needs a process of its own."""
     operations, target = setting["operations"], setting["live"]
-    for trace in TRACES:
-        touch_and_free(target * 2)
-        start = time.perf_counter()
-        ratios = []
-        for done, live, resident in run(contender, trace, operations, target):
-            for what, value in (("resident", resident), ("live", live)):
-                yield Sample(
-                    f"{trace}: {what}",
-                    value,
-                    "bytes",
-                    x=done,
-                    series=f"{trace}, {what}",
-                    plotted_only=True,
-                )
-            if live >= 0.9 * target:
-                ratios.append(resident / live)
-        elapsed = time.perf_counter() - start
-        yield Sample(f"{trace}: largest resident / live", max(ratios), "ratio")
-        yield Sample(f"{trace}: last resident / live", ratios[-1], "ratio")
-        yield Sample(f"{trace}: after dropping all", resident, "bytes")
-        yield Sample(f"{trace}: an operation", elapsed / operations)
+    touch_and_free(target * 2)
+    start = time.perf_counter()
+    ratios = []
+    for done, live, resident in run(contender, trace, operations, target):
+        for what, value in (("resident", resident), ("live", live)):
+            yield Sample(what, value, "bytes", x=done, series=what, plotted_only=True)
+        if live >= 0.9 * target:
+            ratios.append(resident / live)
+    elapsed = time.perf_counter() - start
+    yield Sample("largest resident / live", max(ratios), "ratio")
+    yield Sample("last resident / live", ratios[-1], "ratio")
+    yield Sample("after dropping all", resident, "bytes")
+    yield Sample("an operation", elapsed / operations)
 
+
+def measure(contender: Contender, setting: Setting) -> Iterator[Sample]:
+    yield from replay(contender, setting, "mixed")
+
+
+AMOUNTS = {
+    "operations": Amount(10_000_000, 60_000, "operations"),
+    "live": Amount(9 << 27, 32 << 20),
+}
+PLOT = Plot("operations", "bytes", x_log=False, y_log=False)
 
 CASE = Case(
     name="fragmentation",
@@ -131,10 +128,7 @@ CASE = Case(
     contenders=("numpy", "sharedmem"),
     floor="numpy",
     doc=__doc__,
-    amounts={
-        "operations": Amount(10_000_000, 60_000, "operations"),
-        "live": Amount(9 << 27, 32 << 20),
-    },
-    goals=(Goal("mixed: largest resident / live", at_most=1.3),),
-    plot=Plot("operations", "bytes", x_log=False, y_log=False),
+    amounts=AMOUNTS,
+    goals=(Goal("largest resident / live", at_most=1.3),),
+    plot=PLOT,
 )

@@ -11,6 +11,7 @@ ray is left out: its arrays lie in another process.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 
@@ -27,8 +28,8 @@ def measure(contender: Contender, setting: Setting) -> Iterator[Sample]:
     create, wanted = contender.creator("ones"), setting["arrays"]
     contender.drop(create(100))
     touch_and_free(wanted * 4096 // 2)
-    # One of each, to be given back where a limit is reached: counting needs some.
-    spare = [open("/dev/null", "rb") for _ in range(4)]
+    # Given back before counting, which needs some where all have been used up.
+    spare = [os.open("/dev/null", os.O_RDONLY) for _ in range(4)]
     memory, files, maps = resident_bytes(), descriptors(), mappings()
     items: list[object] = []
     note = ""
@@ -43,8 +44,8 @@ def measure(contender: Contender, setting: Setting) -> Iterator[Sample]:
     except Exception as error:  # each library has its own way to say "no more"
         note = f"{type(error).__name__}: {error}".splitlines()[0][:160]
     made = time.perf_counter() - start
-    for file in spare:
-        file.close()
+    for descriptor in spare:
+        os.close(descriptor)
     count = len(items)
     if note:
         contender.drop(items.pop())

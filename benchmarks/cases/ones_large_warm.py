@@ -19,7 +19,7 @@ import numpy as np
 from ..contenders.base import Contender
 from ..groups import CREATORS
 from ..measuring import time_each, touch_and_free
-from ..model import PEERS, Amount, Case, Goal, Sample, Setting
+from ..model import Amount, Case, Goal, Sample, Setting
 
 REPEATS = 5
 

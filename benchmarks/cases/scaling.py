@@ -62,9 +62,7 @@ def rate(contender: Contender, processes: int, seconds: float) -> float:
     connections, workers = [], []
     for seed in range(processes):
         here, there = FORK.Pipe()
-        worker = FORK.Process(
-            target=_replace_until, args=(contender, there, seed), daemon=True
-        )
+        worker = FORK.Process(target=_replace_until, args=(contender, there, seed), daemon=True)
         worker.start()
         there.close()
         here.recv()
@@ -98,8 +96,6 @@ CASE = Case(
     floor="numpy",
     doc=__doc__,
     amounts={"most": Amount(64, 4, "processes")},
-    goals=(
-        Goal(SCALING, "numpy", at_least=0.9),
-    ),
+    goals=(Goal(SCALING, "numpy", at_least=0.9),),
     plot=Plot("processes", "replacements a second"),
 )

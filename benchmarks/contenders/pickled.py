@@ -22,7 +22,5 @@ class PickledPool(WorkerPool):
 
     def sum(self, item: Any) -> float:
         step = len(item) // self.workers
-        tasks = [
-            (item[part * step : (part + 1) * step], 0, 1) for part in range(self.workers)
-        ]
+        tasks = [(item[part * step : (part + 1) * step], 0, 1) for part in range(self.workers)]
         return sum(self.pool.starmap(sum_part, tasks, chunksize=1))

@@ -33,6 +33,16 @@ class channel {
     if (::read(ends_[0], &value, sizeof value) != sizeof value) std::terminate();
     return value;
   }
+  /// From now on `try_get` ends when no other process can put any more.
+  void close_sending() {
+    ::close(ends_[1]);
+    ends_[1] = -1;
+  }
+  /// False: nothing is left. \pre  close_sending() was called.
+  template <class T>
+  bool try_get(T& value) {
+    return ::read(ends_[0], &value, sizeof value) == sizeof value;
+  }
 
  private:
   int ends_[2];

@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output went away (`... | head`): that is its right. Python flushes
         # standard output once more at exit and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 1  # as rich does
 
 
 if __name__ == "__main__":

@@ -65,28 +65,29 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     except ImportError:
         _print_plain(title, headings, right, cells)
         return
-    table = Table(
-        title=Text(title, style="bold"),
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for i, (heading, to_right) in enumerate(zip(headings, right, strict=True)):
-        # Where the terminal is narrow, the last column gives way.
-        least = max(len(line[i]) for line in [headings, *cells]) if i < len(headings) - 1 else None
-        table.add_column(heading, justify="right" if to_right else "left", min_width=least, no_wrap=True)
+    console = Console(file=sys.stdout)
+    widths = _widths(headings, cells)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading, to_right in zip(headings, right, strict=True):
+        table.add_column(heading, justify="right" if to_right else "left", no_wrap=True)
+    # Where the terminal is narrow, the last column gives way; rich would take from all of them.
+    room = max(console.width - sum(widths[:-1]) - 2 * len(widths) + 1, len(headings[-1]), 8)
     for row in cells:
+        if len(row[-1]) > room:
+            row[-1] = row[-1][: room - 3] + "..."
         table.add_row(*(Text(cell) for cell in row))
-    Console(file=sys.stdout).print(table)
+    console.print(Text(title, style="bold"))
+    console.print(table)
+
+
+def _widths(headings: list[str], cells: list[list[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
 
 
 def _print_plain(title: str, headings: list[str], right: list[bool], cells: list[list[str]]) -> None:
-    lines = [headings, *cells]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(headings))]
+    widths = _widths(headings, cells)
     print(title)
-    for line in lines:
+    for line in [headings, *cells]:
         padded = (
             cell.rjust(width) if to_right else cell.ljust(width)
             for cell, width, to_right in zip(line, widths, right, strict=True)

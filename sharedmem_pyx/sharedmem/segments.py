@@ -170,10 +170,10 @@ def _sysv_segments(uid: int) -> Iterator[Segment]:
 
 
 def _pids(uid: int) -> Iterator[int]:
-    for entry in os.scandir("/proc"):
+    for name in os.listdir("/proc"):
         try:
-            if entry.name.isdigit() and entry.stat().st_uid == uid:
-                yield int(entry.name)
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == uid:
+                yield int(name)
         except OSError:
             continue  # it has just ended
 
@@ -214,12 +214,12 @@ def _lines(path: str) -> list[str]:
 def _memfd_bytes(pid: int, inode: int) -> tuple[int, int]:
     """Size and resident bytes of a memfd that `pid` has open; zeros where it can't be found."""
     try:
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            if not os.readlink(entry.path).startswith("/memfd:sharedmem:"):
-                continue
-            status = os.stat(entry.path)
-            if status.st_ino == inode:
-                return status.st_size, status.st_blocks * 512
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            path = f"/proc/{pid}/fd/{name}"
+            if os.readlink(path).startswith("/memfd:sharedmem:"):
+                status = os.stat(path)
+                if status.st_ino == inode:
+                    return status.st_size, status.st_blocks * 512
     except OSError:
         pass
     return 0, 0

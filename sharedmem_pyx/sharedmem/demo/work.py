@@ -66,7 +66,7 @@ class Check:
         step = grain * max(1, 16 * _BLOCK // grain)
         for at in range(0, part.size, step):
             got = part[at : at + step]
-            wanted = np.empty(got.size, got.dtype)
+            wanted = np.empty(got.size, self.source.dtype)  # pickle makes it native
             self.source.read(first + at, wanted)
             brighten(wanted)
             if not np.array_equal(got, wanted, equal_nan=got.dtype.kind == "f"):

@@ -1,0 +1,71 @@
+/// \file
+/// What tests of arenas have in common: forks that an arena knows of, and bytes that can be told again.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include <sharedmem/arena.hpp>
+
+#include "child.hpp"
+
+inline constexpr std::uint64_t kib = 1024;
+inline constexpr std::uint64_t mib = 1024 * kib;
+/// As small as an arena can be, so that it is soon full.
+inline constexpr std::uint64_t tiny = 32 * mib;
+
+/// A child that is a participant: forked between the handlers that home.hpp would register.
+template <class F>
+std::unique_ptr<child> fork_from(sharedmem::arena& a, F&& work) {
+  a.prepare_fork();
+  auto made = std::make_unique<child>([&] {
+    a.after_fork_in_child();
+    return std::forward<F>(work)();
+  });
+  a.after_fork_in_parent();
+  return made;
+}
+
+/// Writes into each page, and into the last bytes, what only `seed` and the place give.
+inline void fill(std::byte* data, std::uint64_t bytes, std::uint64_t seed) {
+  for (std::uint64_t at = 0; at + 8 <= bytes; at += at + 4096 + 8 <= bytes ? 4096 : 8) {
+    const std::uint64_t value = (seed + 1) * 0x9e3779b97f4a7c15U ^ at;
+    std::memcpy(data + at, &value, 8);
+  }
+}
+
+inline bool filled(const std::byte* data, std::uint64_t bytes, std::uint64_t seed) {
+  for (std::uint64_t at = 0; at + 8 <= bytes; at += at + 4096 + 8 <= bytes ? 4096 : 8) {
+    std::uint64_t value = 0;
+    std::memcpy(&value, data + at, 8);
+    if (value != ((seed + 1) * 0x9e3779b97f4a7c15U ^ at)) return false;
+  }
+  return true;
+}
+
+/// A block of `bytes` bytes that hold `seed`.
+inline sharedmem::allocation make(sharedmem::arena& a, std::uint64_t bytes, std::uint64_t seed) {
+  const sharedmem::allocation made = a.allocate(bytes, 64, sharedmem::pages::lazy);
+  fill(made.data, bytes, seed);
+  return made;
+}
+
+/// System V segments that the process `pid` made and that are still there.
+inline int segments_of(pid_t pid) {
+  std::ifstream table("/proc/sysvipc/shm");
+  std::string line;
+  int found = 0;
+  while (std::getline(table, line)) {
+    long key = 0, id = 0, mode = 0, size = 0, creator = 0;
+    if (std::sscanf(line.c_str(), "%ld %ld %lo %ld %ld", &key, &id, reinterpret_cast<unsigned long*>(&mode), &size,
+                    &creator) == 5 &&
+        creator == pid)
+      ++found;
+  }
+  return found;
+}
