@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .model import MORE_IS_BETTER, OWN
+from .model import MORE_IS_BETTER, OWN, human_bytes
 from .summary import Table
 
 #: One colour for each contender, the same in every plot; the library's own stands out.
@@ -77,7 +77,13 @@ def _lines(pyplot: Any, table: Table, quick: bool) -> Any:
         low, high = [e.low for e in figures], [e.high for e in figures]
         axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
     if plot.x_log:
-        axes.set_xscale("log", base=2 if "bytes" in plot.x_label else 10)
+        in_bytes = "bytes" in plot.x_label
+        places = sorted({entry.sample.x for line in lines.values() for entry in line})
+        axes.set_xscale("log")
+        axes.set_xticks(places)
+        axes.set_xticklabels([human_bytes(x) if in_bytes else f"{x:,.0f}" for x in places])
+        axes.tick_params(axis="x", labelsize="x-small", labelrotation=30 if in_bytes else 0)
+        axes.minorticks_off()
     if plot.y_log:
         axes.set_yscale("log")
     else:

@@ -90,7 +90,7 @@ def run(contender: Contender, trace: str, operations: int, target: int) -> Itera
             yield number, live, resident_bytes() - before
     del array
     items.clear()
-    yield operations, 0, resident_bytes() - before
+    yield operations + step, 0, resident_bytes() - before
 
 
 def replay(contender: Contender, setting: Setting, trace: str) -> Iterator[Sample]:

@@ -161,12 +161,13 @@ void compare(double duration) {
     return;
   }
   std::printf("%-20s", Allocator::name);
-  for (const std::size_t size : {std::size_t{64}, std::size_t{800}, std::size_t{16} << 10, std::size_t{6} << 20}) {
+  for (const std::size_t size :
+       {std::size_t{64}, std::size_t{800}, std::size_t{16} << 10, std::size_t{6} << 20}) {
     std::printf(" %8.1f", nanoseconds(duration, [&] {
-      auto block = from.get(size);
-      opaque(block);
-      from.put(block);
-    }));
+                  auto block = from.get(size);
+                  opaque(block);
+                  from.put(block);
+                }));
   }
   {
     ring<Allocator> blocks(from, 1);
@@ -216,7 +217,8 @@ void share_and_acquire(double duration) {
 int main(int argc, char** argv) {
   const double duration = argc > 1 ? std::max(0.01, std::atof(argv[1])) : 0.5;
   std::printf("%-20s %44s %35s\n", "", "allocate and free, ns", "million steps/s, processes");
-  std::printf("%-20s %8s %8s %8s %8s %8s %8d %8d %8d %8d\n", "", "64 B", "800 B", "16 KiB", "6 MiB", "mixed", 1, 4, 16, 64);
+  std::printf("%-20s %8s %8s %8s %8s %8s %8d %8d %8d %8d\n", "", "64 B", "800 B", "16 KiB", "6 MiB", "mixed",
+              1, 4, 16, 64);
   compare<benchmark::own>(duration);
   compare<benchmark::c_library>(duration);
   compare<benchmark::mimalloc>(duration);

@@ -79,7 +79,8 @@ class boost_interprocess {
       boost::interprocess::iset_index>;
   using block = void*;
   boost_interprocess()
-      : memory_(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {
+      : memory_(
+            mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {
     if (memory_ == MAP_FAILED) throw std::runtime_error("mmap");
     managed_ = manager(boost::interprocess::create_only, memory_, bytes);
   }
