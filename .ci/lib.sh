@@ -54,7 +54,7 @@ cpp_suite() {
   shift
   meson setup "$build" cpp -Dtests=enabled "$@" >"$build.log" 2>&1 || { cat "$build.log"; return 1; }
   meson compile -C "$build" >"$build.log" 2>&1 || { cat "$build.log"; return 1; }
-  "${wrapper[@]}" meson test -C "$build" --no-rebuild --print-errorlogs || status=$?
+  "${wrapper[@]}" meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 4 || status=$?
   python - "$name" "$build/meson-logs/testlog.json" <<'END' || status=$?
 import json, sys
 results = [json.loads(line)["result"] for line in open(sys.argv[2])]

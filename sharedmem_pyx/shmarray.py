@@ -19,7 +19,7 @@ import sharedmem
 
 __all__ = ["create", "create_copy", "ones", "shmarray", "zeros"]
 
-_MOST_ALIGNED = 2 * 1024 * 1024      # arenas are mapped at multiples of it in every process
+_MOST_ALIGNED = 2 * 1024 * 1024  # arenas are mapped at multiples of it in every process
 
 
 class shmarray(np.ndarray):
@@ -62,7 +62,7 @@ class shmarray(np.ndarray):
             raise TypeError("a shmarray needs memory: create(shape, dtype) has some")
         if hasattr(ctypesArray, "get_obj"):
             raise TypeError("a shmarray has no lock: pass ctypesArray.get_obj()")
-        if operator.index(offset) < 0 or np.min(shape, initial=0) < 0:      # NumPy does not look
+        if operator.index(offset) < 0 or np.min(shape, initial=0) < 0:  # NumPy does not look
             raise ValueError(f"neither offset {offset} nor shape {shape} may be negative")
         return np.ndarray.__new__(cls, shape, dtype, ctypesArray, offset, strides, order)
 
@@ -109,8 +109,10 @@ def _check_sendable(owner):
     if isinstance(owner, (memoryview, mmap.mmap)):
         raise TypeError(f"an array over a {type(owner).__name__} can't be pickled{advice}")
     if hasattr(owner, "_wrapper") and get_spawning_popen() is None:
-        raise RuntimeError("an array over a multiprocessing.RawArray can be given to a child process "
-                           f"only as it starts{advice}")
+        raise RuntimeError(
+            "an array over a multiprocessing.RawArray can be given to a child process "
+            f"only as it starts{advice}"
+        )
 
 
 def _view(a):
@@ -159,7 +161,7 @@ def create(shape, dtype="d", alignment=32):
         return plain.view(shmarray)
     wider = sharedmem.empty(plain.nbytes + alignment, np.uint8)
     start = -_address(wider) % alignment
-    exact = wider[start:start + plain.nbytes]
+    exact = wider[start : start + plain.nbytes]
     return exact.view(plain.dtype).reshape(plain.shape).view(shmarray)
 
 
@@ -168,7 +170,9 @@ def zeros(shape, dtype="d"):
 
     Parameters
     ----------
-    shape, dtype
+    shape : int or tuple of int
+        As for `create`.
+    dtype : dtype_like, optional
         As for `create`.
 
     Returns
@@ -184,7 +188,9 @@ def ones(shape, dtype="d"):
 
     Parameters
     ----------
-    shape, dtype
+    shape : int or tuple of int
+        As for `create`.
+    dtype : dtype_like, optional
         As for `create`.
 
     Returns

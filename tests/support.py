@@ -187,7 +187,8 @@ def run_python(code, *args, related=False, flags=(), prefix=(), data=b"", shell=
 def check_python(code, *args, **options):
     """Runs `code` as `run_python`, wants success and silence on stderr; its stdout, as text."""
     status, out, err = run_python(code, *args, **options)
-    assert (status, err.decode()) == (0, ""), out.decode(errors="replace")
+    said = f"exit status {status}\n{out.decode(errors='replace')}\n{err.decode(errors='replace')}"
+    assert (status, err) == (0, b""), said
     return out.decode().strip()
 
 
@@ -261,11 +262,12 @@ def join(*processes):
     return codes
 
 
-def segments():
-    """Ids of all SysV segments in this IPC namespace."""
+def segments(*makers):
+    """Ids of the SysV segments in this IPC namespace, or of those that processes `makers` made."""
     with open("/proc/sysvipc/shm") as file:
         next(file)
-        return {int(line.split()[1]) for line in file}
+        rows = [line.split() for line in file]
+    return {int(row[1]) for row in rows if not makers or int(row[4]) in makers}
 
 
 def memory(name):
@@ -303,5 +305,4 @@ def same(a, b):
 
 def settle():
     """Collects garbage, so that what a test dropped is gone."""
-    for _ in range(3):
-        gc.collect()
+    gc.collect()

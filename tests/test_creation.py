@@ -94,7 +94,7 @@ def test_bad_options_raise_what_numpy_raises(maker, options):
 
 @pytest.mark.parametrize("maker", MAKERS)
 def test_missing_shape_is_a_type_error(maker):
-    with pytest.raises(TypeError, match="shape"):
+    with pytest.raises(TypeError):
         getattr(sharedmem, maker)()
 
 

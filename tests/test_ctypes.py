@@ -1,5 +1,6 @@
-"""ctypes objects in shared memory, and arrays over them."""
+"""ctypes objects in shared memory: what multiprocessing has, and how they travel."""
 
+import contextlib
 import copy
 import ctypes
 import multiprocessing
@@ -9,37 +10,12 @@ from multiprocessing import sharedctypes
 import numpy as np
 import pytest
 import support
-from samples import DTYPES, fill, name
-from support import address, same
 
 import sharedmem
-from sharedmem.ctypes_types import TYPECODES, dtype_of, type_of
 
 
 class Point(ctypes.Structure):
     _fields_ = [("x", ctypes.c_double), ("y", ctypes.c_double)]
-
-
-class Tagged(Point):
-    _fields_ = [("tag", ctypes.c_wchar * 3), ("on", ctypes.c_bool), ("grid", (ctypes.c_short * 3) * 2)]
-
-
-class Either(ctypes.Union):
-    _fields_ = [("number", ctypes.c_uint64), ("bytes", ctypes.c_ubyte * 8)]
-
-
-class Swapped(ctypes.BigEndianStructure):
-    _fields_ = [("n", ctypes.c_int32), ("z", ctypes.c_double)]
-
-
-class Packed(ctypes.Structure):
-    _pack_ = 1
-    _layout_ = "ms"
-    _fields_ = [("a", ctypes.c_char), ("b", ctypes.c_longdouble), ("point", Point)]
-
-
-class Bits(ctypes.Structure):
-    _fields_ = [("low", ctypes.c_int, 3), ("high", ctypes.c_int, 5)]
 
 
 class Node(ctypes.Structure):
@@ -58,12 +34,6 @@ class Counter(ctypes.Structure):
         self.n += 1
 
 
-NUMBERS = [
-    ctypes.c_bool, ctypes.c_byte, ctypes.c_ubyte, ctypes.c_short, ctypes.c_ushort, ctypes.c_int, ctypes.c_uint,
-    ctypes.c_long, ctypes.c_ulong, ctypes.c_longlong, ctypes.c_ulonglong, ctypes.c_float, ctypes.c_double,
-    ctypes.c_longdouble, ctypes.c_size_t, ctypes.c_int32.__ctype_be__, ctypes.c_double.__ctype_be__,
-]
-STRUCTURES = [Point, Tagged, Either, Swapped, Packed, Counter]
 LIBRARIES = [multiprocessing, sharedmem]
 
 
@@ -71,218 +41,6 @@ LIBRARIES = [multiprocessing, sharedmem]
 def library(request):
     """multiprocessing and sharedmem, which must behave alike."""
     return request.param
-
-
-# -- arrays over ctypes objects
-
-
-@pytest.mark.parametrize("number", NUMBERS, ids=lambda t: f"{t.__name__}-{np.dtype(t).str}")
-def test_every_number_is_seen_with_its_dtype(library, number):
-    raw = library.RawArray(number, 5)
-    a = sharedmem.shmem_as_ndarray(raw)
-    assert (a.dtype, a.shape) == (np.dtype(number), (5,))
-    a[:] = [0, 1, 0, 1, 1]
-    assert list(raw) == [0, 1, 0, 1, 1]
-    raw[0] = 1
-    assert a[0] == 1
-    value = library.RawValue(number, 1)
-    b = sharedmem.shmem_as_ndarray(value)
-    assert (b.dtype, b.shape, b[()]) == (np.dtype(number), (), 1)
-    b[...] = 0
-    assert value.value == 0
-
-
-@pytest.mark.parametrize("letter", TYPECODES)
-def test_every_letter(library, letter):
-    raw = library.RawArray(letter, 3)
-    assert raw._type_ is TYPECODES[letter] is sharedctypes.typecode_to_type[letter]
-    assert sharedmem.shmem_as_ndarray(raw).nbytes == ctypes.sizeof(raw)
-
-
-def test_bytes_and_wide_characters(library):
-    a = sharedmem.shmem_as_ndarray(library.RawArray("c", b"abc"))
-    assert a.dtype == np.uint8
-    assert a.tolist() == [97, 98, 99]
-    raw = library.RawArray("u", "h\N{LATIN SMALL LETTER E WITH ACUTE}\N{GRINNING FACE}")
-    b = sharedmem.shmem_as_ndarray(raw)
-    assert b.dtype == "U1"
-    assert b.itemsize == ctypes.sizeof(ctypes.c_wchar)
-    assert "".join(b) == raw.value
-    b[0] = "H"
-    assert raw[0] == "H"
-
-
-@pytest.mark.parametrize("structure", STRUCTURES)
-def test_structures(library, structure):
-    raw = library.RawArray(structure, 3)
-    a = sharedmem.shmem_as_ndarray(raw)
-    assert a.itemsize == ctypes.sizeof(structure)
-    assert a.shape == (3,)
-    for field in a.dtype.names:
-        assert a.dtype.fields[field][1] == getattr(structure, field).offset
-    if structure not in (Tagged, Counter):
-        assert a.dtype == np.dtype(structure)
-
-
-def test_fields_of_a_structure_that_inherits(library):
-    raw = library.RawValue(Tagged, 1.5, 2.5, "abc", True)
-    a = sharedmem.shmem_as_ndarray(raw)
-    assert a["x"] == 1.5
-    assert "".join(a["tag"]) == "abc"
-    a["grid"][1, 2] = 7
-    a["tag"] = list("xyz")
-    assert raw.grid[1][2] == 7
-    assert raw.tag == "xyz"
-
-
-def test_nested_arrays(library):
-    raw = library.RawArray((ctypes.c_int * 3) * 2, 4)
-    a = sharedmem.shmem_as_ndarray(raw)
-    assert a.shape == (4, 2, 3)
-    a[3, 1, 2] = 5
-    assert raw[3][1][2] == 5
-    assert sharedmem.shmem_as_ndarray(raw, (6, -1)).shape == (6, 4)
-
-
-def test_with_a_lock(library):
-    locked = library.Array("d", 6)
-    with locked.get_lock():
-        a = sharedmem.shmem_as_ndarray(locked, (2, 3))
-    a[1, 2] = 5
-    assert locked[5] == 5
-    value = library.Value(Point, 1, 2)
-    assert sharedmem.shmem_as_ndarray(value)["y"] == 2
-
-
-@pytest.mark.parametrize(("shape", "expected"), [
-    (None, (12,)), (12, (12,)), (np.int64(12), (12,)), ((12,), (12,)), ([3, 4], (3, 4)), ((2, -1), (2, 6)),
-    (-1, (12,)), (np.array([2, 2, 3]), (2, 2, 3)), ((1, 12, 1), (1, 12, 1))], ids=str)
-def test_shapes(library, shape, expected):
-    assert sharedmem.shmem_as_ndarray(library.RawArray("h", 12), shape).shape == expected
-
-
-@pytest.mark.parametrize("shape", [11, (3, 5), (), (-1, -1), (-3, -4), (5, -1), (0, -1), 0, 2**70], ids=str)
-def test_a_shape_that_does_not_fit_says_what_would(library, shape):
-    with pytest.raises(ValueError, match=r"12 elements.*\(12,\)"):
-        sharedmem.shmem_as_ndarray(library.RawArray("h", 12), shape)
-
-
-@pytest.mark.parametrize("shape", ["12", 12.0, (3, 4.0), ((3, 4),), object()], ids=str)
-def test_a_shape_that_is_none(shape):
-    with pytest.raises(TypeError, match="integer"):
-        sharedmem.shmem_as_ndarray(sharedmem.RawArray("h", 12), shape)
-
-
-@pytest.mark.parametrize("wrong", [None, 3, [1, 2], b"bytes", np.zeros(3), ctypes.c_double, memoryview(b"abc"),
-                                   multiprocessing.Lock()], ids=lambda w: type(w).__name__)
-def test_what_is_no_ctypes_object(wrong):
-    with pytest.raises(TypeError, match="RawArray"):
-        sharedmem.shmem_as_ndarray(wrong)
-
-
-def test_elements_without_a_dtype():
-    with pytest.raises(TypeError, match=r"Bits.low is a bit field"):
-        sharedmem.shmem_as_ndarray(multiprocessing.RawArray(Bits, 2))
-    with pytest.raises(TypeError, match="pointer"):
-        sharedmem.shmem_as_ndarray(multiprocessing.RawArray(Node, 2))
-    with pytest.raises(TypeError, match="c_char_p"):
-        sharedmem.shmem_as_ndarray(multiprocessing.RawArray(ctypes.c_char_p, 2))
-    with pytest.raises(TypeError, match="py_object"):
-        sharedmem.shmem_as_ndarray((ctypes.py_object * 2)())
-
-
-def test_the_array_keeps_the_memory(library):
-    a = sharedmem.shmem_as_ndarray(library.Array("l", range(100_000)))[10:].reshape(2, -1)
-    support.settle()
-    assert a.sum() == sum(range(10, 100_000))
-    b = sharedmem.shmem_as_ndarray(sharedmem.shmem_as_ndarray(library.Value("d", 4)).ctypes._arr) \
-        if False else sharedmem.shmem_as_ndarray(library.Value("d", 4))
-    support.settle()
-    assert b == 4
-
-
-def test_no_elements(library):
-    a = sharedmem.shmem_as_ndarray(library.RawArray("d", 0))
-    assert (a.shape, a.dtype) == ((0,), float)
-    assert sharedmem.shmem_as_ndarray(library.RawArray("d", 0), (3, 0)).shape == (3, 0)
-
-
-def test_arrays_over_our_memory_are_shared():
-    a = sharedmem.shmem_as_ndarray(sharedmem.Array("i", range(6)), (2, 3))
-    assert type(a) is sharedmem.SharedArray
-    b = support.roundtrip(a)
-    b[0, 0] = 9
-    assert a[0, 0] == 9
-
-
-# -- ctypes objects over arrays
-
-
-def converts(dtype):
-    try:
-        return type_of(dtype)
-    except TypeError:
-        return None
-
-
-@pytest.mark.parametrize("dtype", [d for d in DTYPES if converts(d)], ids=name)
-def test_as_ctypes_and_back(dtype):
-    a = fill(sharedmem.zeros((2, 3), dtype))
-    c = sharedmem.as_ctypes(a)
-    assert ctypes.sizeof(c) == a.nbytes
-    assert (len(c), len(c[0])) == (2, 3)
-    back = sharedmem.shmem_as_ndarray(c)
-    assert (back.dtype, back.shape, address(back)) == (a.dtype, a.shape, address(a))
-    assert same(back, a)
-    sent = sharedmem.shmem_as_ndarray(support.roundtrip(c))
-    assert address(sent) == address(a) or a.nbytes == 0
-
-
-def test_as_ctypes_shares_numbers_text_and_fields():
-    a = sharedmem.zeros((2, 3), ">i4")
-    c = sharedmem.as_ctypes(a)
-    c[1][2] = 258
-    assert a[1, 2] == 258
-    s = sharedmem.as_ctypes(sharedmem.array([b"ab", b"cde"]))
-    assert s[1].value == b"cde"
-    u = sharedmem.as_ctypes(sharedmem.array(["ab", "cde"]))
-    assert u[0].value == "ab"
-    r = sharedmem.zeros(2, {"names": ["n", "x"], "formats": ["i2", ">f8"], "offsets": [3, 9], "itemsize": 21})
-    sharedmem.as_ctypes(r)[1].x = 2.5
-    assert r["x"].tolist() == [0, 2.5]
-    zero_d = sharedmem.array(3.5)
-    sharedmem.as_ctypes(zero_d).value = 4
-    assert zero_d == 4
-    assert len(sharedmem.as_ctypes(sharedmem.zeros((0, 3)))) == 0
-
-
-def test_as_ctypes_of_views_and_plain_arrays_in_shared_memory():
-    a = sharedmem.zeros((4, 3))
-    sharedmem.as_ctypes(a[1:3])[0][0] = 1
-    sharedmem.as_ctypes(np.asarray(a)[3:])[0][2] = 2
-    assert (a[1, 0], a[3, 2]) == (1, 2)
-
-
-def read_only(a):
-    a.flags.writeable = False
-    return a
-
-
-@pytest.mark.parametrize(("array", "error", "message"), [
-    (sharedmem.zeros((3, 4)).T, ValueError, "C-contiguous"),
-    (sharedmem.zeros(6)[::2], ValueError, "C-contiguous"),
-    (read_only(sharedmem.zeros(6)), ValueError, "read-only"),
-    (np.zeros(6), ValueError, "asshared"),
-    (sharedmem.zeros(3).copy(), ValueError, "asshared"),
-    (sharedmem.zeros(3, complex), TypeError, "a.real.dtype"),
-    (sharedmem.zeros(3, "M8[s]"), TypeError, "view"),
-    (sharedmem.zeros(3, "f2"), TypeError, "view"),
-    (sharedmem.zeros(3, {"names": "ab", "formats": ["i4", "i2"], "offsets": [0, 2]}), TypeError, "overlaps"),
-    ([1, 2, 3], TypeError, "list"),
-], ids=repr)
-def test_what_as_ctypes_refuses(array, error, message):
-    with pytest.raises(error, match=message):
-        sharedmem.as_ctypes(array)
 
 
 # -- multiprocessing's functions
@@ -314,7 +72,7 @@ def test_raw_values_are_those_of_multiprocessing(library):
     assert library.RawValue("i").value == 0
     assert library.RawValue("d", 2.5).value == 2.5
     assert isinstance(library.RawValue("d"), ctypes.c_double)
-    point = library.RawValue(Point, 1, y=2)
+    point = library.RawValue(Point, 1, 2)
     assert (point.x, point.y) == (1, 2)
     point.x += 1
     assert point.x == 2
@@ -330,7 +88,8 @@ def test_synchronized_objects_are_those_of_multiprocessing(library):
     a[:2] = [7, 8]
     with a:
         a[0] += 1
-    assert a.acquire() and a.release() is None
+    assert a.acquire()
+    assert a.release() is None
     assert list(a.get_obj()) == [8, 8, 2, 3, 4]
     with a.get_lock(), a.get_lock():
         assert sum(a) == 25
@@ -375,12 +134,26 @@ def test_an_ndarray_as_initializer():
         sharedmem.RawArray("i", np.array([1.5]))
 
 
-@pytest.mark.parametrize(("arguments", "error"), [
-    (("i", -1), ValueError), (("i", 2.5), TypeError), (("i", None), TypeError), (("z", 3), TypeError),
-    ((int, 3), TypeError), ((5, 3), TypeError), (("i", ["text"]), TypeError), (("i", object()), TypeError),
-    ((ctypes.py_object, 3), TypeError), ((ctypes.c_char_p, 3), TypeError), ((Node, 3), TypeError),
-    ((ctypes.POINTER(ctypes.c_int), 3), TypeError), ((ctypes.CFUNCTYPE(None), 3), TypeError),
-    ((Node * 2, 3), TypeError)], ids=str)
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("i", -1), ValueError),
+        (("i", 2.5), TypeError),
+        (("i", None), TypeError),
+        (("z", 3), TypeError),
+        ((int, 3), TypeError),
+        ((5, 3), TypeError),
+        (("i", ["text"]), TypeError),
+        (("i", object()), TypeError),
+        ((ctypes.py_object, 3), TypeError),
+        ((ctypes.c_char_p, 3), TypeError),
+        ((Node, 3), TypeError),
+        ((ctypes.POINTER(ctypes.c_int), 3), TypeError),
+        ((ctypes.CFUNCTYPE(None), 3), TypeError),
+        ((Node * 2, 3), TypeError),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("function", ["RawArray", "Array"])
 def test_bad_arguments(function, arguments, error):
     with pytest.raises(error):
@@ -401,15 +174,30 @@ def test_no_room():
         sharedmem.Array("d", 2**45)
 
 
-def test_copies_are_private(library):
-    a = library.RawArray("i", [1, 2, 3])
-    for copied in (copy.copy(a), copy.deepcopy(a)):
-        copied[0] = 9
-        assert isinstance(copied, ctypes.c_int * 3)
-    assert a[0] == 1
+def test_copies_are_private():
+    a = sharedmem.RawArray("i", [1, 2, 3])
+    for copied in (copy.copy(a), copy.deepcopy(a), support.roundtrip(copy.copy(sharedmem.RawValue(Point)))):
+        copied.changed = True
+        assert isinstance(copied, (ctypes.c_int * 3, Point))
+        ctypes.memset(ctypes.addressof(copied), 0, ctypes.sizeof(copied))
+    assert list(a) == [1, 2, 3]
+    private = type(a)(4, 5)
+    assert list(private) == [4, 5, 0]
+
+
+def test_multiprocessings_copy_belongs_to_multiprocessing():
+    a = sharedmem.RawArray("i", [1, 2, 3])
     again = sharedctypes.copy(a)
     again[0] = 5
     assert (a[0], list(again)) == (1, [5, 2, 3])
+    process = multiprocessing.get_context("spawn").Process(target=change_all, args=([a, again],))
+    process.start()
+    assert support.join(process) == [0]
+    assert (a[0], again[0]) == (2, 6)
+    dumps = multiprocessing.reduction.ForkingPickler.dumps
+    assert list(pickle.loads(dumps(a))) == [2, 2, 3]
+    with pytest.raises(RuntimeError, match="inheritance"):
+        dumps(again)
 
 
 # -- sent
@@ -423,16 +211,21 @@ def change(obj):
     if hasattr(obj, "value") and not isinstance(obj.value, bytes):
         obj.value += 1
         return obj.value
-    with getattr(obj, "get_lock", multiprocessing.get_context("fork").Lock)():
+    with obj.get_lock() if hasattr(obj, "get_lock") else contextlib.nullcontext():
         obj[0] += 1
         return obj[0]
 
 
 def make_all():
     return [
-        sharedmem.RawArray("d", [1, 2]), sharedmem.RawValue("i", 1), sharedmem.RawValue(Point, 1, 2),
-        sharedmem.Array("d", [1, 2]), sharedmem.Value("i", 1), sharedmem.Value(Point, 1, 2),
-        sharedmem.RawArray(ctypes.c_short.__ctype_be__, [1, 2]), sharedmem.as_ctypes(sharedmem.ones(3, ">i2")),
+        sharedmem.RawArray("d", [1, 2]),
+        sharedmem.RawValue("i", 1),
+        sharedmem.RawValue(Point, 1, 2),
+        sharedmem.Array("d", [1, 2]),
+        sharedmem.Value("i", 1),
+        sharedmem.Value(Point, 1, 2),
+        sharedmem.RawArray(ctypes.c_short.__ctype_be__, [1, 2]),
+        sharedmem.as_ctypes(sharedmem.ones(3, ">i2")),
     ]
 
 
@@ -496,7 +289,7 @@ def test_updates_under_the_lock_are_not_lost(context):
 
 
 def test_with_a_lock_of_multiprocessing_it_goes_where_the_lock_goes(context):
-    a = sharedmem.Array("i", 3, lock=context.Lock())
+    a = sharedmem.Array("i", 3, lock=context.RLock())
     process = context.Process(target=change, args=(a,))
     process.start()
     assert support.join(process) == [0]
@@ -538,10 +331,3 @@ def test_a_handle_of_other_memory_is_refused():
     for memory in (sharedmem.zeros(23, "u1"), sharedmem.zeros(3), sharedmem.zeros((24, 1), "u1")):
         with pytest.raises(ValueError, match="24 bytes"):
             function(element, lengths, memory)
-
-
-@pytest.mark.parametrize("structure", STRUCTURES)
-def test_dtype_and_type_are_inverse(structure):
-    dtype = dtype_of(structure)
-    if structure is not Either:
-        assert dtype_of(type_of(dtype)).itemsize == dtype.itemsize == ctypes.sizeof(structure)

@@ -131,7 +131,6 @@ def test_reused_memory_is_stale(nbytes):
         a = sharedmem.zeros(nbytes, "u1")
         data = pickle.dumps(a)
         del a
-        settle()
         others = [sharedmem.ones(nbytes, "u1") for _ in range(3)]
         for other in others:
             pickle.dumps(other)

@@ -51,11 +51,12 @@ def test_a_lone_sender_that_has_ended(mark):
 
 
 def test_what_stays_is_one_process_without_descriptors_in_a_session_of_its_own(mark):
-    data = bytes.fromhex(check_python(SEND, **{MARK: mark}))
+    said = check_python(SEND + "import os; sys.stdout.write(f' {os.getsid(0)}')", **{MARK: mark})
+    data, _, session = said.partition(" ")
     (pid,) = marked(mark)
     assert os.listdir(f"/proc/{pid}/fd") == []
-    assert os.getsid(pid) == pid
-    pickle.loads(data)
+    assert os.getsid(pid) not in (int(session), os.getsid(0))
+    pickle.loads(bytes.fromhex(data))
 
 
 def test_it_ends_by_itself_when_nobody_comes(mark):
@@ -224,7 +225,8 @@ get_reusable_executor().shutdown()
 
 
 @pytest.mark.parametrize("order", ["first", "last"])
-@pytest.mark.parametrize(("module", "code"), [("loky", LOKY), ("joblib", JOBLIB)])
+@pytest.mark.parametrize(("module", "code"), [("loky", LOKY), ("joblib", JOBLIB)],
+                         ids=["loky", "joblib"])
 def test_results_of_loky_and_joblib_workers(mark, module, code, order):
     pytest.importorskip(module)
     status, out, err = run_python(code, order, **{MARK: mark})

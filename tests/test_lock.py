@@ -97,9 +97,11 @@ def test_a_pickled_lock_is_the_same_lock():
     assert not held_elsewhere(other)
 
 
-@pytest.mark.parametrize("memory", [
-    sharedmem.zeros(64, "u1"), sharedmem.zeros(63, "u1"), sharedmem.zeros(8), np.zeros(64, "u1"), "text"],
-    ids=["zeros", "short", "float", "private", "text"])
+@pytest.mark.parametrize(
+    "memory",
+    [sharedmem.zeros(64, "u1"), sharedmem.zeros(63, "u1"), sharedmem.zeros(8), np.zeros(64, "u1"), "text"],
+    ids=["zeros", "short", "float", "private", "text"],
+)
 def test_memory_that_holds_no_lock(memory):
     with pytest.raises((ValueError, TypeError)):
         RLock(_memory=memory)
@@ -244,7 +246,7 @@ def test_interrupts_never_lose_it():
                     lock.release()
             signal.setitimer(signal.ITIMER_REAL, 0)
             with contextlib.suppress(AssertionError):
-                lock.release()               # it came between the two calls
+                lock.release()  # it came between the two calls
             assert not held_elsewhere(lock)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

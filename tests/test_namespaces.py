@@ -54,7 +54,7 @@ def settle_participants(number):
         sharedmem.collect()
         return sharedmem.stats()["participants"] == number
 
-    return wait_until(settled)
+    return wait_until(settled, 20)
 
 
 @pytest.mark.parametrize("prefix", [PID, PID_AND_TIME, HIDDEN_PROC],

@@ -48,9 +48,15 @@ def test_the_memory_stays_as_long_as_the_array():
 
 @pytest.mark.parametrize(
     ("make", "writeable"),
-    [(lambda: bytearray(80), True), (lambda: bytes(80), False), (lambda: (ctypes.c_double * 10)(), True),
-     (lambda: memoryview(bytearray(80)), True), (lambda: np.zeros(10), True),
-     (lambda: sharedmem.zeros(10), True), (lambda: mmap.mmap(-1, 80), True)],
+    [
+        (lambda: bytearray(80), True),
+        (lambda: bytes(80), False),
+        (lambda: (ctypes.c_double * 10)(), True),
+        (lambda: memoryview(bytearray(80)), True),
+        (lambda: np.zeros(10), True),
+        (lambda: sharedmem.zeros(10), True),
+        (lambda: mmap.mmap(-1, 80), True),
+    ],
     ids=["bytearray", "bytes", "ctypes", "memoryview", "ndarray", "SharedArray", "mmap"],
 )
 def test_any_buffer_will_do(make, writeable):
@@ -61,16 +67,18 @@ def test_any_buffer_will_do(make, writeable):
 
 @pytest.mark.parametrize(
     ("arguments", "error"),
-    [((None, 3), TypeError),
-     (("text", 3), TypeError),
-     ((bytearray(8), 2), TypeError),
-     ((bytearray(8), -1), ValueError),
-     ((bytearray(16), 1, float, None, -8), (ValueError, TypeError)),
-     ((bytearray(16), 2, float, (16,)), ValueError),
-     ((bytearray(16), 2, float, (-8,)), ValueError),
-     ((bytearray(16), 2, object), TypeError),
-     ((bytearray(16), 2, [("x", object)]), TypeError),
-     ((bytearray(16), 2, "no such type"), TypeError)],
+    [
+        ((None, 3), TypeError),
+        (("text", 3), TypeError),
+        ((bytearray(8), 2), TypeError),
+        ((bytearray(8), -1), ValueError),
+        ((bytearray(16), 1, float, None, -8), (ValueError, TypeError)),
+        ((bytearray(16), 2, float, (16,)), ValueError),
+        ((bytearray(16), 2, float, (-8,)), ValueError),
+        ((bytearray(16), 2, object), TypeError),
+        ((bytearray(16), 2, [("x", object)]), TypeError),
+        ((bytearray(16), 2, "no such type"), TypeError),
+    ],
     ids=str,
 )
 def test_bad_arguments(arguments, error):
@@ -113,7 +121,8 @@ def test_alignment_is_kept_wherever_the_array_goes(alignment, dtype):
     for i, a in enumerate(kept):
         a[...] = i
     assert [set(a.ravel().tolist()) for a in kept] == [
-        set(np.full(1, i, dtype).tolist()) for i in range(len(kept))]
+        set(np.full(1, i, dtype).tolist()) for i in range(len(kept))
+    ]
 
 
 @pytest.mark.parametrize("alignment", [0, -32, 3, 48, 4 * MIB, 2**62])
@@ -135,8 +144,17 @@ def test_bad_requests():
         shmarray.create(2**46, alignment=4096)
 
 
-@pytest.mark.parametrize("source", [np.arange(12.).reshape(3, 4).T, [[1, 2], [3, 4]], 5,
-                                    np.array([(1, 2.5)], "i4,f8"), np.arange(10)[::-3]], ids=repr)
+@pytest.mark.parametrize(
+    "source",
+    [
+        np.arange(12.0).reshape(3, 4).T,
+        [[1, 2], [3, 4]],
+        5,
+        np.array([(1, 2.5)], "i4,f8"),
+        np.arange(10)[::-3],
+    ],
+    ids=repr,
+)
 def test_create_copy(source):
     a = shmarray.create_copy(source)
     assert type(a) is Shmarray
@@ -196,7 +214,7 @@ def test_copies_are_private_and_go_by_value():
 
 def test_a_copy_of_an_array_over_memory_of_the_caller():
     a = Shmarray(multiprocessing.RawArray("d", [1, 2, 3]), 3)
-    assert same(support.roundtrip(a.copy()), np.array([1., 2, 3]))
+    assert same(support.roundtrip(a.copy()), np.array([1.0, 2, 3]))
     assert a.copy().ctypesArray is None
 
 
@@ -253,7 +271,7 @@ def test_over_a_raw_array_to_a_process_that_starts(context):
 
 def test_over_a_raw_array_to_a_running_process_is_an_error_that_says_why():
     a = Shmarray(multiprocessing.RawArray("d", 3), 3)
-    with pytest.raises(RuntimeError, match="as it starts.*create_copy"):
+    with pytest.raises(RuntimeError, match=r"as it starts.*create_copy"):
         pickle.dumps(a)
     with multiprocessing.get_context("fork").Pool(1) as pool:
         with pytest.raises(RuntimeError, match="as it starts"):
@@ -262,11 +280,10 @@ def test_over_a_raw_array_to_a_running_process_is_an_error_that_says_why():
         pool.join()
 
 
-@pytest.mark.parametrize("memory", [mmap.mmap(-1, 80), memoryview(bytearray(80))],
-                         ids=["mmap", "memoryview"])
+@pytest.mark.parametrize("memory", [mmap.mmap(-1, 80), memoryview(bytearray(80))], ids=["mmap", "memoryview"])
 def test_over_memory_that_cannot_be_sent(memory):
     a = Shmarray(memory, 10)
-    if isinstance(memory, memoryview):       # NumPy keeps what is behind it
+    if isinstance(memory, memoryview):  # NumPy keeps what is behind it
         assert same(support.roundtrip(a), a)
     else:
         with pytest.raises(TypeError, match="create_copy"):

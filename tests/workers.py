@@ -253,6 +253,14 @@ def become_sleep():
     os.execv("/bin/sleep", ["sleep", "600"])
 
 
+def start_sleep(options):
+    """Starts a program that goes on after us; its pid."""
+    import subprocess
+
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(["sleep", "600"], stdin=quiet, stdout=quiet, stderr=quiet, **options).pid
+
+
 def work_rounds(first, rounds):
     """Creates, shares, writes and drops arrays; the number of wrong elements seen."""
     import numpy as np

@@ -43,7 +43,7 @@ const locator& arena::where() const noexcept { return s_->where; }
 
 allocation arena::allocate(std::uint64_t bytes, std::uint64_t alignment, pages how) {
   state& s = *s_;
-  if (bytes <= max_cached_bytes && alignment <= 64) [[likely]] {
+  if (bytes <= max_cached_bytes && alignment - 1 < 64 && (alignment & (alignment - 1)) == 0) [[likely]] {
     thread_cache* cache = current_cache;
     if (cache != nullptr && cache->home == &s) [[likely]] {
       const within guard(*cache);

@@ -139,6 +139,26 @@ bool arena::state::no_child_without_slot() {
   return true;
 }
 
+/// Whether every process that can touch the arena is an ACTIVE one of our namespaces. Of an actor in other
+/// namespaces nothing can be told by its pid; if this holds it is gone.
+bool arena::state::only_we_are_left() {
+  if (!attendance) return false;
+  std::vector<actor> ours;
+  const auto mark = static_cast<std::uint32_t>(words.slot_mark().load(sc));
+  for (std::uint32_t s = 0; s < mark && s < words.overflow_slot(); ++s) {
+    const auto w = slot_word::from(words.slot(s).ctl.load(sc));
+    if (w.state == slot_state::active && w.who.space == me.space) ours.push_back(w.who);
+  }
+  try {
+    if (static_cast<std::size_t>(attendance.processes()) != ours.size()) return false;
+  } catch (const error&) {
+    return false;
+  }
+  for (const actor& who : ours)
+    if (look(who) != liveness::alive || is_exiting(who.pid) || exec_happened(who)) return false;
+  return true;
+}
+
 /// An actor that is alive but no longer maps the arena: exec keeps pid and start time.
 bool arena::state::exec_happened(const actor& who) const noexcept {
   if (who == me || who.space != me.space || look(who) != liveness::alive) return false;

@@ -292,6 +292,20 @@ std::uint64_t arena::state::limit_cache(std::uint64_t limit) noexcept {
   return given;
 }
 
+/// Gives back cached runs, shortest first, of about `bytes` in all: a request of that size was longer than
+/// each of them, so they are fragments, and fresh memory in their place leaves the arena as large as it is.
+void arena::state::give_back_fragments(std::uint64_t bytes) noexcept {
+  const std::uint64_t goal = cached_bytes > bytes ? cached_bytes - bytes : 0;
+  while (cached_bytes > goal && !cached_runs.empty()) {
+    slab* run = owned[cached_runs.begin()->second];
+    extent& e = words.extent_of_chunk(run->chunk);
+    if (!e.memory.discard(static_cast<std::size_t>(run->data - e.memory.data()), run->block_bytes)) return;
+    remove_cached(run);
+    unclaim(run);
+  }
+  note_cached();
+}
+
 // ---- getting room -------------------------------------------------------------------------------
 
 /// All that can be had without asking the system for more, however long it takes. Lets go of `lock` meanwhile.
@@ -336,6 +350,7 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
     limit_cache(0);
     reserve_memory(bytes, asked);
   }
+  give_back_fragments(bytes);
   if (slab* run = claim_fresh(chunks)) return run;
   words.sync();
   if (slab* run = claim_fresh(chunks)) return run;

@@ -104,6 +104,7 @@ struct arena::state {
   std::uint32_t namespace_index();   // \throws no_memory the table is full
   liveness look(const actor& who) const noexcept;
   bool no_child_without_slot();
+  bool only_we_are_left();
   bool exec_happened(const actor& who) const noexcept;
   void forget_chunks() noexcept;     // a child owns none of its parent's
 
@@ -146,6 +147,7 @@ struct arena::state {
   slab* uncache(std::uint32_t chunks);
   void remove_cached(slab* run) noexcept;
   std::uint64_t limit_cache(std::uint64_t bytes) noexcept;
+  void give_back_fragments(std::uint64_t bytes) noexcept;
   void note_cached() noexcept;
   std::uint64_t cached_everywhere() const noexcept;
   void fill(magazine& m, std::uint32_t size_class) noexcept;

@@ -96,8 +96,9 @@ inline bool process::try_free(std::uint32_t b) {
       b, slot_, [this](std::uint32_t) { return w_.warm; },
       [this](std::uint32_t x) {
         word::watch->steps->step();  // pages may go at any moment of it
-        for (const process* p : w_.processes)
-          check(!p->alive() || !p->refers(x), "the pages of a block in use were given back");
+        const auto life = sharedmem::life_word::from(w_.tables.block(x)[sharedmem::at_life].now());
+        check(life.state == sharedmem::life_state::emptying && life.slot == slot_,
+              "the pages of a block that others may use were given back");
         w_.bytes[x] = 0;
       });
 }
@@ -126,6 +127,8 @@ inline bool process::load(const message& m, bool again) {
 
 inline void process::drop(std::uint32_t b) {
   if (!references_[b]) return;
+  word::watch->steps->step();  // in use up to here
+  check(w_.bytes[b] != 0, "a block lost its pages while it was in use");
   references_[b].reset();
   if (in_use_[b]) {
     in_use_[b] = false;  // never shared: no step

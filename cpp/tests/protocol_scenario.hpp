@@ -55,6 +55,7 @@ class scenario {
 
   /// Every order within the bounds, with freed pages kept and with freed pages given back.
   void every_order(bounds b) {
+    b.preemptions += static_cast<unsigned>(setting("SHAREDMEM_SCHEDULE_EXTRA", 0));
     for (const bool warm : {true, false}) {
       world_.warm = warm;
       all_choices choices(b.preemptions, b.deaths);

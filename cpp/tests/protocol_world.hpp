@@ -166,9 +166,11 @@ class process {
   sharedmem::actor who() const { return {index_ + 1, 1, 0}; }
   std::uint32_t slot() const { return slot_; }
 
+  /// What anybody may do at any time.
+  bool try_free(std::uint32_t b);
+  bool sees_claim(std::uint32_t b, std::uint64_t g) { return rules_->claimed(b, g); }
 
  private:
-  bool try_free(std::uint32_t b);
   void publish(std::uint32_t b);
   void repair(std::uint32_t dead, std::uint64_t seen);
   bool no_child_without_slot();

@@ -1,6 +1,7 @@
 // The protocol between processes, the code itself, in every order of steps that a bound allows and in
 // random orders, with deaths between steps. After each run a survivor repairs, and everything must have
-// come back. SHAREDMEM_SCHEDULE_SEED and SHAREDMEM_SCHEDULE_RUNS choose other, or more, random runs.
+// come back. SHAREDMEM_SCHEDULE_SEED and SHAREDMEM_SCHEDULE_RUNS choose other, or more, random runs;
+// SHAREDMEM_SCHEDULE_EXTRA=1 allows one switch more in each exhaustive search, which takes minutes.
 #include <doctest.h>
 
 #include <optional>
@@ -61,7 +62,7 @@ TEST_CASE("send and drop against load and drop") {
 
 TEST_CASE("somebody repairs meanwhile") {
   scenario s("send | load | repair", {{0, produce}, {64, consume}, {1, repair, false}}, {0, 64, 1});
-  s.every_order({2, 1});
+  s.every_order({1, 1});
   s.random_orders(20000, 2);
 }
 
@@ -92,7 +93,7 @@ TEST_CASE("holders in two words drop at once") {
 
 TEST_CASE("a handle is loaded again, when its lease is spent") {
   scenario s("send | load twice", {{0, produce}, {64, consume_twice}}, {0, 64});
-  s.every_order({3, 0});
+  s.every_order({4, 0});
   s.every_order({2, 1});
   s.random_orders(20000, 2);
 }
@@ -120,6 +121,34 @@ TEST_CASE("a stale handle of a former life against the next life") {
   s.every_order({2, 0});
   s.every_order({1, 1});
   s.random_orders(20000, 2);
+}
+
+TEST_CASE("a claim that moves from bit to lease is never overlooked") {
+  const auto look = [](world& w, process& p) {
+    const auto live = [&w] { return w.tables.block(0)[sharedmem::at_life].now() != 0; };
+    if (word::watch->steps->wait(live)) check(p.sees_claim(0, 0), "a look overlooked a claim");
+  };
+  scenario s("send | look", {{0, produce, false}, {64, look}}, {0, 64});
+  s.every_order({4, 0});
+}
+
+TEST_CASE("a claim moves between bit and lease while somebody tries to free") {
+  const auto move_about = [](world& w, process& p) {
+    p.allocate(0);
+    for (int round = 0; round < 3 && p.refers(0); ++round) {
+      p.send(0);
+      p.drop(0);
+      if (const auto m = receive(w)) p.load(*m);
+    }
+    p.drop(0);
+  };
+  const auto try_to_free = [](world&, process& p) {
+    for (int round = 0; round < 2; ++round) p.try_free(0);
+  };
+  scenario s("move | free", {{0, move_about}, {64, try_to_free}}, {0, 64});
+  s.every_order({3, 0});
+  s.every_order({1, 1});
+  s.random_orders(20000, 1);
 }
 
 TEST_CASE("a lease is given back against its load") {

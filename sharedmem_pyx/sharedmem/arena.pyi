@@ -3,6 +3,8 @@ from typing import TypedDict
 class _Stats(TypedDict):
     live_bytes: int
     live_blocks: int
+    shared_bytes: int
+    shared_blocks: int
     cached_bytes: int
     mapped_bytes: int
     arena_bytes: int

@@ -75,6 +75,8 @@ def stats():
     dict
         live_bytes, live_blocks
             What arrays of this process hold, in all arenas.
+        shared_bytes, shared_blocks
+            What any process of the arena, or a message, holds of memory that was shared at least once.
         cached_bytes
             Free, but kept for the next arrays of any process of the arena; see `cleanup`.
         mapped_bytes, arena_bytes
@@ -106,6 +108,8 @@ def stats():
     return {
         "live_bytes": total.live_bytes,
         "live_blocks": total.live_blocks,
+        "shared_bytes": total.shared_bytes,
+        "shared_blocks": total.shared_blocks,
         "cached_bytes": total.cached_bytes,
         "mapped_bytes": total.resident_bytes,
         "arena_bytes": total.arena_bytes,

@@ -1,18 +1,28 @@
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, NoReturn, ParamSpec, TypeVar, final
+from typing import Any, NoReturn
 
 import numpy as np
+from typing_extensions import ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_Shape = TypeVar("_Shape", bound=tuple[Any, ...], covariant=True)
-_DType = TypeVar("_DType", bound=np.dtype[Any], covariant=True)
+_Shape_co = TypeVar("_Shape_co", bound=tuple[int, ...], default=tuple[Any, ...], covariant=True)
+_DType_co = TypeVar("_DType_co", bound=np.dtype[Any], default=np.dtype[Any], covariant=True)
 
 by_value: ContextVar[bool]
 
-class SharedArray(np.ndarray[_Shape, _DType]):
-    def __new__(cls, *args: Any, **kwargs: Any) -> NoReturn: ...
+class SharedArray(np.ndarray[_Shape_co, _DType_co]):
+    def __new__(cls, *args: Any, **keywords: Any) -> NoReturn: ...
+    def __array_wrap__(
+        self, array: np.ndarray[Any, Any], context: Any = None, return_scalar: bool = False, /
+    ) -> Any: ...
+    def setflags(
+        self, write: bool | None = None, align: bool | None = None, uic: bool | None = None
+    ) -> None: ...
 
 def is_shared(a: object, /) -> bool: ...
 def holding(dump: Callable[_P, _R]) -> Callable[_P, _R]: ...
+def _load(
+    state: bytes, dtype: np.dtype[Any] | None = None, cls: type[SharedArray] | None = None
+) -> SharedArray: ...

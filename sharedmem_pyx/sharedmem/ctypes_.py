@@ -7,11 +7,13 @@ import operator
 import types
 import weakref
 from multiprocessing import sharedctypes
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 
-from .array import SharedArray
-from .creation import asshared, empty, is_shared, zeros
+from .array import SharedArray, is_shared
+from .copying import asshared
+from .creation import empty, zeros
 from .ctypes_types import DATA, dtype_of, element_type, importable, nest, shape_for, split, type_of
 from .lock import RLock
 
@@ -23,12 +25,19 @@ class _ByHandle:
 
     __slots__ = ()
 
+    @classmethod
+    def from_buffer(cls, *args):
+        # multiprocessing.sharedctypes.copy() has just registered its own function for this type.
+        ForkingPickler.register(cls, cls.__reduce__)
+        return type(cls).from_buffer(cls, *args)
+
     def __reduce__(self):
-        try:
+        if hasattr(self, "_sharedmem"):
             memory, element, lengths = self._sharedmem
-        except AttributeError:               # made by calling the class: it has private memory
-            return self.__copy__().__reduce__()
-        return _attach, (element, lengths, memory)
+            return _attach, (element, lengths, memory)
+        if hasattr(self, "_wrapper"):  # made by multiprocessing.sharedctypes.copy()
+            return sharedctypes.reduce_ctype(self)
+        return self.__copy__().__reduce__()  # made by calling the class: in private memory
 
     def __copy__(self):
         """A copy in private memory, as multiprocessing's objects give."""
@@ -47,6 +56,10 @@ def _sendable(type_):
     try:
         return _sendable_types[type_]
     except KeyError:
+        if issubclass(type_, ctypes._SimpleCData) and importable(type_) is not type_:
+            raise TypeError(
+                "a single number of the other byte order can't be sent; an array of one element can"
+            ) from None
         members = {"_private_type": type_, "__module__": type_.__module__, "__doc__": type_.__doc__}
         sendable = type(type_)(type_.__name__, (_ByHandle, type_), members)
         return _sendable_types.setdefault(type_, sendable)
@@ -59,11 +72,12 @@ def _attach(element, lengths, memory):
     """
     type_ = nest(type_of(element) if isinstance(element, np.dtype) else element, lengths)
     if memory.dtype != np.uint8 or memory.ndim != 1 or memory.nbytes != ctypes.sizeof(type_):
-        raise ValueError(f"{type_.__name__} has {ctypes.sizeof(type_)} bytes, but the memory "
-                         f"is an array {memory.shape} of {memory.dtype}")
-    if memory.nbytes == 0:
-        return _sendable(type_)()
-    found = _sendable(type_).from_buffer(memory)
+        raise ValueError(
+            f"{type_.__name__} has {ctypes.sizeof(type_)} bytes, but the memory "
+            f"is an array {memory.shape} of {memory.dtype}"
+        )
+    sendable = _sendable(type_)
+    found = sendable.from_buffer(memory) if memory.nbytes else sendable()
     found._sharedmem = memory, element, lengths
     return found
 
@@ -122,8 +136,10 @@ def RawArray(typecode_or_type, size_or_initializer):
             raise ValueError(f"an array can't have {length} elements")
         return _new(type_, length)
     if not hasattr(size_or_initializer, "__len__"):
-        raise TypeError("an array is made from its length or from a sequence of its elements, "
-                        f"not from {type(size_or_initializer).__name__}")
+        raise TypeError(
+            "an array is made from its length or from a sequence of its elements, "
+            f"not from {type(size_or_initializer).__name__}"
+        )
     array = _new(type_, len(size_or_initializer))
     if isinstance(size_or_initializer, np.ndarray):
         np.copyto(shmem_as_ndarray(array), size_or_initializer, casting="same_kind")
@@ -133,7 +149,7 @@ def RawArray(typecode_or_type, size_or_initializer):
 
 
 def RawValue(typecode_or_type, *args):
-    """ctypes object in shared memory, without a lock.
+    """Value of a ctypes type in shared memory, without a lock.
 
     As `multiprocessing.RawValue`; besides, it can be sent by any pickle at any time.
 
@@ -141,7 +157,7 @@ def RawValue(typecode_or_type, *args):
     ----------
     typecode_or_type : str or ctypes type
         As for `RawArray`.
-    *args
+    *args : object
         What the type is initialized with; without any its bytes are zero.
 
     Returns
@@ -168,7 +184,9 @@ def Array(typecode_or_type, size_or_initializer, *, lock=True):
 
     Parameters
     ----------
-    typecode_or_type, size_or_initializer
+    typecode_or_type : str or ctypes type
+        As for `RawArray`.
+    size_or_initializer : int or sequence
         As for `RawArray`.
     lock : bool or lock, optional
         True: a new lock that lies in shared memory too, recursive, and that survives its owner.
@@ -198,7 +216,7 @@ def Array(typecode_or_type, size_or_initializer, *, lock=True):
 
 
 def Value(typecode_or_type, *args, lock=True):
-    """ctypes object in shared memory, with a lock.
+    """Value of a ctypes type in shared memory, with a lock.
 
     As `multiprocessing.Value`; besides, with its own lock it can be sent by any pickle at any time.
 
@@ -206,7 +224,7 @@ def Value(typecode_or_type, *args, lock=True):
     ----------
     typecode_or_type : str or ctypes type
         As for `RawArray`.
-    *args
+    *args : object
         What the type is initialized with.
     lock : bool or lock, optional
         As for `Array`.
@@ -256,7 +274,7 @@ def _synchronized(obj, lock):
 
 
 def as_ctypes(a):
-    """ctypes object over the memory of a shared array.
+    """View of a shared array as a ctypes object.
 
     Parameters
     ----------
@@ -294,8 +312,10 @@ def as_ctypes(a):
         raise TypeError(f"as_ctypes needs an array, not {type(a).__name__}")
     type_of(a.dtype)
     if not a.flags.c_contiguous:
-        raise ValueError(f"an array with strides {a.strides} is not C-contiguous: "
-                         "sharedmem.array(a, order='C') is a copy that is")
+        raise ValueError(
+            f"an array with strides {a.strides} is not C-contiguous: "
+            "sharedmem.array(a, order='C') is a copy that is"
+        )
     if not a.flags.writeable:
         raise ValueError("ctypes objects can be written to, but the array is read-only")
     if a.nbytes and not is_shared(a):
@@ -341,8 +361,10 @@ def shmem_as_ndarray(raw_array, shape=None):
     get_obj = getattr(raw_array, "get_obj", None)
     obj = raw_array if get_obj is None else get_obj()
     if not isinstance(obj, DATA):
-        raise TypeError("a ctypes object is needed, such as multiprocessing.Array, RawArray, Value and "
-                        f"RawValue make, not {type(raw_array).__name__}")
+        raise TypeError(
+            "a ctypes object is needed, such as multiprocessing.Array, RawArray, Value and "
+            f"RawValue make, not {type(raw_array).__name__}"
+        )
     memory, element, lengths = getattr(obj, "_sharedmem", None) or (obj, *split(type(obj)))
     if element is ctypes.c_char:
         dtype = np.dtype(np.uint8)

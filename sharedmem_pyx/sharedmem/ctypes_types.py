@@ -5,15 +5,29 @@ import functools
 import math
 import operator
 import sys
+from _ctypes import CFuncPtr
+from typing import Any
 
 import numpy as np
 
+Lengths = tuple[int, ...]
+
 # The letters of multiprocessing and of the standard library's array module.
 TYPECODES = {
-    "c": ctypes.c_char, "u": ctypes.c_wchar, "b": ctypes.c_byte, "B": ctypes.c_ubyte,
-    "h": ctypes.c_short, "H": ctypes.c_ushort, "i": ctypes.c_int, "I": ctypes.c_uint,
-    "l": ctypes.c_long, "L": ctypes.c_ulong, "q": ctypes.c_longlong, "Q": ctypes.c_ulonglong,
-    "f": ctypes.c_float, "d": ctypes.c_double,
+    "c": ctypes.c_char,
+    "u": ctypes.c_wchar,
+    "b": ctypes.c_byte,
+    "B": ctypes.c_ubyte,
+    "h": ctypes.c_short,
+    "H": ctypes.c_ushort,
+    "i": ctypes.c_int,
+    "I": ctypes.c_uint,
+    "l": ctypes.c_long,
+    "L": ctypes.c_ulong,
+    "q": ctypes.c_longlong,
+    "Q": ctypes.c_ulonglong,
+    "f": ctypes.c_float,
+    "d": ctypes.c_double,
 }
 
 DATA = (ctypes._SimpleCData, ctypes.Array, ctypes.Structure, ctypes.Union)
@@ -26,9 +40,20 @@ _POINTERS = {
 }
 
 _NUMBERS = (
-    ctypes.c_bool, ctypes.c_byte, ctypes.c_ubyte, ctypes.c_short, ctypes.c_ushort, ctypes.c_int,
-    ctypes.c_uint, ctypes.c_long, ctypes.c_ulong, ctypes.c_longlong, ctypes.c_ulonglong,
-    ctypes.c_float, ctypes.c_double, ctypes.c_longdouble,
+    ctypes.c_bool,
+    ctypes.c_byte,
+    ctypes.c_ubyte,
+    ctypes.c_short,
+    ctypes.c_ushort,
+    ctypes.c_int,
+    ctypes.c_uint,
+    ctypes.c_long,
+    ctypes.c_ulong,
+    ctypes.c_longlong,
+    ctypes.c_ulonglong,
+    ctypes.c_float,
+    ctypes.c_double,
+    ctypes.c_longdouble,
 )
 # The attribute of a number's type that is the type of the other byte order.
 _SWAPPED = "__ctype_be__" if sys.byteorder == "little" else "__ctype_le__"
@@ -44,28 +69,29 @@ _INSTEAD = {
 }
 
 
-def element_type(typecode_or_type):
+def element_type(typecode_or_type: Any) -> Any:
     """The ctypes type that a letter or a type names, if its values mean the same in any process."""
     type_ = TYPECODES.get(typecode_or_type) if isinstance(typecode_or_type, str) else typecode_or_type
-    if not (isinstance(type_, type) and issubclass(type_, (*DATA, ctypes._Pointer, ctypes._CFuncPtr))):
-        raise TypeError(f"{typecode_or_type!r} is neither a ctypes type nor one of the letters "
-                        f"{' '.join(TYPECODES)}")
+    if not (isinstance(type_, type) and issubclass(type_, (*DATA, ctypes._Pointer, CFuncPtr))):
+        raise TypeError(
+            f"{typecode_or_type!r} is neither a ctypes type nor one of the letters {' '.join(TYPECODES)}"
+        )
     _refuse_pointers(type_, type_.__name__)
     return type_
 
 
-def _refuse_pointers(type_, where):
+def _refuse_pointers(type_: Any, where: str) -> None:
     leaf, _ = split(type_)
     for pointer, reason in _POINTERS.items():
         if issubclass(leaf, pointer):
             raise TypeError(f"{where} can't lie in shared memory: {reason}")
-    if issubclass(leaf, (ctypes._Pointer, ctypes._CFuncPtr)):
+    if issubclass(leaf, (ctypes._Pointer, CFuncPtr)):
         raise TypeError(f"{where} can't lie in shared memory: it points into one process")
     for name, field, *_ in fields(leaf):
         _refuse_pointers(field, f"{where}.{name}")
 
 
-def split(type_):
+def split(type_: Any) -> tuple[Any, Lengths]:
     """(c_int, (4, 3)) for (c_int * 3) * 4."""
     lengths = []
     while issubclass(type_, ctypes.Array):
@@ -74,19 +100,22 @@ def split(type_):
     return type_, tuple(lengths)
 
 
-def nest(type_, lengths):
+def nest(type_: Any, lengths: Lengths) -> Any:
     """The reverse of `split`."""
     for length in reversed(lengths):
         type_ = type_ * length
     return type_
 
 
-def importable(type_):
+def importable(type_: Any) -> Any:
     """The type, or in place of a number's of the other byte order, which no module names, its dtype."""
-    return dtype_of(type_) if getattr(type_, _SWAPPED, None) is type_ else type_
+    if getattr(type_, _SWAPPED, None) is not type_:
+        return type_
+    dtype = dtype_of(type_)
+    return type_ if dtype.isnative else dtype  # single bytes have no order
 
 
-def fields(type_):
+def fields(type_: Any) -> list[Any]:
     """Entries of `_fields_`, inherited ones first; none if it has no fields."""
     found = []
     for base in reversed(type_.__mro__):
@@ -94,7 +123,7 @@ def fields(type_):
     return found
 
 
-def dtype_of(type_):
+def dtype_of(type_: Any) -> Any:
     """The dtype of one value of a ctypes type, a subarray dtype for an array type."""
     leaf, lengths = split(type_)
     if lengths:
@@ -112,7 +141,7 @@ def dtype_of(type_):
     return dtype
 
 
-def _dtype_of_structure(type_):
+def _dtype_of_structure(type_: Any) -> Any:
     names, formats, offsets = [], [], []
     for name, field, *bits in fields(type_):
         if bits:
@@ -120,12 +149,13 @@ def _dtype_of_structure(type_):
         names.append(name)
         formats.append(dtype_of(field))
         offsets.append(getattr(type_, name).offset)
-    return np.dtype({"names": names, "formats": formats, "offsets": offsets,
-                     "itemsize": ctypes.sizeof(type_)})
+    return np.dtype(
+        {"names": names, "formats": formats, "offsets": offsets, "itemsize": ctypes.sizeof(type_)}
+    )
 
 
 @functools.lru_cache(maxsize=256)
-def type_of(dtype):
+def type_of(dtype: Any) -> Any:
     """The ctypes type of one element of a dtype."""
     if dtype.subdtype is not None:
         base, lengths = dtype.subdtype
@@ -146,13 +176,14 @@ def type_of(dtype):
     return number
 
 
-def _structure_of(dtype):
+def _structure_of(dtype: Any) -> Any:
     members, end = [], 0
     for name in sorted(dtype.names, key=lambda name: dtype.fields[name][1]):
         field, offset = dtype.fields[name][:2]
         if offset < end:
-            raise TypeError(f"field {name!r} of dtype {dtype} overlaps another one, "
-                            "which a ctypes structure can't have")
+            raise TypeError(
+                f"field {name!r} of dtype {dtype} overlaps another one, which a ctypes structure can't have"
+            )
         if offset > end:
             members.append((f"__pad_{end}", ctypes.c_ubyte * (offset - end)))
         members.append((name, type_of(field)))
@@ -163,7 +194,7 @@ def _structure_of(dtype):
     return type("struct", (ctypes.Structure,), {"_pack_": 1, "_layout_": "ms", "_fields_": members})
 
 
-def shape_for(shape, lengths):
+def shape_for(shape: Any, lengths: Lengths) -> Lengths:
     """A shape for as many elements as `lengths` has, -1 standing for what remains."""
     if shape is None:
         return lengths
@@ -177,6 +208,8 @@ def shape_for(shape, lengths):
         wanted = tuple(size // known if n == -1 else n for n in wanted)
     if math.prod(wanted) != size or min(wanted, default=0) < 0:
         fitting = " or ".join(map(str, dict.fromkeys([lengths, (size,)])))
-        raise ValueError(f"shape {shape!r} does not fit {size} elements: {fitting} does, and any "
-                         f"other whose product is {size}")
+        raise ValueError(
+            f"shape {shape!r} does not fit {size} elements: {fitting} does, and any "
+            f"other whose product is {size}"
+        )
     return wanted

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from sharedmem.array import SharedArray
-from sharedmem.copying import array
+from sharedmem.copying import array, asshared
 from sharedmem.creation import empty
 from sharedmem.errors import refuse_objects
 
@@ -91,7 +91,7 @@ def fromfile(
     items = max(os.fstat(file.fileno()).st_size - file.tell(), 0) // dtype.itemsize
     a = empty(items if count < 0 else min(count, items), dtype)
     done = _read_into(file, a)
-    return a[: done // dtype.itemsize] if done < a.nbytes else a
+    return a if done == a.nbytes else asshared(a[: done // dtype.itemsize])
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -114,7 +114,7 @@ def _read_into(file: IO[bytes], a: np.ndarray[Any, Any]) -> int:
     """Reads the elements of a contiguous array as they lie in memory; the number of bytes read."""
     if a.nbytes == 0:
         return 0
-    target = memoryview(np.asarray(a).reshape(-1, order="A").view(np.uint8))
+    target = np.asarray(a).reshape(-1, order="A").view(np.uint8).data
     done = 0
     while done < len(target):
         piece = target[done : done + _PIECE]

@@ -10,7 +10,8 @@ from sharedmem.libsharedmem.mutex cimport (
     busy, inherited, nanoseconds, robust_mutex, robust_mutex_bytes, robust_mutex_outcome,
 )
 
-from sharedmem.creation import empty, is_shared
+from sharedmem.array import is_shared
+from sharedmem.creation import empty
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_native_id()

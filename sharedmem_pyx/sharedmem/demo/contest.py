@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sharedmem.demo.memory import Peak, resident, touch
+from sharedmem.demo.memory import Peak, resident, start_afresh, trim
 from sharedmem.demo.processes import Work, Worker, pids, started
 from sharedmem.demo.source import Source, nbytes
 from sharedmem.demo.ways import Way, make_private
@@ -80,13 +80,22 @@ class Contest:
         self._workers = workers
         self._works: list[Work] = [*[Brighten()] * workers, Check(source)]
         self.parts = _parts(source, workers)
-        with started(context, self._works, None, source.dtype) as team:
-            self._idle = resident(pids(team))
+        self._idle = self._measure_idle()
+
+    def _measure_idle(self) -> int | None:
+        """Bytes all processes hold once they have started and before there is an array."""
+        source = self._source
+        source.read(0, np.empty(source.grain, source.dtype))
+        with started(self._context, self._works, None, source.dtype) as team:
+            for worker in team[:-1]:
+                worker.ask(0, 1, np.ones(1, source.dtype), False)
+            trim()
+            return resident(pids(team))
 
     def run_alone(self) -> Result:
         """What NumPy needs in one process: nobody to send to, nothing to check."""
         result = Result("NumPy, one process")
-        touch(ROOM * nbytes(self._source))
+        start_afresh(ROOM * nbytes(self._source))
         peak = Peak(pids([]))
         idle = resident(pids([]))
         _, flat = self._filled(make_private, result)
@@ -112,7 +121,7 @@ class Contest:
             A worker process failed or was killed.
         """
         result = Result(way.name)
-        touch(ROOM * nbytes(self._source))
+        start_afresh(ROOM * nbytes(self._source))
         # The threads come last into this block and leave it last: where something fails the
         # processes are ended first, and then the threads that wait for them.
         with ThreadPoolExecutor(self._workers) as threads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import tempfile
@@ -127,10 +128,18 @@ def array_folder(nbytes: int) -> str | None:
     return None
 
 
-def touch(nbytes: int) -> None:
-    """Takes `nbytes` of memory, writes to them and gives them back.
+def start_afresh(nbytes: int) -> None:
+    """Takes `nbytes` of memory, writes to them, and gives back all that this process does not use.
 
     A virtual machine may have handed free memory back to its host, and the first process to
     touch it again then pays far more than the next. After this, nobody does.
     """
     np.ones(nbytes, np.uint8)
+    trim()
+
+
+def trim() -> None:
+    """Gives back what malloc keeps for later: it would count as memory that is in use."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc
+    if malloc_trim is not None:
+        malloc_trim(0)

@@ -88,11 +88,14 @@ class Worker:
             What the work returned, and the part sent back or None.
         """
         with self._asking:
-            message = ForkingPickler.dumps((first, count, part, wanted))
-            self.bytes_sent += len(message)
-            with contextlib.suppress(OSError):  # it has ended: receiving says how
-                self._end.send_bytes(message)
+            self._send((first, count, part, wanted))
             return self._receive()
+
+    def _send(self, task: Any) -> None:
+        message = ForkingPickler.dumps(task)
+        self.bytes_sent += len(message)
+        with contextlib.suppress(OSError):  # it has ended: receiving says how
+            self._end.send_bytes(message)
 
     def _receive(self) -> Any:
         try:
@@ -115,7 +118,7 @@ class Worker:
     def stop(self) -> None:
         """Asks the process to end; `join` waits for that."""
         with contextlib.suppress(OSError):
-            self._end.send_bytes(b"")
+            self._end.send(None)
 
     def kill(self) -> None:
         """Ends the process whatever it does."""
@@ -145,27 +148,29 @@ def _serve(
     parent = multiprocessing.parent_process()
     assert parent is not None
     with contextlib.suppress(OSError):  # the parent has ended while an answer was sent
-        end.send_bytes(ForkingPickler.dumps((None, None, None)))
+        end.send((None, None, None))
         while end in connection.wait([end, parent.sentinel]):
             try:
-                message = end.recv_bytes()
+                task = end.recv()
             except EOFError:
                 return
-            if not message:
+            if task is None:
                 return
-            end.send_bytes(_answer(message, work, whole))
+            answer = _answer(task, work, whole)
+            end.send(answer)
+            del task, answer  # nothing is kept while it waits
 
 
-def _answer(message: bytes, work: Work, whole: np.ndarray | None) -> Any:
+def _answer(task: Any, work: Work, whole: np.ndarray | None) -> tuple[str | None, Any, Any]:
+    first, count, part, wanted = task
     try:
-        first, count, part, wanted = ForkingPickler.loads(message)
         if part is None:
             assert whole is not None
             part = whole[first : first + count]
         result = work(first, part)
-        return ForkingPickler.dumps((None, result, part if wanted else None))
+        return None, result, part if wanted else None
     except Exception as error:
-        return ForkingPickler.dumps((f"{type(error).__name__}: {error}", None, None))
+        return f"{type(error).__name__}: {error}", None, None
 
 
 @contextlib.contextmanager

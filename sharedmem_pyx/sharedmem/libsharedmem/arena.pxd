@@ -31,6 +31,8 @@ cdef extern from "<sharedmem/arena.hpp>" namespace "sharedmem" nogil:
     cdef cppclass arena_statistics:
         uint64_t live_bytes
         uint64_t live_blocks
+        uint64_t shared_bytes
+        uint64_t shared_blocks
         uint64_t cached_bytes
         uint64_t resident_bytes
         uint64_t arena_bytes
