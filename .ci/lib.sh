@@ -47,15 +47,16 @@ as_root=()
 if [ "$(id -u)" -ne 0 ]; then as_root=(sudo -n); fi
 
 # cpp_suite NAME [MESON OPTION...]: builds cpp/ in $work and runs its tests, behind the command in
-# $wrapper if there is one; closes with the counts.
-wrapper=()
+# $wrapper if there is one, with the further arguments $test_options; closes with the counts.
+wrapper=() test_options=()
 cpp_suite() {
   local name=$1 build=${work:?}/cpp-$1 status=0
   shift
   meson setup "$build" cpp -Dtests=enabled "$@" >"$build.log" 2>&1 || { cat "$build.log"; return 1; }
   meson compile -C "$build" >"$build.log" 2>&1 || { cat "$build.log"; return 1; }
-  "${wrapper[@]}" meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 4 || status=$?
-  python - "$name" "$build/meson-logs/testlog.json" <<'END' || status=$?
+  "${wrapper[@]}" meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 4 \
+    "${test_options[@]}" || status=$?
+  python3 - "$name" "$build/meson-logs/testlog.json" <<'END' || status=$?
 import json, sys
 results = [json.loads(line)["result"] for line in open(sys.argv[2])]
 skipped = results.count("SKIP")

@@ -18,6 +18,10 @@ CHECKS = {
 }
 
 
+# Findings that are none: SharedArray inherits the signature of ndarray, but is not made by calling it.
+ACCEPTED = {("sharedmem.SharedArray", "PR01")}
+
+
 def public_names():
     """Dotted names of what users call: the functions and classes of both modules, and methods."""
     for module in (sharedmem, shmarray):
@@ -43,7 +47,7 @@ def main():
     count = 0
     for name in names:
         for code, message in validate(name)["errors"]:
-            if code in CHECKS:
+            if code in CHECKS and (name, code) not in ACCEPTED:
                 print(f"{name}: {code} {message}")
                 count += 1
     print(f"{len(names)} docstrings, {count} findings")

@@ -4,9 +4,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from sphinx.errors import ConfigError
+
 import sharedmem
 
 HERE = Path(__file__).parent
+DOXYGEN = HERE / "_build" / "doxygen"  # as the Doxyfile says
 
 project = "numpy-sharedmem"
 copyright = "The sharedmem developers"
@@ -16,21 +19,36 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.graphviz",
+    "breathe",
+    "myst_parser",
     "numpydoc",
 ]
-exclude_patterns = ["_build", "doxygen", "examples"]
+exclude_patterns = ["_build", "examples"]
+templates_path = ["_templates"]
+# Benchmarks write doc/performance/benchmarks.md; without them that folder is empty.
+source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
+suppress_warnings = ["toc.empty_glob"]
+
 html_theme = "pydata_sphinx_theme"
 html_title = "sharedmem"
-html_theme_options = {"show_prev_next": True, "navigation_with_keys": False}
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+html_sidebars = {"*": [], "model/*": []}  # pages without neighbours below them
+html_show_sourcelink = False
+html_theme_options = {
+    "show_prev_next": True,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+}
 graphviz_output_format = "svg"
-numpydoc_show_class_members = False
-autodoc_typehints = "none"
-nitpicky = False
 
-# The C++ pages need doxygen; without it they say so instead.
-if shutil.which("doxygen"):
-    extensions.append("breathe")
-    subprocess.run(["doxygen", "Doxyfile"], cwd=HERE, check=True)
-    breathe_projects = {"sharedmem": str(HERE / "_build" / "doxygen" / "xml")}
-    breathe_default_project = "sharedmem"
-    tags.add("doxygen")  # noqa: F821 - Sphinx defines it
+autodoc_typehints = "none"
+numpydoc_show_class_members = False
+
+missing = [program for program in ("doxygen", "dot") if shutil.which(program) is None]
+if missing:
+    raise ConfigError(f"missing: {', '.join(missing)}; apt-get install doxygen graphviz has them")
+DOXYGEN.mkdir(parents=True, exist_ok=True)
+subprocess.run(["doxygen", "Doxyfile"], cwd=HERE, check=True)
+breathe_projects = {"sharedmem": str(DOXYGEN / "xml")}
+breathe_default_project = "sharedmem"

@@ -19,7 +19,6 @@ node = Node(); node.a = sharedmem.ones(1000); node.node = node; node.view = node
 class Node:
     def __del__(self):
         self.a += 1
-        self.a.sum()
         del self.a
 node = Node(); node.a = sharedmem.ones(1000); node.node = node
 """,

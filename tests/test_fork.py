@@ -295,18 +295,18 @@ def test_fork_before_the_first_use():
 
 
 def test_a_child_that_is_stopped_right_after_the_fork():
-    a = sharedmem.full(1000, 3.0)
+    keep = [sharedmem.full(1000, 3.0)]
 
     def child():
         os.kill(os.getpid(), signal.SIGSTOP)
-        assert a.sum() == 3000
+        assert keep[0].sum() == 3000
 
     pid = os.fork()
     if pid == 0:
         workers.exit_with(child)
-    data = pickle.dumps(a)
+    data = pickle.dumps(keep[0])
     assert os.waitpid(pid, os.WUNTRACED)[0] == pid
-    del a
+    keep.clear()
     settle()
     for _ in range(3):
         sharedmem.collect()

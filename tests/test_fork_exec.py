@@ -23,13 +23,13 @@ def pids():
 
 @pytest.mark.parametrize("options", [{"close_fds": False}, {"close_fds": True}, {}], ids=str)
 def test_a_program_started_pins_nothing(options):
-    before = segments()
     with Remote("unrelated") as remote:
         remote.call(workers.hold_full, "a", 1000, 1.0)
+        assert segments(remote.pid)
         pid = remote.call(workers.start_sleep, options)
         try:
             remote.kill()
-            assert wait_until(lambda: segments() <= before)
+            assert wait_until(lambda: not segments(remote.pid))
             os.kill(pid, 0)
         finally:
             os.kill(pid, signal.SIGKILL)

@@ -190,11 +190,14 @@ def test_an_error_inside_pickling_another_object_gives_the_lease_back():
 
 def test_pickles_within_pickles():
     class Nested:
+        def __init__(self, array):
+            self.array = array
+
         def __reduce__(self):
-            return bytes, (dumps(a[5:]),)
+            return bytes, (dumps(self.array),)
 
     a = sharedmem.ones(10)
-    outer, inner = pickle.loads(dumps([a, Nested()]))
+    outer, inner = pickle.loads(dumps([a, Nested(a[5:])]))
     del a
     settle()
     assert outer.sum() == 10

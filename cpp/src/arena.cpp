@@ -65,7 +65,11 @@ allocation arena::state::allocate_slowly(std::uint64_t bytes, std::uint64_t alig
     throw std::invalid_argument("alignment must be a power of two up to 2 MiB, not " + std::to_string(alignment));
   settle();
   if (in_overflow()) leave_overflow();
-  if (bytes / chunk_bytes >= words.head().chunk_capacity) no_room(bytes, "no arena of this size holds as much");
+  if (bytes / chunk_bytes >= words.head().chunk_capacity) {
+    const std::lock_guard lock(pool);
+    reserve_memory(bytes, bytes);  // usually there is no such memory either, which says more
+    no_room(bytes, "no arena of this size holds as much");
+  }
   std::uint64_t wanted = std::max<std::uint64_t>(bytes, 1);
   // Blocks of a power of two are aligned to their own size: chunks are aligned to 2 MiB.
   if (alignment > 64) wanted = std::bit_ceil(std::max(wanted, alignment));

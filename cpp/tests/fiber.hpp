@@ -41,6 +41,12 @@ class fiber {
   void resume();
   /// Back to who resumed it.
   void pause();
+  /// Whether a switch costs microseconds.
+#ifdef SHAREDMEM_FIBER_THREADS
+  static constexpr bool is_slow = true;
+#else
+  static constexpr bool is_slow = false;
+#endif
   /// True between a resume and the end of `body`.
   bool inside() const noexcept { return inside_; }
 

@@ -56,21 +56,21 @@ TEST_CASE("send and drop against load and drop") {
   scenario s("send | load", {{0, produce}, {64, consume}}, {0, 64});
   s.every_order({4, 0});
   s.every_order({2, 1});
-  s.every_order({2, 2});
-  s.random_orders(20000, 2);
+  s.every_order({1, 2});
+  s.random_orders(10000, 2);
 }
 
 TEST_CASE("somebody repairs meanwhile") {
   scenario s("send | load | repair", {{0, produce}, {64, consume}, {1, repair, false}}, {0, 64, 1});
   s.every_order({1, 1});
-  s.random_orders(20000, 2);
+  s.random_orders(10000, 2);
 }
 
 TEST_CASE("a repairer dies, and another repairs what it left") {
   scenario s("send | load | repair | repair", {{0, produce}, {64, consume}, {1, repair}, {65, repair, false}},
              {0, 64, 1, 65});
   s.every_order({0, 2});
-  s.random_orders(20000, 3);
+  s.random_orders(10000, 3);
 }
 
 TEST_CASE("holders in two words drop at once") {
@@ -88,14 +88,14 @@ TEST_CASE("holders in two words drop at once") {
   scenario s("drop | drop | drop", {{0, share}, {64, hold_and_drop}, {1, hold_and_drop}}, {0, 64, 1});
   s.every_order({2, 0});
   s.every_order({1, 1});
-  s.random_orders(20000, 1);
+  s.random_orders(10000, 1);
 }
 
 TEST_CASE("a handle is loaded again, when its lease is spent") {
   scenario s("send | load twice", {{0, produce}, {64, consume_twice}}, {0, 64});
   s.every_order({4, 0});
   s.every_order({2, 1});
-  s.random_orders(20000, 2);
+  s.random_orders(10000, 2);
 }
 
 TEST_CASE("a stale handle of a former life against the next life") {
@@ -120,7 +120,7 @@ TEST_CASE("a stale handle of a former life against the next life") {
   scenario s("two lives | load all again", {{0, two_lives}, {64, again}}, {0, 64});
   s.every_order({2, 0});
   s.every_order({1, 1});
-  s.random_orders(20000, 2);
+  s.random_orders(10000, 2);
 }
 
 TEST_CASE("a claim that moves from bit to lease is never overlooked") {
@@ -148,7 +148,7 @@ TEST_CASE("a claim moves between bit and lease while somebody tries to free") {
   scenario s("move | free", {{0, move_about}, {64, try_to_free}}, {0, 64});
   s.every_order({3, 0});
   s.every_order({1, 1});
-  s.random_orders(20000, 1);
+  s.random_orders(10000, 1);
 }
 
 TEST_CASE("a lease is given back against its load") {
@@ -163,9 +163,9 @@ TEST_CASE("a lease is given back against its load") {
     if (const auto m = receive(w); m && p.load(*m)) p.drop(m->block);
   };
   scenario s("send, give back | load", {{0, change_mind}, {64, try_load}}, {0, 64});
-  s.every_order({4, 0});
+  s.every_order({3, 0});
   s.every_order({2, 1});
-  s.random_orders(20000, 2);
+  s.random_orders(10000, 2);
 }
 
 TEST_CASE("the marks of a lease group rise and sink") {
@@ -180,7 +180,7 @@ TEST_CASE("the marks of a lease group rise and sink") {
   scenario s("send | load, send | load", {{0, produce}, {64, load_then_send}, {1, consume}}, {0, 64, 1});
   s.every_order({2, 0});
   s.every_order({1, 1});
-  s.random_orders(20000, 1);
+  s.random_orders(10000, 1);
 
   const auto send_twice = [](world&, process& p) {
     p.allocate(0);
@@ -207,7 +207,7 @@ TEST_CASE("two blocks meet in one lease group") {
   scenario s("send both | load both", {{0, send_both}, {64, load_both}}, {0, 64});
   s.every_order({2, 0});
   s.every_order({1, 1});
-  s.random_orders(20000, 2);
+  s.random_orders(10000, 2);
 }
 
 TEST_CASE("a process joins in the slot of a dead one") {
@@ -219,7 +219,7 @@ TEST_CASE("a process joins in the slot of a dead one") {
   };
   scenario s("send | load | join, load", {{0, produce}, {64, consume}, {-1, join_and_consume, false}}, {0, 64});
   s.every_order({1, 1});
-  s.random_orders(20000, 1);
+  s.random_orders(10000, 1);
 
   const auto join_later = [](world& w, process& p) {
     if (!word::watch->steps->wait([&w] { return w.tables.ctl(0).now() == 0 || w.tables.ctl(64).now() == 0; })) return;
@@ -228,7 +228,7 @@ TEST_CASE("a process joins in the slot of a dead one") {
   scenario reuse("send | load | repair | join, load",
                  {{0, produce}, {64, consume}, {1, repair, false}, {-1, join_later}}, {0, 64, 1});
   reuse.every_order({0, 1});
-  reuse.random_orders(20000, 2);
+  reuse.random_orders(10000, 2);
 }
 
 TEST_CASE("processes leave in order") {
@@ -241,7 +241,7 @@ TEST_CASE("processes leave in order") {
   scenario s("send, leave | load, leave", {{0, and_leave(produce)}, {64, and_leave(consume)}}, {0, 64});
   s.every_order({2, 0});
   s.every_order({1, 1});
-  s.random_orders(20000, 2);
+  s.random_orders(10000, 2);
 }
 
 TEST_CASE("an orphaned chunk is adopted and used") {
@@ -256,7 +256,7 @@ TEST_CASE("an orphaned chunk is adopted and used") {
   };
   scenario s("send | load, repair, adopt, send", {{0, produce}, {64, adopt_and_produce, false}}, {0, 64});
   s.every_order({2, 1});
-  s.random_orders(20000, 1);
+  s.random_orders(10000, 1);
 }
 
 TEST_CASE("an expired lease against its late load") {
@@ -271,7 +271,7 @@ TEST_CASE("an expired lease against its late load") {
   scenario s("send, die | load late | repair, expire",
              {{0, produce_only}, {64, late, false}, {1, repair, false}}, {0, 64, 1});
   s.every_order({1, 1});
-  s.random_orders(20000, 1);
+  s.random_orders(10000, 1);
 }
 
 TEST_CASE("fork") {
@@ -295,7 +295,7 @@ TEST_CASE("fork") {
                {{0, fork_and_drop}, {-1, be_child}, {64, consume}, {65, repair, false}}, {0, 64, 1, 65});
     s.every_order({1, 0});
     s.every_order({0, 1});
-    s.random_orders(20000, 2);
+    s.random_orders(10000, 2);
   }
 }
 

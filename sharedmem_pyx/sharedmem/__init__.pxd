@@ -1,1 +1,1 @@
-# What `cimport sharedmem` gives.
+# Nothing by itself: see sharedmem.array and sharedmem.libsharedmem.

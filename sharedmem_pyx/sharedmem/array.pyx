@@ -1,5 +1,6 @@
 """SharedArray, and the way from an array to its handle and back."""
 
+import contextlib
 import contextvars
 import functools
 
@@ -8,7 +9,7 @@ import numpy as np
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.contextvars cimport get_value
-from cpython.object cimport PyObject, PyTypeObject
+from cpython.object cimport PyTypeObject
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeLatin1
 from libcpp.string_view cimport string_view
 
@@ -140,14 +141,16 @@ cdef cnp.dtype find_dtype(const handle* h, object given):
     cdef cnp.dtype descr = None
     cdef char first
     if h.dtype.empty():
-        descr = <cnp.dtype?>given
+        if isinstance(given, np.dtype):
+            descr = given
     else:
         first = h.dtype.data()[0]
         text = PyUnicode_DecodeLatin1(h.dtype.data(), h.dtype.size(), NULL)
         if h.dtype.size() == 1 and (text.isalpha() or first == b"?"):
             descr = cnp.PyArray_DescrFromType(first)
         elif h.dtype.size() > 1 and first in b"<>|" and "," not in text:
-            descr = np.dtype(text)
+            with contextlib.suppress(TypeError, ValueError, OverflowError, SyntaxError):
+                descr = np.dtype(text)
     if descr is None or PyDataType_REFCHK(descr) or cnp.PyDataType_HASSUBARRAY(descr):
         raise ValueError("handle: its dtype makes no sense, or has Python objects in it")
     if cnp.PyDataType_ELSIZE(descr) == 0 or cnp.PyDataType_ELSIZE(descr) != h.shape.itemsize:
@@ -168,10 +171,12 @@ cdef int take_block(const handle* h, allocation* block) except -1:
     elif home.where().uuid[0] == h.where.uuid[0] and home.where().uuid[1] == h.where.uuid[1]:
         block[0] = home.acquire(c)
         return 0
-    with nogil:
-        block[0] = acquire(h.where, c)
-    if home == NULL:
-        export_home()
+    try:
+        with nogil:
+            block[0] = acquire(h.where, c)
+    finally:
+        if home == NULL:
+            export_home()       # it may have been decided although the handle is of no use
     return 0
 
 

@@ -24,12 +24,13 @@ cdef object create(object shape, object dtype, object order, object populate, co
     return make(&p, descr, read_populate(populate, p.bytes, False), what, NULL, NULL, None)
 
 
-cdef object create_like(object prototype, object dtype, object order, object subok, object shape, content what,
-                        object value):
+cdef object create_like(object prototype, object dtype, object order, object subok, object shape,
+                        content what, object value):
     cdef plan p
     cdef cnp.ndarray source = np.asanyarray(prototype)
-    cdef cnp.dtype descr = plan_like(&p, source, source.descr if dtype is None else read_dtype(dtype), order, shape)
+    cdef cnp.dtype descr = source.descr if dtype is None else read_dtype(dtype)
     cdef PyTypeObject* cls = NULL
+    descr = plan_like(&p, source, descr, order, shape)
     if subok and isinstance(source, SharedArray):
         cls = Py_TYPE(source)
     else:
@@ -80,7 +81,13 @@ def zeros(shape, dtype=float, order="C", *, populate=None):
 
     Parameters
     ----------
-    shape, dtype, order, populate
+    shape : int or tuple of int
+        Elements along each axis.
+    dtype : dtype_like, optional
+        Fixed-size type without Python objects.
+    order : {"C", "F"}, optional
+        Whether the last or the first axis is contiguous.
+    populate : bool, optional
         As in `empty`.
 
     Returns
@@ -101,7 +108,13 @@ def ones(shape, dtype=float, order="C", *, populate=None):
 
     Parameters
     ----------
-    shape, dtype, order, populate
+    shape : int or tuple of int
+        Elements along each axis.
+    dtype : dtype_like, optional
+        Fixed-size type without Python objects.
+    order : {"C", "F"}, optional
+        Whether the last or the first axis is contiguous.
+    populate : bool, optional
         As in `empty`.
 
     Returns
@@ -130,7 +143,9 @@ def full(shape, fill_value, dtype=None, order="C", *, populate=None):
         The value, or values that broadcast to `shape`.
     dtype : dtype_like, optional
         That of `np.asarray(fill_value)` by default.
-    order, populate
+    order : {"C", "F"}, optional
+        Whether the last or the first axis is contiguous.
+    populate : bool, optional
         As in `empty`.
 
     Returns
@@ -188,8 +203,16 @@ def zeros_like(a, dtype=None, order="K", subok=True, shape=None):
 
     Parameters
     ----------
-    a, dtype, order, subok, shape
+    a : array_like
+        Any array, shared or not.
+    dtype : dtype_like, optional
+        Instead of that of `a`.
+    order : {"K", "C", "F", "A"}, optional
         As in `empty_like`.
+    subok : bool, optional
+        As in `empty_like`.
+    shape : int or tuple of int, optional
+        Instead of that of `a`.
 
     Returns
     -------
@@ -204,8 +227,16 @@ def ones_like(a, dtype=None, order="K", subok=True, shape=None):
 
     Parameters
     ----------
-    a, dtype, order, subok, shape
+    a : array_like
+        Any array, shared or not.
+    dtype : dtype_like, optional
+        Instead of that of `a`.
+    order : {"K", "C", "F", "A"}, optional
         As in `empty_like`.
+    subok : bool, optional
+        As in `empty_like`.
+    shape : int or tuple of int, optional
+        Instead of that of `a`.
 
     Returns
     -------
@@ -220,10 +251,18 @@ def full_like(a, fill_value, dtype=None, order="K", subok=True, shape=None):
 
     Parameters
     ----------
-    a, dtype, order, subok, shape
-        As in `empty_like`.
+    a : array_like
+        Any array, shared or not.
     fill_value : scalar or array_like
         The value, cast to the dtype, or values that broadcast to the shape.
+    dtype : dtype_like, optional
+        Instead of that of `a`.
+    order : {"K", "C", "F", "A"}, optional
+        As in `empty_like`.
+    subok : bool, optional
+        As in `empty_like`.
+    shape : int or tuple of int, optional
+        Instead of that of `a`.
 
     Returns
     -------

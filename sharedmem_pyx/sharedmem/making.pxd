@@ -42,4 +42,5 @@ cdef object make(plan* p, dtype descr, pages how, content what, const void* sour
                  object prototype)
 
 # The same, full of a value that is cast as `np.copyto` casts.
-cdef object make_full(plan* p, dtype descr, object value, object populate, PyTypeObject* cls, object prototype)
+cdef object make_full(plan* p, dtype descr, object value, object populate, PyTypeObject* cls,
+                      object prototype)

@@ -206,7 +206,8 @@ cdef int permute(plan* p, cnp.ndarray prototype, cnp.npy_intp itemsize) except -
 
 # -- making
 
-cdef void write(plan* p, const allocation& block, content what, const void* source, size_t itemsize) noexcept nogil:
+cdef void write(plan* p, const allocation& block, content what, const void* source,
+                size_t itemsize) noexcept nogil:
     if what == zero and not block.zeroed:
         memset(block.data, 0, p.bytes)
     elif what == one_item:
@@ -236,7 +237,8 @@ cdef object make(plan* p, cnp.dtype descr, pages how, content what, const void* 
     return adopt(&block, cls, descr, p.ndim, p.shape, strides, block.data, flags, prototype)
 
 
-cdef object make_full(plan* p, cnp.dtype descr, object value, object populate, PyTypeObject* cls, object prototype):
+cdef object make_full(plan* p, cnp.dtype descr, object value, object populate, PyTypeObject* cls,
+                      object prototype):
     cdef char item[8]
     cdef pages how = read_populate(populate, p.bytes, True)
     if write_number(descr, value, item):

@@ -24,6 +24,11 @@ def pickle_by_value() -> Iterator[None]:
     context, not other threads, and so not the feeder thread in which a `multiprocessing.Queue`
     pickles what was put into it.
 
+    Yields
+    ------
+    None
+        Nothing is bound by ``as``.
+
     Examples
     --------
     >>> with sharedmem.pickle_by_value(), open("results.pickle", "wb") as file:

@@ -76,10 +76,13 @@ class SHAREDMEM_API arena {
  public:
   /// A new arena. `bytes`: wished size of its primary segment, 0 for the default (4 x RAM within 64 GiB and
   /// 16 TiB, at most 1/16 of a finite shmall, at most half of the address space left). Smaller ones are tried
-  /// down to 32 MiB, then memfd. \throws sharedmem::error naming each attempt with its errno.
+  /// down to 32 MiB, then memfd.
+  /// \throws sharedmem::error  naming each attempt with its errno.
   static std::unique_ptr<arena> create(std::uint64_t bytes = 0);
-  /// Joins the arena that `where` names. \throws stale_handle it has gone, or is another's, or another host's;
-  /// sharedmem::error EACCES (another user's), ENOMEM; corrupted.
+  /// Joins the arena that `where` names.
+  /// \throws stale_handle      it has gone, or is another's, or another host's.
+  /// \throws sharedmem::error  EACCES (another user's), ENOMEM.
+  /// \throws corrupted         its header makes no sense, or is of another version.
   static std::unique_ptr<arena> attach(const locator& where);
 
   ~arena();
@@ -89,7 +92,8 @@ class SHAREDMEM_API arena {
   const locator& where() const noexcept;
 
   /// `bytes` of memory (0 is legal), aligned to `alignment` bytes: a power of two up to 2 MiB.
-  /// \throws std::invalid_argument alignment; no_memory with bytes asked, available, limit met and its knob.
+  /// \throws std::invalid_argument  the alignment is something else.
+  /// \throws no_memory              with bytes asked for, bytes available, the limit met and its knob.
   allocation allocate(std::uint64_t bytes, std::uint64_t alignment = 64, pages how = pages::as_needed);
 
   /// Gives a local reference back; the last one of the last process frees the block. Empties `ref`.
@@ -97,11 +101,13 @@ class SHAREDMEM_API arena {
 
   /// The claim that a handle needs: publishes the block on its first share. With `lease`, a reference
   /// in flight is taken too, that keeps the block until `acquire` consumes it. pre: the caller holds a
-  /// reference to the block. \throws no_memory no descriptor or lease free (numbers in the text).
+  /// reference to the block.
+  /// \throws no_memory  no descriptor or lease is free; the text has numbers.
   claim share(const block_ref& ref, bool lease);
 
   /// A local reference to the block that `c` names; consumes its lease if it has one.
-  /// On return `data` and `bytes` are set. \throws stale_handle with the reason.
+  /// On return `data` and `bytes` are set.
+  /// \throws stale_handle  with the reason.
   allocation acquire(const claim& c);
 
   /// Gives back a lease that was taken for a message that will not be sent. No effect if it was loaded.
@@ -124,7 +130,8 @@ class SHAREDMEM_API arena {
   void set_cache_limit(std::uint64_t bytes) noexcept;
   arena_statistics statistics();
   std::vector<participant_report> participants();
-  /// Checks header and tables of this arena. \throws corrupted naming the first thing that does not make sense.
+  /// Checks header and tables of this arena.
+  /// \throws corrupted  naming the first thing that does not make sense.
   void check() const;
 
   bool idle() const noexcept;                 ///< this process holds no block and has no lease out

@@ -13,7 +13,7 @@
 
 namespace sharedmem {
 
-/// The home arena; made or joined at the first call. \throws what arena::create throws.
+/// The home arena; made or joined at the first call. Throws what arena::create throws.
 SHAREDMEM_API arena& home();
 /// The home arena or nullptr; makes none.
 SHAREDMEM_API arena* home_if_any() noexcept;
@@ -28,7 +28,7 @@ SHAREDMEM_API void start_new_home();
 SHAREDMEM_API std::string home_locator();
 
 /// The block that a handle names, in the home arena, a foreign one or one attached now.
-/// \throws stale_handle, sharedmem::error, corrupted, no_memory: see arena::attach and arena::acquire.
+/// Throws what arena::attach and arena::acquire throw, and no_memory where too many arenas are attached.
 SHAREDMEM_API allocation acquire(const locator& where, const claim& c);
 /// The arena whose data space holds `p`, or nullptr. A few ns; waits for nobody. The result can be used
 /// as long as a reference to the block at `p` is held.

@@ -51,6 +51,8 @@ SHAREDMEM_API liveness look_at(const process_id& who) noexcept;
 SHAREDMEM_API bool is_exiting(std::uint32_t pid) noexcept;
 
 /// Whether the process has the segment in its address space.
+/// \param pid       in the pid namespace of this process.
+/// \param name      of the segment.
 /// \param fallback  the answer where /proc does not tell.
 SHAREDMEM_API bool maps_segment(std::uint32_t pid, const segment_name& name, bool fallback) noexcept;
 

@@ -90,6 +90,8 @@ class SHAREDMEM_API mapping {
 
   /// Makes the pages of a range present and writable here, huge ones where the kernel can, without
   /// changing their bytes. Whether there is memory is the caller's question, asked before.
+  /// \param offset   bytes from the mapping's start.
+  /// \param bytes    length of the range.
   /// \param threads  upper bound of threads that share the work from 64 MiB on; also bounded by
   ///                 the cores this process may use and by 8. With 1 no thread is started; with
   ///                 more, one that cannot be started leaves its part to the caller's.

@@ -52,7 +52,7 @@ class SHAREDMEM_API robust_mutex {
   [[nodiscard]] outcome try_lock();
 
   /// Waits for at most `limit`, by the system's clock: longer if that is set back meanwhile. Signals
-  /// do not end the wait. \throws what `try_lock` throws.
+  /// do not end the wait. Throws what `try_lock` throws.
   [[nodiscard]] outcome try_lock_for(std::chrono::nanoseconds limit);
 
   /// \pre  this thread holds it.

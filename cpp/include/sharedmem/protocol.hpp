@@ -206,10 +206,15 @@ class protocol {
   std::optional<lease_id> send(std::uint32_t b, std::uint64_t g, std::uint32_t s, std::uint64_t now,
                                std::uint64_t bytes) {
     word* d = t_.block(b);
+    // Full groups are not searched again for a while: with most entries out each send would look at all.
+    constexpr std::uint32_t rest = 256;
+    const std::uint32_t first = sends_.fetch_add(1, relaxed) % rest == 0 ? 0 : spill_.load(relaxed);
     for (std::uint32_t k = 0; k < lease_group_count; ++k) {
-      const std::uint32_t group = (s + k) % lease_group_count;
+      const std::uint32_t away = (first + k) % lease_group_count;
+      const std::uint32_t group = (s + away) % lease_group_count;
       const auto found = fill(group, s);
       if (!found) continue;
+      spill_.store(away, relaxed);
       Atomics::template step<point::lease_filling>();
       word* e = t_.lease(found->entry);
       e[at_what].store(what(b, g), relaxed);  // published by OUT
@@ -418,6 +423,7 @@ class protocol {
 
   Tables& t_;
   std::array<std::atomic<std::uint32_t>, lease_group_count> cursor_{};
+  std::atomic<std::uint32_t> spill_{0}, sends_{0};  // how far from its own group a process found room last
 };
 
 }  // namespace sharedmem

@@ -1,5 +1,6 @@
 """Heat conduction in a plate: processes of several threads each, on slices of two shared arrays."""
 
+import itertools
 import multiprocessing
 
 import kernel
@@ -22,7 +23,7 @@ def plate(shape):
 def parts(rows):
     """Where each process begins and ends, the first and last row left out."""
     edges = np.linspace(1, rows - 1, PROCESSES + 1).astype(int).tolist()
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))
 
 
 def main():

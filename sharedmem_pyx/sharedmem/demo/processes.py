@@ -59,7 +59,8 @@ class Worker:
         end.close()
         self.pid = self._process.pid
         self.bytes_sent = 0  #: in both directions
-        self._asking = threading.Lock()
+        self._waiting = threading.Lock()
+        self._exit_status: int | None = None
 
     @property
     def end(self) -> connection.Connection:
@@ -87,9 +88,8 @@ class Worker:
         tuple
             What the work returned, and the part sent back or None.
         """
-        with self._asking:
-            self._send((first, count, part, wanted))
-            return self._receive()
+        self._send((first, count, part, wanted))
+        return self._receive()
 
     def _send(self, task: Any) -> None:
         message = ForkingPickler.dumps(task)
@@ -101,7 +101,6 @@ class Worker:
         try:
             answer = self._end.recv_bytes()
         except (EOFError, OSError):
-            self._process.join(_PATIENCE)
             raise WorkerError(f"worker process {self.pid} {self._fate()}") from None
         self.bytes_sent += len(answer)
         failure, result, part = ForkingPickler.loads(answer)
@@ -109,11 +108,19 @@ class Worker:
             raise WorkerError(f"worker process {self.pid}: {failure}")
         return result, part
 
+    def _status(self) -> int | None:
+        """Exit status, once the process has ended; None: it takes too long."""
+        with self._waiting:  # only one thread can take it from the system
+            if self._exit_status is None:
+                self._process.join(_PATIENCE)
+                self._exit_status = self._process.exitcode
+            return self._exit_status
+
     def _fate(self) -> str:
-        code = self._process.exitcode
-        if code is None or code >= 0:
-            return f"ended with status {code}"
-        return f"was killed by signal {-code} ({signal.strsignal(-code)})"
+        status = self._status()
+        if status is None or status >= 0:
+            return f"ended with status {status}"
+        return f"was killed by signal {-status} ({signal.strsignal(-status)})"
 
     def stop(self) -> None:
         """Asks the process to end; `join` waits for that."""
@@ -126,10 +133,9 @@ class Worker:
 
     def join(self) -> None:
         """Waits for the end of the process; one that takes too long is killed."""
-        self._process.join(_PATIENCE)
-        if self._process.exitcode is None:
+        if self._status() is None:
             self._process.kill()
-            self._process.join()
+            self._status()
         self._end.close()
         self._process.close()
 

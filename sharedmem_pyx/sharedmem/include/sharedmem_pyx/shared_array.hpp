@@ -6,8 +6,8 @@
 /// what an ndarray costs. It defines no `__array_finalize__`: views, slices and copies are made by NumPy
 /// alone, with a tail of zeros. A view keeps its memory alive as any view does, by its base.
 /// To be included by one extension module only, after its `import_array`.
-#include <Python.h>
 #include <numpy/arrayobject.h>
+#include <Python.h>
 
 #include <algorithm>
 #include <cstring>
@@ -39,15 +39,16 @@ inline tail* tail_of(PyObject* array) noexcept {
   return reinterpret_cast<tail*>(reinterpret_cast<char*>(array) + tail_offset);
 }
 
-inline void dealloc(PyObject* self) noexcept {
+// Not noexcept: Python ends a daemon thread that wants the GIL back after the end by unwinding its stack.
+inline void dealloc(PyObject* self) {
   tail mine = std::exchange(*tail_of(self), tail{});
   // Weak references are cleared here, and their callbacks may still look at the memory.
   PyArray_Type.tp_dealloc(self);
   if (mine.ref.home == nullptr) return;
   if (mine.large) {
-    Py_BEGIN_ALLOW_THREADS
+    PyThreadState* thread = PyEval_SaveThread();
     sharedmem::release(mine.ref);
-    Py_END_ALLOW_THREADS
+    PyEval_RestoreThread(thread);
   } else {
     sharedmem::release(mine.ref);
   }
@@ -62,7 +63,8 @@ inline PyObject* refuse_new(PyTypeObject*, PyObject*, PyObject*) noexcept {
 
 inline PyObject* array_wrap(PyObject* self, PyObject* const* args, Py_ssize_t count) noexcept {
   if (count < 1 || count > 3 || !PyArray_Check(args[0])) {
-    PyErr_SetString(PyExc_TypeError, "__array_wrap__ takes an ndarray, a context and whether a scalar is wanted");
+    PyErr_SetString(PyExc_TypeError,
+                    "__array_wrap__ takes an ndarray, a context and whether a scalar is wanted");
     return nullptr;
   }
   auto* result = reinterpret_cast<PyArrayObject*>(args[0]);
@@ -76,7 +78,8 @@ inline PyObject* array_wrap(PyObject* self, PyObject* const* args, Py_ssize_t co
 inline PyObject* setflags(PyObject* self, PyObject* args, PyObject* keywords) noexcept {
   static const char* const names[] = {"write", "align", "uic", nullptr};
   PyObject *write = Py_None, *align = Py_None, *uic = Py_None;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "|OOO:setflags", const_cast<char**>(names), &write, &align, &uic))
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "|OOO:setflags", const_cast<char**>(names), &write, &align,
+                                   &uic))
     return nullptr;
   const int wanted = write == Py_None ? 0 : PyObject_IsTrue(write);
   if (wanted < 0) return nullptr;
@@ -85,7 +88,8 @@ inline PyObject* setflags(PyObject* self, PyObject* args, PyObject* keywords) no
   // memory of any kind. This is not.
   const bool ours = wanted != 0 && tail_of(self)->ref.home != nullptr && PyArray_BASE(array) == nullptr;
   if (ours && tail_of(self)->read_only) {
-    PyErr_SetString(PyExc_ValueError, "cannot set WRITEABLE flag to True of this array: it was sent read-only");
+    PyErr_SetString(PyExc_ValueError,
+                    "cannot set WRITEABLE flag to True of this array: it was sent read-only");
     return nullptr;
   }
   PyObject* base = PyObject_GetAttrString(reinterpret_cast<PyObject*>(&PyArray_Type), "setflags");
@@ -115,7 +119,8 @@ inline PyObject* reduce_2(PyObject* self, PyObject*) noexcept { return reduce(se
 inline PyMethodDef* methods() noexcept {
   // Without the casts to void a compiler warns of the signature, which METH_FASTCALL describes.
   static PyMethodDef table[] = {
-      {"__array_wrap__", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(array_wrap)), METH_FASTCALL,
+      {"__array_wrap__", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(array_wrap)),
+       METH_FASTCALL,
        "__array_wrap__($self, array, context=None, return_scalar=False, /)\n--\n\n"
        "The result itself: arithmetic makes plain arrays and scalars, `out=` keeps its array."},
       {"__reduce_ex__", reduce_ex, METH_O,
@@ -127,7 +132,11 @@ inline PyMethodDef* methods() noexcept {
       {"setflags", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(setflags)),
        METH_VARARGS | METH_KEYWORDS,
        "setflags($self, /, write=None, align=None, uic=None)\n--\n\n"
-       "As `ndarray.setflags`; an array that was sent read-only stays so."},
+       "Sets flags as `ndarray.setflags` does; an array that was sent read-only stays so.\n\n"
+       "Parameters\n----------\n"
+       "write : bool, optional\n    Whether elements can be written.\n"
+       "align : bool, optional\n    Whether the data is aligned as its type asks.\n"
+       "uic : bool, optional\n    As `ndarray.setflags`: False, or left out.\n"},
       {nullptr, nullptr, 0, nullptr}};
   return table;
 }
@@ -141,14 +150,15 @@ inline constexpr const char* shared_array_doc =
     "Views, slices, `.T` and `reshape` are SharedArrays over the same memory. Arithmetic gives plain\n"
     "arrays in private memory; in-place operators and `out=` give back the array itself. Copies\n"
     "(`a.copy()`, `a[[0, 1]]`, `copy.deepcopy`) are SharedArrays over private memory, which pickle\n"
-    "with their data; `sharedmem.is_shared` tells them apart and `sharedmem.copy` makes a shared copy.";
+    "with their data; `sharedmem.is_shared` tells them apart and `sharedmem.copy` makes a shared copy.\n";
 
 /// Makes the type ready and returns it; null with an exception set.
 inline PyObject* make_shared_array_type(reducer how) noexcept {
   reduce = how;
   PyTypeObject& type = shared_array_type;
   if (PyArray_Type.tp_itemsize != 0 || PyArray_Type.tp_dictoffset != 0 || PyType_IS_GC(&PyArray_Type)) {
-    PyErr_SetString(PyExc_ImportError, "sharedmem: this build does not know the layout of this NumPy's ndarray");
+    PyErr_SetString(PyExc_ImportError,
+                    "sharedmem: this build does not know the layout of this NumPy's ndarray");
     return nullptr;
   }
   constexpr auto alignment = static_cast<Py_ssize_t>(alignof(tail));
@@ -176,8 +186,8 @@ inline PyObject* adopt(sharedmem::allocation& block, PyTypeObject* cls, PyObject
                        const npy_intp* shape, const npy_intp* strides, void* data, int flags,
                        PyObject* prototype) noexcept {
   PyObject* array = PyArray_NewFromDescr(cls == nullptr ? &shared_array_type : cls,
-                                         reinterpret_cast<PyArray_Descr*>(Py_NewRef(dtype)), ndim, shape, strides,
-                                         data, flags, prototype);
+                                         reinterpret_cast<PyArray_Descr*>(Py_NewRef(dtype)), ndim, shape,
+                                         strides, data, flags, prototype);
   if (array == nullptr) {
     sharedmem::release(block.ref);
     return nullptr;

@@ -26,8 +26,10 @@ inline void set_stale_handle(const char* what) noexcept {
   PyObject* type = module == nullptr ? nullptr : PyObject_GetAttrString(module, "StaleHandleError");
   Py_XDECREF(module);
   if (type == nullptr) return;
-  PyErr_Format(type, "%s (a pickle holds a handle and keeps no memory alive; with sharedmem.pickle_by_value() "
-               "it holds the data)", what);
+  PyErr_Format(type,
+               "%s (a pickle holds a handle and keeps no memory alive; with sharedmem.pickle_by_value() "
+               "it holds the data)",
+               what);
   Py_DECREF(type);
 }
 
