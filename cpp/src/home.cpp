@@ -293,7 +293,7 @@ std::vector<arena*> attached() {
 
 void linger() noexcept {
   arena* a = home_if_any();
-  if (a == nullptr || !a->alone_with_leases()) return;
+  if (a == nullptr || !a->must_linger()) return;
   double seconds = 10;
   if (const char* text = environment("SHAREDMEM_LINGER")) seconds = std::strtod(text, nullptr);
   if (!(seconds > 0)) return;
@@ -301,7 +301,7 @@ void linger() noexcept {
   // The child: async-signal-safe calls only from here on.
   a->take_over_slot();
   const std::uint64_t end = monotonic_ns() + static_cast<std::uint64_t>(std::min(seconds, 3600.0) * 1e9);
-  while (monotonic_ns() < end && a->leases_out() && !a->others_present()) sleep_ms(20);
+  while (monotonic_ns() < end && a->must_linger()) sleep_ms(20);
   exit_now();
 }
 

@@ -139,9 +139,19 @@ bool arena::others_present() {
   return false;
 }
 
-bool arena::alone_with_leases() {
+/// Whether a message of ours is out for a block in an extension segment: perhaps nobody else has attached that.
+bool arena::state::sent_from_extension() {
+  bool any = false;
+  rules.each_lease([&](std::uint32_t, lease_word v, auto* e) {
+    any = any || (v.state == lease_state::out && v.slot == slot() &&
+                  (e[at_what].load(relaxed) >> 32) >= words.at(0).blocks);
+  });
+  return any;
+}
+
+bool arena::must_linger() {
   if (s_->identity->slot_plus_one.load(relaxed) == 0) return false;
-  return leases_out() && !others_present();
+  return (leases_out() && !others_present()) || s_->sent_from_extension();
 }
 
 }  // namespace sharedmem

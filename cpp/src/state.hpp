@@ -86,6 +86,9 @@ struct arena::state {
   void let_go_after_fork() noexcept;
   bool fork_prepared = false;
 
+  // reports.cpp
+  bool sent_from_extension();
+
   // arena.cpp
   allocation allocate_slowly(std::uint64_t bytes, std::uint64_t alignment, pages how);
   void populate(slab& from, const allocation& a, std::uint64_t bytes, pages how) noexcept;

@@ -66,6 +66,7 @@ class scenario {
         if (!one_run(choices, "run " + std::to_string(runs) + " of every order")) return;
         if (fiber::is_slow && runs == 2000) break;
       } while (choices.advance());
+      CHECK(runs > 1);
       const std::string text = name_ + (warm ? ", warm: " : ", given back: ") + std::to_string(runs) + " runs";
       MESSAGE(text);
     }
@@ -80,7 +81,7 @@ class scenario {
       random = &choices;
       const bool good = one_run(choices, "seed " + std::to_string(seed));
       random = nullptr;
-      if (!good) return;
+      if (!good) return;  // one_run has said why
     }
     const std::string text = name_ + ": seeds " + std::to_string(first) + " to " + std::to_string(first + count - 1);
     MESSAGE(text);

@@ -244,7 +244,7 @@ cdef object make_full(plan* p, cnp.dtype descr, object value, object populate, P
     if write_number(descr, value, item):
         return make(p, descr, how, one_item, item, cls, prototype)
     if p.items > 0 and isinstance(value, (int, float, complex, str, bytes, np.generic)):
-        cell = np.empty((), descr)
+        cell = np.zeros((), descr)      # not empty: padding is copied, too
         np.copyto(cell, value, casting="unsafe")
         return make(p, descr, how, one_item, cnp.PyArray_DATA(cell), cls, prototype)
     a = make(p, descr, how, anything, NULL, cls, prototype)

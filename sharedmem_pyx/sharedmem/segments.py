@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: Upper halves of the keys of our System V segments (cpp/src/segment.cpp). A segment that is marked for
+#: Upper halves of the keys of our System V segments (cpp/src/os/os.hpp). A segment that is marked for
 #: removal has lost its key, but /proc/PID/maps still names it by that.
 _KEYS = {0x534D: "arena", 0x534E: "census"}
 

@@ -1,5 +1,6 @@
 #pragma once
 
+/// \file
 /// What users of the C++ library call: memory of an arena, for this process.
 #include <cstddef>
 #include <cstdint>
@@ -135,7 +136,7 @@ class SHAREDMEM_API arena {
   void check() const;
 
   bool idle() const noexcept;                 ///< this process holds no block and has no lease out
-  bool alone_with_leases();                   ///< sole participant, leases out: the case for a linger
+  bool must_linger();                         ///< messages are out that would be lost if this process ended now
   bool others_present();                      ///< another participant is ACTIVE
   bool leases_out();
 

@@ -1,5 +1,6 @@
 #pragma once
 
+/// \file
 /// The numbered steps between which a process may die: each is a name in the list below, and
 /// `step<point::x>()` stands in the code right after the store it is named for. In a build with
 /// SHAREDMEM_FAULT_POINTS the environment variable SHAREDMEM_FAULT="name:count" makes the process kill

@@ -1,4 +1,5 @@
 #pragma once
+/// \file
 /// What travels between processes: where an arena is (locator), and which bytes of which of its blocks
 /// make up an array (handle), as a few dozen bytes that can be checked before they are believed.
 ///

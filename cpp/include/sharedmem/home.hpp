@@ -1,5 +1,6 @@
 #pragma once
 
+/// \file
 /// The arenas of this process: its home arena, from which it allocates, and foreign ones, attached when a
 /// handle of theirs is loaded. Which arena is home is decided as late as possible, once: the locator in the
 /// environment (SHAREDMEM_ARENA), else one offered by `offer`, else the arena of the first handle, else a
@@ -38,7 +39,8 @@ SHAREDMEM_API void release(block_ref& ref) noexcept;
 /// All arenas attached now.
 SHAREDMEM_API std::vector<arena*> attached();
 
-/// At an orderly exit: if this process is the sole participant of its home and has leases out, forks a
+/// At an orderly exit: if messages would be lost (this process is the sole participant of its home, or they
+/// lie in an extension segment that perhaps nobody else attached), forks a
 /// process that keeps the arena until another participant comes, no lease is out, or `seconds` have passed
 /// (SHAREDMEM_LINGER, default 10, 0: none). Returns in the caller at once.
 SHAREDMEM_API void linger() noexcept;

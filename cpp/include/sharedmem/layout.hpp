@@ -1,10 +1,11 @@
 #pragma once
 
+/// \file
 /// The fixed bytes of an arena: what lies where in its segments. Everything here is shared memory, read
 /// by every process of the arena whatever its word size: fixed-width words, standard layout, versioned.
 ///
-/// Primary segment:    header | participants | chunk table | leases | guard | descriptors | guard | data
-/// Extension segment:  extent_header                        | guard | descriptors | guard | data
+///     Primary segment:    header | participants | chunk table | leases | guard | descriptors | guard | data
+///     Extension segment:  extent_header                        | guard | descriptors | guard | data
 ///
 /// The guards are inaccessible pages, so that an overrun of an array ends before the tables. All tables
 /// are sparse; reading a page that was never written would allocate it, so tables are read up to their

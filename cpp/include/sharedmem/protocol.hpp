@@ -1,5 +1,6 @@
 #pragma once
 
+/// \file
 /// The life of a block between processes: every operation on the words that several processes write.
 ///
 /// Nobody ever waits for anybody. Five rules carry everything:
@@ -32,11 +33,13 @@
 ///
 /// The template takes its atomics from a policy, so that tests run the same code under a scheduler that
 /// orders steps and kills participants. `Tables` says where the words are:
-///   word* block(b)          life, lease_groups, place, bytes, then the holders words
-///   word* lease(i)          word, what, clock, bytes
-///   word& lease_mark(g)     version:32, mark:32: entries of group g at or above `mark` are VACANT
-///   word& slot_mark()       slots at or above it are VOID and own no bit
-///   uint32 lease_group_entries(), uint32 block_count(), void for_each_published(f)
+///
+///     word* block(b)          life, lease_groups, place, bytes, then the holders words
+///     word* lease(i)          word, what, clock, bytes
+///     word& lease_mark(g)     version:32, mark:32: entries of group g at or above `mark` are VACANT
+///     word& slot_mark()       slots at or above it are VOID and own no bit
+///     uint32 lease_group_entries(), uint32 block_count(), void for_each_published(f)
+///
 /// Threads: calls on one block are serialised by the caller (a lock private to the process).
 #include <array>
 #include <atomic>
@@ -407,18 +410,33 @@ class protocol {
       e[at_life].compare_exchange_strong(seen, life_word{life_state::free, 0, v.generation}.bits(), sc, relaxed);
   }
 
+  /// Looks above the marks too: an entry may be FILLING there, by a process that died before it raised the
+  /// mark again. Entries are used from below, hence a row of never used ones ends a group's used part.
   void settle_leases(std::uint32_t d, std::uint64_t deadline) {
-    each_lease([&](std::uint32_t i, lease_word v, word* e) {
-      if (v.slot != d || v.state == lease_state::vacant) return;
-      std::uint64_t seen = v.bits();
-      if (v.state == lease_state::out) {
-        e[at_clock].store(deadline, relaxed);  // read only once the word below says nobody
-        e[at_word].compare_exchange_strong(seen, lease_word{lease_state::out, nobody, v.nonce}.bits(), sc, relaxed);
-      } else if (e[at_word].compare_exchange_strong(seen, lease_word{lease_state::vacant, 0, v.nonce}.bits(), sc,
-                                                    relaxed)) {
-        lower_mark(i);
+    constexpr std::uint32_t unused_row = 64;
+    for (std::uint32_t g = 0; g < lease_group_count; ++g) {
+      const std::uint64_t marks = t_.lease_mark(g).load(sc);
+      if (marks == 0) continue;  // never raised: no entry was ever taken, and looking would allocate the page
+      std::uint32_t unused = 0;
+      for (std::uint32_t k = 0; k < t_.lease_group_entries() && unused < unused_row; ++k) {
+        const std::uint32_t i = g * t_.lease_group_entries() + k;
+        const auto v = lease_word::from(t_.lease(i)[at_word].load(sc));
+        unused = k >= mark_of(marks) && v.nonce == 0 && v.state == lease_state::vacant ? unused + 1 : 0;
+        if (v.slot == d && v.state != lease_state::vacant) settle_lease(i, v, deadline);
       }
-    });
+    }
+  }
+
+  void settle_lease(std::uint32_t i, lease_word v, std::uint64_t deadline) {
+    word* e = t_.lease(i);
+    std::uint64_t seen = v.bits();
+    if (v.state == lease_state::out) {
+      e[at_clock].store(deadline, relaxed);  // read only once the word below says nobody
+      e[at_word].compare_exchange_strong(seen, lease_word{lease_state::out, nobody, v.nonce}.bits(), sc, relaxed);
+    } else if (e[at_word].compare_exchange_strong(seen, lease_word{lease_state::vacant, 0, v.nonce}.bits(), sc,
+                                                  relaxed)) {
+      lower_mark(i);
+    }
   }
 
   Tables& t_;

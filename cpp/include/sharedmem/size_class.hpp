@@ -1,5 +1,6 @@
 #pragma once
 
+/// \file
 /// Sizes that small and medium blocks are rounded up to: multiples of 64 bytes, eight per doubling
 /// above 512, so that at most 12.5 % of a block above 512 bytes is rounding. Larger blocks are runs of chunks.
 #include <array>

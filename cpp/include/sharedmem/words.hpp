@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+/// \file
 /// How the protocol's 64-bit words are packed (bit 0 is the lowest). A word of zeros, as a fresh page
 /// holds it, is the resting state of every kind: FREE, VACANT, VOID, UNCLAIMED.
 namespace sharedmem {

@@ -75,6 +75,14 @@ inline PyObject* array_wrap(PyObject* self, PyObject* const* args, Py_ssize_t co
   return Py_NewRef(args[0]);
 }
 
+inline PyObject* array_prepare(PyObject*, PyObject* const* args, Py_ssize_t count) noexcept {
+  if (count < 1 || count > 2) {
+    PyErr_SetString(PyExc_TypeError, "__array_prepare__ takes an ndarray and a context");
+    return nullptr;
+  }
+  return Py_NewRef(args[0]);
+}
+
 inline PyObject* setflags(PyObject* self, PyObject* args, PyObject* keywords) noexcept {
   static const char* const names[] = {"write", "align", "uic", nullptr};
   PyObject *write = Py_None, *align = Py_None, *uic = Py_None;
@@ -123,6 +131,11 @@ inline PyMethodDef* methods() noexcept {
        METH_FASTCALL,
        "__array_wrap__($self, array, context=None, return_scalar=False, /)\n--\n\n"
        "The result itself: arithmetic makes plain arrays and scalars, `out=` keeps its array."},
+      // What NumPy 1 asks before it computes; NumPy 2 does not.
+      {"__array_prepare__", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(array_prepare)),
+       METH_FASTCALL,
+       "__array_prepare__($self, array, context=None, /)\n--\n\n"
+       "The array itself."},
       {"__reduce_ex__", reduce_ex, METH_O,
        "__reduce_ex__($self, protocol, /)\n--\n\n"
        "A handle if the memory is shared; else as an ndarray pickles."},
