@@ -29,7 +29,9 @@ def make(rng: random.Random) -> tuple[np.ndarray, int]:
     """A new shared array of random size, often small, with a pattern and its checksum."""
     nbytes = int(2 ** rng.uniform(0, 23 if rng.random() < 0.1 else 16))
     a = sharedmem.empty(nbytes, np.uint8, populate=rng.choice([None, None, False]))
-    a[:] = np.frombuffer(rng.randbytes(min(nbytes, 64)), np.uint8).repeat(-(-nbytes // min(nbytes, 64)))[:nbytes]
+    a[:] = np.frombuffer(rng.randbytes(min(nbytes, 64)), np.uint8).repeat(-(-nbytes // min(nbytes, 64)))[
+        :nbytes
+    ]
     return a, zlib.crc32(a)
 
 
@@ -199,8 +201,11 @@ def verdict(before: dict, failures: list[str]) -> list[str]:
     sharedmem.collect(leases=True)
     sharedmem.cleanup()
     after = sharedmem.stats()
-    left = [key for key in ("live_blocks", "leases", "participants", "shared_blocks", "cached_bytes")
-            if after.get(key, 0) > before.get(key, 0)]
+    left = [
+        key
+        for key in ("live_blocks", "leases", "participants", "shared_blocks", "cached_bytes")
+        if after.get(key, 0) > before.get(key, 0)
+    ]
     return [*failures, *(f"{key}: {before.get(key)} before, {after.get(key)} after" for key in left)]
 
 

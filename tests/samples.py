@@ -4,8 +4,30 @@ import numpy as np
 
 PLAIN = [
     np.dtype(text)
-    for text in ("?", "i1", "u2", "i4", "u8", "f2", "f4", "f8", "g", "c8", "c16", "G", "S7", "U3",
-                 "M8[ns]", "M8[D]", "m8[s]", "m8", ">i4", ">f8", ">U5", "V5")
+    for text in (
+        "?",
+        "i1",
+        "u2",
+        "i4",
+        "u8",
+        "f2",
+        "f4",
+        "f8",
+        "g",
+        "c8",
+        "c16",
+        "G",
+        "S7",
+        "U3",
+        "M8[ns]",
+        "M8[D]",
+        "m8[s]",
+        "m8",
+        ">i4",
+        ">f8",
+        ">U5",
+        "V5",
+    )
 ]
 
 STRUCTURED = [

@@ -172,9 +172,14 @@ def run_python(code, *args, related=False, flags=(), prefix=(), data=b"", shell=
     if shell is not None:
         command = ["sh", "-c", f'{shell}\nexec "$@"', "sh", *command]
     pipe = subprocess.PIPE
-    with subprocess.Popen([*prefix, *command], stdin=pipe, stdout=pipe, stderr=pipe,
-                          env=environment(related=related, **env),
-                          start_new_session=True) as process:
+    with subprocess.Popen(
+        [*prefix, *command],
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        env=environment(related=related, **env),
+        start_new_session=True,
+    ) as process:
         try:
             out, err = process.communicate(data, TIMEOUT)
         except BaseException:

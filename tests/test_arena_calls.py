@@ -9,8 +9,21 @@ from support import KINDS, Remote, check_python, environment, run_python, settle
 
 import sharedmem
 
-KEYS = {"live_bytes", "live_blocks", "cached_bytes", "mapped_bytes", "arena_bytes", "participants",
-        "segments", "leases", "bytes_in_flight", "attached_arenas", "cache_limit", "arena", "backing"}
+KEYS = {
+    "live_bytes",
+    "live_blocks",
+    "cached_bytes",
+    "mapped_bytes",
+    "arena_bytes",
+    "participants",
+    "segments",
+    "leases",
+    "bytes_in_flight",
+    "attached_arenas",
+    "cache_limit",
+    "arena",
+    "backing",
+}
 
 
 def test_stats():
@@ -38,7 +51,7 @@ def test_sparse_memory_is_not_mapped():
     before = sharedmem.stats()["mapped_bytes"]
     a = sharedmem.empty(2**28, "u1", populate=False)
     assert sharedmem.stats()["mapped_bytes"] < before + 2**26
-    a[:2**23] = 1
+    a[: 2**23] = 1
     assert sharedmem.stats()["mapped_bytes"] >= before + 2**22
 
 
@@ -97,7 +110,7 @@ def test_participants():
     assert {"slot", "pid", "state", "chunks", "bytes", "self"} <= set(mine[0])
     assert len({row["slot"] for row in rows}) == len(rows)
     big = sharedmem.ones(50_000_000, "u1")
-    assert [row for row in sharedmem.participants() if row["self"]][0]["bytes"] >= big.nbytes
+    assert next(row for row in sharedmem.participants() if row["self"])["bytes"] >= big.nbytes
 
 
 def test_collect_of_nothing():
@@ -135,8 +148,11 @@ def test_the_locator_is_in_the_environment_of_python_and_of_c():
     assert check_python(code).split() == ["True", "True", "False"]
 
 
-@pytest.mark.parametrize("locator", ["nonsense", "", "0" * 200, "a" * 5000, "new", "../../etc/passwd",
-                                     "\x01\x02", "sysv:1:2:3"], ids=lambda text: text[:10])
+@pytest.mark.parametrize(
+    "locator",
+    ["nonsense", "", "0" * 200, "a" * 5000, "new", "../../etc/passwd", "\x01\x02", "sysv:1:2:3"],
+    ids=lambda text: text[:10],
+)
 def test_a_bad_locator_is_passed_over(locator):
     code = "import sharedmem; print(sharedmem.ones(10).sum(), sharedmem.stats()['participants'])"
     assert check_python(code, SHAREDMEM_ARENA=locator) == "10.0 1"
@@ -146,7 +162,7 @@ def test_a_changed_locator_never_crashes():
     good = environment()["SHAREDMEM_ARENA"]
     code = "import sharedmem; print(sharedmem.ones(10).sum())"
     for i in range(0, len(good), max(1, len(good) // 12)):
-        changed = good[:i] + ("x" if good[i] != "x" else "y") + good[i + 1:]
+        changed = good[:i] + ("x" if good[i] != "x" else "y") + good[i + 1 :]
         assert check_python(code, SHAREDMEM_ARENA=changed) == "10.0"
         assert check_python(code, SHAREDMEM_ARENA=good[:i]) == "10.0"
 
@@ -202,17 +218,40 @@ def test_paths_for_building_against_the_library():
     assert sharedmem.get_include()
     for folder in [*sharedmem.get_include(), sharedmem.get_library_dir(), sharedmem.get_cython_include()]:
         assert os.path.isdir(folder)
-    assert any(os.path.isfile(os.path.join(folder, "sharedmem", "handle.hpp"))
-               for folder in sharedmem.get_include())
+    assert any(
+        os.path.isfile(os.path.join(folder, "sharedmem", "handle.hpp")) for folder in sharedmem.get_include()
+    )
     assert os.path.isfile(os.path.join(sharedmem.get_library_dir(), "libsharedmem.so"))
 
 
 def test_version_and_names():
     assert sharedmem.__version__
-    for name in ("empty", "zeros", "ones", "full", "empty_like", "zeros_like", "ones_like", "full_like",
-                 "array", "copy", "asshared", "load", "fromfile", "is_shared", "SharedArray", "cleanup",
-                 "StaleHandleError", "pickle_by_value", "collect", "revoke", "stats", "participants",
-                 "memory_limit", "new_arena"):
+    for name in (
+        "empty",
+        "zeros",
+        "ones",
+        "full",
+        "empty_like",
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "array",
+        "copy",
+        "asshared",
+        "load",
+        "fromfile",
+        "is_shared",
+        "SharedArray",
+        "cleanup",
+        "StaleHandleError",
+        "pickle_by_value",
+        "collect",
+        "revoke",
+        "stats",
+        "participants",
+        "memory_limit",
+        "new_arena",
+    ):
         assert name in sharedmem.__all__
         assert getattr(sharedmem, name).__doc__
 

@@ -64,9 +64,11 @@ def test_arithmetic_gives_plain_private_arrays(b, operation):
 
 
 def test_several_outputs_are_plain(b):
-    for results, expected in ((np.modf(b), np.modf(sample((6, 6)))),
-                              (divmod(b, 7), divmod(sample((6, 6)), 7)),
-                              (np.frexp(b), np.frexp(sample((6, 6))))):
+    for results, expected in (
+        (np.modf(b), np.modf(sample((6, 6)))),
+        (divmod(b, 7), divmod(sample((6, 6)), 7)),
+        (np.frexp(b), np.frexp(sample((6, 6)))),
+    ):
         assert all(private(result) for result in results)
         assert all(map(same, results, expected))
 
@@ -97,8 +99,15 @@ def test_reductions_and_items_are_numpys_scalars(b, operation):
 
 
 def test_in_place_operators_give_back_the_array_itself(a):
-    for operation in (operator.iadd, operator.isub, operator.imul, operator.itruediv,
-                      operator.ifloordiv, operator.imod, operator.ipow):
+    for operation in (
+        operator.iadd,
+        operator.isub,
+        operator.imul,
+        operator.itruediv,
+        operator.ifloordiv,
+        operator.imod,
+        operator.ipow,
+    ):
         where = address(a)
         result = operation(a, 2)
         assert result is a
@@ -113,9 +122,15 @@ def test_in_place_operators_give_back_the_array_itself(a):
 
 
 def test_out_gives_back_the_array_itself(a):
-    for result in (np.add(a, 1, out=a), np.sqrt(np.ones((6, 12)), out=a), np.clip(a, 0, 9, out=a),
-                   a.clip(0, 5, out=a), np.cumsum(np.ones((6, 12)), axis=0, out=a),
-                   np.maximum(a, 3, out=a), np.multiply(a, 2, out=(a,))):
+    for result in (
+        np.add(a, 1, out=a),
+        np.sqrt(np.ones((6, 12)), out=a),
+        np.clip(a, 0, 9, out=a),
+        a.clip(0, 5, out=a),
+        np.cumsum(np.ones((6, 12)), axis=0, out=a),
+        np.maximum(a, 3, out=a),
+        np.multiply(a, 2, out=(a,)),
+    ):
         assert result is a
     out = sharedmem.empty(12)
     assert np.sum(a, axis=0, out=out) is out
@@ -189,8 +204,11 @@ def test_fields_and_parts_of_complex_numbers_stay_shared():
 
 PLAIN_VIEWS = {
     "asarray": np.asarray,
-    "array without copy": lambda a: np.asarray(a, copy=False) if np.lib.NumpyVersion(
-        np.__version__) >= "2.0.0" else np.array(a, copy=False),
+    "array without copy": lambda a: (
+        np.asarray(a, copy=False)
+        if np.lib.NumpyVersion(np.__version__) >= "2.0.0"
+        else np.array(a, copy=False)
+    ),
     "ascontiguousarray": np.ascontiguousarray,
     "as_strided": lambda a: np.lib.stride_tricks.as_strided(a, (3,), (8,)),
     "broadcast_to": lambda a: np.broadcast_to(a, (2, 6, 12)),

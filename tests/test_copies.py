@@ -64,9 +64,17 @@ def test_array_converts():
     check_like(sharedmem.array(sample((2, 3)), ">i4", "F"), np.array(sample((2, 3)), ">i4", order="F"))
 
 
-@pytest.mark.parametrize(("args", "options"), [(([[1], [2, 3]],), {}), (("x", int), {}),
-                                               (([1], "nope"), {}), (([1],), {"order": "Z"}),
-                                               (([1],), {"ndmin": 99})], ids=str)
+@pytest.mark.parametrize(
+    ("args", "options"),
+    [
+        (([[1], [2, 3]],), {}),
+        (("x", int), {}),
+        (([1], "nope"), {}),
+        (([1],), {"order": "Z"}),
+        (([1],), {"ndmin": 99}),
+    ],
+    ids=str,
+)
 def test_array_raises_what_numpy_raises(args, options):
     expected = error_of(np.array, *args, **options)
     assert type(error_of(sharedmem.array, *args, **options)) is type(expected)

@@ -11,8 +11,21 @@ from support import address, same, settle
 import sharedmem
 
 MAKERS = ["empty", "zeros", "ones"]
-BAD_SHAPES = [True, -1, (3, -1), (2**40, 2**40), 2**63 - 1, 2**64, (2**62, 4), 2.5, (2, 3.0), "3", "ab",
-              (1,) * 65, ((1, 2), 3)]
+BAD_SHAPES = [
+    True,
+    -1,
+    (3, -1),
+    (2**40, 2**40),
+    2**63 - 1,
+    2**64,
+    (2**62, 4),
+    2.5,
+    (2, 3.0),
+    "3",
+    "ab",
+    (1,) * 65,
+    ((1, 2), 3),
+]
 
 
 def check_like(got, expected, values=True):
@@ -57,8 +70,9 @@ def test_equal_to_numpy_for_every_shape(maker, dtype, order):
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-@pytest.mark.parametrize("shape", [5, 0, np.int64(4), [2, 3], (np.int32(2), 3), np.array([2, 2]),
-                                   range(1, 4), ()])
+@pytest.mark.parametrize(
+    "shape", [5, 0, np.int64(4), [2, 3], (np.int32(2), 3), np.array([2, 2]), range(1, 4), ()]
+)
 def test_shapes_may_be_anything_numpy_takes(maker, shape):
     check_like(getattr(sharedmem, maker)(shape), getattr(np, maker)(shape), maker != "empty")
 
@@ -66,9 +80,19 @@ def test_shapes_may_be_anything_numpy_takes(maker, shape):
 @pytest.mark.parametrize("maker", MAKERS)
 def test_defaults_and_names_of_arguments(maker):
     make, numpys = getattr(sharedmem, maker), getattr(np, maker)
-    for options in ({}, {"dtype": None}, {"dtype": "f4", "order": "F"}, {"order": "f"},
-                    {"dtype": int}, {"dtype": "S"}, {"dtype": "U"}, {"dtype": ("i4", (2,))},
-                    {"dtype": "i4,f8"}, {"dtype": np.float32}, {"dtype": np.dtype(">i2")}):
+    for options in (
+        {},
+        {"dtype": None},
+        {"dtype": "f4", "order": "F"},
+        {"order": "f"},
+        {"dtype": int},
+        {"dtype": "S"},
+        {"dtype": "U"},
+        {"dtype": ("i4", (2,))},
+        {"dtype": "i4,f8"},
+        {"dtype": np.float32},
+        {"dtype": np.dtype(">i2")},
+    ):
         check_like(make(shape=(3, 2), **options), numpys(shape=(3, 2), **options), maker != "empty")
 
 
@@ -84,8 +108,19 @@ def test_bad_shapes_raise_what_numpy_raises(maker, shape):
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-@pytest.mark.parametrize("options", [{"dtype": "nonsense"}, {"dtype": 3}, {"order": "Z"}, {"order": 1},
-                                     {"order": "K"}, {"order": "A"}, {"what": 1}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dtype": "nonsense"},
+        {"dtype": 3},
+        {"order": "Z"},
+        {"order": 1},
+        {"order": "K"},
+        {"order": "A"},
+        {"what": 1},
+    ],
+    ids=str,
+)
 def test_bad_options_raise_what_numpy_raises(maker, options):
     expected = error_of(getattr(np, maker), 3, **options)
     got = error_of(getattr(sharedmem, maker), 3, **options)
@@ -133,24 +168,38 @@ def test_refusal_names_an_alternative():
     assert any(word in message for word in ("fixed", "instead", "use ", "convert", "'s'", "'u'"))
 
 
-@pytest.mark.parametrize("value", [1, 1.5, True, 2j, "ab", b"xyz", np.float32(2), np.int8(-1), np.pi,
-                                   np.datetime64("2020-01-01"), [1, 2], np.array([[1], [2]]),
-                                   [[1.5, 2.5], [3.5, 4.5]]], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [
+        1,
+        1.5,
+        True,
+        2j,
+        "ab",
+        b"xyz",
+        np.float32(2),
+        np.int8(-1),
+        np.pi,
+        np.datetime64("2020-01-01"),
+        [1, 2],
+        np.array([[1], [2]]),
+        [[1.5, 2.5], [3.5, 4.5]],
+    ],
+    ids=str,
+)
 def test_full_takes_the_dtype_of_its_value(value):
     check_like(sharedmem.full((2, 2), value), np.full((2, 2), value))
     check_like(sharedmem.full((3, 2, 2), value, order="F"), np.full((3, 2, 2), value, order="F"))
 
 
-@pytest.mark.parametrize("dtype", [d for d in DTYPES if d.names is None and d.kind not in "VM"],
-                         ids=name)
+@pytest.mark.parametrize("dtype", [d for d in DTYPES if d.names is None and d.kind not in "VM"], ids=name)
 def test_full_with_a_dtype(dtype):
     check_like(sharedmem.full((3, 2), 1, dtype), np.full((3, 2), 1, dtype))
     check_like(sharedmem.full(shape=(), fill_value=1, dtype=dtype), np.full((), 1, dtype))
     check_like(sharedmem.full((0, 2), 1, dtype), np.full((0, 2), 1, dtype))
 
 
-@pytest.mark.parametrize("args", [((2, 3), [1, 2]), (3, "x", int), (3,), (-1, 0), (3, 1, "nope")],
-                         ids=str)
+@pytest.mark.parametrize("args", [((2, 3), [1, 2]), (3, "x", int), (3,), (-1, 0), (3, 1, "nope")], ids=str)
 def test_full_raises_what_numpy_raises_and_keeps_nothing(args):
     expected = error_of(np.full, *args)
     settle()
@@ -182,8 +231,9 @@ def test_populate_goes_by_name_only():
         sharedmem.empty(3, float, "C", True)
 
 
-@pytest.mark.parametrize("nbytes", [1, 3, 63, 64, 65, 1000, 4096, 10_000, 100_000, 2**20, 2**21,
-                                    2**21 + 1, 5_000_000, 2**25])
+@pytest.mark.parametrize(
+    "nbytes", [1, 3, 63, 64, 65, 1000, 4096, 10_000, 100_000, 2**20, 2**21, 2**21 + 1, 5_000_000, 2**25]
+)
 def test_zeros_are_zero_in_memory_that_was_used_before(nbytes):
     for _ in range(3):
         dirty = [sharedmem.full(nbytes, 255, "u1") for _ in range(4)]

@@ -46,11 +46,20 @@ def test_of_shared_arrays_is_shared_again(maker):
 def test_options(maker):
     prototype = sample((3, 4), "i2", "F")
     make, numpys = getattr(sharedmem, maker), getattr(np, maker)
-    for options in ({"dtype": "f4"}, {"shape": (2, 5)}, {"shape": 6}, {"shape": (2, 3, 4)},
-                    {"dtype": ">i4", "order": "C", "shape": (4, 3)}, {"subok": False}):
+    for options in (
+        {"dtype": "f4"},
+        {"shape": (2, 5)},
+        {"shape": 6},
+        {"shape": (2, 3, 4)},
+        {"dtype": ">i4", "order": "C", "shape": (4, 3)},
+        {"subok": False},
+    ):
         check_like(make(prototype, **options), numpys(prototype, **options), maker != "empty_like")
-    check_like(make(prototype, "f8", "C", False, (2, 2)), numpys(prototype, "f8", "C", False, (2, 2)),
-               maker != "empty_like")
+    check_like(
+        make(prototype, "f8", "C", False, (2, 2)),
+        numpys(prototype, "f8", "C", False, (2, 2)),
+        maker != "empty_like",
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)
@@ -63,8 +72,10 @@ def test_full_like():
     check_like(sharedmem.full_like(prototype, 7), np.full_like(prototype, 7))
     check_like(sharedmem.full_like(prototype, 7.9), np.full_like(prototype, 7.9))
     check_like(sharedmem.full_like(prototype, [1, 2, 3, 4]), np.full_like(prototype, [1, 2, 3, 4]))
-    check_like(sharedmem.full_like(prototype, 0.5, "f4", "C", True, (2, 2)),
-               np.full_like(prototype, 0.5, "f4", "C", True, (2, 2)))
+    check_like(
+        sharedmem.full_like(prototype, 0.5, "f4", "C", True, (2, 2)),
+        np.full_like(prototype, 0.5, "f4", "C", True, (2, 2)),
+    )
 
 
 def test_full_like_casts_as_numpy_does():

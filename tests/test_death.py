@@ -26,8 +26,20 @@ from support import (
 import sharedmem
 from sharedmem import StaleHandleError
 
-WAYS = ["return", "sys.exit", "os._exit", "exception", "abort", "segfault", "SIGTERM", "SIGINT",
-        "SIGKILL", "SIGSEGV", "SIGBUS", "SIGHUP"]
+WAYS = [
+    "return",
+    "sys.exit",
+    "os._exit",
+    "exception",
+    "abort",
+    "segfault",
+    "SIGTERM",
+    "SIGINT",
+    "SIGKILL",
+    "SIGSEGV",
+    "SIGBUS",
+    "SIGHUP",
+]
 
 # x86-64 and the generic numbering
 EXIT_OF_ONE_THREAD = {"x86_64": 60, "aarch64": 93}
@@ -310,7 +322,7 @@ def test_worker_killed_in_the_middle_of_its_work():
     for i in range(12):
         child = os.fork()
         if child == 0:
-            workers.exit_with(lambda: [workers.work_rounds(i, 200) for _ in range(10_000)])
+            workers.exit_with(lambda i=i: [workers.work_rounds(i, 200) for _ in range(10_000)])
         time.sleep(0.01 + 0.013 * i)
         os.kill(child, signal.SIGKILL)
         assert reap(child) == -signal.SIGKILL

@@ -10,7 +10,7 @@ CASES = {
     "nothing but the import": "",
     "a global": "a = sharedmem.ones(1000)",
     "many globals": "arrays = [sharedmem.full(i + 1, float(i)) for i in range(100)]; views = "
-                    "[a[::-1] for a in arrays]",
+    "[a[::-1] for a in arrays]",
     "a cycle": """
 class Node: pass
 node = Node(); node.a = sharedmem.ones(1000); node.node = node; node.view = node.a[1:]
@@ -110,8 +110,10 @@ def test_silent(case):
     if case == "an atexit handler registered before the import":
         code = "import atexit\natexit.register(lambda: a.sum())\nimport sharedmem\na = sharedmem.ones(3)"
     if case == "an exception kept":
-        code = code.replace("pickle.loads(pickle.dumps(sharedmem.ones(10)))",
-                            "x = pickle.dumps(sharedmem.ones(10)); a = sharedmem.ones(10); pickle.loads(x)")
+        code = code.replace(
+            "pickle.loads(pickle.dumps(sharedmem.ones(10)))",
+            "x = pickle.dumps(sharedmem.ones(10)); a = sharedmem.ones(10); pickle.loads(x)",
+        )
         code = code.replace("kept = error", "kept = error; frame = sys._getframe()")
     assert check_python(code, flags=STRICT) in ("", "stale")
 

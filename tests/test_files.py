@@ -108,10 +108,21 @@ def test_load_makes_no_private_copy(tmp_path, order, wrap):
     assert same(got, sample((2048, 4096), "f8", order))
 
 
-@pytest.mark.parametrize("options", [{}, {"dtype": "i2"}, {"dtype": "f4", "count": 7}, {"offset": 16},
-                                     {"dtype": ">u4", "count": 3, "offset": 5}, {"count": 0},
-                                     {"dtype": [("x", "i4"), ("y", "f8")]}, {"dtype": "S3"},
-                                     {"count": 1000}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"dtype": "i2"},
+        {"dtype": "f4", "count": 7},
+        {"offset": 16},
+        {"dtype": ">u4", "count": 3, "offset": 5},
+        {"count": 0},
+        {"dtype": [("x", "i4"), ("y", "f8")]},
+        {"dtype": "S3"},
+        {"count": 1000},
+    ],
+    ids=str,
+)
 def test_fromfile(tmp_path, options):
     path = tmp_path / "raw"
     path.write_bytes(sample(100).tobytes())

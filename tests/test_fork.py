@@ -13,6 +13,7 @@ from support import TIMEOUT, in_fork, join, reap, settle, wait_until
 import sharedmem
 from sharedmem import StaleHandleError
 
+
 def pids():
     return {row["pid"] for row in sharedmem.participants()}
 

@@ -46,6 +46,7 @@ def test_a_program_started_after_fork_handlers_pins_nothing(options):
     data = pickle.dumps(a)
     with subprocess.Popen(["sleep", "600"], **options) as program:
         try:
+
             def alone():
                 sharedmem.collect()
                 return program.pid not in pids()

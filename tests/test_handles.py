@@ -35,7 +35,7 @@ def parts(a):
 def rebuild(a, change):
     """Loads the handle of `a` after change(bytes); the array, or the exception it raised."""
     function, arguments, i = parts(a)
-    return function(*arguments[:i], change(arguments[i]), *arguments[i + 1:])
+    return function(*arguments[:i], change(arguments[i]), *arguments[i + 1 :])
 
 
 def test_the_error_is_a_value_error():
@@ -48,9 +48,15 @@ def test_unchanged_bytes_load():
     assert same(rebuild(a, lambda handle: bytes(bytearray(handle))), a)
 
 
-@pytest.mark.parametrize("make", [lambda: sharedmem.ones(10), lambda: sharedmem.ones((3, 4))[::-1, 1:],
-                                  lambda: sharedmem.zeros(3, [("x", "f4"), ("s", "S3", (2,))])],
-                         ids=["plain", "view", "structured"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: sharedmem.ones(10),
+        lambda: sharedmem.ones((3, 4))[::-1, 1:],
+        lambda: sharedmem.zeros(3, [("x", "f4"), ("s", "S3", (2,))]),
+    ],
+    ids=["plain", "view", "structured"],
+)
 def test_every_single_bit_counts(make):
     a = make()
     handle = parts(a)[1][parts(a)[2]]
@@ -68,7 +74,7 @@ def test_every_truncation_and_extension_is_refused():
         with pytest.raises(ValueError):
             rebuild(a, lambda handle, length=length: handle[:length])
         with pytest.raises(ValueError):
-            rebuild(a, lambda handle, length=length: handle[length + 1:])
+            rebuild(a, lambda handle, length=length: handle[length + 1 :])
     for tail in (b"\0", b"x" * 100, handle):
         with pytest.raises(ValueError):
             rebuild(a, lambda handle, tail=tail: handle + tail)
@@ -215,8 +221,12 @@ def test_handle_from_another_boot(related, tmp_path):
     other = tmp_path / "boot_id"
     other.write_text("01234567-89ab-cdef-0123-456789abcdef\n")
     a = sharedmem.ones(5)
-    said = load_elsewhere(a, related=related, prefix=["unshare", "--mount"],
-                          shell=f"mount --bind {other} /proc/sys/kernel/random/boot_id")
+    said = load_elsewhere(
+        a,
+        related=related,
+        prefix=["unshare", "--mount"],
+        shell=f"mount --bind {other} /proc/sys/kernel/random/boot_id",
+    )
     assert said.startswith("StaleHandleError")
 
 
@@ -253,7 +263,7 @@ def test_leased_bytes_altered_take_nothing_from_the_lease():
     for i in range(len(data) - 30, len(data) - 3):
         changed = bytearray(data)
         changed[i] ^= 0x55
-        with pytest.raises(Exception):  # noqa: B017, PT011
+        with pytest.raises(Exception):  # noqa: B017
             ForkingPickler.loads(bytes(changed))
     assert (ForkingPickler.loads(data) == 3).all()
 

@@ -25,7 +25,7 @@ def test_the_big_array():
     assert int(a.sum()) == 2**26
     with Remote("spawn") as remote:
         assert remote.call(workers.total, a) == 2**26
-        remote.call(workers.fill, a[2**25:], 3)
+        remote.call(workers.fill, a[2**25 :], 3)
     assert int(a.sum()) == 2**25 * 4
 
 
@@ -92,9 +92,9 @@ def test_more_than_2_to_the_32_elements():
     with Remote("spawn") as remote:
         for i in (0, 2**31, 2**32 - 1, 2**32, size - 1):
             assert remote.call(workers.item, a, i) == i % 100
-        remote.call(workers.store, a[2**32:], 5, 42)
+        remote.call(workers.store, a[2**32 :], 5, 42)
         remote.call(workers.store, a[::-1], 7, 43)
-        remote.call(workers.store, a[::2**20], -1, 44)
+        remote.call(workers.store, a[:: 2**20], -1, 44)
     assert (a[2**32 + 5], a[size - 8]) == (42, 43)
     assert a[(size - 1) // 2**20 * 2**20] == 44
 

@@ -114,7 +114,7 @@ def test_bytes_loaded_again_take_nobody_elses_lease():
 def test_many_leases_at_once():
     before = leases()
     a = sharedmem.ones(100)
-    messages = [dumps(a[i % 100:]) for i in range(20_000)]
+    messages = [dumps(a[i % 100 :]) for i in range(20_000)]
     assert leases() == before + 20_000
     del a
     settle()

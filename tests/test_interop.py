@@ -207,8 +207,17 @@ def test_is_shared_is_false_for_private_memory(thing, tmp_path):
 
 def test_is_shared_is_true_for_anything_over_shared_memory():
     a = sharedmem.ones((10, 10))
-    for view in (a, a[3:, ::2], a.T, np.asarray(a), np.frombuffer(a), np.asarray(memoryview(a)),
-                 np.asarray(a)[::-1], a.view("u1"), np.ndarray((5,), buffer=a.data, offset=8)):
+    for view in (
+        a,
+        a[3:, ::2],
+        a.T,
+        np.asarray(a),
+        np.frombuffer(a),
+        np.asarray(memoryview(a)),
+        np.asarray(a)[::-1],
+        a.view("u1"),
+        np.ndarray((5,), buffer=a.data, offset=8),
+    ):
         assert sharedmem.is_shared(view) is True
 
 

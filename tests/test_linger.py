@@ -81,8 +81,15 @@ def test_switched_off(mark):
         pickle.loads(message)
 
 
-@pytest.mark.parametrize("ending", ["", "pickle.loads(data)", "kept = pickle.dumps(a)",
-                                    "import time; time.sleep(0.05); sharedmem.revoke(0)"])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "",
+        "pickle.loads(data)",
+        "kept = pickle.dumps(a)",
+        "import time; time.sleep(0.05); sharedmem.revoke(0)",
+    ],
+)
 def test_nothing_stays_without_a_message_in_flight(mark, ending):
     lease = "data = bytes(ForkingPickler.dumps(a))" if ending and "kept" not in ending else ""
     code = f"""
@@ -227,8 +234,7 @@ get_reusable_executor().shutdown()
 
 
 @pytest.mark.parametrize("order", ["first", "last"])
-@pytest.mark.parametrize(("module", "code"), [("loky", LOKY), ("joblib", JOBLIB)],
-                         ids=["loky", "joblib"])
+@pytest.mark.parametrize(("module", "code"), [("loky", LOKY), ("joblib", JOBLIB)], ids=["loky", "joblib"])
 def test_results_of_loky_and_joblib_workers(mark, module, code, order):
     pytest.importorskip(module)
     status, out, err = run_python(code, order, **{MARK: mark})

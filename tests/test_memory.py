@@ -66,8 +66,7 @@ def test_what_is_promised_already_counts():
     kept = []
     step = memory("MemAvailable") // 6 // MEBI * MEBI
     with pytest.raises(MemoryError):
-        for _ in range(20):
-            kept.append(sharedmem.empty(step, "u1", populate=False))
+        kept.extend(sharedmem.empty(step, "u1", populate=False) for _ in range(20))
     assert 2 <= len(kept) < 9
     kept.clear()
     settle()
@@ -86,7 +85,9 @@ import sharedmem
 
 @pytest.mark.parametrize("mebibytes", [200, 600, 3000])
 def test_under_a_limit_of_address_space(mebibytes):
-    code = LIMITED + """
+    code = (
+        LIMITED
+        + """
 a = sharedmem.ones(1000)
 kept = [sharedmem.full(100_000, i, "u1") for i in range(20)]
 try:
@@ -97,13 +98,16 @@ b = sharedmem.full(1000, 2.0)
 assert all((x == i).all() for i, x in enumerate(kept))
 print(a.sum(), b.sum())
 """
+    )
     message, sums = check_python(code, mebibytes).splitlines()
     check_message(message, 4 * 2**30)
     assert sums == "1000.0 2000.0"
 
 
 def test_under_hardly_any_address_space_the_import_works():
-    code = LIMITED + """
+    code = (
+        LIMITED
+        + """
 try:
     a = sharedmem.ones(1000)
 except (MemoryError, OSError) as error:
@@ -111,6 +115,7 @@ except (MemoryError, OSError) as error:
 else:
     print("made", a.sum())
 """
+    )
     assert check_python(code, 12) in ("MemoryError True", "OSError True", "made 1000.0")
 
 
@@ -118,13 +123,16 @@ def test_attaching_where_there_is_no_address_space_leaves_the_array_alone():
     import pickle
 
     a = sharedmem.full(1000, 3.0)
-    code = LIMITED + """
+    code = (
+        LIMITED
+        + """
 import pickle
 try:
     print(pickle.loads(bytes.fromhex(sys.argv[2])).sum())
 except (MemoryError, OSError, ValueError) as error:
     print(type(error).__name__)
 """
+    )
     for related in (True, False):
         said = check_python(code, 50, pickle.dumps(a).hex(), related=related)
         assert said in ("3000.0", "MemoryError", "OSError", "StaleHandleError")

@@ -8,7 +8,15 @@ import numpy as np
 import workers
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 from support import Remote, settle
 
 import sharedmem
@@ -47,8 +55,11 @@ class Arrays(RuleBasedStateMachine):
     def allocate(self, size, order):
         self.value += 1
         shape = (size,) if size > 50 else (size, 3)
-        pair = Pair(sharedmem.full(shape, self.value, "i8", order),
-                    np.full(shape, self.value, "i8", order), self.value)
+        pair = Pair(
+            sharedmem.full(shape, self.value, "i8", order),
+            np.full(shape, self.value, "i8", order),
+            self.value,
+        )
         self.take(pair.root)
         return pair
 
@@ -140,6 +151,7 @@ class Arrays(RuleBasedStateMachine):
             settle()
         assert sharedmem.stats()["live_blocks"] == self.before
 
+
 class ArraysAndChild(Arrays):
     """The same with a child process that holds, writes and drops arrays, too."""
 
@@ -187,11 +199,16 @@ class ArraysAndChild(Arrays):
         super().teardown()
 
 
-
 def run(machine, examples, steps):
-    run_state_machine_as_test(machine, settings=settings(
-        max_examples=examples, stateful_step_count=steps, deadline=None,
-        suppress_health_check=list(HealthCheck)))
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
 
 
 def test_one_process():

@@ -57,8 +57,9 @@ def settle_participants(number):
     return wait_until(settled, 20)
 
 
-@pytest.mark.parametrize("prefix", [PID, PID_AND_TIME, HIDDEN_PROC],
-                         ids=["pid", "pid and time", "pid, proc of the host"])
+@pytest.mark.parametrize(
+    "prefix", [PID, PID_AND_TIME, HIDDEN_PROC], ids=["pid", "pid and time", "pid, proc of the host"]
+)
 @pytest.mark.parametrize("related", [True, False], ids=["joins", "unrelated"])
 def test_a_living_participant_elsewhere_is_never_reaped(prefix, related):
     a = sharedmem.full(1000, 1.0)
@@ -133,16 +134,16 @@ def test_a_small_shared_tmpfs_does_not_matter(tmp_path):
     os.waitpid(child, 0)
     print(a.sum() == 16 << 20, int(b.sum()) == 64 << 20)
     """
-    said = check_python(code, prefix=["unshare", "--mount"],
-                        shell="mount -t tmpfs -o size=4m tmpfs /dev/shm")
+    said = check_python(code, prefix=["unshare", "--mount"], shell="mount -t tmpfs -o size=4m tmpfs /dev/shm")
     assert said == "True True"
 
 
 def test_no_shared_tmpfs_at_all():
     needs_namespaces("--mount")
     code = "import sharedmem; print(sharedmem.ones(10**6).sum())"
-    said = check_python(code, prefix=["unshare", "--mount"],
-                        shell="mount -t tmpfs -o ro,size=4k tmpfs /dev/shm")
+    said = check_python(
+        code, prefix=["unshare", "--mount"], shell="mount -t tmpfs -o ro,size=4k tmpfs /dev/shm"
+    )
     assert said == "1000000.0"
 
 
@@ -171,13 +172,15 @@ main()
 """
 
 
-@pytest.mark.parametrize("limit", ["shmmax=4194304", "shmmax=1", "shmall=4096", "shmall=0", "shmmni=0",
-                                   "shmmni=1"])
+@pytest.mark.parametrize(
+    "limit", ["shmmax=4194304", "shmmax=1", "shmall=4096", "shmall=0", "shmmni=0", "shmmni=1"]
+)
 def test_limits_of_system_v_memory(limit):
     needs_namespaces("--ipc")
     name, _, value = limit.partition("=")
-    status, out, err = run_python(USE, prefix=["unshare", "--ipc"],
-                                  shell=f"echo {value} > /proc/sys/kernel/{name} || exit 77")
+    status, out, err = run_python(
+        USE, prefix=["unshare", "--ipc"], shell=f"echo {value} > /proc/sys/kernel/{name} || exit 77"
+    )
     if status == 77:
         pytest.skip("the limit cannot be set here")
     assert (status, err.decode()) == (0, "")

@@ -61,8 +61,7 @@ def test_every_dtype(dtype, protocol):
 def test_dtype_survives_exactly(dtype):
     got = roundtrip(sharedmem.empty(2, dtype)).dtype
     assert got == dtype
-    assert (got.byteorder, got.itemsize, got.alignment) == (
-        dtype.byteorder, dtype.itemsize, dtype.alignment)
+    assert (got.byteorder, got.itemsize, got.alignment) == (dtype.byteorder, dtype.itemsize, dtype.alignment)
     assert got.names == dtype.names
     assert repr(got) == repr(dtype)
 
@@ -84,7 +83,7 @@ def test_every_view(view, order, protocol):
 
 def test_odd_offsets_and_strides():
     raw = sharedmem.zeros(1000, "u1")
-    view = raw[3:3 + 8 * 20].view("f8")
+    view = raw[3 : 3 + 8 * 20].view("f8")
     for a in (view, view[::-1], view[5::3], raw[1:-1:7][::-2], view.reshape(4, 5)[:, ::-1].T):
         check_same_memory(roundtrip(a), a)
     zero = np.lib.stride_tricks.as_strided(raw, (5, 4), (0, 0), subok=True)
@@ -249,7 +248,8 @@ def test_by_value_is_a_matter_of_the_context_only():
     sizes = []
     with sharedmem.pickle_by_value():
         thread = threading.Thread(
-            target=contextvars.Context().run, args=(lambda: sizes.append(len(pickle.dumps(a))),))
+            target=contextvars.Context().run, args=(lambda: sizes.append(len(pickle.dumps(a))),)
+        )
         thread.start()
         thread.join()
         sizes.append(len(pickle.dumps(a)))

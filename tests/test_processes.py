@@ -188,7 +188,7 @@ def test_pool_with_arrays_from_before_and_after_its_start(start_method):
         for a in (before, after):
             assert pool.apply_async(workers.increment, (a,)).get(TIMEOUT).sum() == 1000
             assert a.sum() == 1000
-        blocks = [after[i:i + 100] for i in range(0, 1000, 100)]
+        blocks = [after[i : i + 100] for i in range(0, 1000, 100)]
         results = pool.map_async(workers.increment, blocks).get(TIMEOUT)
         assert (after == 2).all()
         assert all(np.shares_memory(result, after) for result in results)
@@ -280,7 +280,7 @@ def test_objects_of_a_manager(context):
 def test_many_handles_for_one_worker(context):
     a = sharedmem.zeros(2000)
     with context.Pool(1) as pool:
-        pool.map_async(workers.increment, [a[i:i + 1] for i in range(2000)], 1).get(TIMEOUT)
+        pool.map_async(workers.increment, [a[i : i + 1] for i in range(2000)], 1).get(TIMEOUT)
         pool.close()
         pool.join()
     assert (a == 1).all()

@@ -33,7 +33,8 @@ SIMPLE = (
 )
 
 DTYPES = SIMPLE | npst.nested_dtypes(SIMPLE, max_itemsize=200).filter(
-    lambda dtype: dtype.shape == () and dtype.itemsize > 0)
+    lambda dtype: dtype.shape == () and dtype.itemsize > 0
+)
 
 SHAPES = npst.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=5)
 
@@ -49,8 +50,11 @@ def shared_arrays(draw):
     return a
 
 
+SHARED_ARRAYS = shared_arrays()
+
+
 @st.composite
-def views(draw, arrays=shared_arrays()):
+def views(draw, arrays=SHARED_ARRAYS):
     """Some view of a shared array: sliced, transposed, perhaps read-only."""
     a = draw(arrays)
     for _ in range(draw(st.integers(0, 2))):

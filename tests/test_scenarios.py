@@ -62,7 +62,7 @@ def test_workers_transform_the_rows_of_one_image(context):
     image = sharedmem.asshared(np.arange(400 * 300, dtype="f4").reshape(400, 300))
     expected = np.asarray(image).copy() + 1
     with context.Pool(2) as pool:
-        pool.map_async(workers.increment, [image[i:i + 50] for i in range(0, 400, 50)]).get(TIMEOUT)
+        pool.map_async(workers.increment, [image[i : i + 50] for i in range(0, 400, 50)]).get(TIMEOUT)
         pool.close()
         pool.join()
     assert (image == expected).all()
@@ -112,9 +112,13 @@ def test_control_c_in_a_program_with_children():
         print(os.getpid(), flush=True)
         workers.work_rounds(5, 10**9)
     """
-    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE,
-                          stderr=subprocess.DEVNULL, env=environment(related=False),
-                          start_new_session=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment(related=False),
+        start_new_session=True,
+    ) as process:
         try:
             pid = int(process.stdout.readline())
             time.sleep(0.2)
@@ -238,8 +242,7 @@ def test_arrays_as_globals_of_a_module_before_fork():
 def test_threads_and_processes_around_one_queue():
     context = multiprocessing.get_context("spawn")
     source, target = context.Queue(), context.Queue()
-    children = [context.Process(target=workers.forward_many, args=(source, target, 20))
-                for _ in range(2)]
+    children = [context.Process(target=workers.forward_many, args=(source, target, 20)) for _ in range(2)]
     for child in children:
         child.start()
 

@@ -3,10 +3,10 @@
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import workers
-from multiprocessing.reduction import ForkingPickler
 from support import TIMEOUT, Remote, check_python, settle
 
 import sharedmem
@@ -165,7 +165,7 @@ def test_threads_in_several_processes_at_once():
         crowd = (first, second, third)
         a = sharedmem.zeros(3)
         for i, remote in enumerate(crowd):
-            remote.conn.send((work_in_threads, (a[i:i + 1], 100 * i)))
+            remote.conn.send((work_in_threads, (a[i : i + 1], 100 * i)))
         assert in_threads(lambda i: workers.work_rounds(i, 100), 4) == [0] * 4
         assert [remote.result() for remote in crowd] == [0, 0, 0]
     assert (a == 1).all()

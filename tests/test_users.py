@@ -39,12 +39,15 @@ def test_only_the_owner_may_use_a_segment(umask):
 @pytest.mark.parametrize("related", [True, False], ids=["locator known", "unrelated"])
 def test_another_user_cannot_load(related):
     a = sharedmem.full(5, 3.0)
-    code = BECOME + """
+    code = (
+        BECOME
+        + """
 try:
     print("loaded", pickle.loads(bytes.fromhex(sys.argv[1])))
 except (ValueError, PermissionError) as error:
     print("refused", len(str(error)) > 10)
 """
+    )
     locator = {"SHAREDMEM_ARENA": "new"} if related else {}
     said = check_python(code, pickle.dumps(a).hex(), related=related, **locator)
     assert said == "refused True"
@@ -74,16 +77,20 @@ def test_another_user_does_not_join():
 
 @needs_root
 def test_root_does_not_take_another_users_memory():
-    code = BECOME + """
+    code = (
+        BECOME
+        + """
 sharedmem.new_arena()
 a = sharedmem.full(5, 7.0)
 print(pickle.dumps(a).hex(), flush=True)
 sys.stdin.read()
 print(a.sum(), sharedmem.stats()["participants"])
 """
+    )
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True,
-                          env=environment(related=False)) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True, env=environment(related=False)
+    ) as process:
         try:
             data = bytes.fromhex(process.stdout.readline())
             assert segments(process.pid)

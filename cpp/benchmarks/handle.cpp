@@ -33,7 +33,10 @@ double nanoseconds(int rounds, Work work) {
 
 void measure(const char* title, int ndim, bool contiguous, std::string_view dtype, int rounds) {
   handle h;
-  h.where = {{backing::sysv, 1234567, 0}, std::uint64_t{1} << 40, {0x1122334455667788, 0x99aabbccddeeff00}, 0x123456789abcdef0};
+  h.where = {{backing::sysv, 1234567, 0},
+             std::uint64_t{1} << 40,
+             {0x1122334455667788, 0x99aabbccddeeff00},
+             0x123456789abcdef0};
   h.block = 123456;
   h.generation = 1000;
   h.lease = 17;

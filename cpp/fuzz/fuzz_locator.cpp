@@ -13,8 +13,8 @@ void check(const std::string& text) {
   const auto where = sharedmem::parse_locator(text);
   if (!where) return;
   const auto again = sharedmem::parse_locator(to_text(*where));
-  if (!again || again->segment != where->segment || again->bytes != where->bytes || again->uuid != where->uuid ||
-      again->host != where->host)
+  if (!again || again->segment != where->segment || again->bytes != where->bytes ||
+      again->uuid != where->uuid || again->host != where->host)
     std::abort();
 }
 

@@ -62,7 +62,8 @@ allocation arena::allocate(std::uint64_t bytes, std::uint64_t alignment, pages h
 
 allocation arena::state::allocate_slowly(std::uint64_t bytes, std::uint64_t alignment, pages how) {
   if (alignment == 0 || (alignment & (alignment - 1)) != 0 || alignment > chunk_bytes)
-    throw std::invalid_argument("alignment must be a power of two up to 2 MiB, not " + std::to_string(alignment));
+    throw std::invalid_argument("alignment must be a power of two up to 2 MiB, not " +
+                                std::to_string(alignment));
   settle();
   if (in_overflow()) leave_overflow();
   if (bytes / chunk_bytes >= words.head().chunk_capacity) {
@@ -86,7 +87,8 @@ allocation arena::state::allocate_slowly(std::uint64_t bytes, std::uint64_t alig
   }
   lock.unlock();
   slab& from = *t.owner;
-  const allocation a{{&self, &from, from.first + t.index, epoch}, from.block(t.index), from.block_bytes, t.zeroed};
+  const allocation a{
+      {&self, &from, from.first + t.index, epoch}, from.block(t.index), from.block_bytes, t.zeroed};
   populate(from, a, bytes, how);
   return a;
 }
@@ -95,13 +97,16 @@ allocation arena::state::allocate_slowly(std::uint64_t bytes, std::uint64_t alig
 void arena::state::populate(slab& from, const allocation& a, std::uint64_t bytes, pages how) noexcept {
   if (how == pages::lazy || bytes == 0 || from.populated) return;
   const bool is_run = from.size_class == no_class;
-  if (how == pages::as_needed && (!is_run || !a.zeroed || bytes > available_memory().available / eager_part)) return;
+  if (how == pages::as_needed && (!is_run || !a.zeroed || bytes > available_memory().available / eager_part))
+    return;
   mapping& memory = words.extent_of_chunk(from.chunk).memory;
   const std::uint64_t end = std::min(a.bytes, (bytes + page_bytes - 1) / page_bytes * page_bytes);
   const auto start = static_cast<std::size_t>(a.data - memory.data());
   const std::size_t from_page = start / page_bytes * page_bytes;
-  memory.populate(from_page, static_cast<std::size_t>((start + end + page_bytes - 1) / page_bytes * page_bytes - from_page),
-                  populate_threads);
+  memory.populate(
+      from_page,
+      static_cast<std::size_t>((start + end + page_bytes - 1) / page_bytes * page_bytes - from_page),
+      populate_threads);
   if (is_run) from.populated = true;
 }
 

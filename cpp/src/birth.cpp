@@ -60,17 +60,19 @@ bool is_arena(const void* base, std::size_t bytes, void* context) {
   const auto& h = *static_cast<const header*>(base);
   const std::uint32_t version = h.version.load(std::memory_order_acquire);
   if (version == 0) return false;  // not ready, or another's segment
-  if (h.magic != arena_magic || h.uuid[0] != wish.where->uuid[0] || h.uuid[1] != wish.where->uuid[1]) return false;
+  if (h.magic != arena_magic || h.uuid[0] != wish.where->uuid[0] || h.uuid[1] != wish.where->uuid[1])
+    return false;
   if (version != layout_version) {
     wish.reason = "it was made by another version of this library";
     return false;
   }
   const auto plan = geometry_plan::primary(h.bytes, h.slots, h.descriptor_bytes);
-  const bool sound = h.checksum == header_checksum(h) && h.bytes == bytes && h.slots >= 64 && h.slots % 64 == 0 &&
-                     h.slots <= max_slots && h.descriptor_bytes == descriptor_bytes_for(h.slots) &&
-                     h.at_participants >= sizeof(header) && h.at_chunks >= h.at_participants &&
-                     h.at_leases >= h.at_chunks && h.at_descriptors >= h.at_leases && h.at_data >= h.at_descriptors &&
-                     h.at_data <= bytes && h.chunks <= (bytes - h.at_data) / chunk_bytes && plan.chunks == h.chunks;
+  const bool sound =
+      h.checksum == header_checksum(h) && h.bytes == bytes && h.slots >= 64 && h.slots % 64 == 0 &&
+      h.slots <= max_slots && h.descriptor_bytes == descriptor_bytes_for(h.slots) &&
+      h.at_participants >= sizeof(header) && h.at_chunks >= h.at_participants && h.at_leases >= h.at_chunks &&
+      h.at_descriptors >= h.at_leases && h.at_data >= h.at_descriptors && h.at_data <= bytes &&
+      h.chunks <= (bytes - h.at_data) / chunk_bytes && plan.chunks == h.chunks;
   if (!sound) wish.reason = "its header does not make sense: a stray write hit it";
   return sound;
 }
@@ -140,16 +142,19 @@ std::unique_ptr<arena> arena::create(std::uint64_t bytes) {
 
 std::unique_ptr<arena> arena::attach(const locator& where) {
   if (where.host != host_id())
-    throw stale_handle("the handle comes from another host, another boot of this one or another IPC namespace (container): "
-                       "its memory cannot be reached from here");
+    throw stale_handle(
+        "the handle comes from another host, another boot of this one or another IPC namespace (container): "
+        "its memory cannot be reached from here");
   if (where.bytes > SIZE_MAX / 2)
-    throw error(ENOMEM, "attach an arena", size_text(where.bytes) + ", which does not fit this process's address space");
+    throw error(ENOMEM, "attach an arena",
+                size_text(where.bytes) + ", which does not fit this process's address space");
   std::unique_ptr<arena> made(new arena(nullptr));
   auto s = std::make_unique<state>(*made);
   expected_arena wish{&where};
   mapping memory;
   try {
-    memory = mapping::attach(where.segment, static_cast<std::size_t>(where.bytes), where.uuid[0], is_arena, &wish);
+    memory =
+        mapping::attach(where.segment, static_cast<std::size_t>(where.bytes), where.uuid[0], is_arena, &wish);
   } catch (const stale_handle&) {
     if (wish.reason != nullptr) throw corrupted(std::string("the arena cannot be used: ") + wish.reason);
     throw;

@@ -25,9 +25,11 @@ void arena::state::empty_pages(std::uint32_t b) noexcept {
   const std::uint64_t bytes = words.block(b)[at_bytes].load(relaxed);
   extent& e = words.extent_of_block(b);
   const std::uint64_t room = std::uint64_t{e.chunks} * chunk_bytes;
-  if (place % chunk_bytes != 0 || place > room || bytes > room - place) return;  // a table that makes no sense
-  if (e.memory.discard(static_cast<std::size_t>(e.data - e.memory.data() + static_cast<std::ptrdiff_t>(place)),
-                       static_cast<std::size_t>(bytes)))
+  if (place % chunk_bytes != 0 || place > room || bytes > room - place)
+    return;  // a table that makes no sense
+  if (e.memory.discard(
+          static_cast<std::size_t>(e.data - e.memory.data() + static_cast<std::ptrdiff_t>(place)),
+          static_cast<std::size_t>(bytes)))
     words.chunk(words.chunk_of(b, place)).emptied.store(1, relaxed);
 }
 
@@ -44,7 +46,8 @@ void arena::state::after_free(std::uint32_t b, std::uint64_t place) {
   }
   participant_entry& theirs = words.slot(owner.slot);
   const std::uint64_t bytes = words.block(b)[at_bytes].load(relaxed);
-  if (bytes > max_class_bytes && words.chunk(c).emptied.load(relaxed) == 0) theirs.cached.fetch_add(bytes, relaxed);
+  if (bytes > max_class_bytes && words.chunk(c).emptied.load(relaxed) == 0)
+    theirs.cached.fetch_add(bytes, relaxed);
   words.chunk(c).has_returns.store(1, relaxed);
   std::uint64_t none = 0;  // which chunk, or all ones for "several"
   if (!theirs.returns.compare_exchange_strong(none, std::uint64_t{c} + 1, std::memory_order_release) &&
@@ -65,7 +68,8 @@ void arena::state::drop_published(std::uint32_t b) noexcept {
 claim arena::share(const block_ref& ref, bool lease) {
   state& s = *s_;
   s.settle();
-  if (ref.epoch != s.epoch) throw stale_handle("this array was inherited by a process that was forked without fork handlers");
+  if (ref.epoch != s.epoch)
+    throw stale_handle("this array was inherited by a process that was forked without fork handlers");
   std::unique_lock lock(s.stripe(ref.block));
   record& r = s.held.at(ref.block);
   slab* owner = ref.owner;
@@ -73,10 +77,11 @@ claim arena::share(const block_ref& ref, bool lease) {
   if (owner != nullptr && owner->states[i].load(relaxed) == use::in_use) {
     chunk_entry& c = s.words.chunk(owner->chunk);
     std::uint32_t published = c.published.load(relaxed);  // before the bit: repair looks below it only
-    while (published <= i && !c.published.compare_exchange_weak(published, i + 1, std::memory_order_seq_cst)) {
+    while (published <= i &&
+           !c.published.compare_exchange_weak(published, i + 1, std::memory_order_seq_cst)) {
     }
-    r.generation = s.rules.publish(ref.block, s.slot(),
-                                   s.words.chunk_place(owner->chunk) + i * owner->block_bytes, owner->block_bytes);
+    r.generation = s.rules.publish(
+        ref.block, s.slot(), s.words.chunk_place(owner->chunk) + i * owner->block_bytes, owner->block_bytes);
     r.count = 1;
     s.references.fetch_add(1, relaxed);
     owner->states[i].store(use::published, std::memory_order_release);  // after LIVE: a sweep believes it
@@ -117,8 +122,9 @@ allocation arena::acquire(const claim& c) {
   if (c.block >= s.words.block_count() || c.generation > generation_mask)
     throw stale_handle("the handle names " + name_of(c) + ", which this arena does not have");
   if (!s.words.has_block(c.block))
-    throw stale_handle("the memory of this array is gone (" + name_of(c) +
-                       "): the process that made this part of the arena ended before any other had attached it");
+    throw stale_handle(
+        "the memory of this array is gone (" + name_of(c) +
+        "): the process that made this part of the arena ended before any other had attached it");
   allocation a;
   const std::lock_guard lock(s.stripe(c.block));
   auto* block = s.words.block(c.block);
@@ -126,7 +132,8 @@ allocation arena::acquire(const claim& c) {
   bool leased = false;
   if (c.lease < s.words.lease_count()) {
     const std::uint64_t what = std::uint64_t{c.block} << 32 | (c.generation & 0xffffffffu);
-    leased = s.words.lease(c.lease)[at_what].load(relaxed) == what && s.rules.begin_load({c.lease, c.nonce}, s.slot());
+    leased = s.words.lease(c.lease)[at_what].load(relaxed) == what &&
+             s.rules.begin_load({c.lease, c.nonce}, s.slot());
   }
   bool ok = false;
   if (r.count > 0) {
@@ -150,7 +157,8 @@ allocation arena::acquire(const claim& c) {
       s.free_if_unclaimed(c.block);
     }
     throw corrupted("the descriptor of " + name_of(c) + " lies outside the arena's data (place " +
-                    std::to_string(place) + ", " + std::to_string(bytes) + " bytes): a stray write hit the tables");
+                    std::to_string(place) + ", " + std::to_string(bytes) +
+                    " bytes): a stray write hit the tables");
   }
   if (r.count++ == 0) {
     r.generation = c.generation;
@@ -194,8 +202,10 @@ allocation arena::find(const void* p) const noexcept {
   a.bytes = size;
   a.ref = {const_cast<arena*>(this), nullptr, b, s.epoch};
   // A reference of ours keeps all this as it is; without one the answer is "none", whatever was read.
-  slab* mine = w.state == chunk_state::owned && w.slot == s.slot() && c < s.owned.size() ? s.owned[c] : nullptr;
-  if (mine != nullptr && b - mine->first < mine->count && mine->states[b - mine->first].load(relaxed) == use::in_use) {
+  slab* mine =
+      w.state == chunk_state::owned && w.slot == s.slot() && c < s.owned.size() ? s.owned[c] : nullptr;
+  if (mine != nullptr && b - mine->first < mine->count &&
+      mine->states[b - mine->first].load(relaxed) == use::in_use) {
     a.ref.owner = mine;
     return a;
   }

@@ -44,15 +44,17 @@ void arena::state::reserve_memory(std::uint64_t bytes, std::uint64_t asked) {
   for (std::uint32_t k = 0; k < words.extents(); ++k) {
     const extent& e = words.at(k);
     resident += e.memory.resident();
-    if (e.lost()) lost += std::clamp<std::uint64_t>(mark, e.first_chunk, e.first_chunk + e.chunks) - e.first_chunk;
+    if (e.lost())
+      lost += std::clamp<std::uint64_t>(mark, e.first_chunk, e.first_chunk + e.chunks) - e.first_chunk;
   }
   const std::uint64_t claimed = (mark - std::min(mark, unclaimed + lost)) * chunk_bytes;
   const std::uint64_t promised = claimed > resident ? claimed - resident : 0;
   const std::uint64_t left = estimate.available > promised ? estimate.available - promised : 0;
   if (bytes > left)
-    throw no_memory("cannot allocate " + size_text(asked) + " (" + std::to_string(asked) + " bytes) of shared memory: " +
-                    size_text(left) + " (" + std::to_string(left) + " bytes) are available, limited by " +
-                    estimate.limit + " (" + size_text(estimate.total) + " in all, " + size_text(promised) +
+    throw no_memory("cannot allocate " + size_text(asked) + " (" + std::to_string(asked) +
+                    " bytes) of shared memory: " + size_text(left) + " (" + std::to_string(left) +
+                    " bytes) are available, limited by " + estimate.limit + " (" + size_text(estimate.total) +
+                    " in all, " + size_text(promised) +
                     " promised to arrays not yet written); free arrays, or raise that limit");
   credit = (left - bytes) / 8;
   credit_until = now + look_interval_ns;
@@ -62,13 +64,16 @@ void arena::state::no_room(std::uint64_t asked, const std::string& why) const {
   const header& h = words.head();
   const std::uint64_t mark = h.chunk_mark.load(relaxed);
   const std::uint64_t total = words.chunk_count();
-  const std::uint64_t unclaimed = std::min(mark, h.unclaimed.load(relaxed)) + (total > mark ? total - mark : 0);
-  throw no_memory("cannot allocate " + size_text(asked) + " (" + std::to_string(asked) +
-                  " bytes) of shared memory: the arena has " + size_text(unclaimed * chunk_bytes) + " of " +
-                  size_text(total * chunk_bytes) + " left, not all of it in one piece, and " + why +
-                  "; limited by the size of the arena (SHAREDMEM_ARENA_SIZE) or the address space (ulimit -v: " +
-                  (address_space_left() == UINT64_MAX ? std::string("unlimited") : size_text(address_space_left()) + " left") +
-                  ")");
+  const std::uint64_t unclaimed =
+      std::min(mark, h.unclaimed.load(relaxed)) + (total > mark ? total - mark : 0);
+  throw no_memory(
+      "cannot allocate " + size_text(asked) + " (" + std::to_string(asked) +
+      " bytes) of shared memory: the arena has " + size_text(unclaimed * chunk_bytes) + " of " +
+      size_text(total * chunk_bytes) + " left, not all of it in one piece, and " + why +
+      "; limited by the size of the arena (SHAREDMEM_ARENA_SIZE) or the address space (ulimit -v: " +
+      (address_space_left() == UINT64_MAX ? std::string("unlimited")
+                                          : size_text(address_space_left()) + " left") +
+      ")");
 }
 
 }  // namespace sharedmem

@@ -48,7 +48,8 @@ std::uint32_t try_claim(tables& words, std::uint32_t c, std::uint32_t n, std::ui
       step<point::chunk_claimed>();
       continue;
     }
-    for (std::uint32_t k = 0; k < i; ++k) words.chunk(c + k).owner.store(owner_word{}.bits(), std::memory_order_release);
+    for (std::uint32_t k = 0; k < i; ++k)
+      words.chunk(c + k).owner.store(owner_word{}.bits(), std::memory_order_release);
     return i;
   }
   return n;
@@ -102,7 +103,8 @@ slab* arena::state::claim_fresh(std::uint32_t n) {
   const auto search_all = [&](std::uint32_t from, std::uint32_t to) {
     for (std::uint32_t k = 0; k < words.extents(); ++k) {
       const extent& e = words.at(k);
-      if (!e.lost() && search(std::max(from, e.first_chunk), std::min(to, e.first_chunk + e.chunks))) return true;
+      if (!e.lost() && search(std::max(from, e.first_chunk), std::min(to, e.first_chunk + e.chunks)))
+        return true;
     }
     return false;
   };
@@ -118,7 +120,8 @@ slab* arena::state::claim_fresh(std::uint32_t n) {
   try {
     run = new_run(found, n);
   } catch (...) {
-    for (std::uint32_t i = 0; i < n; ++i) words.chunk(found + i).owner.store(owner_word{}.bits(), std::memory_order_release);
+    for (std::uint32_t i = 0; i < n; ++i)
+      words.chunk(found + i).owner.store(owner_word{}.bits(), std::memory_order_release);
     h.unclaimed.fetch_add(n, relaxed);
     throw;
   }
@@ -127,7 +130,8 @@ slab* arena::state::claim_fresh(std::uint32_t n) {
   words.chunk(found).emptied.store(0, relaxed);
   step<point::chunk_run_named>();
   for (std::uint32_t i = 1; i < n; ++i)
-    words.chunk(found + i).owner.store(owner_word{chunk_state::inner, 0, i}.bits(), std::memory_order_release);
+    words.chunk(found + i).owner.store(owner_word{chunk_state::inner, 0, i}.bits(),
+                                       std::memory_order_release);
   words.slot(s).chunks.fetch_add(n, relaxed);
   own(run);
   return run;
@@ -146,9 +150,10 @@ void arena::state::ensure_descriptors(std::uint32_t c, std::uint32_t count) {
   std::uint64_t at = used.load(relaxed);
   do {
     if (at + length > x.blocks)
-      throw no_memory("no block descriptors are left in this arena (" + std::to_string(x.blocks) +
-                      " in this segment, one per 256 bytes): its memory is cut into too many small arrays; a larger "
-                      "SHAREDMEM_ARENA_SIZE raises the limit");
+      throw no_memory(
+          "no block descriptors are left in this arena (" + std::to_string(x.blocks) +
+          " in this segment, one per 256 bytes): its memory is cut into too many small arrays; a larger "
+          "SHAREDMEM_ARENA_SIZE raises the limit");
   } while (!used.compare_exchange_weak(at, at + length, relaxed));
   e.published.store(0, sc);
   e.first.store(x.first_block + static_cast<std::uint32_t>(at), relaxed);
@@ -164,11 +169,13 @@ slab* arena::state::split(slab* run, std::uint32_t keep) {
   disown(run);
   words.chunk(tail_chunk).cut.store(cut_word{no_class, tail_chunks}.bits(), relaxed);
   words.chunk(tail_chunk).emptied.store(0, relaxed);
-  words.chunk(tail_chunk).owner.store(owner_word{chunk_state::owned, slot(), 0}.bits(), std::memory_order_release);
+  words.chunk(tail_chunk)
+      .owner.store(owner_word{chunk_state::owned, slot(), 0}.bits(), std::memory_order_release);
   step<point::chunk_split>();
   words.chunk(run->chunk).cut.store(cut_word{no_class, keep}.bits(), std::memory_order_release);
   for (std::uint32_t i = 1; i < tail_chunks; ++i)
-    words.chunk(tail_chunk + i).owner.store(owner_word{chunk_state::inner, 0, i}.bits(), std::memory_order_release);
+    words.chunk(tail_chunk + i)
+        .owner.store(owner_word{chunk_state::inner, 0, i}.bits(), std::memory_order_release);
   run->run = keep;
   run->block_bytes = std::uint64_t{keep} * chunk_bytes;
   own(run);
@@ -183,7 +190,8 @@ slab* arena::state::merge(slab* left, slab* right) noexcept {
   words.chunk(left->chunk).cut.store(cut_word{no_class, total}.bits(), std::memory_order_release);
   step<point::chunk_merged>();
   for (std::uint32_t i = left->run; i < total; ++i)
-    words.chunk(left->chunk + i).owner.store(owner_word{chunk_state::inner, 0, i}.bits(), std::memory_order_release);
+    words.chunk(left->chunk + i)
+        .owner.store(owner_word{chunk_state::inner, 0, i}.bits(), std::memory_order_release);
   left->run = total;
   left->block_bytes = std::uint64_t{total} * chunk_bytes;
   left->zeroed = left->zeroed && right->zeroed;
@@ -239,7 +247,8 @@ bool arena::state::adopt_orphans() {
 void arena::state::adopt(std::uint32_t c) {
   chunk_entry& e = words.chunk(c);
   const auto cut = cut_word::from(e.cut.load(std::memory_order_acquire));
-  if (cut.run == 1 && cut.size_class < class_count && e.capacity.load(relaxed) >= blocks_per_chunk(cut.size_class)) {
+  if (cut.run == 1 && cut.size_class < class_count &&
+      e.capacity.load(relaxed) >= blocks_per_chunk(cut.size_class)) {
     slab* s = slab::make(blocks_per_chunk(cut.size_class));
     s->chunk = c;
     s->size_class = cut.size_class;

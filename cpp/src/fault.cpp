@@ -3,11 +3,11 @@
 #include <array>
 
 #ifdef SHAREDMEM_FAULT_POINTS
+#include <unistd.h>
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
-#include <unistd.h>
 #endif
 
 namespace sharedmem {

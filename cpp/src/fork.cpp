@@ -88,7 +88,8 @@ void arena::state::populate_descriptors(const slab& s) noexcept {
   const std::size_t stride = words.head().descriptor_bytes;
   const std::size_t start = (base + (s.first - e.first_block) * stride) / page_bytes * page_bytes;
   const std::size_t end = base + (s.first - e.first_block + s.carved) * stride;
-  if (end - start >= 16 * page_bytes) e.memory.populate(start, (end - start + page_bytes - 1) / page_bytes * page_bytes);
+  if (end - start >= 16 * page_bytes)
+    e.memory.populate(start, (end - start + page_bytes - 1) / page_bytes * page_bytes);
 }
 
 void arena::state::let_go_after_fork() noexcept {
@@ -153,8 +154,9 @@ void arena::after_fork_in_child() noexcept {
   }
   if (s.child_slot != none) {
     std::uint64_t reserved = slot_word{slot_state::reserved, parent}.bits();
-    if (s.child_overflows || s.words.slot(s.child_slot)
-                                 .ctl.compare_exchange_strong(reserved, slot_word{slot_state::active, s.me}.bits(), sc))
+    if (s.child_overflows ||
+        s.words.slot(s.child_slot)
+            .ctl.compare_exchange_strong(reserved, slot_word{slot_state::active, s.me}.bits(), sc))
       s.become(s.child_slot);
     participant_entry& mine = s.words.slot(s.child_slot);
     if (!s.child_overflows) {
@@ -182,7 +184,8 @@ void arena::take_over_slot() noexcept {
   const auto mark = static_cast<std::uint32_t>(s.words.slot_mark().load(sc));
   for (std::uint32_t k = 0; k < mark; ++k) {
     active = slot_word{slot_state::active, parent}.bits();
-    if (s.words.slot(k).ctl.compare_exchange_strong(active, slot_word{slot_state::active, s.me}.bits(), sc)) return s.become(k);
+    if (s.words.slot(k).ctl.compare_exchange_strong(active, slot_word{slot_state::active, s.me}.bits(), sc))
+      return s.become(k);
   }
 }
 

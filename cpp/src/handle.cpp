@@ -64,8 +64,8 @@ bool contiguous_strides(const geometry& g, bool c_order, Visit visit) {
 }
 
 bool is_contiguous(const geometry& g, bool c_order) noexcept {
-  return contiguous_strides(
-      g, c_order, [&](int axis, std::int64_t stride) { return g.strides[axis] == stride; });
+  return contiguous_strides(g, c_order,
+                            [&](int axis, std::int64_t stride) { return g.strides[axis] == stride; });
 }
 
 bool names_a_segment(const segment_name& name) noexcept {
@@ -263,16 +263,14 @@ bool fits(const geometry& g, uint64_t block_bytes) noexcept {
         __builtin_add_overflow(side, extent, &side))
       return false;
   }
-  return !__builtin_add_overflow(above, g.itemsize, &above) && g.offset >= below &&
-         g.offset <= block_bytes && above <= block_bytes - g.offset;
+  return !__builtin_add_overflow(above, g.itemsize, &above) && g.offset >= below && g.offset <= block_bytes &&
+         above <= block_bytes - g.offset;
 }
 
 std::size_t encode(const handle& h, std::span<std::byte> out) {
   check(h);
   const geometry& g = h.shape;
-  const unsigned order = is_contiguous(g, true)    ? c_contiguous
-                         : is_contiguous(g, false) ? f_contiguous
-                                                   : 0u;
+  const unsigned order = is_contiguous(g, true) ? c_contiguous : is_contiguous(g, false) ? f_contiguous : 0u;
   const bool memfd = h.where.segment.kind == backing::memfd;
   const bool lease = h.lease != no_lease;
 

@@ -14,7 +14,8 @@ constexpr std::uint64_t max_blocks = std::numeric_limits<std::uint32_t>::max();
 
 /// Lays descriptors and data behind `plan`'s tables, the first of which ends at `start`, for as many
 /// chunks as fit in `bytes`.
-void place_data(geometry_plan& plan, std::uint64_t start, std::uint64_t chunks, std::uint32_t descriptor_bytes) {
+void place_data(geometry_plan& plan, std::uint64_t start, std::uint64_t chunks,
+                std::uint32_t descriptor_bytes) {
   plan.at_descriptors = round_up(start, page_bytes) + page_bytes;  // a guard page before
   const std::uint64_t table = chunks * descriptors_per_chunk * descriptor_bytes;
   plan.at_data = round_up(plan.at_descriptors + table + page_bytes, chunk_bytes);  // and one behind, at least
@@ -24,10 +25,12 @@ void place_data(geometry_plan& plan, std::uint64_t start, std::uint64_t chunks, 
 
 }  // namespace
 
-geometry_plan geometry_plan::primary(std::uint64_t bytes, std::uint32_t slots, std::uint32_t descriptor_bytes) {
+geometry_plan geometry_plan::primary(std::uint64_t bytes, std::uint32_t slots,
+                                     std::uint32_t descriptor_bytes) {
   geometry_plan plan;
   const std::uint64_t per_chunk = chunk_bytes + std::uint64_t{descriptors_per_chunk} * descriptor_bytes;
-  std::uint64_t chunks = std::clamp<std::uint64_t>(bytes / per_chunk, 4, max_blocks / descriptors_per_chunk / 2);
+  std::uint64_t chunks =
+      std::clamp<std::uint64_t>(bytes / per_chunk, 4, max_blocks / descriptors_per_chunk / 2);
   // The chunk table is for all extents: room for the arena to grow fourfold, 8 GiB at least.
   plan.chunk_capacity = static_cast<std::uint32_t>(
       std::min<std::uint64_t>(std::max<std::uint64_t>(chunks * 4, 4096), max_blocks / descriptors_per_chunk));
@@ -55,11 +58,11 @@ std::uint64_t header_checksum(const header& h) noexcept {
     sum = (sum ^ sum >> 27) * 0x94d049bb133111ebULL;
     sum ^= sum >> 31;
   };
-  for (const std::uint64_t v : {std::uint64_t{h.kind}, h.magic, h.uuid[0], h.uuid[1], h.host, h.bytes,
-                                std::uint64_t(std::uint32_t(h.census)), std::uint64_t{h.slots},
-                                std::uint64_t{h.descriptor_bytes}, std::uint64_t{h.lease_entries},
-                                std::uint64_t{h.chunk_capacity}, std::uint64_t{h.chunks}, h.at_participants,
-                                h.at_chunks, h.at_leases, h.at_descriptors, h.at_data})
+  for (const std::uint64_t v :
+       {std::uint64_t{h.kind}, h.magic, h.uuid[0], h.uuid[1], h.host, h.bytes,
+        std::uint64_t(std::uint32_t(h.census)), std::uint64_t{h.slots}, std::uint64_t{h.descriptor_bytes},
+        std::uint64_t{h.lease_entries}, std::uint64_t{h.chunk_capacity}, std::uint64_t{h.chunks},
+        h.at_participants, h.at_chunks, h.at_leases, h.at_descriptors, h.at_data})
     mix(v);
   return sum;
 }

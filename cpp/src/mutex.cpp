@@ -81,23 +81,21 @@ robust_mutex robust_mutex::open(void* where) {
   }
   const std::uint32_t here = this_namespaces().pid;
   if (at->pid_namespace != 0 && here != 0 && at->pid_namespace != here) {
-    throw std::invalid_argument("this lock was made in another pid namespace, whose thread ids mean nothing here");
+    throw std::invalid_argument(
+        "this lock was made in another pid namespace, whose thread ids mean nothing here");
   }
   return robust_mutex{at};
 }
 
 robust_mutex::outcome robust_mutex::settle(int result, const char* call) {
   switch (result) {
-    case 0:
-      return outcome::taken;
+    case 0: return outcome::taken;
     case EBUSY:
-    case ETIMEDOUT:
-      return outcome::busy;
+    case ETIMEDOUT: return outcome::busy;
     case EOWNERDEAD:
       check(pthread_mutex_consistent(&at_->mutex), "pthread_mutex_consistent");
       return outcome::inherited;
-    default:
-      throw error(result, call, "lock in shared memory");
+    default: throw error(result, call, "lock in shared memory");
   }
 }
 

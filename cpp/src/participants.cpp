@@ -50,9 +50,10 @@ std::uint32_t arena::state::take_slot() {
     }
     if (round == 0) look_for_dead(true);  // only repair can help
   }
-  throw no_memory("all " + std::to_string(words.overflow_slot()) +
-                  " process slots of this arena are taken (256 or four per core, fixed when the first process made "
-                  "it); end some processes, or give groups of them arenas of their own with SHAREDMEM_ARENA=new");
+  throw no_memory(
+      "all " + std::to_string(words.overflow_slot()) +
+      " process slots of this arena are taken (256 or four per core, fixed when the first process made "
+      "it); end some processes, or give groups of them arenas of their own with SHAREDMEM_ARENA=new");
 }
 
 void arena::state::settle() {

@@ -125,7 +125,8 @@ void arena::state::list_if_free(std::uint32_t b, std::uint32_t c) noexcept {
   const use state = s->states[i].load(relaxed);
   if (i >= s->carved || state == use::listed || state == use::in_use) return;
   // Acquire: pairs with the freer's store of FREE; a new life sees no late write to the bytes.
-  if (life_word::from(words.block(b)[at_life].load(std::memory_order_acquire)).state != life_state::free) return;
+  if (life_word::from(words.block(b)[at_life].load(std::memory_order_acquire)).state != life_state::free)
+    return;
   if (s->size_class != no_class) {
     put(*s, i);
     dissolve_if_free(*s, false);
@@ -151,7 +152,9 @@ void arena::state::sweep(slab& s) noexcept {
   for (std::uint32_t i = 0; i < s.carved; ++i) {
     const use state = s.states[i].load(relaxed);
     if (state == use::listed || state == use::in_use) continue;
-    if (i >= published || life_word::from(words.block(s.first + i)[at_life].load(std::memory_order_acquire)).state == life_state::free)
+    if (i >= published ||
+        life_word::from(words.block(s.first + i)[at_life].load(std::memory_order_acquire)).state ==
+            life_state::free)
       put(s, i);
   }
   dissolve_if_free(s, false);
@@ -174,7 +177,8 @@ bool arena::state::sweep_returns() noexcept {
     const std::uint32_t next_chunk = following == nullptr ? 0 : following->chunk;
     sweep_chunk(s->chunk);
     s = following == nullptr ? nullptr : owned[next_chunk];
-    if (following != nullptr && (s == nullptr || s->chunk != next_chunk)) {  // merged: start over, hints are cleared
+    if (following != nullptr &&
+        (s == nullptr || s->chunk != next_chunk)) {  // merged: start over, hints are cleared
       s = all_owned;
     }
   }
@@ -320,7 +324,8 @@ void arena::state::scrape_together(held_lock& lock) {
 }
 
 /// A run of exactly `chunks`, or nullptr if meanwhile a slab of `size_class` has room.
-slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::uint64_t asked, held_lock& lock) {
+slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::uint64_t asked,
+                           held_lock& lock) {
   const auto room = [&] { return size_class != no_class && with_room[size_class] != nullptr; };
   if (slab* run = uncache(chunks)) return run;
   if (sweep_returns()) {
@@ -331,7 +336,8 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
   look_for_dead(false);
   lock.lock();
   bool news = adopt_orphans();
-  if (const std::uint64_t repairs = words.head().repairs.load(std::memory_order_acquire); repairs != repairs_seen) {
+  if (const std::uint64_t repairs = words.head().repairs.load(std::memory_order_acquire);
+      repairs != repairs_seen) {
     repairs_seen = repairs;  // a hint may have died with its giver
     sweep_all();
     news = true;

@@ -69,7 +69,8 @@ class records {
 
   /// Forgets everything.
   void clear() noexcept {
-    for (std::size_t k = 0; k < pages_; ++k) std::free(index_[k].exchange(nullptr, std::memory_order_acq_rel));
+    for (std::size_t k = 0; k < pages_; ++k)
+      std::free(index_[k].exchange(nullptr, std::memory_order_acq_rel));
   }
 
  private:

@@ -16,7 +16,8 @@ constexpr auto sc = std::memory_order_seq_cst;
 bool arena::state::free_if_unclaimed(std::uint32_t b) {
   const std::uint64_t place = words.block(b)[at_place].load(relaxed);
   const bool freed = rules.try_free(
-      b, freeing_slot(), [this](std::uint32_t x) { return !has_slot() || may_keep(x); },  // nobody repairs EMPTYING after us
+      b, freeing_slot(),
+      [this](std::uint32_t x) { return !has_slot() || may_keep(x); },  // nobody repairs EMPTYING after us
       [this](std::uint32_t x) { empty_pages(x); });
   if (freed) after_free(b, place);
   return freed;
@@ -56,12 +57,13 @@ bool arena::state::look_for_dead(bool now) {
   for (std::uint32_t s = 0; s < mark && s < words.overflow_slot(); ++s) {
     const std::uint64_t seen = words.slot(s).ctl.load(sc);
     const auto w = slot_word::from(seen);
-    if (w.state == slot_state::active && fewer && (exec_happened(w.who) || (w.who.space != me.space && only_we_are_left()))) {
+    if (w.state == slot_state::active && fewer &&
+        (exec_happened(w.who) || (w.who.space != me.space && only_we_are_left()))) {
       repair_slot(s, seen);
       repaired = true;
     }
-    if (w.state == slot_state::reserved && s != child_slot && (w.who == me || look(w.who) == liveness::dead) &&
-        no_child_without_slot()) {
+    if (w.state == slot_state::reserved && s != child_slot &&
+        (w.who == me || look(w.who) == liveness::dead) && no_child_without_slot()) {
       repair_slot(s, seen);
       repaired = true;
     }
@@ -82,13 +84,15 @@ void arena::state::take_back(std::uint32_t slot_of_dead) {
           std::uint64_t owner = words.chunk(c).owner.load(sc);
           const auto w = owner_word::from(owner);
           if (w.state != chunk_state::owned || w.slot != d) continue;
-          if (words.chunk(c).owner.compare_exchange_strong(owner, owner_word{chunk_state::orphan, 0, 0}.bits(), sc))
+          if (words.chunk(c).owner.compare_exchange_strong(owner,
+                                                           owner_word{chunk_state::orphan, 0, 0}.bits(), sc))
             words.head().orphans.fetch_add(1, relaxed);
         }
       },
       [this](std::uint32_t b) {
         const auto v = life_word::from(words.block(b)[at_life].load(sc));
-        if (v.state == life_state::free || rules.claimed(b, v.generation)) return;  // what try_free would see first
+        if (v.state == life_state::free || rules.claimed(b, v.generation))
+          return;  // what try_free would see first
         const std::lock_guard lock(stripe(b));
         free_if_unclaimed(b);
       });

@@ -67,7 +67,8 @@ std::vector<participant_report> arena::participants() {
     p.self = w.who == s.me;
     p.chunks = s.words.slot(k).chunks.load(relaxed);
     p.bytes = p.chunks * chunk_bytes;
-    const bool gone = w.state != slot_state::reserved && (s.look(w.who) == liveness::dead || s.exec_happened(w.who));
+    const bool gone =
+        w.state != slot_state::reserved && (s.look(w.who) == liveness::dead || s.exec_happened(w.who));
     p.what = gone || w.state == slot_state::repair ? participant_report::state::dead
              : w.state == slot_state::reserved     ? participant_report::state::reserved
                                                    : participant_report::state::active;
@@ -82,20 +83,23 @@ void arena::check() const {
   if (h.magic != arena_magic || h.version.load(relaxed) != layout_version || h.checksum != header_checksum(h))
     throw corrupted("the arena's header does not make sense: a stray write hit it");
   const auto fail = [](const char* what, std::uint64_t index) {
-    throw corrupted("the arena's tables do not make sense: " + std::string(what) + " " + std::to_string(index));
+    throw corrupted("the arena's tables do not make sense: " + std::string(what) + " " +
+                    std::to_string(index));
   };
   const std::uint64_t mark = h.chunk_mark.load(sc);
   if (mark > h.chunk_capacity) fail("chunk mark", mark);
   if (h.slot_mark.load(sc) > h.slots) fail("slot mark", h.slot_mark.load(sc));
   for (std::uint32_t k = 0; k < h.slots && k < h.slot_mark.load(sc); ++k)
-    if (const std::uint64_t ctl = s.words.slot(k).ctl.load(sc); (ctl & 7) > 3) fail("the state of process slot", k);
+    if (const std::uint64_t ctl = s.words.slot(k).ctl.load(sc); (ctl & 7) > 3)
+      fail("the state of process slot", k);
   for (std::uint32_t c = 0; c < mark && c < s.words.chunk_count(); ++c) {
     const chunk_entry& e = s.words.chunk(c);
     const auto w = owner_word::from(e.owner.load(sc));
     if (w.state == chunk_state::owned && w.slot >= h.slots) fail("the owner of chunk", c);
     if (w.state == chunk_state::inner && w.distance > c) fail("the run of chunk", c);
     const std::uint32_t published = e.published.load(sc);
-    if (published > e.capacity.load(sc) || (published > 0 && std::uint64_t{e.first.load(sc)} + published > s.words.block_count()))
+    if (published > e.capacity.load(sc) ||
+        (published > 0 && std::uint64_t{e.first.load(sc)} + published > s.words.block_count()))
       fail("the descriptors of chunk", c);
     const extent& x = s.words.extent_of_chunk(c);
     const std::uint64_t room = std::uint64_t{x.chunks} * chunk_bytes;

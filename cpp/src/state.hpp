@@ -175,7 +175,7 @@ struct arena::state {
   void enter_caches();
   thread_cache* ready_cache() noexcept;  // of this thread, made ready; nullptr: none to be had. `pool` held
   void flush_idle_caches() noexcept;
-  void stop_threads() noexcept;          // no thread is in its cache until resume_threads
+  void stop_threads() noexcept;  // no thread is in its cache until resume_threads
   void resume_threads() noexcept;
   void drop_caches() noexcept;
 

@@ -91,8 +91,9 @@ std::uint32_t tables::chunk_at(const void* p) const noexcept {
   for (std::uint32_t k = 0; k < n; ++k)
     if (extents_[k].has(p))
       return extents_[k].first_chunk +
-             static_cast<std::uint32_t>(static_cast<std::uint64_t>(static_cast<const std::byte*>(p) - extents_[k].data) /
-                                        chunk_bytes);
+             static_cast<std::uint32_t>(
+                 static_cast<std::uint64_t>(static_cast<const std::byte*>(p) - extents_[k].data) /
+                 chunk_bytes);
   return chunk_count();
 }
 
@@ -105,8 +106,8 @@ void tables::sync() {
     expected_extent wish{{head_->uuid[0], head_->uuid[1]}, k};
     mapping memory;
     try {
-      memory = mapping::attach(unpack(static_cast<backing>(head_->kind), w.name), plan.bytes, tag_of(*head_, k), is_extent,
-                               &wish);
+      memory = mapping::attach(unpack(static_cast<backing>(head_->kind), w.name), plan.bytes,
+                               tag_of(*head_, k), is_extent, &wish);
     } catch (const stale_handle&) {  // its maker died before anybody else had attached it
     }
     add(std::move(memory), plan.chunks, plan);

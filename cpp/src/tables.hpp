@@ -25,7 +25,8 @@ struct extent {
   /// held by anybody, and nothing there can be read. Its numbers stay taken.
   bool lost() const noexcept { return data == nullptr; }
   bool has(const void* p) const noexcept {
-    return !lost() && static_cast<std::uint64_t>(static_cast<const std::byte*>(p) - data) < std::uint64_t{chunks} * chunk_bytes;
+    return !lost() && static_cast<std::uint64_t>(static_cast<const std::byte*>(p) - data) <
+                          std::uint64_t{chunks} * chunk_bytes;
   }
 };
 

@@ -37,8 +37,7 @@ inline std::uint32_t checksum(const std::byte* data, std::size_t size) noexcept 
     odd = mix(odd ^ get_word<std::uint32_t>(data + 4));
   }
   std::uint64_t rest = 0;
-  for (std::size_t i = 0; i < size; ++i)
-    rest |= std::uint64_t{static_cast<std::uint8_t>(data[i])} << (8 * i);
+  for (std::size_t i = 0; i < size; ++i) rest |= std::uint64_t{static_cast<std::uint8_t>(data[i])} << (8 * i);
   even = mix(even ^ static_cast<std::uint32_t>(rest));
   odd = mix(odd ^ static_cast<std::uint32_t>(rest >> 32));
   return mix(even ^ std::rotl(odd, 16));

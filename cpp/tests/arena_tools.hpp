@@ -62,8 +62,8 @@ inline int segments_of(pid_t pid) {
   int found = 0;
   while (std::getline(table, line)) {
     long key = 0, id = 0, mode = 0, size = 0, creator = 0;
-    if (std::sscanf(line.c_str(), "%ld %ld %lo %ld %ld", &key, &id, reinterpret_cast<unsigned long*>(&mode), &size,
-                    &creator) == 5 &&
+    if (std::sscanf(line.c_str(), "%ld %ld %lo %ld %ld", &key, &id, reinterpret_cast<unsigned long*>(&mode),
+                    &size, &creator) == 5 &&
         creator == pid)
       ++found;
   }

@@ -39,7 +39,8 @@ inline bool process::join() {
     while (seen <= s && !mark.compare_exchange_weak(seen, s + 1, std::memory_order_seq_cst)) {
     }
     std::uint64_t none = 0;
-    if (!ctl.compare_exchange_strong(none, slot_word{slot_state::active, who()}.bits(), std::memory_order_seq_cst))
+    if (!ctl.compare_exchange_strong(none, slot_word{slot_state::active, who()}.bits(),
+                                     std::memory_order_seq_cst))
       continue;
     slot_ = s;
     return true;

@@ -67,7 +67,8 @@ class scenario {
         if (fiber::is_slow && runs == 2000) break;
       } while (choices.advance());
       CHECK(runs > 1);
-      const std::string text = name_ + (warm ? ", warm: " : ", given back: ") + std::to_string(runs) + " runs";
+      const std::string text =
+          name_ + (warm ? ", warm: " : ", given back: ") + std::to_string(runs) + " runs";
       MESSAGE(text);
     }
   }
@@ -83,7 +84,8 @@ class scenario {
       random = nullptr;
       if (!good) return;  // one_run has said why
     }
-    const std::string text = name_ + ": seeds " + std::to_string(first) + " to " + std::to_string(first + count - 1);
+    const std::string text =
+        name_ + ": seeds " + std::to_string(first) + " to " + std::to_string(first + count - 1);
     MESSAGE(text);
   }
 
@@ -131,18 +133,23 @@ class scenario {
     survivor.expire();
     for (const sending& s : world_.sent) {
       check(s.spent || s.in_hand, "a lease is out that nobody will ever load");
-      if (!s.spent) survivor.give_back({world_.block_of(s.lease), 0, s.lease, static_cast<unsigned>(&s - world_.sent.data())});
+      if (!s.spent)
+        survivor.give_back(
+            {world_.block_of(s.lease), 0, s.lease, static_cast<unsigned>(&s - world_.sent.data())});
     }
     for (unsigned b = 0; b < block_total; ++b) {
       word* d = world_.tables.block(b);
       check(life_word::from(d[at_life].now()).state == life_state::free, "a block leaked");
-      for (unsigned w = 0; w < slot_total / 64; ++w) check(d[at_holders + w].now() == 0, "a holders bit leaked");
+      for (unsigned w = 0; w < slot_total / 64; ++w)
+        check(d[at_holders + w].now() == 0, "a holders bit leaked");
     }
     for (unsigned i = 0; i < world_.tables.lease_total(); ++i)
-      check(lease_word::from(world_.tables.lease(i)[at_word].now()).state == lease_state::vacant, "a lease leaked");
+      check(lease_word::from(world_.tables.lease(i)[at_word].now()).state == lease_state::vacant,
+            "a lease leaked");
     for (unsigned s = 0; s < slot_total; ++s) {
       const auto v = slot_word::from(world_.tables.ctl(s).now());
-      check(v.state == slot_state::empty || (v.state == slot_state::active && world_.processes[v.who.pid - 1]->alive()),
+      check(v.state == slot_state::empty ||
+                (v.state == slot_state::active && world_.processes[v.who.pid - 1]->alive()),
             "a slot leaked");
     }
   }

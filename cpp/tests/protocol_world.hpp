@@ -160,7 +160,10 @@ class process {
   bool refers(std::uint32_t b) const { return references_[b].has_value(); }
   bool refers(std::uint32_t b, std::uint64_t g) const { return references_[b] == g; }
   bool holds_nothing() const;
-  void die() { alive_ = false; killed_ = true; }
+  void die() {
+    alive_ = false;
+    killed_ = true;
+  }
   bool alive() const { return alive_; }
   bool was_killed() const { return killed_; }
   sharedmem::actor who() const { return {index_ + 1, 1, 0}; }
@@ -252,9 +255,7 @@ inline void world::check_lease(unsigned i, sharedmem::lease_word from, sharedmem
   const bool same = to.nonce == from.nonce;
   bool legal = false;
   switch (from.state) {
-    case lease_state::vacant:
-      legal = to.nonce == from.nonce + 1 && to.state == lease_state::filling;
-      break;
+    case lease_state::vacant: legal = to.nonce == from.nonce + 1 && to.state == lease_state::filling; break;
     case lease_state::filling:
       legal = same && (to.state == lease_state::out || to.state == lease_state::vacant);
       break;

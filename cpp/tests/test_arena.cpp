@@ -48,8 +48,9 @@ TEST_CASE("blocks of any size are usable, aligned and apart") {
   const auto a = arena::create(128 * mib);
   std::vector<allocation> all;
   std::uint64_t seed = 0;
-  for (const std::uint64_t bytes : {0ULL, 1ULL, 63ULL, 64ULL, 65ULL, 512ULL, 513ULL, 4096ULL, 32768ULL, 32769ULL, 100000ULL,
-                                    1ULL << 20, (1ULL << 20) + 1, 2ULL << 20, (2ULL << 20) + 1, 7ULL << 20}) {
+  for (const std::uint64_t bytes :
+       {0ULL, 1ULL, 63ULL, 64ULL, 65ULL, 512ULL, 513ULL, 4096ULL, 32768ULL, 32769ULL, 100000ULL, 1ULL << 20,
+        (1ULL << 20) + 1, 2ULL << 20, (2ULL << 20) + 1, 7ULL << 20}) {
     for (int i = 0; i < 3; ++i) {
       CAPTURE(bytes);
       all.push_back(a->allocate(bytes));
@@ -164,12 +165,15 @@ TEST_CASE("claims: shared, acquired, stale, forged") {
 
   x = make(*a, 1000, 2);
   const claim fresh = a->share(x.ref, true);
-  for (claim forged : {claim{fresh.block, fresh.generation + 1, no_lease, 0}, claim{fresh.block + 1, fresh.generation, no_lease, 0},
-                       claim{0xffffffff, 0, no_lease, 0}, claim{fresh.block, ~std::uint64_t{0}, no_lease, 0},
-                       claim{fresh.block, fresh.generation + 1, fresh.lease, fresh.nonce},
-                       claim{fresh.block, fresh.generation | std::uint64_t{1} << 40, fresh.lease, fresh.nonce}})
+  for (claim forged :
+       {claim{fresh.block, fresh.generation + 1, no_lease, 0},
+        claim{fresh.block + 1, fresh.generation, no_lease, 0}, claim{0xffffffff, 0, no_lease, 0},
+        claim{fresh.block, ~std::uint64_t{0}, no_lease, 0},
+        claim{fresh.block, fresh.generation + 1, fresh.lease, fresh.nonce},
+        claim{fresh.block, fresh.generation | std::uint64_t{1} << 40, fresh.lease, fresh.nonce}})
     CHECK_THROWS_AS((void)a->acquire(forged), stale_handle);
-  for (claim forged : {claim{0xffffffff, 0, 5, 1}, claim{fresh.block, 0, 0xfffffffe, 1}, claim{fresh.block, 0, fresh.lease, fresh.nonce + 1}})
+  for (claim forged : {claim{0xffffffff, 0, 5, 1}, claim{fresh.block, 0, 0xfffffffe, 1},
+                       claim{fresh.block, 0, fresh.lease, fresh.nonce + 1}})
     a->give_back(forged);
   allocation odd = a->acquire({fresh.block, fresh.generation, 0xfffffffe, 3});  // a lease that is none
   a->release(odd.ref);
@@ -227,10 +231,11 @@ TEST_CASE("an arena that has gone is stale") {
     const auto a = arena::create(tiny);
     where = a->where();
     CHECK_THROWS_AS((void)arena::attach([&] {
-      locator other = where;
-      ++other.uuid[0];
-      return other;
-    }()), stale_handle);
+                      locator other = where;
+                      ++other.uuid[0];
+                      return other;
+                    }()),
+                    stale_handle);
     locator elsewhere = where;
     ++elsewhere.host;
     CHECK_THROWS_AS((void)arena::attach(elsewhere), stale_handle);

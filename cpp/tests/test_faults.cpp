@@ -39,7 +39,8 @@ struct gifts {
 constexpr std::uint64_t given_bytes = 3 * kib;
 constexpr int a_child_was_killed = 10;
 
-void send(arena& a, channel& out, const allocation& block, std::uint64_t bytes, std::uint64_t seed, bool may_be_lost = false) {
+void send(arena& a, channel& out, const allocation& block, std::uint64_t bytes, std::uint64_t seed,
+          bool may_be_lost = false) {
   out.put(message{a.share(block.ref, true), bytes, seed, may_be_lost});
 }
 
@@ -144,7 +145,8 @@ struct survivor {
     plain_ = make(*a_, given_bytes, 1);
     leased_ = make(*a_, given_bytes, 2);
     allocation dropped = make(*a_, given_bytes, 3);
-    given_ = {a_->where(), a_->share(plain_.ref, false), a_->share(leased_.ref, true), a_->share(dropped.ref, false)};
+    given_ = {a_->where(), a_->share(plain_.ref, false), a_->share(leased_.ref, true),
+              a_->share(dropped.ref, false)};
     a_->release(dropped.ref);
   }
 

@@ -35,7 +35,8 @@ geometry shaped(std::vector<std::int64_t> shape, std::vector<std::int64_t> strid
 
 handle sample(geometry g = shaped({1000, 2000}, {16000, 8})) {
   handle h;
-  h.where = {{backing::sysv, 12345678, 0}, std::uint64_t{1} << 40, {0x0123456789abcdef, 42}, 0xfedcba9876543210};
+  h.where = {
+      {backing::sysv, 12345678, 0}, std::uint64_t{1} << 40, {0x0123456789abcdef, 42}, 0xfedcba9876543210};
   h.block = 70000;
   h.generation = 300;
   h.lease = 5;
@@ -127,9 +128,7 @@ TEST_CASE("a handle comes back as it was") {
   SUBCASE("no elements, odd strides") { h.shape = shaped({4, 0, 3}, {1, -2, 3}); }
   SUBCASE("axes of one element with strides of their own") { h.shape = shaped({1, 5, 1}, {999, 8, -999}); }
   SUBCASE("no bytes per element") { h.shape = shaped({5, 6}, {0, 0}, 0); }
-  SUBCASE("broadcast to the largest shape") {
-    h.shape = shaped({most_signed, most_signed}, {0, 0});
-  }
+  SUBCASE("broadcast to the largest shape") { h.shape = shaped({most_signed, most_signed}, {0, 0}); }
   SUBCASE("a contiguous shape that overflows") {
     h.shape = shaped({most_signed, most_signed, 2}, {most_signed, 16, 8});
   }
@@ -138,8 +137,11 @@ TEST_CASE("a handle comes back as it was") {
 
 TEST_CASE("the largest value of every field fits into max_handle_bytes") {
   handle h;
-  h.where = {{backing::memfd, std::numeric_limits<std::int32_t>::max(), std::numeric_limits<std::int32_t>::max()},
-             ~std::uint64_t{0}, {~std::uint64_t{0}, ~std::uint64_t{0}}, ~std::uint64_t{0}};
+  h.where = {
+      {backing::memfd, std::numeric_limits<std::int32_t>::max(), std::numeric_limits<std::int32_t>::max()},
+      ~std::uint64_t{0},
+      {~std::uint64_t{0}, ~std::uint64_t{0}},
+      ~std::uint64_t{0}};
   h.block = 0xffffffff;
   h.generation = h.nonce = most_48_bits;
   h.lease = no_lease - 1;
@@ -168,12 +170,12 @@ TEST_CASE("contiguous arrays carry no strides, of any order") {
 TEST_CASE("the wire is the same on every machine") {
   const unsigned char expected[] = {
       0xa1, 0x0b,                                                             // magic and version, flags
-      0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01, 42, 0, 0, 0, 0, 0, 0, 0,  // uuid
+      0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01, 42,  0,   0,  0, 0, 0, 0, 0,  // uuid
       0x10, 0x32, 0x54, 0x76, 0x98, 0xba, 0xdc, 0xfe,                         // host
       0xce, 0xc2, 0xf1, 0x05,                                                 // segment id 12345678
       0x80, 0x80, 0x80, 0x80, 0x80, 0x20,                                     // 1 TiB
-      0xf0, 0xa2, 0x04, 0xac, 0x02, 5, 0xe8, 0x07,                            // block, generation, lease, nonce
-      0, 8, 2, 0xe8, 0x07, 0xd0, 0x0f, 3, '<', 'f', '8'};
+      0xf0, 0xa2, 0x04, 0xac, 0x02, 5,    0xe8, 0x07,  // block, generation, lease, nonce
+      0,    8,    2,    0xe8, 0x07, 0xd0, 0x0f, 3,    '<', 'f', '8'};
   const bytes wire = encoded(sample());
   REQUIRE(wire.size() == sizeof expected + 4);
   CHECK(std::memcmp(wire.data(), expected, sizeof expected) == 0);
@@ -366,19 +368,22 @@ TEST_CASE("fits: nothing overflows") {
 
 TEST_CASE("fits agrees with counting every byte") {
   std::mt19937 random(2);
-  const auto between = [&](int low, int high) { return low + static_cast<int>(random() % static_cast<unsigned>(high - low + 1)); };
+  const auto between = [&](int low, int high) {
+    return low + static_cast<int>(random() % static_cast<unsigned>(high - low + 1));
+  };
   int yes = 0;
   for (int round = 0; round < 20000; ++round) {
-    const geometry g = shaped({between(0, 4), between(0, 4), between(1, 4)},
-                              {between(-9, 9), between(-9, 9), between(-9, 9)},
-                              static_cast<std::uint32_t>(between(1, 5)), static_cast<std::uint64_t>(between(0, 60)));
+    const geometry g = shaped(
+        {between(0, 4), between(0, 4), between(1, 4)}, {between(-9, 9), between(-9, 9), between(-9, 9)},
+        static_cast<std::uint32_t>(between(1, 5)), static_cast<std::uint64_t>(between(0, 60)));
     const std::int64_t size = between(0, 100);
     bool inside = g.offset <= static_cast<std::uint64_t>(size);
     bool any = false;
     for (std::int64_t i = 0; i < g.shape[0]; ++i)
       for (std::int64_t j = 0; j < g.shape[1]; ++j)
         for (std::int64_t k = 0; k < g.shape[2]; ++k) {
-          const std::int64_t at = static_cast<std::int64_t>(g.offset) + i * g.strides[0] + j * g.strides[1] + k * g.strides[2];
+          const std::int64_t at =
+              static_cast<std::int64_t>(g.offset) + i * g.strides[0] + j * g.strides[1] + k * g.strides[2];
           any = true;
           inside = inside && at >= 0 && at + static_cast<std::int64_t>(g.itemsize) <= size;
         }
@@ -392,7 +397,10 @@ TEST_CASE("a locator's text comes back as it was") {
   for (const locator& where :
        {locator{{backing::sysv, 0, 0}, 0, {0, 0}, 0},
         locator{{backing::sysv, 32769, 0}, std::uint64_t{1} << 40, {1, ~std::uint64_t{0}}, 0xabcdef},
-        locator{{backing::memfd, 2147483647, 2147483647}, ~std::uint64_t{0}, {~std::uint64_t{0}, 1}, ~std::uint64_t{0}}}) {
+        locator{{backing::memfd, 2147483647, 2147483647},
+                ~std::uint64_t{0},
+                {~std::uint64_t{0}, 1},
+                ~std::uint64_t{0}}}) {
     const std::string text = to_text(where);
     CHECK(std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c < 127; }));
     const auto back = parse_locator(text);
@@ -414,6 +422,7 @@ TEST_CASE("a locator's text that is cut, longer or altered is no locator") {
       REQUIRE_FALSE(parse_locator(altered));
     }
   }
-  for (const char* none : {"", "new", "sharedmem-", "sharedmem-1", "sharedmem-1:sysv:1:0:1:0:0:0", "sharedmem-99999999999:sysv"})
+  for (const char* none :
+       {"", "new", "sharedmem-", "sharedmem-1", "sharedmem-1:sysv:1:0:1:0:0:0", "sharedmem-99999999999:sysv"})
     CHECK_FALSE(parse_locator(none));
 }

@@ -217,12 +217,14 @@ TEST_CASE("a process joins in the slot of a dead one") {
     p.pass();
     consume(w, p);
   };
-  scenario s("send | load | join, load", {{0, produce}, {64, consume}, {-1, join_and_consume, false}}, {0, 64});
+  scenario s("send | load | join, load", {{0, produce}, {64, consume}, {-1, join_and_consume, false}},
+             {0, 64});
   s.every_order({1, 1});
   s.random_orders(10000, 1);
 
   const auto join_later = [](world& w, process& p) {
-    if (!word::watch->steps->wait([&w] { return w.tables.ctl(0).now() == 0 || w.tables.ctl(64).now() == 0; })) return;
+    if (!word::watch->steps->wait([&w] { return w.tables.ctl(0).now() == 0 || w.tables.ctl(64).now() == 0; }))
+      return;
     if (p.join()) consume(w, p);
   };
   scenario reuse("send | load | repair | join, load",

@@ -28,5 +28,6 @@ TEST_CASE("classes are aligned, grow, and waste at most an eighth above 512 byte
 }
 
 TEST_CASE("powers of two are classes of their own, for alignment") {
-  for (std::uint64_t bytes = 64; bytes <= max_class_bytes; bytes *= 2) CHECK(class_bytes(class_of(bytes)) == bytes);
+  for (std::uint64_t bytes = 64; bytes <= max_class_bytes; bytes *= 2)
+    CHECK(class_bytes(class_of(bytes)) == bytes);
 }

@@ -161,7 +161,8 @@ TEST_CASE("threads share one arena") {
   std::atomic<int> broken{0};
   std::vector<std::thread> all;
   for (std::uint64_t i = 0; i < 4; ++i) all.emplace_back([&, i] { broken += work(*a, mail, i, 1500); });
-  for (int i = 0; i < 10; ++i) CHECK(fork_from(*a, [&] { return work(*a, mail, 99, 20) == 0 ? 0 : 1; })->wait() == 0);
+  for (int i = 0; i < 10; ++i)
+    CHECK(fork_from(*a, [&] { return work(*a, mail, 99, 20) == 0 ? 0 : 1; })->wait() == 0);
   for (std::thread& t : all) t.join();
   broken += take_all(*a, mail);
   CHECK(broken == 0);

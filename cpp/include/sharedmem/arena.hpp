@@ -26,15 +26,15 @@ struct block_ref {
   arena* home = nullptr;
   slab* owner = nullptr;      // null: this process does not own the block's chunk
   std::uint32_t block = 0;    // index of the descriptor
-  std::uint32_t epoch = 0;    // of this process in the arena; a child forked without handlers gets a new one
+  std::uint32_t epoch = 0;  // of this process in the arena; a child forked without handlers gets a new one
 };
 
 /// A block as it was handed out.
 struct allocation {
   block_ref ref;
   std::byte* data = nullptr;  // aligned as asked for, 64 bytes at least
-  std::uint64_t bytes = 0;    // usable, at least what was asked for
-  bool zeroed = false;        // all of it reads as zero, as the kernel gave it
+  std::uint64_t bytes = 0;  // usable, at least what was asked for
+  bool zeroed = false;  // all of it reads as zero, as the kernel gave it
 };
 
 /// A claim on a block in words: what a handle carries of it.
@@ -47,14 +47,14 @@ struct claim {
 
 enum class pages : std::uint8_t {
   as_needed,  // the library's policy: huge pages at once for fresh blocks of 2 MiB and more, within reason
-  now,        // every page present before return
-  lazy        // none; first touch by whoever touches
+  now,  // every page present before return
+  lazy  // none; first touch by whoever touches
 };
 
 struct arena_statistics {
-  std::uint64_t live_bytes = 0, live_blocks = 0;   // referenced by this process
+  std::uint64_t live_bytes = 0, live_blocks = 0;  // referenced by this process
   std::uint64_t shared_bytes = 0, shared_blocks = 0;  // shared and not freed yet, all processes
-  std::uint64_t cached_bytes = 0;                  // free but resident, all processes
+  std::uint64_t cached_bytes = 0;  // free but resident, all processes
   std::uint64_t resident_bytes = 0, arena_bytes = 0;
   std::uint64_t cache_limit = 0;
   std::uint64_t leases = 0, bytes_in_flight = 0;
@@ -64,7 +64,7 @@ struct arena_statistics {
 struct participant_report {
   std::uint32_t slot = 0, pid = 0;
   enum class state : std::uint8_t { active, reserved, dead } what = state::active;
-  std::uint64_t chunks = 0, bytes = 0;   // chunks owned and their size
+  std::uint64_t chunks = 0, bytes = 0;  // chunks owned and their size
   bool self = false;
 };
 
@@ -124,8 +124,10 @@ class SHAREDMEM_API arena {
   /// Another local reference to a block that is held.
   block_ref duplicate(const block_ref& ref);
 
-  std::uint64_t trim();                               ///< gives cached memory back; bytes
-  std::uint64_t collect(bool leases);                 ///< repairs after the dead; with `leases` ends expired grace now; bytes freed (an estimate: blocks' sizes)
+  std::uint64_t trim();  ///< gives cached memory back; bytes
+  std::uint64_t collect(
+      bool
+          leases);  ///< repairs after the dead; with `leases` ends expired grace now; bytes freed (an estimate: blocks' sizes)
   std::uint64_t revoke(std::uint64_t older_than_ns);  ///< gives back leases of living senders; count
   std::uint64_t cache_limit() const noexcept;
   void set_cache_limit(std::uint64_t bytes) noexcept;
@@ -135,9 +137,9 @@ class SHAREDMEM_API arena {
   /// \throws corrupted  naming the first thing that does not make sense.
   void check() const;
 
-  bool idle() const noexcept;                 ///< this process holds no block and has no lease out
-  bool must_linger();                         ///< messages are out that would be lost if this process ended now
-  bool others_present();                      ///< another participant is ACTIVE
+  bool idle() const noexcept;  ///< this process holds no block and has no lease out
+  bool must_linger();  ///< messages are out that would be lost if this process ended now
+  bool others_present();  ///< another participant is ACTIVE
   bool leases_out();
 
   void prepare_fork() noexcept;

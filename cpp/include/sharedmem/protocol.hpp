@@ -329,7 +329,8 @@ class protocol {
       const auto v = life_word::from(seen);
       if (v.generation != g || v.state == life_state::free || v.state == life_state::emptying) return false;
       if (v.state == life_state::live) return true;
-      if (d[at_life].compare_exchange_weak(seen, life_word{life_state::live, 0, g}.bits(), sc, sc)) return true;
+      if (d[at_life].compare_exchange_weak(seen, life_word{life_state::live, 0, g}.bits(), sc, sc))
+        return true;
     }
   }
 
@@ -338,7 +339,8 @@ class protocol {
     for (std::uint32_t k = 0; k < mark; ++k) {
       word* e = t_.lease(group * t_.lease_group_entries() + k);
       const auto v = lease_word::from(e[at_word].load(sc));
-      if ((v.state == lease_state::out || v.state == lease_state::loading) && e[at_what].load(relaxed) == what(b, g))
+      if ((v.state == lease_state::out || v.state == lease_state::loading) &&
+          e[at_what].load(relaxed) == what(b, g))
         return true;
     }
     return false;
@@ -407,7 +409,8 @@ class protocol {
     std::uint64_t seen = e[at_life].load(sc);
     const auto v = life_word::from(seen);
     if (v.state == life_state::emptying && v.slot == d)
-      e[at_life].compare_exchange_strong(seen, life_word{life_state::free, 0, v.generation}.bits(), sc, relaxed);
+      e[at_life].compare_exchange_strong(seen, life_word{life_state::free, 0, v.generation}.bits(), sc,
+                                         relaxed);
   }
 
   /// Looks above the marks too: an entry may be FILLING there, by a process that died before it raised the
@@ -432,9 +435,10 @@ class protocol {
     std::uint64_t seen = v.bits();
     if (v.state == lease_state::out) {
       e[at_clock].store(deadline, relaxed);  // read only once the word below says nobody
-      e[at_word].compare_exchange_strong(seen, lease_word{lease_state::out, nobody, v.nonce}.bits(), sc, relaxed);
-    } else if (e[at_word].compare_exchange_strong(seen, lease_word{lease_state::vacant, 0, v.nonce}.bits(), sc,
-                                                  relaxed)) {
+      e[at_word].compare_exchange_strong(seen, lease_word{lease_state::out, nobody, v.nonce}.bits(), sc,
+                                         relaxed);
+    } else if (e[at_word].compare_exchange_strong(seen, lease_word{lease_state::vacant, 0, v.nonce}.bits(),
+                                                  sc, relaxed)) {
       lower_mark(i);
     }
   }

@@ -35,7 +35,8 @@ constexpr std::uint32_t blocks_per_chunk(std::uint32_t c) noexcept {
   return static_cast<std::uint32_t>(chunk_bytes / class_bytes(c));
 }
 
-static_assert(class_of(max_class_bytes) == class_count - 1 && class_bytes(class_count - 1) == max_class_bytes);
+static_assert(class_of(max_class_bytes) == class_count - 1 &&
+              class_bytes(class_count - 1) == max_class_bytes);
 static_assert(class_of(1) == 0 && class_of(65) == 1 && class_of(513) == 8 && class_bytes(8) == 576);
 
 }  // namespace sharedmem

@@ -1,12 +1,12 @@
 /// Fork handlers, the environment, and the process that lingers.
-#include <cerrno>
-#include <csignal>
-#include <cstdlib>
-#include <ctime>
 #include <pthread.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <ctime>
 
 #include <sharedmem/error.hpp>
 
@@ -15,7 +15,8 @@
 namespace sharedmem {
 
 void at_fork(void (*prepare)(), void (*parent)(), void (*child)()) {
-  if (const int failed = ::pthread_atfork(prepare, parent, child); failed != 0) throw error(failed, "pthread_atfork");
+  if (const int failed = ::pthread_atfork(prepare, parent, child); failed != 0)
+    throw error(failed, "pthread_atfork");
 }
 
 const char* secure_environment(const char* name) noexcept { return ::secure_getenv(name); }

@@ -1,14 +1,14 @@
 /// Memory of this process alone that a forked child does not inherit, barriers over its threads, its
 /// clock and its size.
-#include <algorithm>
-#include <cerrno>
-#include <ctime>
 #include <linux/membarrier.h>
-#include <new>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <algorithm>
+#include <cerrno>
+#include <ctime>
+#include <new>
 
 #include "../machine.hpp"
 #include "../thread_cache.hpp"
@@ -51,7 +51,9 @@ identity_page* identity_page::map() noexcept {
   return new (p) identity_page;
 }
 
-void identity_page::unmap(identity_page* page) noexcept { ::munmap(page, whole_pages(sizeof(identity_page))); }
+void identity_page::unmap(identity_page* page) noexcept {
+  ::munmap(page, whole_pages(sizeof(identity_page)));
+}
 
 bool register_barrier() noexcept { return membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0; }
 
@@ -63,7 +65,9 @@ std::uint64_t monotonic_ns() noexcept {
   return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(t.tv_nsec);
 }
 
-unsigned core_count() noexcept { return static_cast<unsigned>(std::max(1L, ::sysconf(_SC_NPROCESSORS_CONF))); }
+unsigned core_count() noexcept {
+  return static_cast<unsigned>(std::max(1L, ::sysconf(_SC_NPROCESSORS_CONF)));
+}
 
 std::uint64_t physical_memory() noexcept {
   const long pages = ::sysconf(_SC_PHYS_PAGES);

@@ -1,7 +1,7 @@
 // Two processes on one block: the child gets a handle's bytes and nothing else.
-#include <cstdio>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <cstdio>
 
 #include <sharedmem/home.hpp>
 
