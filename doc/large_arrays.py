@@ -163,6 +163,7 @@ def main():
     whole = options.most // GIB * GIB
     if whole > sizes[-1]:
         sizes.append(whole)
+    sharedmem.new_arena()  # whatever else runs in this process tree
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     verifier = context.Process(target=serve, args=(theirs,))

@@ -133,36 +133,50 @@ def test_control_c_in_a_program_with_children():
 
 
 def test_more_processes_than_there_are_slots():
+    """All use what they inherited; to make something new is an error for those without a slot."""
     code = """
     import os, sharedmem
-    a = sharedmem.zeros(600)
+    number = 320
+    seen, made = sharedmem.zeros(number), sharedmem.zeros(number)
     reader, writer = os.pipe()
+    kept = sharedmem.full(1000, 3.0)
+    def work(i):
+        try:
+            own = sharedmem.full(100, float(i))
+        except MemoryError as error:
+            assert "process" in str(error)
+        else:
+            assert (own == i).all()
+            made[i] = 1
+        seen[i] = kept.sum()
+        os.close(writer)
+        os.read(reader, 1)
+        assert kept.sum() == 3000
     children = []
-    for i in range(600):
+    for i in range(number):
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                os.close(writer)
-                own = sharedmem.full(100, float(i))
-                a[i] = own.sum() / 100
-                os.read(reader, 1)
-                status = int(not (own == i).all())
+                work(i)
+                status = 0
             finally:
                 os._exit(status)
         children.append(child)
-    import time
-    while a[1:].all() == False and time.sleep(0.01) is None:
-        pass
     os.close(writer)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 600
-    assert a.tolist() == list(range(600))
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * number
+    assert (seen == 3000).all()
+    assert made.sum() >= 200
     sharedmem.collect()
     sharedmem.collect()
-    b = sharedmem.ones(1000)
-    print(b.sum(), sharedmem.stats()["participants"])
+    assert sharedmem.stats()["participants"] == 1
+    for i in range(3):
+        if os.fork() == 0:
+            os._exit(int(sharedmem.full(1000, 2.0).sum() != 2000))
+        assert os.wait()[1] == 0
+    print(sharedmem.ones(1000).sum(), kept.sum())
     """
-    assert check_python(code) == "1000.0 1"
+    assert check_python(code) == "1000.0 3000.0"
 
 
 @pytest.mark.parametrize("kind", ["fork", "unrelated"])
@@ -172,7 +186,7 @@ def test_many_hand_overs_leave_nothing_behind(kind):
             remote.call(workers.echo, sharedmem.ones(100))
         settle()
         stats, lines, fds = sharedmem.stats(), maps(), descriptors()
-        for i in range(5000):
+        for i in range(3000):
             a = sharedmem.full(100 + i % 50, float(i))
             b = remote.call(workers.echo, a[1:])
             assert b[0] == i

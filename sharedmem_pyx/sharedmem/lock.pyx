@@ -21,14 +21,14 @@ cdef double slice_of_wait = 0.1
 
 
 @cython.final
-cdef class Hold:
+cdef class _Hold:
     """How a thread of this process holds a lock."""
     cdef object memory             # stays while the thread's list of held locks points into it
     cdef unsigned long thread
     cdef Py_ssize_t depth
 
 
-# Address of a lock -> Hold. An entry belongs to the thread that holds the lock: it alone adds and
+# Address of a lock -> _Hold. An entry belongs to the thread that holds the lock: it alone adds and
 # removes it, and it does so while it holds the lock.
 cdef dict holds = {}
 os.register_at_fork(after_in_child=holds.clear)      # a child holds nothing
@@ -93,7 +93,7 @@ cdef class RLock:
         bool
             Whether the caller holds the lock now.
         """
-        cdef Hold hold = holds.get(self.address)
+        cdef _Hold hold = holds.get(self.address)
         if hold is not None and hold.thread == PyThread_get_thread_native_id():
             hold.depth += 1
             return True
@@ -122,7 +122,7 @@ cdef class RLock:
         return how
 
     cdef int take(self, robust_mutex_outcome how) except -1:
-        cdef Hold hold = Hold.__new__(Hold)
+        cdef _Hold hold = _Hold.__new__(_Hold)
         hold.memory = self.memory
         hold.thread = PyThread_get_thread_native_id()
         hold.depth = 1
@@ -145,7 +145,7 @@ cdef class RLock:
         AssertionError
             The calling thread does not hold the lock.
         """
-        cdef Hold hold = holds.get(self.address)
+        cdef _Hold hold = holds.get(self.address)
         if hold is None or hold.thread != PyThread_get_thread_native_id():
             raise AssertionError("attempt to release a lock that this thread does not hold")
         hold.depth -= 1
