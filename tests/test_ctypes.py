@@ -204,14 +204,14 @@ def test_multiprocessings_copy_belongs_to_multiprocessing():
 
 
 def change(obj):
-    """Writes into any of the objects below; what it now holds."""
-    if hasattr(obj, "x"):
-        obj.x += 1
-        return obj.x
-    if hasattr(obj, "value") and not isinstance(obj.value, bytes):
-        obj.value += 1
-        return obj.value
+    """Adds one to any of the objects below, under its lock if it has one; what it now holds."""
     with obj.get_lock() if hasattr(obj, "get_lock") else contextlib.nullcontext():
+        if hasattr(obj, "x"):
+            obj.x += 1
+            return obj.x
+        if hasattr(obj, "value"):
+            obj.value += 1
+            return obj.value
         obj[0] += 1
         return obj[0]
 
