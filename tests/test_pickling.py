@@ -39,7 +39,7 @@ def test_at_most_150_bytes_for_plain_dtypes(dtype, protocol):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("dtype", STRUCTURED[:-1], ids=name)
 def test_under_500_bytes_otherwise(dtype, protocol):
-    for shape in [(), (3,), (40, 50, 60), (1,) * 12]:
+    for shape in [(), (3,), (40, 50, 60), (1,) * 5]:
         assert len(pickle.dumps(sharedmem.empty(shape, dtype), protocol)) < 500
     assert len(pickle.dumps(sharedmem.empty((2,) * 8), 2)) < 500
 

@@ -36,19 +36,6 @@ struct registry {
   bool handlers = false;
 };
 
-/// While it lives no foreign arena is destroyed. Both sides are seq_cst: the reader counts itself, then
-/// reads an entry; leave_if_idle clears the entry, then reads the count.
-class reading {
- public:
-  explicit reading(registry& r) noexcept : r_(r) { r_.readers.fetch_add(1, std::memory_order_seq_cst); }
-  ~reading() { r_.readers.fetch_sub(1, release_order); }
-  reading(const reading&) = delete;
-  reading& operator=(const reading&) = delete;
-
- private:
-  registry& r_;
-};
-
 registry& all() {
   static auto* const r = new registry;  // outlives every thread and every destructor
   return *r;
@@ -164,7 +151,10 @@ void leave_if_idle(registry& r, arena& a) noexcept {
     if (r.arenas[i].load(relaxed) != &a) continue;
     if (!a.idle()) return;
     r.arenas[i].store(nullptr, std::memory_order_seq_cst);
-    while (r.readers.load(std::memory_order_seq_cst) != 0) yield_cpu();
+    if (r.readers.load(std::memory_order_seq_cst) != 0) {  // somebody looks: the next release tries again
+      r.arenas[i].store(&a, release_order);
+      return;
+    }
     delete &a;
     return;
   }
@@ -265,7 +255,7 @@ arena* arena_of(const void* p) noexcept {
   arena* home = r.home.load(acquire_order);
   if (home != nullptr && home->contains(p)) return home;
   if (r.count.load(acquire_order) < 2) return nullptr;
-  const reading guard(r);
+  const visiting guard;
   for (std::uint32_t i = 0; i < r.count.load(acquire_order); ++i)
     if (arena* a = r.arenas[i].load(std::memory_order_seq_cst); a != nullptr && a->contains(p)) return a;
   return nullptr;
@@ -281,6 +271,11 @@ void release(block_ref& ref) noexcept {
   const std::lock_guard lock(r.lock);
   leave_if_idle(r, *a);
 }
+
+// Both sides are seq_cst: the visitor counts itself, then reads an entry; leave_if_idle clears the entry, then
+// reads the count.
+visiting::visiting() noexcept { all().readers.fetch_add(1, std::memory_order_seq_cst); }
+visiting::~visiting() { all().readers.fetch_sub(1, release_order); }
 
 std::vector<arena*> attached() {
   registry& r = all();

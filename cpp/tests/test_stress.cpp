@@ -20,7 +20,7 @@ using namespace sharedmem;
 namespace {
 
 /// So much that no extension is made: what a killed process sent in one may be lost with it.
-constexpr std::uint64_t room = (sizeof(void*) == 8 ? 8192 : 512) * mib;
+constexpr std::uint64_t room = (sizeof(void*) == 8 ? 8192 : 1536) * mib;
 
 struct message {
   claim what;

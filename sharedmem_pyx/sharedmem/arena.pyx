@@ -12,7 +12,8 @@ from libcpp.vector cimport vector
 from sharedmem.libsharedmem.arena cimport arena, arena_statistics, participant_report, participant_state
 from sharedmem.libsharedmem.handle cimport locator
 from sharedmem.libsharedmem.home cimport (
-    attached, home, home_if_any, home_locator, linger, make_root, offer, start_new_home)
+    attached, home, home_if_any, home_locator, linger, make_root, offer, start_new_home,
+    visiting)
 from sharedmem.libsharedmem.segment cimport backing
 
 
@@ -105,6 +106,7 @@ def stats():
     """
     cdef arena_statistics total, one
     cdef arena* mine = home_if_any()
+    cdef visiting _guard
     cdef vector[arena*] arenas = attached()
     cdef arena* each
     if mine != NULL:
@@ -190,6 +192,7 @@ def cleanup():
         Bytes given back.
     """
     cdef uint64_t done = 0
+    cdef visiting _guard
     cdef arena* each
     for each in attached():
         with nogil:
@@ -214,6 +217,7 @@ def collect(leases=False):
     """
     cdef uint64_t done = 0
     cdef bint also = leases
+    cdef visiting _guard
     cdef arena* each
     for each in attached():
         with nogil:
@@ -239,6 +243,7 @@ def revoke(older_than):
     """
     cdef double seconds = older_than
     cdef uint64_t nanoseconds, done = 0
+    cdef visiting _guard
     cdef arena* each
     if not 0 <= seconds < 1e9:
         raise ValueError(f"older_than must be a number of seconds from 0 to 1e9, not {older_than!r}")

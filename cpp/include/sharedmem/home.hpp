@@ -36,7 +36,16 @@ SHAREDMEM_API allocation acquire(const locator& where, const claim& c);
 SHAREDMEM_API arena* arena_of(const void* p) noexcept;
 /// Releases a reference, and leaves a foreign arena with the last one.
 SHAREDMEM_API void release(block_ref& ref) noexcept;
-/// All arenas attached now.
+/// While one lives, no arena is left: what `attached` returned can be used.
+class SHAREDMEM_API visiting {
+ public:
+  visiting() noexcept;
+  ~visiting();
+  visiting(const visiting&) = delete;
+  visiting& operator=(const visiting&) = delete;
+};
+
+/// All arenas attached now. To be used under a `visiting`.
 SHAREDMEM_API std::vector<arena*> attached();
 
 /// At an orderly exit: if messages would be lost (this process is the sole participant of its home, or they

@@ -16,5 +16,8 @@ cdef extern from "<sharedmem/home.hpp>" namespace "sharedmem" nogil:
     allocation acquire "sharedmem::acquire"(const locator&, const claim&) except +set_python_error
     arena* arena_of(const void*) noexcept
     void release(block_ref&) noexcept
+    cdef cppclass visiting:
+        visiting() noexcept
+
     vector[arena*] attached() except +set_python_error
     void linger() noexcept
