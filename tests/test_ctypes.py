@@ -5,6 +5,7 @@ import copy
 import ctypes
 import multiprocessing
 import pickle
+import sys
 from multiprocessing import sharedctypes
 
 import numpy as np
@@ -171,7 +172,7 @@ def test_pointers_are_refused_by_name():
 
 def test_no_room():
     with pytest.raises(MemoryError):
-        sharedmem.Array("d", 2**45)
+        sharedmem.Array("d", sys.maxsize // 8 - 1000)
 
 
 def test_copies_are_private():

@@ -68,7 +68,11 @@ def test_small_sizes(nbytes, remote):
     check(shmarray.zeros(nbytes, np.uint8), remote)
 
 
+needs_64_bit = pytest.mark.skipif(sys.maxsize < 2**32, reason="needs 64 bit")
+
+
 @pytest.mark.slow
+@needs_64_bit
 @pytest.mark.parametrize("nbytes", LARGE)
 def test_more_elements_than_an_int_counts(nbytes, remote):
     support.needs_memory(nbytes)
@@ -78,12 +82,13 @@ def test_more_elements_than_an_int_counts(nbytes, remote):
 
 @pytest.mark.slow
 def test_as_large_as_the_memory(remote):
-    nbytes = min(16 * GIB, support.memory("MemAvailable") // 3)
+    nbytes = min(16 * GIB, support.memory("MemAvailable") // 3, sys.maxsize // 8)
     check(sharedmem.empty(nbytes // 8, np.float64, populate=False), remote)
     sharedmem.cleanup()
 
 
 @pytest.mark.slow
+@needs_64_bit
 def test_views_far_into_a_large_array(remote):
     nbytes = 2**32 + 1
     support.needs_memory(nbytes)
@@ -108,13 +113,13 @@ def test_memory_is_given_back():
 
 def test_too_large_is_an_error_and_nothing_else():
     before = sharedmem.stats()
-    for size in (2**45, 2**50, 2**62):
+    for size in (sys.maxsize // 2, sys.maxsize - 2**24):
         with pytest.raises(MemoryError):
             sharedmem.empty(size, np.uint8)
         with pytest.raises(MemoryError):
             shmarray.create(size, np.uint8)
     with pytest.raises(ValueError, match="maximum"):
-        sharedmem.empty(2**62, np.float64)
+        sharedmem.empty(sys.maxsize // 2, np.float64)
     after = sharedmem.stats()
     assert after["live_bytes"] == before["live_bytes"]
     assert sharedmem.ones(10).sum() == 10

@@ -170,7 +170,7 @@ TEST_CASE("threads share one arena") {
 }
 
 TEST_CASE("threads are participants of their own") {
-  const auto a = arena::create(room);
+  const auto a = arena::create(sizeof(void*) == 8 ? room : room / 4);
   exchange mail;
   std::atomic<int> broken{0};
   std::vector<std::unique_ptr<arena>> own;  // with leases out they could not be left
