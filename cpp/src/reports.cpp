@@ -36,11 +36,12 @@ arena_statistics arena::statistics() {
     ++a.shared_blocks;
     a.shared_bytes += d[at_bytes].load(relaxed);
   });
-  a.cached_bytes = s.cached_everywhere();
   for (std::uint32_t k = 0; k < s.words.extents(); ++k) {
     a.resident_bytes += s.words.at(k).memory.resident();
     a.arena_bytes += s.words.at(k).memory.size();
   }
+  // A block that was handed out lazily is counted whole when it comes back, touched or not.
+  a.cached_bytes = std::min(s.cached_everywhere(), a.resident_bytes);
   a.segments = s.words.extents() + (s.attendance ? 1 : 0);
   a.cache_limit = cache_limit();
   s.rules.each_lease([&](std::uint32_t, lease_word v, auto* e) {
@@ -141,6 +142,12 @@ bool arena::others_present() {
     if (w.state == slot_state::active && w.who != s.me && s.look(w.who) != liveness::dead) return true;
   }
   return false;
+}
+
+std::uint64_t arena::state::resident() const noexcept {
+  std::uint64_t bytes = 0;
+  for (std::uint32_t k = 0; k < words.extents(); ++k) bytes += words.at(k).memory.resident();
+  return bytes;
 }
 
 /// Whether a message of ours is out for a block in an extension segment: perhaps nobody else has attached that.

@@ -88,6 +88,7 @@ struct arena::state {
 
   // reports.cpp
   bool sent_from_extension();
+  std::uint64_t resident() const noexcept;  // bytes of the arena's segments that are in memory
 
   // arena.cpp
   allocation allocate_slowly(std::uint64_t bytes, std::uint64_t alignment, pages how);
