@@ -2,6 +2,7 @@
 
 import ctypes
 import multiprocessing
+import signal
 
 import hypothesis
 import pytest
@@ -16,6 +17,11 @@ def pytest_configure(config):
     # Children whose parent died become ours instead of init's, so that none of them is overlooked.
     pr_set_child_subreaper = 36
     ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+    # A run in the background may ignore these (nohup, `&`); tests and their children count on them.
+    for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGQUIT, signal.SIG_DFL)):
+        signal.signal(number, usual)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 passed = pytest.StashKey[bool]()
