@@ -31,7 +31,7 @@ def leases_are_settled():
     before = leases()
     yield
     settle()
-    assert wait_until(lambda: leases() == before), f"{leases()} leases, {before} before the test"
+    assert wait_until(lambda: leases() <= before), f"{leases()} leases, {before} before the test"
 
 
 def test_the_sender_may_drop_the_array():

@@ -118,6 +118,7 @@ void arena::give_back(const claim& c) noexcept {
 allocation arena::acquire(const claim& c) {
   state& s = *s_;
   s.settle();
+  if (s.in_overflow()) s.leave_overflow();  // its bit is shared: a stale claim could not be backed out of
   if (c.block >= s.words.block_count()) s.words.sync();
   if (c.block >= s.words.block_count() || c.generation > generation_mask)
     throw stale_handle("the handle names " + name_of(c) + ", which this arena does not have");

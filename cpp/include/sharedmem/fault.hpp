@@ -9,18 +9,19 @@
 
 #include <sharedmem/export.hpp>
 
+// clang-format off
 #define SHAREDMEM_POINTS(X) \
-  X(publish_bit) \
-  X(publish_live) \
-  X(clear_bit) X(set_freeing) X(back_to_live) X(set_free) X(set_emptying) X(pages_emptied) X(lease_filling) \
-      X(lease_described) X(lease_hinted) X(lease_out) X(lease_loading) X(acquire_bit) X(acquire_confirmed) \
-          X(acquire_backed_out) X(lease_vacant) X(lease_returned) X(repair_claimed) X(repair_bits) \
-              X(repair_chunks) X(repair_leases) X(repair_swept) X(repair_done) X(fork_reserved) X(fork_bits) \
-                  X(fork_child_started) X(fork_adopted) X(fork_parent_back) X(join_census) X(join_attached) \
-                      X(join_active) X(leave_claimed) X(leave_done) X(chunk_claimed) X(chunk_run_named) \
-                          X(chunk_cut) X(chunk_split) X(chunk_merged) X(chunk_shrunk) X(chunk_given_back) \
-                              X(chunk_adopted) X(birth_segment) X(birth_census) X(birth_header) \
-                                  X(birth_done) X(extent_created) X(extent_joined)
+  X(publish_bit) X(publish_live) X(clear_bit) X(set_freeing) X(back_to_live) X(set_free) \
+  X(set_emptying) X(pages_emptied) X(lease_filling) X(lease_described) X(lease_hinted) \
+  X(lease_out) X(lease_loading) X(acquire_bit) X(acquire_confirmed) X(acquire_backed_out) \
+  X(lease_vacant) X(lease_returned) X(repair_claimed) X(repair_bits) X(repair_chunks) \
+  X(repair_leases) X(repair_swept) X(repair_done) X(fork_reserved) X(fork_bits) \
+  X(fork_child_started) X(fork_adopted) X(fork_parent_back) X(join_census) X(join_attached) \
+  X(join_active) X(leave_claimed) X(leave_done) X(chunk_claimed) X(chunk_run_named) X(chunk_cut) \
+  X(chunk_split) X(chunk_merged) X(chunk_shrunk) X(chunk_given_back) X(chunk_adopted) \
+  X(birth_segment) X(birth_census) X(birth_header) X(birth_done) X(extent_created) \
+  X(extent_joined)
+// clang-format on
 
 namespace sharedmem {
 
