@@ -39,16 +39,15 @@ void arena::state::reserve_memory(std::uint64_t bytes, std::uint64_t asked) {
   const header& h = words.head();
   const std::uint64_t mark = h.chunk_mark.load(relaxed);
   const std::uint64_t unclaimed = std::min(mark, h.unclaimed.load(relaxed));
-  std::uint64_t resident = 0;
   std::uint64_t lost = 0;  // chunks below the mark that are no more
   for (std::uint32_t k = 0; k < words.extents(); ++k) {
     const extent& e = words.at(k);
-    resident += e.memory.resident();
     if (e.lost())
       lost += std::clamp<std::uint64_t>(mark, e.first_chunk, e.first_chunk + e.chunks) - e.first_chunk;
   }
   const std::uint64_t claimed = (mark - std::min(mark, unclaimed + lost)) * chunk_bytes;
-  const std::uint64_t promised = claimed > resident ? claimed - resident : 0;
+  const std::uint64_t there = resident();
+  const std::uint64_t promised = claimed > there ? claimed - there : 0;
   const std::uint64_t left = estimate.available > promised ? estimate.available - promised : 0;
   if (bytes > left)
     throw no_memory("cannot allocate " + size_text(asked) + " (" + std::to_string(asked) +

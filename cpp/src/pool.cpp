@@ -211,6 +211,13 @@ std::uint64_t arena::state::cached_everywhere() const noexcept {
   return sum;
 }
 
+/// Gives the pages of a run back to the system; false: it could not, and they stay.
+bool arena::state::empty_run(const slab& run) noexcept {
+  mapping& memory = words.extent_of_chunk(run.chunk).memory;
+  return memory.discard(static_cast<std::size_t>(run.data - memory.data()),
+                        static_cast<std::size_t>(run.block_bytes));
+}
+
 void arena::state::remove_cached(slab* run) noexcept {
   cached_runs.erase({run->run, run->chunk});
   cached_bytes -= run->block_bytes;
@@ -236,10 +243,7 @@ void arena::state::cache_run(slab* run) noexcept {
     note_cached();
     limit_cache(words.head().cache_limit.load(relaxed));
   } catch (const std::bad_alloc&) {
-    if (e.memory.data() != nullptr &&
-        words.extent_of_chunk(run->chunk)
-            .memory.discard(static_cast<std::size_t>(run->data - e.memory.data()), run->block_bytes))
-      unclaim(run);
+    if (empty_run(*run)) unclaim(run);
   }
 }
 
@@ -280,9 +284,8 @@ std::uint64_t arena::state::limit_cache(std::uint64_t limit) noexcept {
       } catch (const std::bad_alloc&) {  // give all of it
       }
     }
-    extent& e = words.extent_of_chunk(run->chunk);
     const std::uint64_t bytes = run->block_bytes;
-    if (!e.memory.discard(static_cast<std::size_t>(run->data - e.memory.data()), bytes)) {
+    if (!empty_run(*run)) {
       cached_runs.insert({run->run, run->chunk});  // its node was freed just now
       cached_bytes += bytes;
       break;
@@ -302,8 +305,7 @@ void arena::state::give_back_fragments(std::uint64_t bytes) noexcept {
   const std::uint64_t goal = cached_bytes > bytes ? cached_bytes - bytes : 0;
   while (cached_bytes > goal && !cached_runs.empty()) {
     slab* run = owned[cached_runs.begin()->second];
-    extent& e = words.extent_of_chunk(run->chunk);
-    if (!e.memory.discard(static_cast<std::size_t>(run->data - e.memory.data()), run->block_bytes)) return;
+    if (!empty_run(*run)) return;
     remove_cached(run);
     unclaim(run);
   }

@@ -36,10 +36,8 @@ arena_statistics arena::statistics() {
     ++a.shared_blocks;
     a.shared_bytes += d[at_bytes].load(relaxed);
   });
-  for (std::uint32_t k = 0; k < s.words.extents(); ++k) {
-    a.resident_bytes += s.words.at(k).memory.resident();
-    a.arena_bytes += s.words.at(k).memory.size();
-  }
+  a.resident_bytes = s.resident();
+  for (std::uint32_t k = 0; k < s.words.extents(); ++k) a.arena_bytes += s.words.at(k).memory.size();
   // A block that was handed out lazily is counted whole when it comes back, touched or not.
   a.cached_bytes = std::min(s.cached_everywhere(), a.resident_bytes);
   a.segments = s.words.extents() + (s.attendance ? 1 : 0);

@@ -149,6 +149,7 @@ struct arena::state {
   void cut(slab* run, std::uint32_t size_class);
   void cache_run(slab* run) noexcept;
   slab* uncache(std::uint32_t chunks);
+  bool empty_run(const slab& run) noexcept;
   void remove_cached(slab* run) noexcept;
   std::uint64_t limit_cache(std::uint64_t bytes) noexcept;
   void give_back_fragments(std::uint64_t bytes) noexcept;
