@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import copyreg
 import functools
 
 import numpy as np
@@ -43,11 +44,15 @@ cdef extern from "<numpy/arrayobject.h>":
 cdef enum:
     first_unknown_type = 24     # NumPy's type numbers from here on are not built in
     longest_dtype = 64          # bytes of a dtype that travels as text
+    longest_short_bytes = 255   # bytes that the opcode SHORT_BINBYTES can hold
 
 
 cnp.import_array()
 
 cdef PyTypeObject* void_type = <PyTypeObject*>np.void
+
+# Opcodes of pickle's protocol 4 (PEP 3154): PROTO, SHORT_BINUNICODE twice, STACK_GLOBAL, SHORT_BINBYTES.
+cdef bytes loading = b"\x80\x04\x8c\x0fsharedmem.array\x8c\x05_load\x93C"
 
 by_value = contextvars.ContextVar("sharedmem.pickle_by_value", default=False)
 
@@ -241,6 +246,38 @@ def holding(dump):
         m.sent()
         return result
     return dump_holding
+
+
+cdef object pickle_alone(object obj):
+    """The pickle of a SharedArray as a message of its own, or None: let a pickler do it.
+
+    It says what a pickler would write, in protocol 4, but for what only messages of several objects need.
+    """
+    cdef message m
+    reduced = reduce_array(obj, 4)
+    if reduced[0] is not _load or len(reduced[1]) != 1:
+        return None
+    state = <bytes>reduced[1][0]
+    if PyBytes_GET_SIZE(state) > longest_short_bytes:
+        return None
+    pickled = b"%b%c%b\x85R." % (loading, PyBytes_GET_SIZE(state), state)
+    m.sent()
+    return pickled
+
+
+def dumping_alone(pickler):
+    """A version of the class method `pickler.dumps` that needs no pickler for a shared array sent alone."""
+    plain = pickler.dumps.__func__
+    elsewhere = copyreg.dispatch_table
+
+    def dumps(cls, obj, protocol=None):
+        if (type(obj) is SharedArray and cls is pickler and protocol is None
+                and SharedArray not in cls._extra_reducers and SharedArray not in elsewhere):
+            pickled = pickle_alone(obj)
+            if pickled is not None:
+                return memoryview(pickled)
+        return plain(cls, obj, protocol)
+    return classmethod(functools.wraps(plain)(dumps))
 
 
 # -- the class

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-from sharedmem.array import by_value, holding
+from sharedmem.array import by_value, dumping_alone, holding
 from sharedmem.importing import when_imported
 
 
@@ -48,6 +48,7 @@ def _hold(owner: Any) -> None:
 def install() -> None:
     """Make transfers that deliver once hold the arrays in their messages."""
     _hold(ForkingPickler)
+    ForkingPickler.dumps = dumping_alone(ForkingPickler)  # type: ignore[method-assign]
     when_imported("loky.backend.reduction", _hold)
     when_imported("joblib.externals.loky.backend.reduction", _hold)
     when_imported("joblib.pool", lambda pool: _hold(pool.CustomizablePickler))
