@@ -3,13 +3,18 @@
 import ctypes
 import json
 import mmap
+import multiprocessing
 import os
+import signal
 
 import commands
 import numpy as np
 import pytest
+import support
+import workers
 
 import sharedmem
+import sharedmem.info
 from sharedmem import segments
 
 IPC_CREAT, IPC_RMID, IPC_PRIVATE = 0o1000, 0, 0
@@ -30,19 +35,62 @@ def test_info_of_a_stranger():
     assert {segment["kind"] for segment in ours} >= {"arena"}
     assert {segment["id"] for segment in ours} == set(me["segments"])
     assert all(segment["removed"] and not segment["orphan"] for segment in ours)
-    assert found["arena"] is None
-    assert found["participants"] == []
     assert found["version"] == sharedmem.__version__
 
 
-def test_info_of_a_child():
-    a = sharedmem.ones(2**21, np.uint8)
-    found = info(related=True)
-    assert found["arena"]["arena"] == sharedmem.stats()["arena"]
-    mine = [p for p in found["participants"] if p["pid"] == os.getpid()]
-    assert [p["state"] for p in mine] == ["active"]
-    assert mine[0]["bytes"] >= a.nbytes
-    assert sum(p["self"] for p in found["participants"]) == 1
+def arena_of_this_process(found):
+    return next(arena for arena in found["arenas"] if arena.get("arena") == sharedmem.stats()["arena"])
+
+
+@pytest.mark.parametrize("related", [False, True], ids=["stranger", "child"])
+def test_participants_of_an_arena(related):
+    """Whoever asks, in no arena or in this one: who is there, and what they allocate from."""
+    a = sharedmem.ones(2**22, np.uint8)
+    with support.Remote("fork") as living:
+        assert living.call(len, a) == len(a)
+        found = arena_of_this_process(info(related=related))
+        states = {participant["pid"]: participant["state"] for participant in found["participants"]}
+        assert (states[os.getpid()], states[living.pid]) == ("active", "active")
+        me = next(participant for participant in found["participants"] if participant["pid"] == os.getpid())
+        assert me["bytes"] >= a.nbytes
+        assert not any(participant["self"] for participant in found["participants"])
+        assert found["cache_limit"] == sharedmem.memory_limit()["cache"]
+        assert found["segment"] in [s["id"] for s in info(related=related)["segments"]]
+
+
+def test_the_dead_are_listed():
+    """Before one of the living has cleared up after them."""
+    with support.Remote("unrelated") as root:
+        pids = root.call(workers.fork_two_and_kill_one)
+        arenas = [arena["participants"] for arena in info()["arenas"]]
+        states = {p["pid"]: p["state"] for arena in arenas for p in arena}
+        assert [states[pid] for pid in (root.pid, *pids)] == ["active", "active", "dead"]
+        os.kill(pids[0], signal.SIGKILL)
+
+
+def test_bytes_in_flight():
+    a = sharedmem.ones(2**20, np.uint8)
+    queue = multiprocessing.SimpleQueue()
+    queue.put(a)
+    found = arena_of_this_process(info())
+    assert found["leases"] >= 1
+    assert found["bytes_in_flight"] >= a.nbytes
+    assert queue.get() is not None
+    queue.close()
+
+
+def test_an_arena_that_cannot_be_read_is_told(monkeypatch):
+    other = segments.Segment(0, "sysv", "arena", 1, 0, 0, 1, 1, removed=True)
+    looked = []
+
+    def refuse(*where):
+        looked.append(where)
+        raise PermissionError("not here")
+
+    monkeypatch.setattr(sharedmem.info, "inspect_arena", refuse)
+    monkeypatch.setattr(sharedmem.info, "survey", lambda uid, but: ([other], []))
+    assert sharedmem.info.gather()["arenas"] == [{"segment": 0, "error": "not here"}]
+    assert looked == [("sysv", 0, 0, 0)]
 
 
 def test_info_in_words():
@@ -51,7 +99,7 @@ def test_info_in_words():
     assert (status, err) == (0, "")
     assert "Shared-memory segments of " in out
     assert "Processes that use sharedmem" in out
-    assert f"Participants of the arena of this process, {sharedmem.stats()['arena']}" in out
+    assert f", {sharedmem.stats()['arena']}: its participants" in out
     assert f"{os.getpid()}" in out
     assert max(map(len, out.splitlines())) <= 80
     del a
@@ -96,7 +144,8 @@ def test_survey_tells_ours_from_others(segment):
     assert (found[other].kind, found[other].orphan, found[other].removed) == ("other", False, False)
     assert found[other].creator == os.getpid()
     _, out, _ = commands.run("info")
-    assert f"by: ipcrm -m {other}" in out
+    row = next(line for line in out.splitlines() if line.split()[:1] == [str(other)])
+    assert row.rstrip().endswith("by ipcrm")
 
 
 def test_survey_of_a_memfd():

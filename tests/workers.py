@@ -72,6 +72,27 @@ def exit_with(function):
         os._exit(status)
 
 
+def fork_two_and_kill_one():
+    """Pids of two forked children of this process: one that waits for its end, and one that was killed."""
+    import sharedmem
+
+    HELD["mine"] = sharedmem.ones(1000)
+    reader, writer = os.pipe()
+    pids = []
+    for _ in range(2):
+        pids.append(os.fork())
+        if pids[-1] == 0:
+            die_with_parent()
+            os.write(writer, b"x")
+            signal.pause()
+        os.read(reader, 1)
+    os.close(reader)
+    os.close(writer)
+    os.kill(pids[1], signal.SIGKILL)
+    os.waitpid(pids[1], 0)
+    return pids
+
+
 # -- holding arrays between requests
 
 

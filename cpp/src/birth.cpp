@@ -66,13 +66,7 @@ bool is_arena(const void* base, std::size_t bytes, void* context) {
     wish.reason = "it was made by another version of this library";
     return false;
   }
-  const auto plan = geometry_plan::primary(h.bytes, h.slots, h.descriptor_bytes);
-  const bool sound =
-      h.checksum == header_checksum(h) && h.bytes == bytes && h.slots >= 64 && h.slots % 64 == 0 &&
-      h.slots <= max_slots && h.descriptor_bytes == descriptor_bytes_for(h.slots) &&
-      h.at_participants >= sizeof(header) && h.at_chunks >= h.at_participants && h.at_leases >= h.at_chunks &&
-      h.at_descriptors >= h.at_leases && h.at_data >= h.at_descriptors && h.at_data <= bytes &&
-      h.chunks <= (bytes - h.at_data) / chunk_bytes && plan.chunks == h.chunks;
+  const bool sound = makes_sense(h, bytes);
   if (!sound) wish.reason = "its header does not make sense: a stray write hit it";
   return sound;
 }

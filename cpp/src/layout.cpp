@@ -67,4 +67,13 @@ std::uint64_t header_checksum(const header& h) noexcept {
   return sum;
 }
 
+bool makes_sense(const header& h, std::uint64_t bytes) noexcept {
+  const auto plan = geometry_plan::primary(h.bytes, h.slots, h.descriptor_bytes);
+  return h.checksum == header_checksum(h) && h.bytes == bytes && h.slots >= 64 && h.slots % 64 == 0 &&
+         h.slots <= max_slots && h.descriptor_bytes == descriptor_bytes_for(h.slots) &&
+         h.at_participants >= sizeof(header) && h.at_chunks >= h.at_participants &&
+         h.at_leases >= h.at_chunks && h.at_descriptors >= h.at_leases && h.at_data >= h.at_descriptors &&
+         h.at_data <= bytes && h.chunks <= (bytes - h.at_data) / chunk_bytes && plan.chunks == h.chunks;
+}
+
 }  // namespace sharedmem

@@ -75,6 +75,25 @@ os::file_status check_memfd(int fd, const std::string& name, std::size_t bytes) 
   return status;
 }
 
+int find_memfd(const segment_name& name, const std::string& text) {
+  int found = os::memfd_open(name.pid, name.id, text);
+  if (found < 0) found = os::memfd_search(text);
+  if (found < 0) throw stale_handle("memfd " + text + " has gone, or cannot be reached");
+  return found;
+}
+
+bool look_at_memfd(int fd, std::size_t bytes, mapping::verifier look, void* context) {
+  os::reservation room{bytes};  // unmaps the look, too
+  os::file_attach(fd, room, os::access::read);
+  os::leave_out_of_dumps(room.base(), bytes);
+  return look(room.base(), bytes, context);
+}
+
+std::size_t mappable(std::uint64_t bytes) {
+  if (bytes > SIZE_MAX / 2) throw error(ENOMEM, "map a segment", std::to_string(bytes) + " bytes");
+  return static_cast<std::size_t>(bytes);
+}
+
 void require(bool accepted, const std::string& name) {
   if (!accepted) throw stale_handle(name + " belongs to another arena");
 }
@@ -157,16 +176,19 @@ mapping mapping::create(backing kind, std::size_t bytes, std::uint64_t tag) {
   return made;
 }
 
-mapping mapping::attach_sysv(int id, std::size_t bytes, verifier verify, void* context) {
+bool mapping::look_at_sysv(int id, std::size_t bytes, verifier look, void* context) {
   const os::sysv_status before = check_sysv(id, bytes);
-  {
-    os::reservation room{bytes};
-    attach_known(id, room, os::access::read);
-    const mapping look{backing::sysv, room.taken(), bytes, id, 0};
-    keep_out_of_dumps(look);
-    require(verify(look.data(), bytes, context), sysv_name(id));
-    require(before.same_segment(check_sysv(id, bytes)), sysv_name(id));
-  }
+  os::reservation room{bytes};
+  attach_known(id, room, os::access::read);
+  const mapping seen{backing::sysv, room.taken(), bytes, id, 0};
+  keep_out_of_dumps(seen);
+  if (!look(seen.data(), bytes, context)) return false;
+  require(before.same_segment(check_sysv(id, bytes)), sysv_name(id));
+  return true;
+}
+
+mapping mapping::attach_sysv(int id, std::size_t bytes, verifier verify, void* context) {
+  require(look_at_sysv(id, bytes, verify, context), sysv_name(id));
   os::reservation room{bytes};
   attach_known(id, room, os::access::write);
   return {backing::sysv, room.taken(), bytes, id, 0};
@@ -175,19 +197,11 @@ mapping mapping::attach_sysv(int id, std::size_t bytes, verifier verify, void* c
 mapping mapping::attach_memfd(const segment_name& name, std::size_t bytes, std::uint64_t tag, verifier verify,
                               void* context) {
   const std::string text = memfd_name(tag);
-  int found = os::memfd_open(name.pid, name.id, text);
-  if (found < 0) found = os::memfd_search(text);
-  if (found < 0) throw stale_handle("memfd " + text + " has gone, or cannot be reached");
-  open_file file{found};
-  const os::file_status status = check_memfd(found, text, bytes);
-  {
-    os::reservation room{bytes};  // unmaps the look, too
-    os::file_attach(found, room, os::access::read);
-    os::leave_out_of_dumps(room.base(), bytes);
-    require(verify(room.base(), bytes, context), text);
-  }
+  open_file file{find_memfd(name, text)};
+  const os::file_status status = check_memfd(file.get(), text, bytes);
+  require(look_at_memfd(file.get(), bytes, verify, context), text);
   os::reservation room{bytes};
-  os::file_attach(found, room, os::access::write);
+  os::file_attach(file.get(), room, os::access::write);
   return {backing::memfd, room.taken(), bytes, file.release(), status.inode};
 }
 
@@ -205,6 +219,21 @@ mapping mapping::attach(const segment_name& name, std::size_t bytes, std::uint64
   keep_out_of_dumps(made);
   require(verify(made.data(), bytes, context), is_sysv ? sysv_name(name.id) : memfd_name(tag));
   return made;
+}
+
+bool mapping::examine(const segment_name& name, std::uint64_t tag, verifier look, void* context) {
+  if (name.kind == backing::sysv) {
+    os::sysv_status status;
+    os::sysv_look(name.id, status);  // what is wrong with it is for check_sysv to say
+    return look_at_sysv(name.id, mappable(status.bytes), look, context);
+  }
+  if (name.kind != backing::memfd) throw std::invalid_argument("a segment needs a kind");
+  const std::string text = memfd_name(tag);
+  const open_file file{find_memfd(name, text)};
+  os::file_status status;
+  if (!os::file_look(file.get(), status)) throw error(errno, "fstat", text);
+  check_memfd(file.get(), text, mappable(status.bytes));
+  return look_at_memfd(file.get(), mappable(status.bytes), look, context);
 }
 
 segment_name mapping::name() const noexcept {

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "machine.hpp"
+#include "reports.hpp"
 #include "state.hpp"
 
 namespace sharedmem {
@@ -11,6 +12,19 @@ constexpr auto relaxed = std::memory_order_relaxed;
 constexpr auto sc = std::memory_order_seq_cst;
 
 }  // namespace
+
+participant_report report_of(std::uint32_t slot, const participant_entry& entry, const slot_word& seen,
+                             bool gone) noexcept {
+  participant_report p;
+  p.slot = slot;
+  p.pid = seen.who.pid;
+  p.chunks = entry.chunks.load(relaxed);
+  p.bytes = p.chunks * chunk_bytes;
+  p.what = gone || seen.state == slot_state::repair ? participant_report::state::dead
+           : seen.state == slot_state::reserved     ? participant_report::state::reserved
+                                                    : participant_report::state::active;
+  return p;
+}
 
 arena_statistics arena::statistics() {
   state& s = *s_;
@@ -60,18 +74,10 @@ std::vector<participant_report> arena::participants() {
   for (std::uint32_t k = 0; k < mark && k < s.words.overflow_slot(); ++k) {
     const auto w = slot_word::from(s.words.slot(k).ctl.load(sc));
     if (w.state == slot_state::empty) continue;
-    participant_report p;
-    p.slot = k;
-    p.pid = w.who.pid;
-    p.self = w.who == s.me;
-    p.chunks = s.words.slot(k).chunks.load(relaxed);
-    p.bytes = p.chunks * chunk_bytes;
     const bool gone =
         w.state != slot_state::reserved && (s.look(w.who) == liveness::dead || s.exec_happened(w.who));
-    p.what = gone || w.state == slot_state::repair ? participant_report::state::dead
-             : w.state == slot_state::reserved     ? participant_report::state::reserved
-                                                   : participant_report::state::active;
-    all.push_back(p);
+    all.push_back(report_of(k, s.words.slot(k), w, gone));
+    all.back().self = w.who == s.me;
   }
   return all;
 }

@@ -22,8 +22,8 @@ between processes, seconds, and memory. Nothing stays behind.
 
 _INFO = """\
 Lists the shared-memory segments of this user, the processes that use this
-library's, with the bytes each of them holds, and the participants of the arena
-this process belongs to, if it has one.
+library's, with the bytes each of them touched, and the participants of each
+arena, alive and dead, with what each of them allocates from.
 """
 
 _STATUS = """\

@@ -25,6 +25,15 @@ class _Participant(TypedDict):
     bytes: int
     self: bool
 
+class _Inspection(TypedDict):
+    arena: str
+    segments: int
+    cached_bytes: int
+    cache_limit: int
+    leases: int
+    bytes_in_flight: int
+    participants: list[_Participant]
+
 class _Limits(TypedDict):
     cache: int
     arena: int
@@ -32,6 +41,7 @@ class _Limits(TypedDict):
 def new_arena() -> None: ...
 def stats() -> _Stats: ...
 def participants() -> list[_Participant]: ...
+def inspect_arena(backing_name: str, id: int, pid: int = 0, tag: int = 0) -> _Inspection | None: ...
 def cleanup() -> int: ...
 def collect(leases: bool = False) -> int: ...
 def revoke(older_than: float) -> int: ...

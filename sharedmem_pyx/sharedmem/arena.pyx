@@ -10,11 +10,11 @@ from libcpp.string_view cimport string_view
 from libcpp.vector cimport vector
 
 from sharedmem.libsharedmem.arena cimport arena, arena_statistics, participant_report, participant_state
-from sharedmem.libsharedmem.handle cimport locator
 from sharedmem.libsharedmem.home cimport (
     attached, home, home_if_any, home_locator, linger, make_root, offer, start_new_home,
     visiting)
-from sharedmem.libsharedmem.segment cimport backing
+from sharedmem.libsharedmem.inspect cimport inspect, optional_inspection
+from sharedmem.libsharedmem.segment cimport backing, segment_name
 
 
 cdef extern from "Python.h":
@@ -132,13 +132,13 @@ def stats():
         "bytes_in_flight": total.bytes_in_flight,
         "attached_arenas": arenas.size(),
         "cache_limit": total.cache_limit,
-        "arena": None if mine == NULL else uuid_text(mine.where()),
+        "arena": None if mine == NULL else uuid_text(mine.where().uuid[0], mine.where().uuid[1]),
         "backing": None if mine == NULL else backing_text(mine.where().segment.kind),
     }
 
 
-cdef str uuid_text(const locator& where):
-    return f"{where.uuid[0]:016x}{where.uuid[1]:016x}"
+cdef str uuid_text(uint64_t first, uint64_t second):
+    return f"{first:016x}{second:016x}"
 
 
 cdef str backing_text(backing kind):
@@ -164,11 +164,55 @@ def participants():
     """
     cdef arena* mine = home_if_any()
     cdef vector[participant_report] reports
-    cdef participant_report each
     if mine == NULL:
         return []
     with nogil:
         reports = mine.participants()
+    return participant_list(reports)
+
+
+def inspect_arena(str backing_name, int id, int pid=0, uint64_t tag=0):
+    """An arena that this process need not belong to, seen from outside: read-only, for a moment.
+
+    Parameters
+    ----------
+    backing_name : {"sysv", "memfd"}
+        What holds its bytes.
+    id : int
+        The shmid; for a memfd a descriptor of process `pid`.
+    pid : int, optional
+        For a memfd.
+    tag : int, optional
+        For a memfd: the number in its name.
+
+    Returns
+    -------
+    dict or None
+        arena, segments, cached_bytes, cache_limit, leases, bytes_in_flight as in `stats`; participants.
+        None: the segment is not the first one of an arena.
+    """
+    cdef segment_name name
+    cdef optional_inspection found
+    name.kind = backing.sysv if backing_name == "sysv" else backing.memfd
+    name.id = id
+    name.pid = pid
+    with nogil:
+        found = inspect(name, tag)
+    if not found.has_value():
+        return None
+    return {
+        "arena": uuid_text(found.value().uuid[0], found.value().uuid[1]),
+        "segments": found.value().segments,
+        "cached_bytes": found.value().cached_bytes,
+        "cache_limit": found.value().cache_limit,
+        "leases": found.value().leases,
+        "bytes_in_flight": found.value().bytes_in_flight,
+        "participants": participant_list(found.value().participants),
+    }
+
+
+cdef list participant_list(vector[participant_report]& reports):
+    cdef participant_report each
     return [{"slot": each.slot, "pid": each.pid, "state": state_text(each.what), "chunks": each.chunks,
              "bytes": each.bytes, "self": each.self} for each in reports]
 

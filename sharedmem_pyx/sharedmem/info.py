@@ -9,8 +9,9 @@ from dataclasses import asdict
 from typing import Any
 
 import sharedmem
+from sharedmem.arena import inspect_arena
 from sharedmem.console import format_bytes, print_table
-from sharedmem.segments import Process, Segment, survey
+from sharedmem.segments import Process, Segment, find_memfd, survey
 
 
 def run(as_json: bool = False) -> int:
@@ -26,17 +27,16 @@ def run(as_json: bool = False) -> int:
 
 
 def gather() -> dict[str, Any]:
-    """Segments and processes of this user, and the arena of this process if others share it.
+    """Segments, processes and arenas of this user, but for what this process alone uses.
 
     Returns
     -------
     dict
         ``version``, ``user``, ``uid``; ``segments`` and ``processes`` as `segments.survey` gives
-        them, without this process; ``arena`` as `sharedmem.stats` describes it and
-        ``participants``, None and empty for a process that belongs to no tree of processes.
+        them; ``arenas``, each as `arena.inspect_arena` describes it, with the id of its first
+        ``segment``, or with the ``error`` that came up instead.
     """
     uid = os.geteuid()
-    arena, participants = _own_arena()
     segments, processes = survey(uid, but=os.getpid())
     return {
         "version": sharedmem.__version__,
@@ -44,21 +44,27 @@ def gather() -> dict[str, Any]:
         "uid": uid,
         "segments": segments,
         "processes": processes,
-        "arena": arena,
-        "participants": participants,
+        "arenas": [arena for segment in segments if (arena := _look_at(segment)) is not None],
     }
 
 
-def _own_arena() -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    if os.environ.get("SHAREDMEM_ARENA") and sharedmem.stats()["arena"] is None:
-        sharedmem.empty(1)  # a process joins its parent's arena with its first array
-    arena = dict(sharedmem.stats())
-    if arena["arena"] is None:
-        return None, []
-    participants = [dict(participant) for participant in sharedmem.participants()]
-    if all(participant["self"] for participant in participants):
-        return None, []
-    return arena, participants
+def _look_at(segment: Segment) -> dict[str, Any] | None:
+    """The arena whose first segment this is; None if it is not, or has gone meanwhile."""
+    if segment.kind != "arena" or segment.orphan:
+        return None
+    where = segment.id, 0, 0
+    if segment.backing == "memfd":
+        found = find_memfd(segment.processes, segment.id)
+        if found is None:
+            return None
+        where = found
+    try:
+        arena = inspect_arena(segment.backing, *where)
+    except sharedmem.StaleHandleError:
+        return None
+    except (OSError, RuntimeError) as error:
+        return {"segment": segment.id, "error": str(error)}
+    return arena and {"segment": segment.id, **arena}
 
 
 def _user(uid: int) -> str:
@@ -85,18 +91,19 @@ def _print(found: dict[str, Any]) -> None:
             (">pid", "segments", ">touched", ">share", "command"),
             [_process_row(process) for process in found["processes"]],
         )
-    if found["arena"]:
+    commands = {process.pid: process.command for process in found["processes"]}
+    for arena in found["arenas"]:
         print()
-        _print_arena(found["arena"], found["participants"])
+        _print_arena(arena, commands)
 
 
 def _segment_row(segment: Segment) -> tuple[object, ...]:
     if segment.orphan:
-        goes = "when the next process makes one"
+        goes = "with next maker"
     elif segment.removed:
-        goes = "with its last process"
+        goes = "with last user"
     else:
-        goes = f"by: ipcrm -m {segment.id}"
+        goes = "by ipcrm"  # no longer than a narrow terminal shows of it
     kind = segment.kind if segment.backing == "sysv" else f"{segment.kind} ({segment.backing})"
     return (
         segment.id,
@@ -109,20 +116,30 @@ def _segment_row(segment: Segment) -> tuple[object, ...]:
     )
 
 
+def _few(ids: list[int]) -> str:
+    """The first ids, and how many more there are."""
+    more = f" +{len(ids) - 2}" if len(ids) > 2 else ""
+    return ", ".join(map(str, ids[:2])) + more
+
+
 def _process_row(process: Process) -> tuple[object, ...]:
     return (
         process.pid,
-        ", ".join(map(str, process.segments)),
+        _few(process.segments),
         format_bytes(process.resident_bytes),
         format_bytes(process.share_bytes),
         process.command,
     )
 
 
-def _print_arena(arena: dict[str, Any], participants: list[dict[str, Any]]) -> None:
+def _print_arena(arena: dict[str, Any], commands: dict[int, str]) -> None:
+    title = f"Arena of segment {arena['segment']}"
+    if "error" in arena:
+        print(f"{title} cannot be read: {arena['error']}")
+        return
     print_table(
-        f"Participants of the arena of this process, {arena['arena']}",
-        (">slot", ">pid", "state", ">chunks", ">bytes", ""),
+        f"{title}, {arena['arena']}: its participants",
+        (">slot", ">pid", "state", ">chunks", ">of bytes", "command"),
         [
             (
                 participant["slot"],
@@ -130,13 +147,12 @@ def _print_arena(arena: dict[str, Any], participants: list[dict[str, Any]]) -> N
                 participant["state"],
                 participant["chunks"],
                 format_bytes(participant["bytes"]),
-                "this process" if participant["self"] else "",
+                commands.get(participant["pid"], ""),
             )
-            for participant in participants
+            for participant in arena["participants"]
         ],
     )
     print(
-        f"In memory {format_bytes(arena['mapped_bytes'])}, of these cached "
-        f"{format_bytes(arena['cached_bytes'])}; in flight {format_bytes(arena['bytes_in_flight'])} "
-        f"by {arena['leases']} leases."
+        f"Free but kept warm {format_bytes(arena['cached_bytes'])}; "
+        f"in flight {format_bytes(arena['bytes_in_flight'])} by {arena['leases']} leases."
     )

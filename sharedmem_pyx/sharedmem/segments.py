@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from pathlib import Path
 _KEYS = {0x534D: "arena", 0x534E: "census"}
 
 _OURS = re.compile(r"/(?:SYSV(?P<key>534[de][0-9a-f]{4})|memfd:sharedmem:(?P<tag>[0-9a-f]+)) \(deleted\)$")
+
+_MEMFD = "/memfd:sharedmem:"
 
 _SHM_DEST = 0o1000  # linux/shm.h: removed with the last detach
 
@@ -211,18 +213,28 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text(errors="replace").splitlines()
 
 
+def find_memfd(pids: Iterable[int], inode: int) -> tuple[int, int, int] | None:
+    """Descriptor, process and tag (the number in its name) of a memfd that one of `pids` has open."""
+    for pid in pids:
+        try:
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                path = f"/proc/{pid}/fd/{name}"
+                target = os.readlink(path)
+                if target.startswith(_MEMFD) and os.stat(path).st_ino == inode:
+                    return int(name), pid, int(target[len(_MEMFD) :].split()[0], 16)
+        except OSError:
+            continue  # it has just ended
+    return None
+
+
 def _memfd_bytes(pid: int, inode: int) -> tuple[int, int]:
     """Size and resident bytes of a memfd that `pid` has open; zeros where it can't be found."""
+    found = find_memfd([pid], inode)
     try:
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            path = f"/proc/{pid}/fd/{name}"
-            if os.readlink(path).startswith("/memfd:sharedmem:"):
-                status = os.stat(path)
-                if status.st_ino == inode:
-                    return status.st_size, status.st_blocks * 512
+        status = os.stat(f"/proc/{pid}/fd/{found[0]}") if found else None
     except OSError:
-        pass
-    return 0, 0
+        return 0, 0  # it has just ended
+    return (status.st_size, status.st_blocks * 512) if status else (0, 0)
 
 
 def _command(pid: int) -> str:

@@ -147,4 +147,7 @@ constexpr std::uint32_t descriptor_bytes_for(std::uint32_t slots) noexcept {
 /// Checksum of the header's constant part.
 SHAREDMEM_API std::uint64_t header_checksum(const header& h) noexcept;
 
+/// Whether the constant part of a complete header makes sense for a primary segment of `bytes` bytes.
+bool makes_sense(const header& h, std::uint64_t bytes) noexcept;
+
 }  // namespace sharedmem

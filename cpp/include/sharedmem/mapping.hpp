@@ -63,6 +63,13 @@ class SHAREDMEM_API mapping {
   [[nodiscard]] static mapping attach(const segment_name& name, std::size_t bytes, std::uint64_t tag,
                                       verifier verify, void* context);
 
+  /// Shows `look` a segment that others made, whatever its size, over a read-only mapping that is gone on
+  /// return. Takes no part in anything: what is checked before is what `attach` checks.
+  /// \param name, tag  as for `attach`.
+  /// \return  what `look` returned.
+  /// \throws what `attach` and `look` throw.
+  static bool examine(const segment_name& name, std::uint64_t tag, verifier look, void* context);
+
   /// First byte; null if empty.
   [[nodiscard]] std::byte* data() const noexcept { return base_; }
   /// Bytes, whole pages; 0 if empty.
@@ -105,6 +112,7 @@ class SHAREDMEM_API mapping {
   static mapping attach_sysv(int id, std::size_t bytes, verifier verify, void* context);
   static mapping attach_memfd(const segment_name& name, std::size_t bytes, std::uint64_t tag, verifier verify,
                               void* context);
+  static bool look_at_sysv(int id, std::size_t bytes, verifier look, void* context);
   void reset() noexcept;
   [[nodiscard]] bool holds(std::size_t offset, std::size_t bytes) const noexcept;
 

@@ -1,0 +1,34 @@
+/// \file
+/// What an arena tells a process that takes no part in it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include <sharedmem/arena.hpp>
+#include <sharedmem/export.hpp>
+#include <sharedmem/segment.hpp>
+
+namespace sharedmem {
+
+/// An arena as it was at some moment: others go on working in it.
+struct inspection {
+  std::array<std::uint64_t, 2> uuid{};
+  std::uint64_t cached_bytes = 0, cache_limit = 0;    ///< as in `arena_statistics`
+  std::uint64_t leases = 0, bytes_in_flight = 0;      ///< as in `arena_statistics`
+  std::uint32_t segments = 0;                         ///< its primary segment and its extensions
+  std::vector<participant_report> participants;       ///< none of them `self`
+};
+
+/// Looks at the arena whose primary segment is `name`: read-only, and gone from it on return.
+/// \param tag  memfd only: the number in its name, the first word of the arena's uuid.
+/// \return  nothing if the segment is none of an arena's, is being made, or extends an arena.
+/// \throws stale_handle      it has gone.
+/// \throws sharedmem::error  EPERM: another user's, which is never attached; ENOMEM: no address space; ...
+/// \throws corrupted         it was made by another version of this library, or its header makes no sense.
+[[nodiscard]] SHAREDMEM_API std::optional<inspection> inspect(const segment_name& name,
+                                                              std::uint64_t tag = 0);
+
+}  // namespace sharedmem

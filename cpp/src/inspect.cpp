@@ -1,0 +1,90 @@
+#include <sharedmem/inspect.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+
+#include <sharedmem/error.hpp>
+#include <sharedmem/identity.hpp>
+#include <sharedmem/layout.hpp>
+#include <sharedmem/mapping.hpp>
+#include <sharedmem/protocol.hpp>
+
+#include "reports.hpp"
+
+namespace sharedmem {
+namespace {
+
+constexpr auto relaxed = std::memory_order_relaxed;
+constexpr auto sc = std::memory_order_seq_cst;
+
+/// The leases of an arena, for `protocol::each_lease`, which only reads: the mapping is read-only.
+struct lease_table {
+  using word = native_atomics::word;
+
+  std::byte* base;
+  header& head;
+
+  word* lease(std::uint32_t i) const noexcept {
+    return reinterpret_cast<lease_words*>(base + head.at_leases)[i].words;
+  }
+  word& lease_mark(std::uint32_t g) const noexcept { return head.lease_marks[g * 8]; }
+  std::uint32_t lease_group_entries() const noexcept { return head.lease_entries; }
+};
+
+/// Dead, by what this process may know: of processes in other namespaces it knows nothing.
+bool is_gone(const header& h, const slot_word& seen, const segment_name& name) {
+  if (seen.state == slot_state::reserved) return false;
+  const process_namespaces here = this_namespaces();
+  const std::uint64_t mine = std::uint64_t{here.pid} << 32 | here.time;
+  if (mine == 0 || h.namespaces[seen.who.space].load(relaxed) != mine) return false;
+  const liveness found = look_at({seen.who.pid, seen.who.start});
+  return found == liveness::dead || (found == liveness::alive && !maps_segment(seen.who.pid, name, true));
+}
+
+struct request {
+  const segment_name& name;
+  inspection found;
+};
+
+bool read(const void* base, std::size_t bytes, void* context) {
+  auto& wish = *static_cast<request*>(context);
+  inspection& found = wish.found;
+  auto* start = static_cast<std::byte*>(const_cast<void*>(base));
+  header& h = *reinterpret_cast<header*>(start);
+  if (bytes < sizeof h) return false;
+  const std::uint32_t version = h.version.load(std::memory_order_acquire);
+  if (version == 0 || h.magic != arena_magic) return false;
+  if (version != layout_version || !makes_sense(h, bytes))
+    throw corrupted("the arena was made by another version of this library, or a stray write hit its header");
+  found.uuid = {h.uuid[0], h.uuid[1]};
+  found.cache_limit = h.cache_limit.load(relaxed);
+  found.segments = 1;
+  for (const word64& x : h.extents) found.segments += x.load(relaxed) != 0;
+
+  const auto* entries = reinterpret_cast<const participant_entry*>(start + h.at_participants);
+  const auto mark = std::min<std::uint64_t>(h.slot_mark.load(sc), h.slots);
+  for (std::uint32_t k = 0; k < mark; ++k) {
+    found.cached_bytes += entries[k].cached.load(relaxed);
+    const auto w = slot_word::from(entries[k].ctl.load(sc));
+    if (w.state == slot_state::empty || k + 1 == h.slots) continue;  // the last one is the overflow slot
+    found.participants.push_back(report_of(k, entries[k], w, is_gone(h, w, wish.name)));
+  }
+  lease_table leases{start, h};
+  protocol<native_atomics, lease_table>(leases).each_lease([&](std::uint32_t, lease_word v, auto* e) {
+    if (v.state != lease_state::out) return;
+    ++found.leases;
+    found.bytes_in_flight += e[at_lease_bytes].load(relaxed);
+  });
+  return true;
+}
+
+}  // namespace
+
+std::optional<inspection> inspect(const segment_name& name, std::uint64_t tag) {
+  request wish{name, {}};
+  if (!mapping::examine(name, tag, read, &wish)) return std::nullopt;
+  return std::move(wish.found);
+}
+
+}  // namespace sharedmem
