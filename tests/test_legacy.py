@@ -1,5 +1,6 @@
 """What the numpy-sharedmem package of 2009 tested and showed, for both of its modules."""
 
+import ctypes
 import multiprocessing
 import pickle
 
@@ -9,6 +10,7 @@ import support
 
 import sharedmem
 import shmarray
+from sharedmem.heap import BufferWrapper
 
 MODULES = [sharedmem, shmarray]
 DTYPES = [np.float64, np.int32, np.float32, np.uint8, complex]
@@ -162,6 +164,31 @@ def test_names_of_the_first_version():
         assert getattr(sharedmem, old) is getattr(sharedmem, new)
         assert getattr(sharedmem, old)((2, 3), dtype=np.float32, order="F").strides == (4, 8)
     assert type(sharedmem.cleanup()) is int
+
+
+def test_modules_of_the_first_version():
+    from sharedmem.array import shared_empty, shared_ones, shared_zeros
+    from sharedmem.heap import cleanup
+
+    assert [shared_empty, shared_ones, shared_zeros] == [sharedmem.empty, sharedmem.ones, sharedmem.zeros]
+    assert cleanup is sharedmem.cleanup
+    with pytest.raises(ImportError, match="no_such_name"):
+        from sharedmem.array import no_such_name  # noqa: F401
+
+
+def write_nines(wrapper):
+    ctypes.memset(wrapper.get_address(), 9, wrapper.get_size())
+
+
+def test_a_buffer_goes_to_another_process(context):
+    wrapper = BufferWrapper(10**5)
+    process = context.Process(target=write_nines, args=(wrapper,))
+    process.start()
+    assert support.join(process) == [0]
+    assert wrapper.get_size() == 10**5
+    assert ctypes.string_at(wrapper.get_address(), wrapper.get_size()) == b"\x09" * 10**5
+    with pytest.raises(TypeError):
+        BufferWrapper("many")
 
 
 def test_cleanup_leaves_living_arrays_alone():

@@ -5,6 +5,10 @@ from typing import Any, NoReturn
 import numpy as np
 from typing_extensions import ParamSpec, TypeVar
 
+from .legacy import shared_empty as shared_empty
+from .legacy import shared_ones as shared_ones
+from .legacy import shared_zeros as shared_zeros
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _Shape_co = TypeVar("_Shape_co", bound=tuple[int, ...], default=tuple[Any, ...], covariant=True)

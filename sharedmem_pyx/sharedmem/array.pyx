@@ -309,3 +309,11 @@ def is_shared(a, /):
         False for everything else, a copy of a shared array for instance.
     """
     return in_arena(a)
+
+
+def __getattr__(name):
+    """The names that the array module of the package of 2009 had."""
+    from sharedmem import legacy
+    if name in legacy.__all__:
+        return getattr(legacy, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
