@@ -80,12 +80,6 @@ void arena::state::settle() {
   become(take_slot());
 }
 
-/// The slot that FREEING names. Several processes may be in the overflow slot, or in none while they join
-/// a full arena: each uses a number of its own beyond the slots, or one would take another's FREEING for its own.
-std::uint32_t arena::state::freeing_slot() const noexcept {
-  return has_slot() ? slot() : words.slots() + me.pid % (nobody - words.slots());
-}
-
 void arena::state::forget_chunks() noexcept {
   // Slabs stay allocated: references of the parent's blocks point to them. They are never listed again.
   all_owned = nullptr;

@@ -13,11 +13,15 @@ constexpr auto sc = std::memory_order_seq_cst;
 
 }  // namespace
 
-bool arena::state::free_if_unclaimed(std::uint32_t b) {
+/// Several processes may be in the overflow slot: in its name one could take another's FREEING for its own.
+/// They leave the block LIVE, and whoever clears that slot looks at all blocks.
+bool arena::state::free_if_unclaimed(std::uint32_t b) { return has_slot() && free_if_unclaimed(b, slot()); }
+
+/// `signer`: the slot that FREEING names; nobody else may use it at this time.
+bool arena::state::free_if_unclaimed(std::uint32_t b, std::uint32_t signer) {
   const std::uint64_t place = words.block(b)[at_place].load(relaxed);
   const bool freed = rules.try_free(
-      b, freeing_slot(),
-      [this](std::uint32_t x) { return !has_slot() || may_keep(x); },  // nobody repairs EMPTYING after us
+      b, signer, [this](std::uint32_t x) { return may_keep(x); },
       [this](std::uint32_t x) { empty_pages(x); });
   if (freed) after_free(b, place);
   return freed;
@@ -76,6 +80,8 @@ bool arena::state::look_for_dead(bool now) {
 
 /// All that the process of a slot held, and what it left half-done.
 void arena::state::take_back(std::uint32_t slot_of_dead) {
+  // Who joins a full arena has no slot yet, but while it repairs this one nobody else signs with it.
+  const std::uint32_t signer = has_slot() ? slot() : slot_of_dead;
   rules.repair(
       slot_of_dead, slot(), monotonic_ns() + lease_grace_ns,
       [this](std::uint32_t d) {
@@ -89,12 +95,12 @@ void arena::state::take_back(std::uint32_t slot_of_dead) {
             words.head().orphans.fetch_add(1, relaxed);
         }
       },
-      [this](std::uint32_t b) {
+      [this, signer](std::uint32_t b) {
         const auto v = life_word::from(words.block(b)[at_life].load(sc));
         if (v.state == life_state::free || rules.claimed(b, v.generation))
           return;  // what try_free would see first
         const std::lock_guard lock(stripe(b));
-        free_if_unclaimed(b);
+        free_if_unclaimed(b, signer);
       });
 }
 

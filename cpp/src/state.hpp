@@ -100,7 +100,6 @@ struct arena::state {
   std::uint32_t slot() const noexcept { return identity->slot_plus_one.load(std::memory_order_relaxed) - 1; }
   bool in_overflow() const noexcept { return slot() == words.overflow_slot(); }
   bool has_slot() const noexcept { return slot() < words.overflow_slot(); }
-  std::uint32_t freeing_slot() const noexcept;
   void settle();                     // at every entry: who are we, if a fork without handlers made us?
   std::uint32_t take_slot();         // a slot of our own; \throws no_memory all taken
   void become(std::uint32_t s) noexcept { identity->slot_plus_one.store(s + 1, std::memory_order_relaxed); }
@@ -116,6 +115,7 @@ struct arena::state {
   bool look_for_dead(bool now);      // repairs; true if something was
   void repair_slot(std::uint32_t dead, std::uint64_t seen);
   bool free_if_unclaimed(std::uint32_t b);       // stripe(b) held
+  bool free_if_unclaimed(std::uint32_t b, std::uint32_t signer);
   std::uint64_t expire(bool now);                // leases whose grace is over
   void take_back(std::uint32_t slot_of_dead);
   void clear_overflow();

@@ -6,7 +6,7 @@
 namespace schedules {
 
 inline void process::reset() {
-  slot_ = 0;
+  slot_ = no_slot;
   alive_ = killed_ = false;
   references_.fill(std::nullopt);
   in_use_.fill(false);
@@ -31,6 +31,14 @@ inline bool process::join() {
   using namespace sharedmem;
   if (w_.attached() == 0) return false;  // the kernel refuses: the arena is gone
   alive_ = true;
+  if (take_slot()) return true;
+  pass();  // only repair can help
+  alive_ = take_slot();
+  return alive_;
+}
+
+inline bool process::take_slot() {
+  using namespace sharedmem;
   for (const std::uint32_t s : w_.tables.slots()) {
     word& ctl = w_.tables.ctl(s);
     if (ctl.load(std::memory_order_relaxed) != 0) continue;
@@ -45,7 +53,6 @@ inline bool process::join() {
     slot_ = s;
     return true;
   }
-  alive_ = false;
   return false;
 }
 
@@ -85,20 +92,21 @@ inline void process::publish(std::uint32_t b) {
 inline void process::send(std::uint32_t b) {
   check(references_[b].has_value(), "the test sends a block that is not held");
   publish(b);
-  const auto lease = rules_->send(b, *references_[b], slot_, 0, 1);
+  const std::uint64_t now = ++w_.time;
+  const auto lease = rules_->send(b, *references_[b], slot_, now, 1);
   if (!lease) return;  // the table is full: an error in the sender
   const auto ticket = static_cast<unsigned>(w_.sent.size());
-  w_.sent.push_back({*lease});
+  w_.sent.push_back({*lease, now});
   w_.pipe.push_back({b, *references_[b], *lease, ticket});
 }
 
-inline bool process::try_free(std::uint32_t b) {
+inline bool process::try_free(std::uint32_t b, std::uint32_t signer) {
   return rules_->try_free(
-      b, slot_, [this](std::uint32_t) { return w_.warm; },
-      [this](std::uint32_t x) {
+      b, signer, [this](std::uint32_t) { return w_.warm; },
+      [this, signer](std::uint32_t x) {
         word::watch->steps->step();  // pages may go at any moment of it
         const auto life = sharedmem::life_word::from(w_.tables.block(x)[sharedmem::at_life].now());
-        check(life.state == sharedmem::life_state::emptying && life.slot == slot_,
+        check(life.state == sharedmem::life_state::emptying && life.slot == signer,
               "the pages of a block that others may use were given back");
         w_.bytes[x] = 0;
       });
@@ -157,14 +165,15 @@ inline void process::repair(std::uint32_t dead, std::uint64_t seen) {
   using namespace sharedmem;
   const slot_word mine{slot_state::repair, who()};
   if (!w_.tables.ctl(dead).compare_exchange_strong(seen, mine.bits(), std::memory_order_seq_cst)) return;
+  const std::uint32_t signer = slot_ == no_slot ? dead : slot_;
   rules_->repair(
-      dead, slot_, 0,
+      dead, signer, deadline,
       [this](std::uint32_t d) {
         std::uint64_t owned = owner_word{chunk_state::owned, d, 0}.bits();
         w_.tables.owner().compare_exchange_strong(owned, owner_word{chunk_state::orphan, 0, 0}.bits(),
                                                   std::memory_order_seq_cst);
       },
-      [this](std::uint32_t b) { try_free(b); });
+      [this, signer](std::uint32_t b) { try_free(b, signer); });
   std::uint64_t done = mine.bits();
   w_.tables.ctl(dead).compare_exchange_strong(done, 0, std::memory_order_release);
 }

@@ -17,6 +17,7 @@ namespace schedules {
 inline constexpr unsigned block_total = 2;
 inline constexpr unsigned slot_total = 128;  // two words of holders
 inline constexpr unsigned entries_per_group = 2;
+inline constexpr std::uint64_t deadline = 1000;  // of leases of the dead; later than any sending
 
 inline void check(bool holds, const std::string& what) {
   if (!holds) throw violation{what};
@@ -95,6 +96,7 @@ struct message {
 /// The test's own knowledge of a lease.
 struct sending {
   sharedmem::lease_id lease;
+  std::uint64_t time = 0;
   bool spent = false;    // loaded, expired or given back
   bool in_hand = false;  // read from the pipe by a process that has not begun to load it
 };
@@ -110,6 +112,7 @@ class world {
   std::vector<sending> sent;
   std::array<std::uint64_t, block_total> bytes{};  // the blocks' contents: 0 when the pages are gone
   std::uint64_t allocations = 0;
+  std::uint64_t time = 0;
   bool warm = true;  // freed blocks keep their pages
 
   /// As it is at the start of a run; the process in slot `owner` owns the blocks.
@@ -170,18 +173,22 @@ class process {
   std::uint32_t slot() const { return slot_; }
 
   /// What anybody may do at any time.
-  bool try_free(std::uint32_t b);
+  bool try_free(std::uint32_t b) { return try_free(b, slot_); }
   bool sees_claim(std::uint32_t b, std::uint64_t g) { return rules_->claimed(b, g); }
 
  private:
   void publish(std::uint32_t b);
+  bool try_free(std::uint32_t b, std::uint32_t signer);
+  bool take_slot();
   void repair(std::uint32_t dead, std::uint64_t seen);
   bool no_child_without_slot();
   bool is_dead(const sharedmem::actor& a) const;
 
   world& w_;
   unsigned index_;
-  std::uint32_t slot_ = 0;
+  static constexpr std::uint32_t no_slot = ~std::uint32_t{0};
+
+  std::uint32_t slot_ = no_slot;
   bool alive_ = false, killed_ = false;
   std::array<std::optional<std::uint64_t>, block_total> references_;
   std::array<bool, block_total> in_use_{};  // mine, and never shared
@@ -194,6 +201,7 @@ inline void world::reset(const std::vector<unsigned>& used, std::uint32_t owner)
   tables.owner().reset(kind::owner, 0, false, owner_word{chunk_state::owned, owner, 0}.bits());
   pipe.clear();
   sent.clear();
+  time = 0;
   bytes.fill(0);
   allocations = 0;
 }
@@ -251,7 +259,7 @@ inline void world::check_unused(unsigned b, std::uint64_t generation) const {
 }
 
 inline void world::check_lease(unsigned i, sharedmem::lease_word from, sharedmem::lease_word to) {
-  using sharedmem::lease_state;
+  using namespace sharedmem;
   const bool same = to.nonce == from.nonce;
   bool legal = false;
   switch (from.state) {
@@ -263,6 +271,8 @@ inline void world::check_lease(unsigned i, sharedmem::lease_word from, sharedmem
     case lease_state::loading: legal = same && to.state == lease_state::vacant; break;
   }
   check(legal, "lease " + std::to_string(i) + " went a way that does not exist");
+  check(to.state != lease_state::out || to.slot != nobody || tables.lease(i)[at_clock].now() == deadline,
+        "a lease of the dead has no deadline");
   if (from.state == lease_state::out && to.state != lease_state::out)
     for (sending& s : sent)
       if (s.lease.entry == i && s.lease.nonce == from.nonce) s.spent = true;

@@ -134,8 +134,23 @@ inline assert_free_is_right() {       /* ghost: about to free (b, g) */
   k = 0
 }
 
+/* FREEING carries the slot of whoever wrote it, or its last CAS could hit the same word of
+ * another. A repairer may sign with the slot that it repairs: it alone works on that one, and so a process
+ * without a slot can repair (SIGN_REPAIRED: all do).
+ */
+#ifdef BUG_SHARED_SIGNATURE
+#define SIGNED(x) 0
+#else
+#define SIGNED(x) (x)
+#endif
+#ifdef SIGN_REPAIRED
+#define REPAIRER d
+#else
+#define REPAIRER s
+#endif
+
 /* Anybody may call this for any block at any time; whoever removes a claim must. Never waits. */
-inline try_free() {
+inline try_free(signer) {
   claim = 0;
 #ifndef NO_PRECHECK
   SCAN();                                                   /* cheap look: usually others hold it */
@@ -145,24 +160,24 @@ inline try_free() {
   :: atomic { !claim && (st[b] == FREE || st[b] == EMPTYING) -> skip }
 #ifdef BUG_LEAVE_TO_OTHER_FREER
   :: atomic { !claim && st[b] == FREEING -> skip }          /* "somebody is at it already" */
-  :: atomic { !claim && st[b] == LIVE -> st[b] = FREEING; fr[b] = s; g = gen[b] };
+  :: atomic { !claim && st[b] == LIVE -> st[b] = FREEING; fr[b] = SIGNED(signer); g = gen[b] };
 #else
   :: atomic { !claim && (st[b] == LIVE || st[b] == FREEING) ->                      /* also takes over */
-              st[b] = FREEING; fr[b] = s; g = gen[b] };
+              st[b] = FREEING; fr[b] = SIGNED(signer); g = gen[b] };
 #endif
      SCAN();
      if
      :: atomic { claim -> claim = 0;
-          if :: st[b] == FREEING && fr[b] == s && gen[b] == g -> st[b] = LIVE; fr[b] = 0
+          if :: st[b] == FREEING && fr[b] == SIGNED(signer) && gen[b] == g -> st[b] = LIVE; fr[b] = 0
              :: else fi; g = 0 }
      :: atomic { !claim ->               /* CAS FREEING(s,g) -> FREE(g+1), or EMPTYING(s,g+1) if large */
-          if :: st[b] == FREEING && fr[b] == s && gen[b] == g ->
+          if :: st[b] == FREEING && fr[b] == SIGNED(signer) && gen[b] == g ->
                 assert_free_is_right(); gen[b] = g + 1;
                 if :: st[b] = FREE; fr[b] = 0
 #ifdef BUG_EMPTIED_AFTER_FREE
                    :: st[b] = FREE; fr[b] = 0; k = 1
 #else
-                   :: st[b] = EMPTYING; k = 1
+                   :: st[b] = EMPTYING; fr[b] = signer; k = 1
 #endif
                 fi
              :: else                                        /* rescued, or taken over: theirs now */
@@ -211,7 +226,7 @@ inline repair_slot() {
              :: else fi; e++ }
      :: atomic { e == E -> e = 0; break } od;
 #ifndef BUG_REPAIR_WITHOUT_SWEEP
-  do :: b < B -> try_free(); b++
+  do :: b < B -> try_free(REPAIRER); b++
      :: atomic { b == B -> b = 0; break } od;
 #endif
 #ifndef BUG_SLOT_FREED_FIRST
@@ -476,7 +491,7 @@ do_load:
     goto end_idle;
 
 do_try_free:
-    try_free();
+    try_free(s);
     atomic { b = 0; g = 0 };
     goto end_idle;
 
