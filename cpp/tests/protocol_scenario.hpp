@@ -133,6 +133,9 @@ class scenario {
     survivor.expire();
     for (const sending& s : world_.sent) {
       check(s.spent || s.in_hand, "a lease is out that nobody will ever load");
+      const word* e = world_.tables.lease(s.lease.entry);
+      check(s.spent || lease_word::from(e[at_word].now()).slot == nobody || e[at_clock].now() == s.time,
+            "the time of a sending was lost");
       if (!s.spent)
         survivor.give_back(
             {world_.block_of(s.lease), 0, s.lease, static_cast<unsigned>(&s - world_.sent.data())});

@@ -66,6 +66,21 @@ TEST_CASE("somebody repairs meanwhile") {
   s.random_orders(10000, 2);
 }
 
+TEST_CASE("an entry of a dead sender is used again while it is repaired") {
+  const auto pass_on_unread = [](world& w, process& p) {
+    const auto m = receive(w);
+    if (!m || !p.load(*m)) return;
+    p.send(m->block);
+    w.sent[w.pipe.front().ticket].in_hand = true;  // read by a process that died before it loaded it
+    w.pipe.pop_front();
+    p.drop(m->block);
+  };
+  scenario s("send | load, send | repair", {{0, produce}, {64, pass_on_unread, false}, {1, repair, false}},
+             {0, 64, 1});
+  s.every_order({1, 1});
+  s.random_orders(10000, 1);
+}
+
 TEST_CASE("a repairer dies, and another repairs what it left") {
   scenario s("send | load | repair | repair", {{0, produce}, {64, consume}, {1, repair}, {65, repair, false}},
              {0, 64, 1, 65});

@@ -221,7 +221,8 @@ class protocol {
       Atomics::template step<point::lease_filling>();
       word* e = t_.lease(found->entry);
       e[at_what].store(what(b, g), relaxed);  // published by OUT
-      e[at_clock].store(now, relaxed);
+      e[at_clock].store(
+          now, release);  // who reads it sees FILLING: a repairer changes no clock but its own entry's
       e[at_lease_bytes].store(bytes, relaxed);
       Atomics::template step<point::lease_described>();
       d[at_lease_groups].fetch_or(std::uint64_t{1} << group, sc);
@@ -434,7 +435,11 @@ class protocol {
     word* e = t_.lease(i);
     std::uint64_t seen = v.bits();
     if (v.state == lease_state::out) {
-      e[at_clock].store(deadline, relaxed);  // read only once the word below says nobody
+      // Before the word says nobody, or it would expire at once; but not once the entry is another
+      // sending's, which `revoke` would then not see to be old. The two clocks differ.
+      std::uint64_t sent = e[at_clock].load(acquire);
+      if (e[at_word].load(sc) != seen) return;
+      e[at_clock].compare_exchange_strong(sent, deadline, relaxed, relaxed);
       e[at_word].compare_exchange_strong(seen, lease_word{lease_state::out, nobody, v.nonce}.bits(), sc,
                                          relaxed);
     } else if (e[at_word].compare_exchange_strong(seen, lease_word{lease_state::vacant, 0, v.nonce}.bits(),
