@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <fstream>
 #include <stdexcept>
 #include <string>
@@ -23,7 +24,8 @@ using namespace sharedmem;
 namespace {
 
 constexpr std::size_t mebibyte = std::size_t{1} << 20;
-constexpr std::uint64_t tag = 0x1234'5678'9abc'def0;
+// Of this run: a memfd is looked for by its tag in all processes.
+const std::uint64_t tag = static_cast<std::uint64_t>(::getpid()) << 32 | 0x9abc'def0;
 constexpr uid_t somebody = 65534;
 
 // A verifier that counts, and accepts a segment whose first byte is 'S'.
@@ -247,7 +249,9 @@ TEST_CASE("a segment that does not look like ours is not attached") {
     ::shmdt(base);
   }
   SUBCASE("a memfd that could shrink") {
-    const int fd = ::memfd_create("sharedmem:123456789abcdef0", MFD_CLOEXEC);
+    char name[32];
+    std::snprintf(name, sizeof name, "sharedmem:%016llx", static_cast<unsigned long long>(tag));
+    const int fd = ::memfd_create(name, MFD_CLOEXEC);
     REQUIRE(fd >= 0);
     CHECK(::fchmod(fd, 0600) == 0);
     CHECK(::ftruncate(fd, mebibyte) == 0);
