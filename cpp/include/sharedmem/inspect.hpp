@@ -22,7 +22,8 @@ struct inspection {
   std::vector<participant_report> participants;       ///< none of them `self`
 };
 
-/// Looks at the arena whose primary segment is `name`: read-only, and gone from it on return.
+/// Looks at an arena: read-only, and gone from it on return.
+/// \param name  its primary segment.
 /// \param tag  memfd only: the number in its name, the first word of the arena's uuid.
 /// \return  nothing if the segment is none of an arena's, is being made, or extends an arena.
 /// \throws stale_handle      it has gone.

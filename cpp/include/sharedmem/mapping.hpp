@@ -66,6 +66,8 @@ class SHAREDMEM_API mapping {
   /// Shows `look` a segment that others made, whatever its size, over a read-only mapping that is gone on
   /// return. Takes no part in anything: what is checked before is what `attach` checks.
   /// \param name, tag  as for `attach`.
+  /// \param look     not null.
+  /// \param context  passed to `look`.
   /// \return  what `look` returned.
   /// \throws what `attach` and `look` throw.
   static bool examine(const segment_name& name, std::uint64_t tag, verifier look, void* context);
