@@ -33,7 +33,7 @@ class within {
 
 /// Fresh blocks of 2 MiB and more get their pages at once, huge ones, up to this part of what is
 /// available: whoever asks for more than that may mean to use it sparsely.
-constexpr std::uint64_t eager_part = 4;
+constexpr std::uint64_t eager_part = 2;
 
 }  // namespace
 

@@ -53,7 +53,8 @@ def empty(shape, dtype=float, order="C", *, populate=None):
         Whether the last or the first axis is contiguous.
     populate : bool, optional
         True: all memory is had before returning, so that it cannot be missing later. False: each page
-        is had when somebody first touches it. By default large arrays get theirs at once, within reason.
+        is had when somebody first touches it. By default arrays of 2 MiB and more get theirs at once, if
+        that takes no more than half of the memory available.
 
     Returns
     -------

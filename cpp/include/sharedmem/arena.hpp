@@ -46,7 +46,7 @@ struct claim {
 };
 
 enum class pages : std::uint8_t {
-  as_needed,  // the library's policy: huge pages at once for fresh blocks of 2 MiB and more, within reason
+  as_needed,  // huge pages at once for fresh blocks of 2 MiB and more, up to half of what is available
   now,  // every page present before return
   lazy  // none; first touch by whoever touches
 };
