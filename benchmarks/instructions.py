@@ -50,6 +50,11 @@ PATHS = {
         "from pickle import dumps, loads; from sharedmem import ones; a = ones(100); p = dumps(a, 4)",
         "loads(p)",
     ),
+    "sent alone and loaded": (
+        "from multiprocessing.reduction import ForkingPickler; from pickle import loads; "
+        "from sharedmem import ones; a = ones(100); dumps = ForkingPickler.dumps",
+        "loads(dumps(a))",
+    ),
 }
 
 PROGRAM = """
