@@ -52,23 +52,26 @@ cdef cnp.dtype float64 = np.dtype(np.float64)
 
 # -- reading arguments
 
+cdef bint read_length(object length, cnp.npy_intp* out) except -1:
+    """Reads an exact int; False: it does not fit, and NumPy has its own words for that."""
+    cdef int overflow = 0
+    cdef long long read = PyLong_AsLongLongAndOverflow(length, &overflow)
+    out[0] = <cnp.npy_intp>read
+    return overflow == 0 and out[0] == read
+
+
 cdef int read_shape(plan* p, object shape) except -1:
     cdef cnp.PyArray_Dims dims
     cdef Py_ssize_t i
-    cdef int overflow = 0
     if PyLong_CheckExact(shape):
         p.ndim = 1
-        p.shape[0] = PyLong_AsLongLongAndOverflow(shape, &overflow)
-        if overflow == 0:
+        if read_length(shape, &p.shape[0]):
             return 0
     elif PyTuple_CheckExact(shape) and PyTuple_GET_SIZE(shape) <= 32:
         p.ndim = <int>PyTuple_GET_SIZE(shape)
         for i in range(p.ndim):
             length = <object>PyTuple_GET_ITEM(shape, i)
-            if not PyLong_CheckExact(length):
-                break
-            p.shape[i] = PyLong_AsLongLongAndOverflow(length, &overflow)
-            if overflow != 0:
+            if not PyLong_CheckExact(length) or not read_length(length, &p.shape[i]):
                 break
         else:
             return 0
