@@ -13,9 +13,9 @@ import mmap
 import operator
 from multiprocessing.context import get_spawning_popen
 
-import numpy as np
+import sharedmem  # before NumPy, which subinterpreters must not import, either
 
-import sharedmem
+import numpy as np  # isort: skip
 
 __all__ = ["create", "create_copy", "ones", "shmarray", "zeros"]
 

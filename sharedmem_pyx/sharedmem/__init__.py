@@ -7,6 +7,7 @@
 process by multiprocessing, or as the bytes of a pickle, it arrives as the same memory.
 """
 
+import sharedmem.interpreter  # noqa: F401 -- the first: it may refuse
 from sharedmem.arena import (
     cleanup,
     collect,

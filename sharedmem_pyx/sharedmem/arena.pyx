@@ -17,16 +17,6 @@ from sharedmem.libsharedmem.inspect cimport inspect, optional_inspection
 from sharedmem.libsharedmem.segment cimport backing, segment_name
 
 
-cdef extern from "Python.h":
-    ctypedef struct PyInterpreterState:
-        pass
-    PyInterpreterState* PyInterpreterState_Get()
-    PyInterpreterState* PyInterpreterState_Main()
-
-
-if PyInterpreterState_Get() != PyInterpreterState_Main():
-    raise ImportError("sharedmem works in the main interpreter of a process, not in a subinterpreter")
-
 # Where children look for the locator of their parent's arena: a variable that every kind of child
 # inherits, and a key of the configuration that travels with each Process object, also to children of a
 # server that was started before there was an arena.
