@@ -211,7 +211,7 @@ def test_elements_without_a_dtype():
 
 
 def test_the_array_keeps_the_memory(library):
-    a = sharedmem.shmem_as_ndarray(library.Array("l", range(100_000)))[10:].reshape(2, -1)
+    a = sharedmem.shmem_as_ndarray(library.Array("q", range(100_000)))[10:].reshape(2, -1)
     support.settle()
     assert a.sum() == sum(range(10, 100_000))
     b = sharedmem.shmem_as_ndarray(library.Value("d", 4))

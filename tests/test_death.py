@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import platform
 import signal
 import time
 
@@ -10,6 +9,7 @@ import pytest
 import workers
 from support import (
     KINDS,
+    MACHINE,
     START_METHODS,
     Remote,
     RemoteError,
@@ -42,7 +42,7 @@ WAYS = [
 ]
 
 # x86-64 and the generic numbering
-EXIT_OF_ONE_THREAD = {"x86_64": 60, "aarch64": 93}
+EXIT_OF_ONE_THREAD = {"x86_64": 60, "aarch64": 93, "i386": 1}
 
 
 def pids():
@@ -238,12 +238,12 @@ def test_a_zombie_is_dead():
 
 
 def test_a_process_whose_main_thread_has_ended_lives():
-    if platform.machine() not in EXIT_OF_ONE_THREAD:
+    if MACHINE not in EXIT_OF_ONE_THREAD:
         pytest.skip("the number of the system call is not known here")
     a = sharedmem.zeros(10)
     child = os.fork()
     if child == 0:
-        workers.exit_with(lambda: outlive_main_thread(a, EXIT_OF_ONE_THREAD[platform.machine()]))
+        workers.exit_with(lambda: outlive_main_thread(a, EXIT_OF_ONE_THREAD[MACHINE]))
     try:
         assert wait_until(lambda: state_of(child) == "Z" and a[0] == 1)
         for _ in range(3):

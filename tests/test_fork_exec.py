@@ -3,18 +3,17 @@
 import ctypes
 import os
 import pickle
-import platform
 import signal
 import subprocess
 
 import pytest
 import workers
-from support import Remote, in_fork, reap, segments, settle, wait_until
+from support import MACHINE, Remote, in_fork, reap, segments, settle, wait_until
 
 import sharedmem
 from sharedmem import StaleHandleError
 
-CLONE = {"x86_64": 56, "aarch64": 220}
+CLONE = {"x86_64": 56, "aarch64": 220, "i386": 120}
 
 
 def pids():
@@ -80,7 +79,7 @@ def raw_fork():
 
 
 def raw_clone():
-    number = CLONE.get(platform.machine())
+    number = CLONE.get(MACHINE)
     if number is None:
         pytest.skip("the number of the system call is not known here")
     return ctypes.PyDLL(None).syscall(number, int(signal.SIGCHLD), 0, 0, 0, 0)
