@@ -25,9 +25,9 @@ chroot_drop() {
   rm -rf --one-file-system "$1"
 }
 
-# chroot_run FOLDER COMMAND: a line of shell in the tree's copy there.
+# chroot_run FOLDER COMMAND: a line of shell in the tree's copy there, with System V segments of its own.
 chroot_run() {
-  chroot "$1" /usr/bin/env -i HOME=/root PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin \
+  unshare --ipc chroot "$1" /usr/bin/env -i HOME=/root PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin \
     LANG=C.UTF-8 PIP_DISABLE_PIP_VERSION_CHECK=1 "${carried[@]}" \
     bash -c "cd /sharedmem && $2" </dev/null
 }
