@@ -77,7 +77,8 @@ os::file_status check_memfd(int fd, const std::string& name, std::size_t bytes) 
 
 int find_memfd(const segment_name& name, const std::string& text) {
   int found = os::memfd_open(name.pid, name.id, text);
-  if (found < 0) found = os::memfd_search(text);
+  if (found < 0 && !os::none_left(errno)) found = os::memfd_search(text);
+  if (found < 0 && os::none_left(errno)) throw error(errno, "open", "memfd " + text);
   if (found < 0) throw stale_handle("memfd " + text + " has gone, or cannot be reached");
   return found;
 }

@@ -79,7 +79,10 @@ bool is_number(const char* text) noexcept {
 
 }  // namespace
 
+bool none_left(int code) noexcept { return code == EMFILE || code == ENFILE; }
+
 int memfd_open(std::int32_t pid, std::int32_t fd, std::string_view name) noexcept {
+  errno = 0;
   return pid > 0 && fd >= 0 ? open_if(descriptor_link(pid, fd).text, name) : -1;
 }
 
@@ -88,17 +91,19 @@ std::uint64_t memfd_inode(std::int32_t pid, std::int32_t fd) noexcept {
 }
 
 int memfd_search(std::string_view name) {
+  errno = 0;
   const directory processes{::opendir("/proc")};
   if (!processes) return -1;
   while (const dirent* process = ::readdir(processes.get())) {
     if (!is_number(process->d_name)) continue;
     const std::string folder = std::string("/proc/") + process->d_name + "/fd/";
     const directory files{::opendir(folder.c_str())};
+    if (!files && none_left(errno)) return -1;
     if (!files) continue;  // another user's, or gone
     while (const dirent* file = ::readdir(files.get())) {
       if (!is_number(file->d_name)) continue;
       const int fd = open_if((folder + file->d_name).c_str(), name);
-      if (fd >= 0) return fd;
+      if (fd >= 0 || none_left(errno)) return fd;
     }
   }
   return -1;
