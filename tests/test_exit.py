@@ -214,10 +214,11 @@ def test_the_import_alone_makes_no_noise_and_changes_no_handlers():
     assert check_python(code, flags=STRICT) == ""
 
 
-@pytest.mark.parametrize("where", ["creation", "unpickling", "drop"])
+@pytest.mark.parametrize("where", ["creation", "pickling", "unpickling", "sending", "drop"])
 def test_keyboard_interrupt_leaves_a_sound_state(where):
     code = """
     import os, pickle, random, signal, sys, threading, time
+    from multiprocessing.reduction import ForkingPickler
     import sharedmem
     kept = sharedmem.full(1000, 3.0)
     data = pickle.dumps(kept)
@@ -241,6 +242,11 @@ def test_keyboard_interrupt_leaves_a_sound_state(where):
                     b = sharedmem.zeros(3_000_000, "u1")
                 elif sys.argv[1] == "unpickling":
                     c = pickle.loads(data)
+                elif sys.argv[1] == "pickling":
+                    c = pickle.dumps([kept, kept[::2], sharedmem.ones(10)])
+                elif sys.argv[1] == "sending":
+                    c = bytes(ForkingPickler.dumps([kept, sharedmem.ones(10)]))
+                    c = pickle.loads(c)
                 else:
                     d = [sharedmem.empty(100) for _ in range(100)]
                     del d
@@ -249,7 +255,9 @@ def test_keyboard_interrupt_leaves_a_sound_state(where):
     thread.join()
     a = b = c = d = None
     assert count == 100
+    sharedmem.revoke(0)     # what was sent, and its bytes dropped before they were loaded
     assert sharedmem.stats()["live_blocks"] == settled, sharedmem.stats()
+    assert sharedmem.stats()["leases"] == 0 == sharedmem.stats()["bytes_in_flight"]
     assert (kept == 3).all() and (pickle.loads(data) == 3).all()
     assert (sharedmem.ones(1000) == 1).all()
     """
