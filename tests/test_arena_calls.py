@@ -267,3 +267,40 @@ def test_the_package_can_be_reloaded_and_star_imported():
     """
     status, _, err = run_python(code)
     assert (status, err) == (0, b"")
+
+
+STRAY_WRITE = """
+import ctypes, pickle, sys
+import sharedmem, sharedmem.arena
+a = sharedmem.full(1000, 3.0)
+data = pickle.dumps(a)
+size = sharedmem.stats()["arena_bytes"]
+with open("/proc/self/maps") as file:
+    spans = [[int(x, 16) for x in line.split()[0].split("-")] for line in file if "SYSV" in line]
+where = a.__array_interface__["data"][0]
+base = next(end for first, end in spans if first <= where < end) - size
+
+def words(offset, number=1):
+    return (ctypes.c_uint64 * number).from_address(base + offset)
+
+sharedmem.arena.check()
+if sys.argv[1] == "header":
+    words(64)[0] ^= 1 << 40                     # number of chunks
+else:
+    descriptors = words(words(96)[0], 8000)
+    live = next(i for i in range(0, 8000, 8) if descriptors[i] & 3 == 1)
+    descriptors[live + 2] = 1 << 60             # where the block lies
+for act in (sharedmem.arena.check, lambda: pickle.loads(data)):
+    try:
+        act()
+    except RuntimeError as error:
+        print(error)
+    else:
+        print("nothing")
+"""
+
+
+def test_a_stray_write_into_the_tables_is_named():
+    for text in check_python(STRAY_WRITE, "descriptor").splitlines():
+        assert "the descriptor of block 0" in text
+    assert "header" in check_python(STRAY_WRITE, "header").splitlines()[0]

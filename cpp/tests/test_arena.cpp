@@ -1,13 +1,17 @@
 #include <doctest.h>
 
+#include <sys/shm.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <sharedmem/arena.hpp>
+#include <sharedmem/layout.hpp>
 
 #include "arena_tools.hpp"
 
@@ -223,6 +227,53 @@ TEST_CASE("the cache keeps to its limit") {
   CHECK(a->trim() <= 16 * mib);
   CHECK(a->statistics().cached_bytes == 0);
   nothing_left(*a);
+}
+
+TEST_CASE("a stray write into the tables is found, and named") {
+  const auto a = arena::create(tiny);
+  allocation x = make(*a, 5000, 1);
+  const claim c = a->share(x.ref, false);
+  const auto stranger = arena::attach(a->where());  // holds nothing yet, so it looks
+  auto* base = static_cast<std::byte*>(::shmat(a->where().segment.id, nullptr, 0));
+  REQUIRE(base != reinterpret_cast<void*>(-1));
+  auto& h = *reinterpret_cast<header*>(base);
+  const auto what = [](auto&& act) -> std::string {
+    try {
+      act();
+    } catch (const corrupted& found) {
+      return found.what();
+    }
+    return "nothing";
+  };
+  const auto checked_with = [&](auto& place, std::uint64_t wrong) {
+    const std::uint64_t right = place;
+    place = static_cast<std::remove_reference_t<decltype(place)>>(wrong);
+    std::string text = what([&] { a->check(); });
+    place = static_cast<std::remove_reference_t<decltype(place)>>(right);
+    CHECK(what([&] { a->check(); }) == "nothing");
+    return text;
+  };
+  auto* descriptor = reinterpret_cast<std::uint64_t*>(base + h.at_descriptors + c.block * h.descriptor_bytes);
+  const std::string block = "the descriptor of block " + std::to_string(c.block);
+  for (const std::uint64_t wrong : {std::uint64_t{1}, std::uint64_t{1} << 60})
+    CHECK(checked_with(descriptor[at_place], wrong).find(block) != std::string::npos);
+  CHECK(checked_with(descriptor[at_bytes], std::uint64_t{1} << 60).find(block) != std::string::npos);
+  CHECK(checked_with(h.chunks, 1 << 20).find("header") != std::string::npos);
+  auto& owner = *reinterpret_cast<std::uint64_t*>(&reinterpret_cast<chunk_entry*>(base + h.at_chunks)->owner);
+  CHECK(checked_with(owner, owner_word{chunk_state::owned, max_slots - 1, 0}.bits()).find("chunk 0") !=
+        std::string::npos);
+  descriptor[at_place] ^= std::uint64_t{1} << 60;
+  const std::string loaded = what([&] { (void)stranger->acquire(c); });
+  descriptor[at_place] ^= std::uint64_t{1} << 60;
+  CHECK(loaded.find("the descriptor of block " + std::to_string(c.block)) != std::string::npos);
+  allocation good = stranger->acquire(c);
+  CHECK(filled(good.data, 5000, 1));
+  stranger->release(good.ref);
+  h.chunks ^= 1;
+  CHECK_THROWS_AS((void)arena::attach(a->where()), corrupted);
+  h.chunks ^= 1;
+  ::shmdt(base);
+  a->release(x.ref);
 }
 
 TEST_CASE("an arena that has gone is stale") {

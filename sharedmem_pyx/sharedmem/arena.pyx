@@ -213,6 +213,23 @@ cdef str state_text(participant_state what):
     return "reserved" if what == participant_state.reserved else "dead"
 
 
+def check():
+    """Look whether the tables of the arenas that this process uses make sense.
+
+    For debugging: a stray write, by code that goes past the end of some other memory, may hit them.
+
+    Raises
+    ------
+    RuntimeError
+        Names the first thing that makes no sense.
+    """
+    cdef visiting _guard
+    cdef arena* each
+    for each in attached():
+        with nogil:
+            each.check()
+
+
 # -- giving back
 
 def cleanup():
