@@ -123,7 +123,8 @@ std::unique_ptr<arena> arena::create(std::uint64_t bytes) {
   h->at_descriptors = plan.at_descriptors;
   h->at_data = plan.at_data;
   h->checksum = header_checksum(*h);
-  h->cache_limit.store(available_memory().total / 4, std::memory_order_relaxed);
+  // What one process keeps warm no other can take: the cache must not fill the arena.
+  h->cache_limit.store(std::min(available_memory().total, plan.bytes) / 4, std::memory_order_relaxed);
   step<point::birth_header>();
   h->version.store(layout_version, std::memory_order_release);
   s->where = {memory.name(), plan.bytes, {uuid[0], uuid[1]}, h->host};
