@@ -53,10 +53,12 @@ cdef cnp.dtype float64 = np.dtype(np.float64)
 # -- reading arguments
 
 cdef bint read_length(object length, cnp.npy_intp* out) except -1:
-    """Reads an exact int; False: it does not fit, and NumPy has its own words for that."""
+    """Reads an exact int; False: no system has so many, and NumPy has its own words for that."""
     cdef int overflow = 0
     cdef long long read = PyLong_AsLongLongAndOverflow(length, &overflow)
     out[0] = <cnp.npy_intp>read
+    if overflow == 0 and read > out[0]:
+        raise MemoryError(f"an axis of {read} elements does not fit the address space of 32 bit")
     return overflow == 0 and out[0] == read
 
 
