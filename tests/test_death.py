@@ -204,6 +204,29 @@ def test_nothing_is_left_when_the_last_one_goes(way):
     assert not segments(remote.pid)
 
 
+def test_a_whole_tree_killed_at_once():
+    code = """
+    import os, signal, time
+    import sharedmem
+    a = sharedmem.zeros((8, 2**25), "u1")
+    print(os.getpid(), sharedmem.stats()["segments"], flush=True)
+    for i in range(1, 8):
+        if os.fork() == 0:
+            own = sharedmem.ones(2**20, "u1")
+            a[i] = 1
+            time.sleep(600)
+    a[0] = 1
+    while not a[:, -1].all():
+        time.sleep(0.01)
+    os.killpg(0, signal.SIGKILL)
+    """
+    status, out, err = run_python(code)
+    assert (status, err) == (-signal.SIGKILL, b"")
+    pid, made = map(int, out.split())
+    assert made >= 1
+    assert wait_until(lambda: not segments(pid))
+
+
 def test_a_stopped_process_is_not_dead():
     with Remote("spawn") as remote:
         remote.call(workers.hold_full, "a", 1000, 5.0)

@@ -276,6 +276,21 @@ TEST_CASE("a stray write into the tables is found, and named") {
   a->release(x.ref);
 }
 
+TEST_CASE("an arena that is being made, or of another version, is not attached") {
+  const auto a = arena::create(tiny);
+  auto* base = static_cast<std::byte*>(::shmat(a->where().segment.id, nullptr, 0));
+  REQUIRE(base != reinterpret_cast<void*>(-1));
+  word32& version = reinterpret_cast<header*>(base)->version;
+  version.store(0);  // its maker is stopped, or was killed, before the last step
+  CHECK_THROWS_AS((void)arena::attach(a->where()), stale_handle);
+  version.store(layout_version + 1);
+  CHECK_THROWS_AS((void)arena::attach(a->where()), corrupted);
+  version.store(layout_version);
+  CHECK(arena::attach(a->where())->statistics().participants == 2);
+  ::shmdt(base);
+  nothing_left(*a);
+}
+
 TEST_CASE("an arena that has gone is stale") {
   locator where;
   {
