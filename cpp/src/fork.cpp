@@ -180,10 +180,9 @@ void arena::take_over_slot() noexcept {
   const actor parent = s.me;
   const process_id self_id = this_process();
   s.me = {self_id.pid, self_id.start & ((std::uint64_t{1} << 34) - 1), parent.space};
-  std::uint64_t active = slot_word{slot_state::active, parent}.bits();
   const auto mark = static_cast<std::uint32_t>(s.words.slot_mark().load(sc));
   for (std::uint32_t k = 0; k < mark; ++k) {
-    active = slot_word{slot_state::active, parent}.bits();
+    std::uint64_t active = slot_word{slot_state::active, parent}.bits();
     if (s.words.slot(k).ctl.compare_exchange_strong(active, slot_word{slot_state::active, s.me}.bits(), sc))
       return s.become(k);
   }

@@ -147,6 +147,12 @@ struct arena::state {
   void sweep_all() noexcept;
   void sweep(slab& s) noexcept;
   void cut(slab* run, std::uint32_t size_class);
+  void fill(magazine& m, std::uint32_t size_class) noexcept;
+  void flush(magazine& m, std::uint32_t keep) noexcept;
+  void link(slab& s) noexcept;
+  void unlink(slab& s) noexcept;
+
+  // runs.cpp, all under `pool`
   void cache_run(slab* run) noexcept;
   slab* uncache(std::uint32_t chunks);
   bool empty_run(const slab& run) noexcept;
@@ -155,10 +161,6 @@ struct arena::state {
   void give_back_fragments(std::uint64_t bytes) noexcept;
   void note_cached() noexcept;
   std::uint64_t cached_everywhere() const noexcept;
-  void fill(magazine& m, std::uint32_t size_class) noexcept;
-  void flush(magazine& m, std::uint32_t keep) noexcept;
-  void link(slab& s) noexcept;
-  void unlink(slab& s) noexcept;
   bool is_cached_run(const slab* s) const noexcept;
 
   // chunks.cpp, all under `pool`

@@ -1,0 +1,128 @@
+/// Free runs of chunks kept warm: merged with their neighbours, cut for the next block, given back beyond the
+/// limit. Everything here is under the lock `pool` of this process.
+#include <new>
+
+#include "state.hpp"
+
+namespace sharedmem {
+namespace {
+
+constexpr auto relaxed = std::memory_order_relaxed;
+
+}  // namespace
+
+bool arena::state::is_cached_run(const slab* s) const noexcept {
+  return s != nullptr && s->size_class == no_class && cached_runs.contains({s->run, s->chunk});
+}
+
+void arena::state::note_cached() noexcept { words.slot(slot()).cached.store(cached_bytes, relaxed); }
+
+std::uint64_t arena::state::cached_everywhere() const noexcept {
+  std::uint64_t sum = 0;
+  const auto mark = static_cast<std::uint32_t>(words.head().slot_mark.load(relaxed));
+  for (std::uint32_t s = 0; s < mark && s < words.slots(); ++s) sum += words.slot(s).cached.load(relaxed);
+  return sum;
+}
+
+/// Gives the pages of a run back to the system; false: it could not, and they stay.
+bool arena::state::empty_run(const slab& run) noexcept {
+  mapping& memory = words.extent_of_chunk(run.chunk).memory;
+  return memory.discard(static_cast<std::size_t>(run.data - memory.data()),
+                        static_cast<std::size_t>(run.block_bytes));
+}
+
+void arena::state::remove_cached(slab* run) noexcept {
+  cached_runs.erase({run->run, run->chunk});
+  cached_bytes -= run->block_bytes;
+}
+
+void arena::state::cache_run(slab* run) noexcept {
+  run->zeroed = false;
+  run->carved = 1;
+  const extent& e = words.extent_of_chunk(run->chunk);
+  if (run->chunk > e.first_chunk)
+    if (slab* left = owned[run->chunk - 1]; is_cached_run(left)) {
+      remove_cached(left);
+      run = merge(left, run);
+    }
+  if (run->chunk + run->run < e.first_chunk + e.chunks)
+    if (slab* right = owned[run->chunk + run->run]; is_cached_run(right)) {
+      remove_cached(right);
+      run = merge(run, right);
+    }
+  try {
+    cached_runs.insert({run->run, run->chunk});
+    cached_bytes += run->block_bytes;
+    note_cached();
+    limit_cache(words.head().cache_limit.load(relaxed));
+  } catch (const std::bad_alloc&) {
+    if (empty_run(*run)) unclaim(run);
+  }
+}
+
+slab* arena::state::uncache(std::uint32_t chunks) {
+  const auto found = cached_runs.lower_bound({chunks, 0});
+  if (found == cached_runs.end()) return nullptr;
+  slab* run = owned[found->second];
+  remove_cached(run);
+  if (run->run > chunks) {
+    slab* tail = nullptr;
+    try {
+      tail = split(run, chunks);
+    } catch (const std::bad_alloc&) {
+      cache_run(run);
+      throw;
+    }
+    tail->states[0].store(use::listed, relaxed);
+    tail->carved = 1;
+    cache_run(tail);  // merges with nothing: its neighbours are in use
+  }
+  note_cached();
+  return run;
+}
+
+/// Gives cached runs back to the system until at most `limit` bytes are cached in the arena. Returns bytes given.
+std::uint64_t arena::state::limit_cache(std::uint64_t limit) noexcept {
+  std::uint64_t given = 0;
+  for (std::uint64_t total = cached_everywhere(); total > limit && !cached_runs.empty();) {
+    slab* run = owned[cached_runs.rbegin()->second];
+    const std::uint64_t surplus = (total - limit + chunk_bytes - 1) / chunk_bytes;
+    remove_cached(run);
+    if (run->run > surplus) {
+      try {
+        slab* tail = split(run, static_cast<std::uint32_t>(run->run - surplus));
+        cached_runs.insert({run->run, run->chunk});
+        cached_bytes += run->block_bytes;
+        run = tail;
+      } catch (const std::bad_alloc&) {  // give all of it
+      }
+    }
+    const std::uint64_t bytes = run->block_bytes;
+    if (!empty_run(*run)) {
+      cached_runs.insert({run->run, run->chunk});  // its node was freed just now
+      cached_bytes += bytes;
+      break;
+    }
+    unclaim(run);
+    given += bytes;
+    note_cached();
+    total = cached_everywhere();
+  }
+  note_cached();
+  return given;
+}
+
+/// Gives back cached runs, shortest first, of about `bytes` in all: a request of that size was longer than
+/// each of them, so they are fragments, and fresh memory in their place leaves the arena as large as it is.
+void arena::state::give_back_fragments(std::uint64_t bytes) noexcept {
+  const std::uint64_t goal = cached_bytes > bytes ? cached_bytes - bytes : 0;
+  while (cached_bytes > goal && !cached_runs.empty()) {
+    slab* run = owned[cached_runs.begin()->second];
+    if (!empty_run(*run)) return;
+    remove_cached(run);
+    unclaim(run);
+  }
+  note_cached();
+}
+
+}  // namespace sharedmem
