@@ -32,20 +32,6 @@ std::string why_not(arena& a, std::uint64_t bytes) {
   return "";
 }
 
-void nothing_left(arena& a) {
-  (void)a.collect(true);
-  (void)a.trim();
-  a.check();
-  const arena_statistics s = a.statistics();
-  CHECK(s.live_blocks == 0);
-  CHECK(s.live_bytes == 0);
-  CHECK(s.shared_blocks == 0);
-  CHECK(s.leases == 0);
-  CHECK(s.cached_bytes == 0);
-  CHECK(s.participants == 1);
-  CHECK(a.idle());
-}
-
 }  // namespace
 
 TEST_CASE("blocks of any size are usable, aligned and apart") {

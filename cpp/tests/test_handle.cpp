@@ -11,6 +11,7 @@
 #include <sharedmem/handle.hpp>
 
 #include "../src/wire.hpp"
+#include "handle_tools.hpp"
 
 using namespace sharedmem;
 
@@ -21,17 +22,6 @@ constexpr std::int64_t most_signed = std::numeric_limits<std::int64_t>::max();
 constexpr std::int64_t least_signed = std::numeric_limits<std::int64_t>::min();
 
 using bytes = std::vector<std::byte>;
-
-geometry shaped(std::vector<std::int64_t> shape, std::vector<std::int64_t> strides,
-                std::uint32_t itemsize = 8, std::uint64_t offset = 0) {
-  geometry g;
-  g.offset = offset;
-  g.itemsize = itemsize;
-  g.ndim = static_cast<int>(shape.size());
-  std::copy(shape.begin(), shape.end(), g.shape);
-  std::copy(strides.begin(), strides.end(), g.strides);
-  return g;
-}
 
 handle sample(geometry g = shaped({1000, 2000}, {16000, 8})) {
   handle h;
@@ -52,17 +42,8 @@ bytes encoded(const handle& h) {
   return out;
 }
 
-void check_same(const locator& a, const locator& b) {
-  CHECK(a.segment.kind == b.segment.kind);
-  CHECK(a.segment.id == b.segment.id);
-  CHECK(a.segment.pid == b.segment.pid);
-  CHECK(a.bytes == b.bytes);
-  CHECK(a.uuid == b.uuid);
-  CHECK(a.host == b.host);
-}
-
 void check_same(const handle& a, const handle& b) {
-  check_same(a.where, b.where);
+  ::check_same(a.where, b.where);
   CHECK(a.block == b.block);
   CHECK(a.generation == b.generation);
   CHECK(a.lease == b.lease);
@@ -295,134 +276,4 @@ TEST_CASE("bytes with a right checksum but a field out of range are refused, and
   named("offset", {1, 1, 1, 1, 1, 1, 0x80, 0x00, 8, 1, 5, 0});  // 0, but not in its shortest form
   // a C contiguous shape whose strides overflow
   named("shape", {1, 1, 1, 1, 1, 1, 0, 8, 3, 5, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 5, 0});
-}
-
-TEST_CASE("fits") {
-  CHECK(fits(shaped({10, 10}, {80, 8}), 800));
-  CHECK_FALSE(fits(shaped({10, 10}, {80, 8}), 799));
-  CHECK(fits(shaped({10, 10}, {80, 8}, 8, 8), 808));
-  CHECK_FALSE(fits(shaped({10, 10}, {80, 8}, 8, 9), 808));
-
-  SUBCASE("no axes: one element") {
-    CHECK(fits(shaped({}, {}), 8));
-    CHECK_FALSE(fits(shaped({}, {}), 7));
-    CHECK_FALSE(fits(shaped({}, {}, 8, 1), 8));
-  }
-  SUBCASE("negative strides reach below the first element") {
-    CHECK(fits(shaped({10}, {-8}, 8, 72), 80));
-    CHECK_FALSE(fits(shaped({10}, {-8}, 8, 71), 80));
-    CHECK_FALSE(fits(shaped({10}, {-8}, 8, 73), 80));
-    CHECK(fits(shaped({3, 4}, {32, -8}, 8, 24), 96));
-    CHECK_FALSE(fits(shaped({3, 4}, {32, -8}, 8, 24), 95));
-  }
-  SUBCASE("strides of zero") {
-    CHECK(fits(shaped({most_signed, most_signed}, {0, 0}), 8));
-    CHECK_FALSE(fits(shaped({most_signed, most_signed}, {0, 0}), 7));
-  }
-  SUBCASE("no elements: nothing but the offset counts") {
-    CHECK(fits(shaped({most_signed, 0}, {most_signed, least_signed}, 8, 16), 16));
-    CHECK_FALSE(fits(shaped({most_signed, 0}, {8, 8}, 8, 17), 16));
-    CHECK(fits(shaped({0}, {8}), 0));
-  }
-  SUBCASE("no bytes per element") {
-    CHECK(fits(shaped({5}, {0}, 0), 0));
-    CHECK(fits(shaped({5}, {0}, 0, 3), 3));
-    CHECK_FALSE(fits(shaped({5}, {0}, 0, 4), 3));
-  }
-  SUBCASE("a stride along an axis of one element does not count") {
-    CHECK(fits(shaped({1, 10}, {most_signed, 8}), 80));
-    CHECK(fits(shaped({1}, {least_signed}), 8));
-  }
-  SUBCASE("sixty-four axes") {
-    std::vector<std::int64_t> shape(64, 1), strides(64, 8);
-    CHECK(fits(shaped(shape, strides), 8));
-    shape[63] = 2;
-    CHECK_FALSE(fits(shaped(shape, strides), 15));
-    CHECK(fits(shaped(shape, strides), 16));
-  }
-}
-
-TEST_CASE("fits: nothing overflows") {
-  constexpr std::uint64_t all = ~std::uint64_t{0};
-  CHECK_FALSE(fits(shaped({2}, {most_signed}, 8, all), all));
-  CHECK_FALSE(fits(shaped({2}, {8}, 8, all - 15), all));
-  CHECK(fits(shaped({2}, {7}, 8, all - 15), all));
-  CHECK_FALSE(fits(shaped({2}, {8}, 8, all), all));
-  CHECK_FALSE(fits(shaped({most_signed}, {most_signed}), all));
-  CHECK_FALSE(fits(shaped({most_signed}, {least_signed}, 8, all), all));
-  CHECK_FALSE(fits(shaped({3, 3}, {most_signed, most_signed}), all));
-  CHECK_FALSE(fits(shaped({3, 3}, {least_signed, least_signed}, 8, all), all));
-  CHECK_FALSE(fits(shaped({2, 2, 2}, {most_signed, most_signed, 2}, 1), all));
-  CHECK(fits(shaped({2, 2}, {most_signed, most_signed}, 1), all));
-  CHECK(fits(shaped({2}, {least_signed}, 0xffffffff, std::uint64_t{1} << 63), all));
-  CHECK_FALSE(fits(shaped({2}, {least_signed}, 1, (std::uint64_t{1} << 63) - 1), all));
-
-  geometry g = shaped({2}, {8});
-  g.ndim = 65;
-  CHECK_FALSE(fits(g, all));
-  g.ndim = -1;
-  CHECK_FALSE(fits(g, all));
-  CHECK_FALSE(fits(shaped({-1}, {8}), all));
-  CHECK_FALSE(fits(shaped({0, -1}, {8, 8}), all));
-}
-
-TEST_CASE("fits agrees with counting every byte") {
-  std::mt19937 random(2);
-  const auto between = [&](int low, int high) {
-    return low + static_cast<int>(random() % static_cast<unsigned>(high - low + 1));
-  };
-  int yes = 0;
-  for (int round = 0; round < 20000; ++round) {
-    const geometry g = shaped(
-        {between(0, 4), between(0, 4), between(1, 4)}, {between(-9, 9), between(-9, 9), between(-9, 9)},
-        static_cast<std::uint32_t>(between(1, 5)), static_cast<std::uint64_t>(between(0, 60)));
-    const std::int64_t size = between(0, 100);
-    bool inside = g.offset <= static_cast<std::uint64_t>(size);
-    bool any = false;
-    for (std::int64_t i = 0; i < g.shape[0]; ++i)
-      for (std::int64_t j = 0; j < g.shape[1]; ++j)
-        for (std::int64_t k = 0; k < g.shape[2]; ++k) {
-          const std::int64_t at =
-              static_cast<std::int64_t>(g.offset) + i * g.strides[0] + j * g.strides[1] + k * g.strides[2];
-          any = true;
-          inside = inside && at >= 0 && at + static_cast<std::int64_t>(g.itemsize) <= size;
-        }
-    REQUIRE(fits(g, static_cast<std::uint64_t>(size)) == inside);
-    yes += any && inside;
-  }
-  CHECK(yes > 1000);
-}
-
-TEST_CASE("a locator's text comes back as it was") {
-  for (const locator& where :
-       {locator{{backing::sysv, 0, 0}, 0, {0, 0}, 0},
-        locator{{backing::sysv, 32769, 0}, std::uint64_t{1} << 40, {1, ~std::uint64_t{0}}, 0xabcdef},
-        locator{{backing::memfd, 2147483647, 2147483647},
-                ~std::uint64_t{0},
-                {~std::uint64_t{0}, 1},
-                ~std::uint64_t{0}}}) {
-    const std::string text = to_text(where);
-    CHECK(std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c < 127; }));
-    const auto back = parse_locator(text);
-    REQUIRE(back);
-    check_same(*back, where);
-  }
-  CHECK_THROWS_AS((void)to_text(locator{}), std::invalid_argument);
-}
-
-TEST_CASE("a locator's text that is cut, longer or altered is no locator") {
-  const std::string text = to_text({{backing::memfd, 5, 1234}, std::uint64_t{1} << 40, {123, 456}, 789});
-  for (std::size_t size = 0; size < text.size(); ++size) CHECK_FALSE(parse_locator(text.substr(0, size)));
-  for (const char* more : {" ", "\n", "0", ":", ":0"}) CHECK_FALSE(parse_locator(text + more));
-  CHECK_FALSE(parse_locator(" " + text));
-  for (std::size_t at = 0; at < text.size(); ++at) {
-    for (int change = 1; change < 256; ++change) {
-      std::string altered = text;
-      altered[at] = static_cast<char>(static_cast<unsigned char>(altered[at]) ^ change);
-      REQUIRE_FALSE(parse_locator(altered));
-    }
-  }
-  for (const char* none :
-       {"", "new", "sharedmem-", "sharedmem-1", "sharedmem-1:sysv:1:0:1:0:0:0", "sharedmem-99999999999:sysv"})
-    CHECK_FALSE(parse_locator(none));
 }

@@ -49,18 +49,6 @@ bool is_refused(arena& a) {
   return false;
 }
 
-void nothing_left(arena& a) {
-  for (int pass = 0; pass < 2; ++pass) (void)a.collect(true);
-  (void)a.trim();
-  a.check();
-  const arena_statistics s = a.statistics();
-  CHECK(s.live_blocks == 0);
-  CHECK(s.shared_blocks == 0);
-  CHECK(s.leases == 0);
-  CHECK(s.participants == 1);
-  CHECK(a.idle());
-}
-
 }  // namespace
 
 TEST_CASE("children without a slot use what they inherited, and make nothing new") {
@@ -90,7 +78,7 @@ TEST_CASE("children without a slot use what they inherited, and make nothing new
   for (const auto& one : late) CHECK(one->wait() == 0);
   for (allocation& y : more) a->release(y.ref);
   others.reset();
-  nothing_left(*a);
+  nothing_left(*a, 2);
 }
 
 TEST_CASE("what a process without a slot sent outlives it, killed or not") {
@@ -118,7 +106,7 @@ TEST_CASE("what a process without a slot sent outlives it, killed or not") {
   CHECK(filled(got.data, 5000, 1));
   a->release(got.ref);
   others.reset();
-  nothing_left(*a);
+  nothing_left(*a, 2);
 }
 
 TEST_CASE("what a process without a slot takes back is freed when the overflow is over") {
@@ -142,7 +130,7 @@ TEST_CASE("what a process without a slot takes back is freed when the overflow i
   CHECK(done.get<std::uint64_t>() == 1);
   CHECK(a->statistics().leases == 0);
   late->kill();
-  nothing_left(*a);
+  nothing_left(*a, 2);
 }
 
 TEST_CASE("a process leaves the overflow as soon as there is a slot") {
@@ -175,7 +163,7 @@ TEST_CASE("a process leaves the overflow as soon as there is a slot") {
   go.put('g');
   CHECK(late->wait() == 0);
   a->release(got.ref);
-  nothing_left(*a);
+  nothing_left(*a, 2);
 }
 
 TEST_CASE("a process that joins a full arena repairs it first, before it has a slot") {
@@ -214,5 +202,5 @@ TEST_CASE("a process that joins a full arena repairs it first, before it has a s
   go.put('g');
   CHECK(stranger.wait() == 0);
   others.reset();
-  nothing_left(*a);
+  nothing_left(*a, 2);
 }

@@ -104,18 +104,6 @@ int take_all(arena& a, exchange& mail) {
   return broken;
 }
 
-void nothing_left(arena& a) {
-  (void)a.collect(true);
-  (void)a.trim();
-  a.check();
-  const arena_statistics s = a.statistics();
-  CHECK(s.live_blocks == 0);
-  CHECK(s.shared_blocks == 0);
-  CHECK(s.leases == 0);
-  CHECK(s.participants == 1);
-  CHECK(a.participants().at(0).chunks == 0);
-}
-
 }  // namespace
 
 TEST_CASE("processes share, fork and are killed") {
