@@ -66,11 +66,12 @@ class shmarray(np.ndarray):
             raise ValueError(f"neither offset {offset} nor shape {shape} may be negative")
         return np.ndarray.__new__(cls, shape, dtype, ctypesArray, offset, strides, order)
 
-    def __array_wrap__(self, array, context=None, return_scalar=False):
+    def __array_wrap__(self, array, context=None, return_scalar=True):
         """Results of arithmetic are ordinary arrays, since their memory is private."""
         if array is self:
             return array
-        return array[()] if return_scalar else array.view(np.ndarray)
+        # NumPy 1 does not say whether it wants a scalar: it does.
+        return array[()] if return_scalar and array.ndim == 0 else array.view(np.ndarray)
 
     @property
     def ctypesArray(self):

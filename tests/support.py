@@ -32,6 +32,7 @@ KINDS = (*START_METHODS, "subprocess", "unrelated")
 
 LOCATOR = "SHAREDMEM_ARENA"
 
+needs_64_bit = pytest.mark.skipif(sys.maxsize < 2**32, reason="too large for the address space of 32 bit")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 

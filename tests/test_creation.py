@@ -196,6 +196,7 @@ def test_full_takes_the_dtype_of_its_value(value):
     check_like(sharedmem.full((3, 2, 2), value, order="F"), np.full((3, 2, 2), value, order="F"))
 
 
+@pytest.mark.filterwarnings("ignore:The .generic. unit:DeprecationWarning")  # NumPy 2.5
 @pytest.mark.parametrize("dtype", [d for d in DTYPES if d.names is None and d.kind not in "VM"], ids=name)
 def test_full_with_a_dtype(dtype):
     check_like(sharedmem.full((3, 2), 1, dtype), np.full((3, 2), 1, dtype))

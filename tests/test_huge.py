@@ -6,7 +6,7 @@ from multiprocessing.reduction import ForkingPickler
 import numpy as np
 import pytest
 import workers
-from support import KINDS, Remote, check_python, memory, needs_memory, settle
+from support import KINDS, Remote, check_python, memory, needs_64_bit, needs_memory, settle
 
 import sharedmem
 
@@ -19,6 +19,7 @@ def resident():
         return int(file.read().split()[2]) * 4096
 
 
+@needs_64_bit
 def test_the_big_array():
     """2**26 uint64, which the first release of this package could not make everywhere."""
     a = sharedmem.ones(2**26, np.uint64)
@@ -57,6 +58,7 @@ def test_handing_over_copies_nothing(kind):
         assert sharedmem.stats()["mapped_bytes"] < before + 2**26
 
 
+@needs_64_bit
 def test_pickling_touches_no_data():
     a = sharedmem.empty(2**30, "u1", populate=False)
     settle()

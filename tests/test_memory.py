@@ -6,13 +6,11 @@ import resource
 import sys
 
 import pytest
-from support import check_python, memory, needs_namespaces, needs_root, run_python, settle
+from support import check_python, memory, needs_64_bit, needs_namespaces, needs_root, run_python, settle
 
 import sharedmem
 
 MEBI = 2**20
-
-needs_64_bit = pytest.mark.skipif(sys.maxsize < 2**32, reason="32 bit cannot describe arrays of that size")
 
 
 def numbers(message):
@@ -181,7 +179,7 @@ def test_a_tiny_arena_grows(size):
         big[:] = 6
         os._exit(0)
     assert os.wait()[1] == 0
-    print(arrays[0].sum() // 77, big[0], sharedmem.stats()["arena_bytes"] > 0)
+    print(int(arrays[0].sum()) // 77, big[0], sharedmem.stats()["arena_bytes"] > 0)
     """
     assert check_python(code, SHAREDMEM_ARENA_SIZE=size) == "1000000 6 True"
 
