@@ -72,6 +72,7 @@ def test_pickling_touches_no_data():
     assert resident() < mine + 2**24
 
 
+@needs_64_bit
 def test_dropping_gives_the_memory_back():
     before = sharedmem.stats()["mapped_bytes"]
     a = sharedmem.ones(2**29, "u1")
