@@ -15,7 +15,7 @@ def work(processor, part):
         part += 1
 
 
-if __name__ == "__main__":
+def main():
     table = sharedmem.empty((4, 1_000_000), populate=False)
     processors = sorted(os.sched_getaffinity(0))
     processes = [
@@ -26,3 +26,7 @@ if __name__ == "__main__":
     for process in processes:
         process.join()
     print(table.sum())
+
+
+if __name__ == "__main__":
+    main()
