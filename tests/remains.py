@@ -41,6 +41,7 @@ class Snapshot:
     def __init__(self):
         self.children = {child for child, state in descendants().items() if state != "Z"}
         self.memory = segments() | files()
+        self.arena = sharedmem.stats()["segments"]
 
 
 def left_since(before, grace=GRACE):
@@ -76,8 +77,17 @@ def differences(before):
     if new:
         ours, others = mapped_by(before)
         left = [m for m in new if (m.kind, m.number) in ours or (m.kind, m.number) not in others]
+        left = without_extensions(left, before)
         lines += sorted(f"{memory.kind} {memory.name}" for memory in left)
     return lines
+
+
+def without_extensions(left, before):
+    """`left` but for as many segments as the arena of this process has grown by: it keeps them."""
+    grown = sharedmem.stats()["segments"] - before.arena
+    mine = mapped()
+    extensions = [memory for memory in left if (memory.kind, memory.number) in mine][:grown]
+    return [memory for memory in left if memory not in extensions]
 
 
 def new_children(before):
@@ -172,12 +182,19 @@ def mapped_by(before):
     ours, others = set(), set()
     family = {child.pid for child in descendants().keys() - before.children} | {os.getpid()}
     for pid in pids():
-        into = ours if pid in family else others
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/maps") as maps:
-            for line in maps:
-                fields = line.split(maxsplit=5)
-                if len(fields) == 6 and fields[5].startswith("/SYSV"):
-                    into.add(("segment", int(fields[4])))
-                elif len(fields) == 6 and fields[5].startswith("/dev/shm/"):
-                    into.add(("file", int(fields[4])))
+        with contextlib.suppress(OSError):
+            (ours if pid in family else others).update(mapped(pid))
     return ours, others
+
+
+def mapped(pid="self"):
+    """What a process maps, as pairs (kind, number)."""
+    found = set()
+    with open(f"/proc/{pid}/maps") as maps:
+        for line in maps:
+            fields = line.split(maxsplit=5)
+            if len(fields) == 6 and fields[5].startswith("/SYSV"):
+                found.add(("segment", int(fields[4])))
+            elif len(fields) == 6 and fields[5].startswith("/dev/shm/"):
+                found.add(("file", int(fields[4])))
+    return found

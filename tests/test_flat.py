@@ -37,11 +37,15 @@ SLACK = {"RssAnon": 4 * MEBI, "RssShmem": 4 * MEBI, "mapped_bytes": 4 * MEBI, "l
 
 
 def grown(before, after):
-    """What grew, as {name: (before, after)}."""
+    """What grew, as {name: (before, after)}.
+
+    A process may come to map more of what the arena has had all the time.
+    """
+    limits = before | {"RssShmem": max(before["RssShmem"], before["mapped_bytes"])}
     return {
         name: (before[name], after[name])
-        for name in before
-        if after[name] > before[name] + SLACK.get(name, 0)
+        for name, limit in limits.items()
+        if after[name] > limit + SLACK.get(name, 0)
     }
 
 

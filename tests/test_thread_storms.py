@@ -59,7 +59,7 @@ def act(a, value, choice):
     if choice == 5:
         return copy.deepcopy(a)
     if choice == 6:
-        return Node(a.view(np.int64)).array.reshape(-1, 1)
+        return Node(a.view(a.dtype)).array.reshape(-1, 1)
     if choice == 7:
         return sharedmem.full_like(a, value)
     if choice == 8:

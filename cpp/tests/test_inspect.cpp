@@ -48,6 +48,7 @@ TEST_CASE("an arena tells who takes part, alive or dead, and what is in flight")
   const auto dying = fork_from(*a, [] { return 0; });
   CHECK(dying->wait() == 0);
   const claim sent = a->share(x.ref, true);
+  while (state_of(look(*a), living->pid()) != state::active) ::usleep(1000);  // it may not have run yet
 
   const inspection seen = look(*a);
   CHECK(seen.uuid == a->where().uuid);
