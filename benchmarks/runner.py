@@ -113,3 +113,10 @@ def _run(command: list[str], output: int, timeout: float) -> str:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        _remove_left(process.pid)
+
+
+def _remove_left(pid: int) -> None:
+    """Removes files of a library that crashed before its contender could delete them."""
+    for path in Path("/dev/shm").glob(f"benchmark-{pid}-*"):
+        path.unlink(missing_ok=True)
