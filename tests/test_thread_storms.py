@@ -70,7 +70,7 @@ def act(a, value, choice):
 
 def test_everything_at_once():
     """Threads take arrays that others made from one board, use them, and put others in their place."""
-    before = live()
+    before, leases = live(), sharedmem.stats()["leases"]
     board = [(sharedmem.full(100, i), i) for i in range(8)]
 
     def storm(i):
@@ -92,7 +92,7 @@ def test_everything_at_once():
     assert all((a == value).all() for a, value in board)
     board.clear()
     assert live() == before
-    assert sharedmem.stats()["leases"] == 0
+    assert sharedmem.stats()["leases"] <= leases
 
 
 def test_one_object_in_all_threads():
