@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -34,6 +35,11 @@ LOCATOR = "SHAREDMEM_ARENA"
 
 needs_64_bit = pytest.mark.skipif(sys.maxsize < 2**32, reason="too large for the address space of 32 bit")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+def dumps(value):
+    """What multiprocessing would send, as bytes."""
+    return bytes(ForkingPickler.dumps(value))
 
 
 class RemoteError(Exception):

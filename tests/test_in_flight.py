@@ -10,15 +10,10 @@ from multiprocessing.reduction import ForkingPickler
 import numpy as np
 import pytest
 import workers
-from support import START_METHODS, TIMEOUT, Remote, join, settle, wait_until
+from support import START_METHODS, TIMEOUT, Remote, dumps, join, settle, wait_until
 
 import sharedmem
 from sharedmem import StaleHandleError
-
-
-def dumps(value):
-    """What multiprocessing would send, as bytes."""
-    return bytes(ForkingPickler.dumps(value))
 
 
 def leases():

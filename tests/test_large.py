@@ -27,7 +27,6 @@ SMALL = [
     64 * MIB + 3,
 ]
 LARGE = [2**31 - 1, 2**31 + 1, 2**32 + 1]
-needs_64_bit = pytest.mark.skipif(sys.maxsize < 2**32, reason="needs 64 bit")
 
 # Marks are this far apart: prime, so that they fall on every residue of a page.
 STRIDE = 1_000_003
@@ -70,7 +69,7 @@ def test_small_sizes(nbytes, remote):
 
 
 @pytest.mark.slow
-@needs_64_bit
+@support.needs_64_bit
 @pytest.mark.parametrize("nbytes", LARGE)
 def test_more_elements_than_an_int_counts(nbytes, remote):
     support.needs_memory(nbytes)
@@ -86,7 +85,7 @@ def test_as_large_as_the_memory(remote):
 
 
 @pytest.mark.slow
-@needs_64_bit
+@support.needs_64_bit
 def test_views_far_into_a_large_array(remote):
     nbytes = 2**32 + 1
     support.needs_memory(nbytes)

@@ -7,13 +7,9 @@ from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
+from support import dumps
 
 import sharedmem
-
-
-def dumps(value):
-    """What multiprocessing would send, as bytes."""
-    return bytes(ForkingPickler.dumps(value))
 
 
 def operations(data):
