@@ -191,7 +191,7 @@ std::uint64_t arena::revoke(std::uint64_t older_than_ns) {
   state& s = *s_;
   s.settle();
   const std::uint64_t now = monotonic_ns();
-  return s.rules.expire(
+  return s.rules.leases.expire(
       [&](lease_word v, std::uint64_t taken) {
         return v.slot != nobody && taken <= now && now - taken >= older_than_ns;
       },

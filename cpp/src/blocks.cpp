@@ -90,13 +90,13 @@ claim arena::share(const block_ref& ref, bool lease) {
   claim c{ref.block, r.generation, no_lease, 0};
   if (!lease) return c;
   const std::uint64_t bytes = s.words.block(ref.block)[at_bytes].load(relaxed);
-  auto id = s.rules.send(ref.block, r.generation, s.slot(), monotonic_ns(), bytes);
+  auto id = s.rules.leases.send(ref.block, r.generation, s.slot(), monotonic_ns(), bytes);
   if (!id) {  // what the dead sent and nobody received; frees blocks, hence without the lock
     lock.unlock();
     s.look_for_dead(true);
     s.expire(false);
     lock.lock();
-    id = s.rules.send(ref.block, r.generation, s.slot(), monotonic_ns(), bytes);
+    id = s.rules.leases.send(ref.block, r.generation, s.slot(), monotonic_ns(), bytes);
   }
   if (!id)
     throw no_memory("all " + std::to_string(s.words.lease_count()) +
@@ -112,7 +112,7 @@ void arena::give_back(const claim& c) noexcept {
   if (c.lease >= s.words.lease_count() || !s.words.has_block(c.block)) return;
   if (s.identity->slot_plus_one.load(relaxed) == 0) return;
   const std::lock_guard lock(s.stripe(c.block));
-  if (s.rules.give_back({c.lease, c.nonce})) s.free_if_unclaimed(c.block);
+  if (s.rules.leases.give_back({c.lease, c.nonce})) s.free_if_unclaimed(c.block);
 }
 
 allocation arena::acquire(const claim& c) {
@@ -134,7 +134,7 @@ allocation arena::acquire(const claim& c) {
   if (c.lease < s.words.lease_count()) {
     const std::uint64_t what = std::uint64_t{c.block} << 32 | (c.generation & 0xffffffffu);
     leased = s.words.lease(c.lease)[at_what].load(relaxed) == what &&
-             s.rules.begin_load({c.lease, c.nonce}, s.slot());
+             s.rules.leases.begin_load({c.lease, c.nonce}, s.slot());
   }
   bool ok = false;
   if (r.count > 0) {
@@ -143,7 +143,7 @@ allocation arena::acquire(const claim& c) {
     ok = s.rules.hold(c.block, s.slot(), c.generation);
     if (!ok) s.free_if_unclaimed(c.block);  // others saw the bit
   }
-  if (leased) s.rules.end_load({c.lease, c.nonce});
+  if (leased) s.rules.leases.end_load({c.lease, c.nonce});
   if (!ok && leased) s.free_if_unclaimed(c.block);  // a forged handle took the last claim
   if (!ok)
     throw stale_handle("the memory of this array has been freed (" + name_of(c) +

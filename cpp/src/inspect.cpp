@@ -7,8 +7,8 @@
 #include <sharedmem/error.hpp>
 #include <sharedmem/identity.hpp>
 #include <sharedmem/layout.hpp>
+#include <sharedmem/lease_table.hpp>
 #include <sharedmem/mapping.hpp>
-#include <sharedmem/protocol.hpp>
 
 #include "reports.hpp"
 
@@ -18,8 +18,8 @@ namespace {
 constexpr auto relaxed = std::memory_order_relaxed;
 constexpr auto sc = std::memory_order_seq_cst;
 
-/// The leases of an arena, for `protocol::each_lease`, which only reads: the mapping is read-only.
-struct lease_table {
+/// Where an arena's leases are, for `lease_table::each`, which only reads: the mapping is read-only.
+struct tables_of_leases {
   using word = native_atomics::word;
 
   std::byte* base;
@@ -70,8 +70,8 @@ bool read(const void* base, std::size_t bytes, void* context) {
     if (w.state == slot_state::empty || k + 1 == h.slots) continue;  // the last one is the overflow slot
     found.participants.push_back(report_of(k, entries[k], w, is_gone(h, w, wish.name)));
   }
-  lease_table leases{start, h};
-  protocol<native_atomics, lease_table>(leases).each_lease([&](std::uint32_t, lease_word v, auto* e) {
+  tables_of_leases words{start, h};
+  lease_table<native_atomics, tables_of_leases>(words).each([&](std::uint32_t, lease_word v, auto* e) {
     if (v.state != lease_state::out) return;
     ++found.leases;
     found.bytes_in_flight += e[at_lease_bytes].load(relaxed);

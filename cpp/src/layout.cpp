@@ -38,7 +38,8 @@ geometry_plan geometry_plan::primary(std::uint64_t bytes, std::uint32_t slots,
   plan.at_participants = at_tables;
   plan.at_chunks = round_up(plan.at_participants + slots * sizeof(participant_entry), page_bytes);
   plan.at_leases = round_up(plan.at_chunks + plan.chunk_capacity * sizeof(chunk_entry), page_bytes);
-  const std::uint64_t end = plan.at_leases + 64ull * plan.lease_entries * sizeof(lease_words);
+  const std::uint64_t end =
+      plan.at_leases + std::uint64_t{lease_group_count} * plan.lease_entries * sizeof(lease_words);
   place_data(plan, end, chunks, descriptor_bytes);
   while (plan.bytes > bytes && chunks > 4) place_data(plan, end, --chunks, descriptor_bytes);
   return plan;

@@ -83,7 +83,7 @@ void arena::state::take_back(std::uint32_t slot_of_dead) {
   // Who joins a full arena has no slot yet, but while it repairs this one nobody else signs with it.
   const std::uint32_t signer = has_slot() ? slot() : slot_of_dead;
   rules.repair(
-      slot_of_dead, slot(), monotonic_ns() + lease_grace_ns,
+      slot_of_dead, monotonic_ns() + lease_grace_ns,
       [this](std::uint32_t d) {
         const auto mark = static_cast<std::uint32_t>(words.head().chunk_mark.load(sc));
         for (std::uint32_t c = 0; c < mark; ++c) {
@@ -123,7 +123,7 @@ void arena::state::repair_slot(std::uint32_t dead, std::uint64_t seen) {
 std::uint64_t arena::state::expire(bool now) {
   if (me.space != 0 && !now) return 0;
   const std::uint64_t time = monotonic_ns();
-  return rules.expire(
+  return rules.leases.expire(
       [&](lease_word v, std::uint64_t deadline) { return v.slot == nobody && (now || deadline <= time); },
       [this](std::uint32_t b) {
         if (!words.has_block(b)) return;

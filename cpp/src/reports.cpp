@@ -56,7 +56,7 @@ arena_statistics arena::statistics() {
   a.cached_bytes = std::min(s.cached_everywhere(), a.resident_bytes);
   a.segments = s.words.extents() + (s.attendance ? 1 : 0);
   a.cache_limit = cache_limit();
-  s.rules.each_lease([&](std::uint32_t, lease_word v, auto* e) {
+  s.rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
     if (v.state != lease_state::out) return;
     ++a.leases;
     a.bytes_in_flight += e[at_lease_bytes].load(relaxed);
@@ -126,7 +126,7 @@ bool arena::idle() const noexcept {
     for (std::uint32_t i = 0; i < x->carved; ++i)
       if (x->states[i].load(relaxed) == use::in_use) return false;
   bool sent = false;
-  s.rules.each_lease([&](std::uint32_t, lease_word v, auto*) {
+  s.rules.leases.each([&](std::uint32_t, lease_word v, auto*) {
     sent = sent || (v.state != lease_state::vacant && v.slot == s.slot());
   });
   return !sent;
@@ -134,7 +134,8 @@ bool arena::idle() const noexcept {
 
 bool arena::leases_out() {
   bool any = false;
-  s_->rules.each_lease([&](std::uint32_t, lease_word v, auto*) { any = any || v.state == lease_state::out; });
+  s_->rules.leases.each(
+      [&](std::uint32_t, lease_word v, auto*) { any = any || v.state == lease_state::out; });
   return any;
 }
 
@@ -157,7 +158,7 @@ std::uint64_t arena::state::resident() const noexcept {
 /// Whether a message of ours is out for a block in an extension segment: perhaps nobody else has attached that.
 bool arena::state::sent_from_extension() {
   bool any = false;
-  rules.each_lease([&](std::uint32_t, lease_word v, auto* e) {
+  rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
     any = any || (v.state == lease_state::out && v.slot == slot() &&
                   (e[at_what].load(relaxed) >> 32) >= words.at(0).blocks);
   });

@@ -93,7 +93,7 @@ inline void process::send(std::uint32_t b) {
   check(references_[b].has_value(), "the test sends a block that is not held");
   publish(b);
   const std::uint64_t now = ++w_.time;
-  const auto lease = rules_->send(b, *references_[b], slot_, now, 1);
+  const auto lease = rules_->leases.send(b, *references_[b], slot_, now, 1);
   if (!lease) return;  // the table is full: an error in the sender
   const auto ticket = static_cast<unsigned>(w_.sent.size());
   w_.sent.push_back({*lease, now});
@@ -114,7 +114,7 @@ inline bool process::try_free(std::uint32_t b, std::uint32_t signer) {
 
 inline bool process::load(const message& m, bool again) {
   sending& ticket = w_.sent[m.ticket];
-  const bool mine = rules_->begin_load(m.lease, slot_);
+  const bool mine = rules_->leases.begin_load(m.lease, slot_);
   check(mine || ticket.spent, "a lease was lost");
   if (!again) ticket.in_hand = false;
   bool valid;
@@ -130,7 +130,7 @@ inline bool process::load(const message& m, bool again) {
     }
   }
   check(valid || !mine, "a handle with a lease was stale");
-  if (mine) rules_->end_load(m.lease);
+  if (mine) rules_->leases.end_load(m.lease);
   return valid;
 }
 
@@ -148,7 +148,7 @@ inline void process::drop(std::uint32_t b) {
 }
 
 inline void process::give_back(const message& m) {
-  if (rules_->give_back(m.lease)) {
+  if (rules_->leases.give_back(m.lease)) {
     try_free(m.block);
   } else {
     check(w_.sent[m.ticket].spent, "a lease that is not spent could not be given back");
@@ -157,8 +157,8 @@ inline void process::give_back(const message& m) {
 
 inline void process::expire() {
   using namespace sharedmem;
-  rules_->expire([](lease_word v, std::uint64_t) { return v.slot == nobody; },
-                 [this](std::uint32_t b) { try_free(b); });
+  rules_->leases.expire([](lease_word v, std::uint64_t) { return v.slot == nobody; },
+                        [this](std::uint32_t b) { try_free(b); });
 }
 
 inline void process::repair(std::uint32_t dead, std::uint64_t seen) {
@@ -167,7 +167,7 @@ inline void process::repair(std::uint32_t dead, std::uint64_t seen) {
   if (!w_.tables.ctl(dead).compare_exchange_strong(seen, mine.bits(), std::memory_order_seq_cst)) return;
   const std::uint32_t signer = slot_ == no_slot ? dead : slot_;
   rules_->repair(
-      dead, signer, deadline,
+      dead, deadline,
       [this](std::uint32_t d) {
         std::uint64_t owned = owner_word{chunk_state::owned, d, 0}.bits();
         w_.tables.owner().compare_exchange_strong(owned, owner_word{chunk_state::orphan, 0, 0}.bits(),

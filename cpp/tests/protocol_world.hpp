@@ -225,7 +225,7 @@ inline void world::changed(const word& w, std::uint64_t before, std::uint64_t af
   if (w.of() == kind::ctl && after == 0) check_slot_is_void(w.index());
 }
 
-/// The table at the top of protocol.hpp.
+/// The table at the top of protocol.hpp; that of lease_table.hpp is check_lease.
 inline void world::check_life(unsigned b, sharedmem::life_word from, sharedmem::life_word to) const {
   using sharedmem::life_state;
   const bool same = to.generation == from.generation;

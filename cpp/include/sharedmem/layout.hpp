@@ -58,7 +58,7 @@ struct alignas(64) chunk_entry {
 };
 
 struct lease_words {
-  word64 words[4];  // protocol.hpp: word, what, clock, bytes
+  word64 words[lease_entry_words];
 };
 
 /// An extension segment of the arena. 0: none. chunks:22, then SysV id:42, or memfd pid:22 fd:20.
@@ -97,7 +97,7 @@ struct header {
   alignas(64) word64 namespaces[max_namespaces];  // pid namespace:32, time namespace:32
   alignas(64) word64 extents[max_extents];  // extent_word; [0] unused
   alignas(64) word64 descriptors_used[max_extents];
-  alignas(64) word64 lease_marks[64 * 8];  // one line per group
+  alignas(64) word64 lease_marks[lease_group_count * 8];  // one line per group
 };
 static_assert(std::is_standard_layout_v<header> && sizeof(header) <= 2 * page_bytes);
 static_assert(sizeof(participant_entry) == 64 && sizeof(chunk_entry) == 64 && sizeof(lease_words) == 32);

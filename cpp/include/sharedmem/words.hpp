@@ -3,8 +3,8 @@
 #include <cstdint>
 
 /// \file
-/// How the protocol's 64-bit words are packed (bit 0 is the lowest). A word of zeros, as a fresh page
-/// holds it, is the resting state of every kind: FREE, VACANT, VOID, UNCLAIMED.
+/// How the protocol's 64-bit words are packed (bit 0 is the lowest) and in which order they lie. A word of
+/// zeros, as a fresh page holds it, is the resting state of every kind: FREE, VACANT, VOID, UNCLAIMED.
 namespace sharedmem {
 
 inline constexpr int generation_bits = 48;
@@ -13,6 +13,13 @@ inline constexpr std::uint32_t max_slots = 1u << 14;
 
 /// Slot of "nobody" in a lease: its sender is known to be dead.
 inline constexpr std::uint32_t nobody = max_slots - 1;
+
+/// Words of a block's descriptor before its holders, and their order.
+enum : int { at_life = 0, at_lease_groups = 1, at_place = 2, at_bytes = 3, at_holders = 4 };
+/// Words of a lease entry.
+enum : int { at_word = 0, at_what = 1, at_clock = 2, at_lease_bytes = 3, lease_entry_words = 4 };
+/// Groups of the lease table, a bit each in `lease_groups`.
+inline constexpr std::uint32_t lease_group_count = 64;
 
 /// `life` of a block: state:2, slot:14, generation:48.
 enum class life_state : std::uint8_t { free = 0, live = 1, freeing = 2, emptying = 3 };
