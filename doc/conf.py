@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 from sphinx.errors import ConfigError
+from sphinx.ext.autosummary import autosummary_table
 
 import sharedmem
 
@@ -39,6 +40,7 @@ html_show_sourcelink = False
 html_theme_options = {
     "show_prev_next": True,
     "navigation_with_keys": False,
+    "header_links_before_dropdown": 4,  # more would put the search into a line of its own
     "secondary_sidebar_items": ["page-toc"],
 }
 graphviz_output_format = "svg"
@@ -60,5 +62,10 @@ def signature_of_what_is_not_called(app, what, name, thing, options, signature, 
     return ("", None) if name == "sharedmem.SharedArray" else None
 
 
+def as_it_is(translator, node):
+    """autosummary makes the spaces of signatures unbreakable; on a narrow page words would be cut instead."""
+
+
 def setup(app):
+    app.add_node(autosummary_table, override=True, html=(as_it_is, as_it_is))
     app.connect("autodoc-process-signature", signature_of_what_is_not_called)
