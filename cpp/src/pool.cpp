@@ -122,7 +122,7 @@ void arena::state::list_if_free(std::uint32_t b, std::uint32_t c) noexcept {
   slab* s = c < owned.size() ? owned[c] : nullptr;
   if (s == nullptr || s->chunk != c || b - s->first >= s->count) return;
   const std::uint32_t i = b - s->first;
-  const use state = s->states[i].load(relaxed);
+  const use state = s->states[i].load(std::memory_order_acquire);  // as in `sweep`
   if (i >= s->carved || state == use::listed || state == use::in_use) return;
   // Acquire: pairs with the freer's store of FREE; a new life sees no late write to the bytes.
   if (life_word::from(words.block(b)[at_life].load(std::memory_order_acquire)).state != life_state::free)
@@ -150,7 +150,8 @@ void arena::state::sweep(slab& s) noexcept {
     return;
   }
   for (std::uint32_t i = 0; i < s.carved; ++i) {
-    const use state = s.states[i].load(relaxed);
+    // Acquire: pairs with `share`, which is not under `pool`; who reads `published` sees LIVE or what follows.
+    const use state = s.states[i].load(std::memory_order_acquire);
     if (state == use::listed || state == use::in_use) continue;
     if (i >= published ||
         life_word::from(words.block(s.first + i)[at_life].load(std::memory_order_acquire)).state ==
@@ -244,7 +245,10 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
   }
   give_back_fragments(bytes);
   if (slab* run = claim_fresh(chunks)) return run;
-  words.sync();
+  try {
+    words.sync();
+  } catch (const error&) {  // what cannot be attached here is no room; `extend` below tells why
+  }
   if (slab* run = claim_fresh(chunks)) return run;
   scrape_together(lock);
   if (room()) return nullptr;
