@@ -146,20 +146,19 @@ void arena::after_fork_in_child() noexcept {
   s.fork_prepared = false;
   const actor parent = s.me;
   const process_id self_id = this_process();
-  s.me = {self_id.pid, self_id.start & ((std::uint64_t{1} << 34) - 1), parent.space};
+  s.me = {self_id.pid, self_id.start, parent.space};
   try {
     s.me.space = s.namespace_index();  // the parent may have called unshare(2) for its children
   } catch (const no_memory&) {
     s.child_slot = none;  // nobody could tell whether we live: start anew, and fail there with a reason
   }
   if (s.child_slot != none) {
-    std::uint64_t reserved = slot_word{slot_state::reserved, parent}.bits();
-    if (s.child_overflows ||
-        s.words.slot(s.child_slot)
-            .ctl.compare_exchange_strong(reserved, slot_word{slot_state::active, s.me}.bits(), sc))
-      s.become(s.child_slot);
     participant_entry& mine = s.words.slot(s.child_slot);
-    if (!s.child_overflows) {
+    std::uint64_t reserved = slot_word{slot_state::reserved, parent}.bits();
+    const bool adopted = !s.child_overflows && mine.ctl.compare_exchange_strong(
+                                                   reserved, slot_word{slot_state::active, s.me}.bits(), sc);
+    if (adopted || s.child_overflows) s.become(s.child_slot);
+    if (adopted) {
       mine.returns.store(0, relaxed);
       mine.cached.store(0, relaxed);
       mine.chunks.store(0, relaxed);
@@ -179,7 +178,7 @@ void arena::take_over_slot() noexcept {
   // Runs in a child that prepare_fork did not announce: the identity page was wiped.
   const actor parent = s.me;
   const process_id self_id = this_process();
-  s.me = {self_id.pid, self_id.start & ((std::uint64_t{1} << 34) - 1), parent.space};
+  s.me = {self_id.pid, self_id.start, parent.space};
   const auto mark = static_cast<std::uint32_t>(s.words.slot_mark().load(sc));
   for (std::uint32_t k = 0; k < mark; ++k) {
     std::uint64_t active = slot_word{slot_state::active, parent}.bits();

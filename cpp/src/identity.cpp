@@ -6,6 +6,8 @@
 #include <optional>
 #include <string_view>
 
+#include <sharedmem/words.hpp>
+
 #include "os/os.hpp"
 
 namespace sharedmem {
@@ -51,7 +53,7 @@ std::optional<process_record> read_record(const char* path) noexcept {
       case 3: record.state = word.front(); break;
       case 9: record.flags = number(word); break;
       case 20: record.threads = number(word); break;
-      case 22: record.start = number(word); break;
+      case 22: record.start = number(word) & start_mask; break;
       default: break;
     }
   }

@@ -30,7 +30,7 @@ std::uint32_t arena::state::namespace_index() {
 
 std::uint32_t arena::state::take_slot() {
   const process_id self_id = this_process();
-  me = {self_id.pid, self_id.start & ((std::uint64_t{1} << 34) - 1), namespace_index()};
+  me = {self_id.pid, self_id.start, namespace_index()};
   const slot_word active{slot_state::active, me};
   header& h = words.head();
   for (int round = 0; round < 2; ++round) {
@@ -109,8 +109,15 @@ liveness arena::state::look(const actor& who) const noexcept {
   return look_at({who.pid, who.start});
 }
 
+/// Whether an actor is surely one of those that the census counts. Exec keeps pid and start time, but not
+/// the memory; what cannot be read proves nothing.
+bool arena::state::is_counted(const actor& who) const noexcept {
+  return who == me || (look(who) == liveness::alive && !is_exiting(who.pid) &&
+                       maps_segment(who.pid, words.at(0).memory.name(), false));
+}
+
 /// Whether every process that can touch the arena has a slot: the census equals the number of ACTIVE
-/// actors, read after them, and each of those was alive and not on its way out then.
+/// actors, read after them, and it counted each of those.
 bool arena::state::no_child_without_slot() {
   if (!attendance) return false;
   std::array<actor, 256> seen;  // more than that, and it can wait
@@ -129,9 +136,8 @@ bool arena::state::no_child_without_slot() {
     return false;
   }
   if (static_cast<std::uint32_t>(attached) != active) return false;
-  for (std::uint32_t i = 0; i < active; ++i)
-    if (look(seen[i]) != liveness::alive || is_exiting(seen[i].pid)) return false;
-  return true;
+  return std::all_of(seen.begin(), seen.begin() + active,
+                     [this](const actor& who) { return is_counted(who); });
 }
 
 /// Whether every process that can touch the arena is an ACTIVE one of our namespaces. Of an actor in other
@@ -149,9 +155,7 @@ bool arena::state::only_we_are_left() {
   } catch (const error&) {
     return false;
   }
-  for (const actor& who : ours)
-    if (look(who) != liveness::alive || is_exiting(who.pid) || exec_happened(who)) return false;
-  return true;
+  return std::all_of(ours.begin(), ours.end(), [this](const actor& who) { return is_counted(who); });
 }
 
 /// An actor that is alive but no longer maps the arena: exec keeps pid and start time.

@@ -106,6 +106,7 @@ struct arena::state {
   void leave_overflow();             // tries for a slot of our own
   std::uint32_t namespace_index();   // \throws no_memory the table is full
   liveness look(const actor& who) const noexcept;
+  bool is_counted(const actor& who) const noexcept;
   bool no_child_without_slot();
   bool only_we_are_left();
   bool exec_happened(const actor& who) const noexcept;

@@ -1,14 +1,97 @@
 #include <doctest.h>
 
+#include <sched.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
+#include <memory>
+#include <vector>
 
 #include <sharedmem/arena.hpp>
+#include <sharedmem/identity.hpp>
 
 #include "arena_tools.hpp"
 
 using namespace sharedmem;
+
+// Who takes part: told by pids, start times and the census, which other programs and clocks must not confuse.
+
+namespace {
+
+/// A participant that has become another program: its slot stays taken, its memory is gone.
+std::unique_ptr<child> another_program(arena& a) {
+  auto made = fork_from(a, [] {
+    ::execl("/bin/sleep", "sleep", "600", static_cast<char*>(nullptr));
+    return 1;
+  });
+  while (maps_segment(static_cast<std::uint32_t>(made->pid()), a.where().segment, true)) ::sched_yield();
+  return made;
+}
+
+std::ptrdiff_t dead_ones(arena& a) {
+  const auto all = a.participants();
+  return std::count_if(all.begin(), all.end(),
+                       [](const participant_report& p) { return p.what == participant_report::state::dead; });
+}
+
+}  // namespace
+
+TEST_CASE("a child that is slow to take its slot keeps its claims, whoever has become another program") {
+  constexpr std::uint64_t bytes = 100'000;  // kept by no thread: the next block takes the place of the last
+  const auto a = arena::create(tiny);
+  allocation first = make(*a, bytes, 0);  // so that no room has to be looked for below
+  const auto other = another_program(*a);  // has a slot and no attach; the child below, the other way round
+  allocation x = make(*a, bytes, 1);
+  channel go;
+  a->prepare_fork();
+  child late([&] {
+    (void)go.get<char>();
+    a->after_fork_in_child();
+    const bool kept = filled(x.data, bytes, 1);
+    a->release(x.ref);
+    a->release(first.ref);
+    return kept ? 0 : 1;
+  });
+  a->after_fork_in_parent();
+  (void)a->collect(false);
+  a->release(x.ref);
+  allocation y = make(*a, bytes, 2);
+  go.put('g');
+  CHECK(late.wait() == 0);
+  a->release(y.ref);
+  a->release(first.ref);
+  nothing_left(*a, 2);
+}
+
+TEST_CASE("processes are alive when their start times have outgrown their bits") {
+  if (::geteuid() != 0) return;  // needs a namespace of its own
+  child outer{[] {
+    if (::unshare(CLONE_NEWTIME) != 0) return 0;  // not allowed here
+    std::ofstream("/proc/self/timens_offsets") << "boottime 171798692 0";  // 2^34 ticks at 100 Hz
+    child later{[] {
+      const auto a = arena::create(tiny);
+      allocation x = make(*a, 5000, 1);
+      channel ready;
+      auto holder = fork_from(*a, [&] {
+        ready.put('r');
+        sleep_for_ever();
+        return 0;
+      });
+      (void)ready.get<char>();
+      (void)a->collect(false);
+      if (dead_ones(*a) != 0 || a->participants().size() != 2) return 1;
+      holder->kill();
+      if (look_at(this_process()) != liveness::alive) return 2;
+      a->release(x.ref);
+      nothing_left(*a, 2);
+      return 0;
+    }};
+    return later.wait();
+  }};
+  CHECK(outer.wait() == 0);
+}
 
 TEST_CASE("a part of the arena that cannot be attached is room that is not there") {
   const auto a = arena::create(tiny);

@@ -14,7 +14,8 @@ namespace sharedmem {
 /// with its start time is not.
 struct process_id {
   std::uint32_t pid = 0;
-  std::uint64_t start = 0;  ///< clock ticks from boot to its start, as its time namespace counts; 0: unknown
+  /// Clock ticks from boot to its start, as its time namespace counts, modulo 2^34 (words.hpp); 0: unknown.
+  std::uint64_t start = 0;
 
   friend bool operator==(const process_id&, const process_id&) = default;
 };

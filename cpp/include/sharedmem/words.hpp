@@ -55,9 +55,12 @@ struct lease_word {
   }
 };
 
+/// Start times of processes, in clock ticks, are taken modulo 2^34: five years at 100 Hz.
+inline constexpr std::uint64_t start_mask = (std::uint64_t{1} << 34) - 1;
+
 /// A process, unique for ever within a boot of the machine: its namespaces' index in the arena's
-/// table, its start time in clock ticks (34 bits last five years at 100 Hz) and its pid (22 bits, the
-/// kernel's PID_MAX_LIMIT). Because a claim names its actor it needs no second word and has no ABA.
+/// table, its start time and its pid (22 bits, the kernel's PID_MAX_LIMIT). Because a claim names its
+/// actor it needs no second word and has no ABA.
 struct actor {
   std::uint32_t pid = 0;
   std::uint64_t start = 0;
@@ -75,12 +78,12 @@ struct slot_word {
 
   static constexpr slot_word from(std::uint64_t bits) noexcept {
     return {static_cast<slot_state>(bits & 7),
-            {static_cast<std::uint32_t>(bits >> 42), (bits >> 8) & ((std::uint64_t{1} << 34) - 1),
+            {static_cast<std::uint32_t>(bits >> 42), (bits >> 8) & start_mask,
              static_cast<std::uint32_t>(bits >> 3) & 31}};
   }
   constexpr std::uint64_t bits() const noexcept {
-    return static_cast<std::uint64_t>(state) | std::uint64_t{who.space} << 3 |
-           (who.start & ((std::uint64_t{1} << 34) - 1)) << 8 | std::uint64_t{who.pid} << 42;
+    return static_cast<std::uint64_t>(state) | std::uint64_t{who.space} << 3 | (who.start & start_mask) << 8 |
+           std::uint64_t{who.pid} << 42;
   }
 };
 
