@@ -292,7 +292,13 @@ void linger() noexcept {
   double seconds = 10;
   if (const char* text = environment("SHAREDMEM_LINGER")) seconds = std::strtod(text, nullptr);
   if (!(seconds > 0)) return;
-  if (!fork_to_linger()) return;
+  std::vector<int> kept;
+  try {
+    kept = a->descriptors();
+  } catch (const std::bad_alloc&) {
+    return;
+  }
+  if (!fork_to_linger(kept)) return;
   // The child: async-signal-safe calls only from here on.
   a->take_over_slot();
   const std::uint64_t end = monotonic_ns() + static_cast<std::uint64_t>(std::min(seconds, 3600.0) * 1e9);

@@ -149,6 +149,16 @@ bool arena::others_present() {
   return false;
 }
 
+std::vector<int> arena::descriptors() const {
+  const tables& words = s_->words;
+  std::vector<int> all;
+  for (std::uint32_t k = 0; k < words.extents(); ++k)
+    if (const segment_name name = words.at(k).memory.name(); name.kind == backing::memfd)
+      all.push_back(name.id);
+  std::sort(all.begin(), all.end());
+  return all;
+}
+
 std::uint64_t arena::state::resident() const noexcept {
   std::uint64_t bytes = 0;
   for (std::uint32_t k = 0; k < words.extents(); ++k) bytes += words.at(k).memory.resident();

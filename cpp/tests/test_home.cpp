@@ -1,5 +1,6 @@
 #include <doctest.h>
 
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
@@ -80,6 +81,19 @@ TEST_CASE("a lone sender that ends in order leaves a process until its message i
   CHECK(child([&] { return read_message(m); }).wait() == 0);
   CHECK(orphans() == 1);
   CHECK(segments_of(m.sender) == 0);
+}
+
+TEST_CASE("a memfd stays reachable, too") {
+  if (::geteuid() != 0) return;  // needs a namespace of its own
+  child outer([] {
+    if (::unshare(CLONE_NEWIPC) != 0 || !(std::ofstream("/proc/sys/kernel/shmmni") << "0" << std::flush))
+      return 0;  // not allowed here
+    const message m = send_and("60", leave_in_order);
+    if (m.arena_of_sender().segment.kind != backing::memfd) return 1;
+    if (child([&] { return read_message(m); }).wait() != 0) return 2;
+    return orphans() == 1 ? 0 : 3;
+  });
+  CHECK(outer.wait() == 0);
 }
 
 TEST_CASE("it ends by itself when nobody comes") {

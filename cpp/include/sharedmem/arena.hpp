@@ -141,6 +141,8 @@ class SHAREDMEM_API arena {
   bool must_linger();  ///< messages are out that would be lost if this process ended now
   bool others_present();  ///< another participant is ACTIVE
   bool leases_out();
+  /// The descriptors that this process has for the arena's segments, ascending; empty for System V memory.
+  std::vector<int> descriptors() const;
 
   void prepare_fork() noexcept;
   void after_fork_in_parent() noexcept;

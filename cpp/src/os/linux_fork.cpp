@@ -3,7 +3,9 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <csignal>
 #include <cstdlib>
 #include <ctime>
@@ -13,6 +15,27 @@
 #include "../fork_handlers.hpp"
 
 namespace sharedmem {
+namespace {
+
+/// Handlers must not run: the child is to take this process's slot, not one of its own.
+long fork_without_handlers() noexcept {
+#ifdef SYS_fork
+  return ::syscall(SYS_fork);
+#else  // newer architectures; on older ones the order of clone's parameters differs (clone(2), NOTES)
+  return ::syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr);
+#endif
+}
+
+/// Closes the descriptors from `first` to `last`.
+void close_all(unsigned first, unsigned last) noexcept {
+#ifdef SYS_close_range
+  if (::syscall(SYS_close_range, first, last, 0u) == 0) return;
+#endif
+  const long end = std::min<long>(last, ::sysconf(_SC_OPEN_MAX) - 1);
+  for (long fd = first; fd <= end; ++fd) ::close(static_cast<int>(fd));
+}
+
+}  // namespace
 
 void at_fork(void (*prepare)(), void (*parent)(), void (*child)()) {
   if (const int failed = ::pthread_atfork(prepare, parent, child); failed != 0)
@@ -25,10 +48,8 @@ void set_environment(const char* name, const std::string& value) {
   if (::setenv(name, value.c_str(), 1) != 0) throw error(errno, "setenv", name);
 }
 
-bool fork_to_linger() noexcept {
-  // clone(2) without flags but SIGCHLD is fork(2) without handlers, which must not run: the child is to
-  // take this process's slot, not one of its own.
-  const long middle = ::syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr);
+bool fork_to_linger(std::span<const int> kept) noexcept {
+  const long middle = fork_without_handlers();
   if (middle < 0) return false;
   if (middle > 0) {
     while (::waitpid(static_cast<pid_t>(middle), nullptr, 0) < 0 && errno == EINTR) {
@@ -36,11 +57,14 @@ bool fork_to_linger() noexcept {
     return false;
   }
   ::setsid();
-  if (::syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr) != 0) ::_exit(0);
-#ifdef SYS_close_range
-  if (::syscall(SYS_close_range, 0u, ~0u, 0u) == 0) return true;
-#endif
-  for (long fd = ::sysconf(_SC_OPEN_MAX) - 1; fd >= 0; --fd) ::close(static_cast<int>(fd));
+  if (fork_without_handlers() != 0) ::_exit(0);
+  unsigned next = 0;
+  for (const int fd : kept) {
+    const auto number = static_cast<unsigned>(fd);
+    if (number > next) close_all(next, number - 1);
+    next = number + 1;
+  }
+  close_all(next, INT_MAX);
   return true;
 }
 
