@@ -45,18 +45,21 @@ def serve_descriptor(fd):
 
 
 def answer_one(conn):
-    """Answers one request; in a function of its own, so that no array stays in a local name."""
-    message = conn.recv_bytes()
+    """Answers one request; what it was about is dropped before the answer goes."""
+    answer = answer_to(conn.recv_bytes())
+    if answer is not None:
+        conn.send_bytes(answer)
+    return answer is not None
+
+
+def answer_to(message):
+    """The answer as bytes, None to the last message; in a function of its own: no name keeps an array."""
     try:
         function, args = pickle.loads(message)
-        if function is None:
-            return False
-        answer = ForkingPickler.dumps(("returned", function(*args)))
+        return None if function is None else ForkingPickler.dumps(("returned", function(*args)))
     except Exception as error:
         trace = traceback.format_exc()
-        answer = pickle.dumps(("raised", type(error).__name__, str(error), trace))
-    conn.send_bytes(answer)
-    return True
+        return pickle.dumps(("raised", type(error).__name__, str(error), trace))
 
 
 def exit_with(function):
