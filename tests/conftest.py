@@ -9,7 +9,11 @@ import pytest
 import remains
 import support
 
-hypothesis.settings.register_profile("sharedmem", deadline=None, print_blob=True)
+import sharedmem
+
+hypothesis.settings.register_profile(
+    "sharedmem", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("sharedmem")
 
 
@@ -41,6 +45,7 @@ def leaves_nothing(request):
 
     A test that failed anyway is not blamed: its traceback keeps whatever it had.
     """
+    sharedmem.collect(leases=True)  # counts begin without what processes of earlier tests left when they died
     before = remains.Snapshot()
     yield
     if request.node.stash.get(passed, False):

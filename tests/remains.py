@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import sharedmem  # at the start: the arena of its import is no test's
 
-# What is about to end by itself gets this long, in seconds.
-GRACE = 15.0
+# What is about to end by itself gets this long, in seconds: longer than a process lingers on a busy machine.
+GRACE = 60.0
 
 
 class Process(NamedTuple):
