@@ -201,7 +201,7 @@ def test_nothing_is_left_when_the_last_one_goes(way):
         remote.call(workers.hold_full, "a", 1_000_000, 1.0)
         assert segments(remote.pid)
         end(remote, way)
-    assert not segments(remote.pid)
+    assert wait_until(lambda: not segments(remote.pid))
 
 
 def test_a_whole_tree_killed_at_once():
@@ -365,7 +365,7 @@ def test_daemonic_processes_at_the_end_of_their_parent():
     print(os.getpid())
     """
     pid = int(check_python(code))
-    assert not segments(pid)
+    assert wait_until(lambda: not segments(pid))
 
 
 @pytest.mark.parametrize("kind", KINDS)

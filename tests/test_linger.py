@@ -58,9 +58,9 @@ def test_a_lone_sender_that_has_ended(mark):
 
 
 def test_what_stays_is_one_process_without_descriptors_in_a_session_of_its_own(mark):
-    _, session, message = send(mark)
+    _, session, message = send(mark, SHAREDMEM_LINGER=60)
     (pid,) = marked(mark)
-    assert os.listdir(f"/proc/{pid}/fd") == []
+    assert wait_until(lambda: os.listdir(f"/proc/{pid}/fd") == [])
     assert os.getsid(pid) not in (session, os.getsid(0))
     pickle.loads(message)
 
@@ -77,7 +77,7 @@ def test_it_ends_by_itself_when_nobody_comes(mark):
 def test_switched_off(mark):
     pid, _, message = send(mark, SHAREDMEM_LINGER=0)
     assert marked(mark) == []
-    assert not segments(pid)
+    assert wait_until(lambda: not segments(pid))
     with pytest.raises(StaleHandleError):
         pickle.loads(message)
 
@@ -109,7 +109,7 @@ a = sharedmem.ones(10)
 def test_nothing_stays_after_a_disorderly_end(mark, ending):
     pid, _, message = send(mark, f"sys.stdout.flush(); {ending}")
     assert marked(mark) == []
-    assert not segments(pid)
+    assert wait_until(lambda: not segments(pid))
     with pytest.raises(StaleHandleError):
         pickle.loads(message)
 
@@ -144,7 +144,8 @@ if sys.argv[2] == "Queue":
 @pytest.mark.parametrize("kind", ["Queue", "SimpleQueue"])
 @pytest.mark.parametrize("start_method", START_METHODS)
 def test_a_parent_that_imports_the_library_by_reading(mark, start_method, kind):
-    assert check_python(LATE_PARENT, start_method, kind, **{MARK: mark}) == "3000.0"
+    said = check_python(LATE_PARENT, start_method, kind, SHAREDMEM_LINGER=60, **{MARK: mark})
+    assert said == "3000.0"
 
 
 def test_a_parent_that_imports_the_library_by_reading_with_linger_off(mark):
@@ -238,7 +239,7 @@ get_reusable_executor().shutdown()
 @pytest.mark.parametrize(("module", "code"), [("loky", LOKY), ("joblib", JOBLIB)], ids=["loky", "joblib"])
 def test_results_of_loky_and_joblib_workers(mark, module, code, order):
     pytest.importorskip(module)
-    status, out, err = run_python(code, order, **{MARK: mark})
+    status, out, err = run_python(code, order, SHAREDMEM_LINGER=60, **{MARK: mark})
     assert status == 0, err.decode()
     first, made = out.decode().splitlines()
     assert first == "1000.0 1000.0"
