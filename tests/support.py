@@ -295,6 +295,15 @@ def memory(name):
     raise KeyError(name)
 
 
+def private_memory():
+    """Address space of this process that is private and writable: what its allocators took.
+
+    The resident part of it also grows by itself, where the kernel puts huge pages in the place of small ones.
+    """
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData"))
+
+
 def needs_memory(nbytes):
     """Skips the test where less than twice `nbytes` is available."""
     if memory("MemAvailable") < 2 * nbytes:
