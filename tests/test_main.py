@@ -161,13 +161,21 @@ def test_interrupt(start_method):
 
 
 def test_killed_worker():
-    with commands.start("demo", "--size", "64MiB", "--start-method", "fork") as process:
-        for line in process.stderr:
-            if line == "pickled copies: working\n":
-                break
-        with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
-            os.kill(int(file.read().split()[0]), signal.SIGKILL)
-        _, err = process.communicate(timeout=support.TIMEOUT)
-    assert process.returncode == 1
-    assert "killed by signal 9" in err.splitlines()[-1]
-    assert "Traceback" not in err
+    code = """
+    import os, signal, sys
+    from sharedmem.__main__ import main
+    from sharedmem.demo import work
+    parent, usual = os.getpid(), work.Brighten.__call__
+    def killed(self, first, part):
+        if first > 0 and os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        usual(self, first, part)
+    work.Brighten.__call__ = killed
+    sys.exit(main(sys.argv[1:]))
+    """
+    status, _, err = support.run_python(code, "demo", "--size", "8MiB", "--start-method", "fork")
+    said = err.decode().splitlines()
+    assert status == 1
+    assert "pickled copies: filling" in said
+    assert "killed by signal 9" in said[-1]
+    assert not any("Traceback" in line for line in said)
