@@ -151,13 +151,14 @@ def test_survey_tells_ours_from_others(segment):
 def test_survey_of_a_memfd():
     fd = os.memfd_create("sharedmem:0123abcd")
     try:
-        os.ftruncate(fd, 2**20)
+        os.ftruncate(fd, 2**24)
         os.pwrite(fd, bytes(2**16), 0)
-        with mmap.mmap(fd, 2**20):
+        with mmap.mmap(fd, 2**24):
             found, processes = segments.survey(os.geteuid())
             inode = os.fstat(fd).st_ino
             one = {one.id: one for one in found}[inode]
-            assert (one.backing, one.kind, one.bytes, one.resident_bytes) == ("memfd", "arena", 2**20, 2**16)
+            assert (one.backing, one.kind, one.bytes) == ("memfd", "arena", 2**24)
+            assert 2**16 <= one.resident_bytes <= 2**21  # a huge page where the system makes them unasked
             assert one.processes == [os.getpid()]
             assert inode in {p.pid: p for p in processes}[os.getpid()].segments
     finally:
