@@ -15,7 +15,7 @@ import pytest
 
 import sharedmem
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # compilers may take long
 
 
 @pytest.fixture(scope="module")

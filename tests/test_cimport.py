@@ -5,7 +5,7 @@ import sys
 import build_tools
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # compilers may take long
 
 MODULE = '''
 # distutils: language = c++

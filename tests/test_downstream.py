@@ -3,7 +3,7 @@
 import build_tools
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # compilers may take long
 
 PROGRAM = """
 #include <cstdio>

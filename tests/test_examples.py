@@ -58,6 +58,7 @@ def kernel(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_cython_kernel_built_by_setuptools(kernel):
     build_tools.needs(modules=["setuptools"])
     folder = kernel / "prange_setuptools"
@@ -66,6 +67,7 @@ def test_cython_kernel_built_by_setuptools(kernel):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_cython_kernel_built_by_meson(kernel):
     build_tools.needs("ninja", modules=["mesonbuild"])
     build = kernel / "build"
