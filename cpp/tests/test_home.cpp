@@ -126,11 +126,12 @@ TEST_CASE("none stays without a message, nor while somebody else is there") {
   });
   CHECK(alone.wait() == 0);
   CHECK(orphans() == 0);
-  const message m = send_and("60", [] {
+  channel read;
+  const message m = send_and("60", [&] {
     channel there;
-    if (::fork() == 0) {  // in the arena as well, and there for a while longer
+    if (::fork() == 0) {  // in the arena as well, and there until the message was read
       there.put('t');
-      ::usleep(500'000);
+      (void)read.get<char>();
       ::_exit(0);
     }
     (void)there.get<char>();
@@ -138,6 +139,7 @@ TEST_CASE("none stays without a message, nor while somebody else is there") {
     return 0;
   });
   CHECK(child([&] { return read_message(m); }).wait() == 0);
+  read.put('r');
   CHECK(orphans() == 1);
 }
 
