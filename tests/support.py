@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -308,6 +309,17 @@ def needs_memory(nbytes):
     """Skips the test where less than twice `nbytes` is available."""
     if memory("MemAvailable") < 2 * nbytes:
         pytest.skip(f"needs {2 * nbytes >> 20} MiB of available memory")
+
+
+def check_memory_message(message, nbytes):
+    """A MemoryError says what was asked for, what there is, which limit, and what can be done."""
+    numbers = {int(re.sub("[_,]", "", word)) for word in re.findall(r"\d[\d_,]*\d|\d", message)}
+    assert nbytes in numbers, message
+    if nbytes > sys.maxsize:
+        assert "does not fit the address space of 32 bit" in message
+        return
+    assert len(numbers) >= 2, message
+    assert re.search(r"RAM|memory|cgroup|arena|ulimit|RLIMIT|address space", message), message
 
 
 def roundtrip(a, protocol=pickle.DEFAULT_PROTOCOL):

@@ -29,24 +29,29 @@ std::string size_text(std::uint64_t bytes) {
   return text;
 }
 
-void arena::state::reserve_memory(std::uint64_t bytes, std::uint64_t asked) {
-  const std::uint64_t now = monotonic_ns();
-  if (bytes <= credit && now < credit_until) {
-    credit -= bytes;
-    return;
-  }
-  const memory_estimate estimate = available_memory();
+/// Bytes of the chunks that all processes together have claimed.
+std::uint64_t arena::state::claimed_bytes() const noexcept {
   const header& h = words.head();
   const std::uint64_t mark = h.chunk_mark.load(relaxed);
-  const std::uint64_t unclaimed = std::min(mark, h.unclaimed.load(relaxed));
-  std::uint64_t lost = 0;  // chunks below the mark that are no more
+  std::uint64_t missing = std::min(mark, h.unclaimed.load(relaxed));
   for (std::uint32_t k = 0; k < words.extents(); ++k) {
     const extent& e = words.at(k);
-    if (e.lost())
-      lost += std::clamp<std::uint64_t>(mark, e.first_chunk, e.first_chunk + e.chunks) - e.first_chunk;
+    if (e.lost())  // chunks below the mark that are no more
+      missing += std::clamp<std::uint64_t>(mark, e.first_chunk, e.first_chunk + e.chunks) - e.first_chunk;
   }
-  const std::uint64_t claimed = (mark - std::min(mark, unclaimed + lost)) * chunk_bytes;
+  return (mark - std::min(mark, missing)) * chunk_bytes;
+}
+
+void arena::state::reserve_memory(std::uint64_t bytes, std::uint64_t asked) {
+  const std::uint64_t now = monotonic_ns();
+  if (now < look_holds_until) {
+    const std::uint64_t claimed = claimed_bytes();
+    if (claimed <= claims_allowed && bytes <= claims_allowed - claimed) return;
+  }
+  // In this order, what others touch or claim meanwhile counts twice rather than not at all.
   const std::uint64_t there = resident();
+  const memory_estimate estimate = available_memory();
+  const std::uint64_t claimed = claimed_bytes();
   const std::uint64_t promised = claimed > there ? claimed - there : 0;
   const std::uint64_t left = estimate.available > promised ? estimate.available - promised : 0;
   if (bytes > left)
@@ -55,8 +60,8 @@ void arena::state::reserve_memory(std::uint64_t bytes, std::uint64_t asked) {
                     " bytes) are available, limited by " + estimate.limit + " (" + size_text(estimate.total) +
                     " in all, " + size_text(promised) +
                     " promised to arrays not yet written); free arrays, or raise that limit");
-  credit = (left - bytes) / 8;
-  credit_until = now + look_interval_ns;
+  claims_allowed = claimed + bytes + (left - bytes) / 8;
+  look_holds_until = now + look_interval_ns;
 }
 
 void arena::state::no_room(std::uint64_t asked, const std::string& why) const {

@@ -84,6 +84,10 @@ machine read_machine() noexcept {
 
 // ---- control groups -----------------------------------------------------------------------------
 
+/// The part of a group's limit that is left to what its processes need besides: at the limit itself any page,
+/// of a stack or a page table, is one too many. MemAvailable leaves the kernel's own watermarks alike.
+constexpr std::uint64_t kept_part = 64;
+
 /// A path of any length that the kernel accepts, put together without allocating.
 class long_path {
  public:
@@ -187,7 +191,7 @@ void apply_group(const hierarchy& files, long_path& folder, const machine& ram,
       read_number(in_folder(files.usage), usage)) {
     usage = less_or_0(usage, read_value(in_folder("/memory.stat"), files.dropped_first));
     least.total = std::min(least.total, limit);
-    if (const std::uint64_t left = less_or_0(limit, usage); left < least.available) {
+    if (const std::uint64_t left = less_or_0(limit - limit / kept_part, usage); left < least.available) {
       least.available = left;
       least.limit = "cgroup";
     }

@@ -88,7 +88,7 @@ void arena::state::forget_chunks() noexcept {
   slabs_of_class.fill(0);
   cached_runs.clear();
   cached_bytes = 0;
-  credit = 0;
+  look_holds_until = 0;
   drop_caches();
 }
 

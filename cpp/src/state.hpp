@@ -64,7 +64,8 @@ struct arena::state {
   std::set<std::pair<std::uint32_t, std::uint32_t>> cached_runs;  // length, head chunk
   std::uint64_t cached_bytes = 0;
   std::uint64_t repairs_seen = 0;
-  std::uint64_t credit = 0, credit_until = 0;  // bytes that may be claimed without asking the system again
+  // Until then nobody asks the system for memory again while all processes' claims stay below so many bytes.
+  std::uint64_t look_holds_until = 0, claims_allowed = 0;
   std::vector<thread_cache*> caches;
   bool caches_usable = false;
 
@@ -185,6 +186,7 @@ struct arena::state {
   void drop_caches() noexcept;
 
   // budget.cpp
+  std::uint64_t claimed_bytes() const noexcept;
   void reserve_memory(std::uint64_t bytes, std::uint64_t asked);  // \throws no_memory by the estimate
   [[noreturn]] void no_room(std::uint64_t asked, const std::string& why) const;
 };

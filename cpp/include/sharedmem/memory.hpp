@@ -18,8 +18,8 @@ struct memory_estimate {
 
 /// What can be had now: the least of
 /// - memory that the kernel calls available, and free swap;
-/// - for the memory cgroup of this process and each one above it that is visible, its limit less its
-///   usage, not counting file pages that it would drop.
+/// - for the memory cgroup of this process and each one above it that is visible, 63/64 of its limit less
+///   its usage, not counting file pages that it would drop: a process that meets the limit is killed.
 /// Reads some ten small files. Where /proc tells nothing, `sysinfo` is asked.
 SHAREDMEM_API memory_estimate available_memory() noexcept;
 

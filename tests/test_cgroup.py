@@ -1,0 +1,161 @@
+"""The limit of a control group is an exception, not the kernel's killer."""
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+from support import check_memory_message, check_python, needs_namespaces, needs_root, run_python, wait_until
+
+pytestmark = needs_root
+
+MEBI = 2**20
+LIMIT = 300 * MEBI
+
+# Where version 1 and 2 have the groups, and what the files are called.
+CGROUP = {
+    "v1": ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    "v2": ("/sys/fs/cgroup", "memory.max", "memory.current"),
+}
+
+
+def version_and_group():
+    """The version in use here and the path of this process's group in it."""
+    with open("/proc/self/cgroup") as file:
+        groups = dict(line.rstrip().split(":", 2)[1:] for line in file)
+    return ("v1", groups["memory"]) if "memory" in groups else ("v2", groups.get("", "/"))
+
+
+@pytest.fixture
+def group():
+    """Folder of a new group, limited to LIMIT, below this process's own; gone afterwards."""
+    version, own = version_and_group()
+    top, limit, _ = CGROUP[version]
+    folder = Path(f"{top}{own}") / f"sharedmem-{os.getpid()}-{time.monotonic_ns()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"no group of our own: {error}")
+    try:
+        try:
+            (folder / limit).write_text(str(LIMIT))
+            swap = folder / "memory.swap.max"  # or memory beyond the limit is only slow
+            if swap.exists():
+                swap.write_text("0")
+        except OSError as error:  # the controller is not handed down to it
+            pytest.skip(f"no limit for a group of our own: {error}")
+        yield folder
+    finally:
+        assert wait_until(lambda: removed(folder))
+
+
+def removed(folder):
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    return not folder.exists()
+
+
+def killed(group):
+    """How many processes of the group the kernel has killed for want of memory."""
+    for name in ("memory.oom_control", "memory.events"):
+        if (group / name).exists():
+            values = dict(line.split() for line in (group / name).read_text().splitlines())
+            return int(values["oom_kill"])
+    return pytest.skip("this kernel does not count them")
+
+
+def inside(group):
+    """Shell that puts its process into the group."""
+    return f"echo $$ > {group}/cgroup.procs"
+
+
+@pytest.mark.parametrize("size", [50_000, 4 * MEBI, 24 * MEBI])
+def test_filled_to_the_limit(group, size):
+    code = """
+    import sys
+    import sharedmem
+    size = int(sys.argv[1])
+    kept = sharedmem.ones(20 * 2**20, "u1")
+    arrays = []
+    try:
+        while True:
+            arrays.append(sharedmem.ones(size, "u1"))
+    except MemoryError as error:
+        print(error)
+    made = len(arrays)
+    del arrays
+    again = [sharedmem.ones(size, "u1") for _ in range(made - 1)]
+    print(made, kept.all(), all(a.all() for a in again))
+    """
+    out = check_python(code, size, shell=inside(group))
+    message, _, figures = out.rpartition("\n")
+    check_memory_message(message, size)
+    assert "cgroup" in message
+    made, kept, again = figures.split()
+    assert (kept, again) == ("True", "True")
+    assert LIMIT // 2 < int(made) * size < LIMIT
+    assert killed(group) == 0
+
+
+@pytest.mark.parametrize("size", [50_000, 300_000, 4 * MEBI, 24 * MEBI])
+@pytest.mark.parametrize("processes", [4, 12])
+def test_filled_by_several_at_once(group, processes, size):
+    code = """
+    import os, sys, time
+    import sharedmem
+    processes, size = map(int, sys.argv[1:])
+    here = sharedmem.zeros(processes, "i8")
+    for i in range(processes):
+        if os.fork() == 0:
+            arrays = []
+            try:
+                while True:
+                    arrays.append(sharedmem.ones(size, "u1"))
+            except MemoryError:
+                here[i] = 1 + len(arrays)
+            while not here.all():
+                time.sleep(0.01)
+            os._exit(0)
+    for _ in range(processes):
+        if os.wait()[1]:
+            here[:] = 1  # nobody waits for the one that is gone
+    print((here - 1).sum(), sharedmem.ones(100 * 2**20, "u1").all())
+    """
+    made, again = check_python(code, processes, size, shell=inside(group)).split()
+    assert killed(group) == 0
+    assert LIMIT // 2 < int(made) * size < LIMIT
+    assert again == "True"
+
+
+def test_the_limit_is_read_from_the_files_of_the_kernel():
+    """Files in place of a group's: of both versions, also where no group can be made."""
+    needs_namespaces("--mount")
+    version, own = version_and_group()
+    top, limit, usage = CGROUP[version]
+    group = top + own
+    if not os.path.isdir(top):
+        pytest.skip(f"no {top}")
+    shell = f"""
+    mount -t tmpfs tmpfs {top} && mkdir -p {group} || exit 77
+    for folder in {top} {group}; do
+        echo {LIMIT} > $folder/{limit}
+        echo {20 * MEBI} > $folder/{usage}
+    done"""
+    code = """
+    import sharedmem
+    kept = sharedmem.ones(50 * 2**20, "u1")
+    try:
+        sharedmem.empty(400 * 2**20, "u1")
+    except MemoryError as error:
+        print(str(error).replace(chr(10), " "))
+    print(sharedmem.ones(50 * 2**20, "u1").sum() == kept.sum())
+    """
+    status, out, err = run_python(code, prefix=["unshare", "--mount"], shell=shell)
+    if status == 77:
+        pytest.skip("nothing can be mounted there")
+    assert (status, err) == (0, b"")
+    message, works = out.decode().splitlines()
+    check_memory_message(message, 400 * MEBI)
+    assert "cgroup" in message
+    assert works == "True"
