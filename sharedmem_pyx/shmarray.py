@@ -180,6 +180,11 @@ def zeros(shape, dtype="d"):
     -------
     shmarray
         In C order.
+
+    Raises
+    ------
+    MemoryError, TypeError, ValueError
+        As `create`.
     """
     return sharedmem.zeros(shape, dtype).view(shmarray)
 
@@ -198,6 +203,11 @@ def ones(shape, dtype="d"):
     -------
     shmarray
         In C order.
+
+    Raises
+    ------
+    MemoryError, TypeError, ValueError
+        As `create`.
     """
     return sharedmem.ones(shape, dtype).view(shmarray)
 
@@ -214,5 +224,10 @@ def create_copy(a):
     -------
     shmarray
         Of the same shape, dtype and elements, in C order.
+
+    Raises
+    ------
+    MemoryError, TypeError
+        As `create`.
     """
     return sharedmem.array(a, order="C").view(shmarray)

@@ -14,6 +14,7 @@ import pytest
 import support
 
 import sharedmem
+import sharedmem.legacy
 import shmarray
 
 ROOT = Path(__file__).parents[1]
@@ -115,3 +116,37 @@ def test_every_program_is_tested():
     tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     programs = {path.stem for path in DOC.glob("examples/*.py")} - set(PROGRAMS)
     assert not {name for name in programs if name not in tests}
+
+
+def listed_in_api():
+    """Dotted names in the tables of the Python page, and what its text names."""
+    found, module = set(), None
+    text = (DOC / "api.rst").read_text()
+    for line in text.splitlines():
+        if line.startswith(".. currentmodule:: "):
+            module = line.split()[-1]
+        elif re.fullmatch(r" {3}[A-Za-z_][\w.]*", line):
+            found.add(f"{module}.{line.strip()}")
+    return found, set(re.findall(r"``(\w+)``", text))
+
+
+@pytest.mark.parametrize("module", [sharedmem, shmarray], ids=["sharedmem", "shmarray"])
+def test_every_python_name_is_on_its_page(module):
+    tables, text = listed_in_api()
+    unlisted = {name for name in module.__all__ if f"{module.__name__}.{name}" not in tables}
+    assert unlisted <= text & {"__version__", *sharedmem.legacy.__all__}
+
+
+def test_every_header_is_on_its_page():
+    page = (DOC / "cpp.rst").read_text()
+    headers = {path.name for path in ROOT.glob("cpp/include/sharedmem/*.hpp")} - {"export.hpp"}
+    assert headers
+    assert not {name for name in headers if f".. doxygenfile:: {name}\n" not in page}
+
+
+def test_every_cython_declaration_is_on_its_page():
+    page = (DOC / "cython.rst").read_text()
+    folder = ROOT / "sharedmem_pyx"
+    files = [path.relative_to(folder) for path in folder.rglob("*.pxd") if path.stem != "__init__"]
+    assert files
+    assert not {path for path in files if f"``{'.'.join(path.with_suffix('').parts)}``" not in page}

@@ -55,7 +55,8 @@ cdef arena* decide_home() except NULL:
 def new_arena():
     """Start a tree of one's own: from now on this process allocates from a new arena.
 
-    So will the children that it starts from now on. Arrays that exist stay where they are.
+    So will the children that it starts from now on. Arrays that exist stay where they are. Another
+    thread that makes arrays meanwhile gets them from either arena.
 
     Raises
     ------
@@ -70,7 +71,9 @@ def new_arena():
 # -- reports
 
 def stats():
-    """Where the memory is.
+    """Where the memory is, in bytes.
+
+    Any thread may call it. Other processes go on meanwhile, so that the numbers need not be of one moment.
 
     Returns
     -------
@@ -151,6 +154,15 @@ def participants():
             Parts of the arena from which it allocates.
         self
             Whether it is this process.
+
+    Notes
+    -----
+    A process is dead if its pid is gone or belongs to a process that started at another time: kill(2) and
+    field 22 of ``/proc/PID/stat`` [1]_, within one pid and time namespace.
+
+    References
+    ----------
+    .. [1] Linux man-pages, proc_pid_stat(5).
     """
     cdef arena* mine = home_if_any()
     cdef vector[participant_report] reports
@@ -235,12 +247,20 @@ def check():
 def cleanup():
     """Give cached memory back to the system: memory of arrays that are gone, kept for new ones.
 
-    No array is touched.
+    No array is touched. Other processes may go on meanwhile, and may need what was given back.
 
     Returns
     -------
     int
         Bytes given back.
+
+    Notes
+    -----
+    Pages are given back by ``MADV_REMOVE`` [1]_, which frees them for all processes at once.
+
+    References
+    ----------
+    .. [1] Linux man-pages, madvise(2).
     """
     cdef uint64_t done = 0
     cdef visiting _guard
@@ -254,12 +274,14 @@ def cleanup():
 def collect(leases=False):
     """Take back what dead processes held.
 
-    That happens by itself before memory is refused; this is for whoever wants it sooner.
+    That happens by itself before memory is refused; this is for whoever wants it sooner. Any thread may
+    call it, and processes may die while it runs: it can be repeated without harm.
 
     Parameters
     ----------
     leases : bool, optional
-        Also end the time that arrays sent by processes now dead are kept for whoever may still load them.
+        Also end the time, 60 seconds, that arrays sent by processes now dead are kept for whoever may
+        still load them.
 
     Returns
     -------
@@ -291,6 +313,11 @@ def revoke(older_than):
     -------
     int
         Number of arrays given up.
+
+    Raises
+    ------
+    ValueError
+        `older_than` is negative, or 1e9 and more.
     """
     cdef double seconds = older_than
     cdef uint64_t nanoseconds, done = 0
@@ -306,7 +333,10 @@ def revoke(older_than):
 
 
 def memory_limit(cache=None):
-    """The limits of this process's arena; sets one if it is given.
+    """The limits of this process's arena, in bytes; sets one if it is given.
+
+    A limit that is set holds for all processes of the arena, at once. Before it is set it is a quarter of
+    the memory that machine and cgroup allow, or of the arena if that is less.
 
     Parameters
     ----------
@@ -320,6 +350,11 @@ def memory_limit(cache=None):
             As above.
         arena
             Bytes of the arena, which bound all arrays in it together.
+
+    Raises
+    ------
+    ValueError
+        `cache` is negative.
     """
     cdef arena* mine
     cdef arena_statistics now

@@ -307,6 +307,11 @@ def is_shared(a, /):
     bool
         True for a shared array, any view of one and any other ndarray whose data lies in an arena;
         False for everything else, a copy of a shared array for instance.
+
+    Notes
+    -----
+    The address of the first element decides, not the class. It neither raises nor waits, and any thread
+    may call it.
     """
     return in_arena(a)
 

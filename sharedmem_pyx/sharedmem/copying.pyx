@@ -42,6 +42,11 @@ def array(obj, dtype=None, order="K", *, ndmin=0):
     SharedArray
         A copy, always.
 
+    Raises
+    ------
+    MemoryError, TypeError, ValueError, OSError
+        As `empty`, and what `np.asarray(obj, dtype)` raises.
+
     Examples
     --------
     >>> sharedmem.array([[1, 2], [3, 4]])
@@ -92,6 +97,11 @@ def copy(a, order="K"):
     -------
     SharedArray
         A copy, always; `asshared` copies only what is not shared.
+
+    Raises
+    ------
+    MemoryError, TypeError, ValueError, OSError
+        As `array`.
     """
     return array(a, None, order)
 
@@ -113,6 +123,11 @@ def asshared(a, dtype=None, order=None):
     SharedArray
         `a` if it is a shared SharedArray; a view of it if it is another ndarray over shared memory;
         else a copy.
+
+    Raises
+    ------
+    MemoryError, TypeError, ValueError, OSError
+        As `array`.
     """
     if in_arena(a) and (dtype is None or a.dtype == read_dtype(dtype)) and has_order(a, order):
         return a if isinstance(a, SharedArray) else a.view(SharedArray)

@@ -64,9 +64,25 @@ def empty(shape, dtype=float, order="C", *, populate=None):
     Raises
     ------
     MemoryError
-        No room: the message gives bytes asked for, bytes available and the limit met.
+        No room: the message gives bytes asked for, bytes available, the limit met and what raises it.
     TypeError
-        `dtype` contains Python objects.
+        `dtype` contains Python objects; the message names the field.
+    ValueError
+        A length is negative, there are more than 64 axes, or more bytes than addresses.
+    OSError
+        The system has no shared memory for this process's first array; the message has each attempt.
+
+    Notes
+    -----
+    Any thread may call it at any time, in a forked child, too. Huge pages are made by a touch in each
+    2 MiB and ``MADV_COLLAPSE`` [1]_ (Linux 6.1). What is available is estimated from ``MemAvailable`` [2]_
+    and the limits of memory cgroups [3]_.
+
+    References
+    ----------
+    .. [1] Linux man-pages, madvise(2).
+    .. [2] Linux man-pages, proc_meminfo(5).
+    .. [3] Linux kernel documentation, Control Group v2, memory.max.
 
     Examples
     --------
@@ -96,6 +112,11 @@ def zeros(shape, dtype=float, order="C", *, populate=None):
     SharedArray
         Memory fresh from the system is zero already and is not written.
 
+    Raises
+    ------
+    MemoryError, TypeError, ValueError, OSError
+        As `empty`.
+
     Examples
     --------
     >>> sharedmem.zeros(3)
@@ -122,6 +143,11 @@ def ones(shape, dtype=float, order="C", *, populate=None):
     -------
     SharedArray
         Every element is one.
+
+    Raises
+    ------
+    MemoryError, TypeError, ValueError, OSError
+        As `empty`.
 
     Examples
     --------
@@ -153,6 +179,13 @@ def full(shape, fill_value, dtype=None, order="C", *, populate=None):
     -------
     SharedArray
         Every element is `fill_value`.
+
+    Raises
+    ------
+    MemoryError, TypeError, ValueError, OSError
+        As `empty`.
+    ValueError
+        `fill_value` does not broadcast to `shape`.
 
     Examples
     --------
@@ -195,6 +228,11 @@ def empty_like(prototype, dtype=None, order="K", subok=True, shape=None):
     -------
     SharedArray
         New memory.
+
+    Raises
+    ------
+    MemoryError, TypeError, ValueError, OSError
+        As `empty`.
     """
     return create_like(prototype, dtype, order, subok, shape, anything, None)
 
@@ -219,6 +257,11 @@ def zeros_like(a, dtype=None, order="K", subok=True, shape=None):
     -------
     SharedArray
         New memory, all zero.
+
+    Raises
+    ------
+    MemoryError, TypeError, ValueError, OSError
+        As `empty`.
     """
     return create_like(a, dtype, order, subok, shape, zero, None)
 
@@ -243,6 +286,11 @@ def ones_like(a, dtype=None, order="K", subok=True, shape=None):
     -------
     SharedArray
         New memory, every element one.
+
+    Raises
+    ------
+    MemoryError, TypeError, ValueError, OSError
+        As `empty`.
     """
     return create_like(a, dtype, order, subok, shape, one_item, 1)
 
@@ -269,5 +317,12 @@ def full_like(a, fill_value, dtype=None, order="K", subok=True, shape=None):
     -------
     SharedArray
         New memory, every element `fill_value`.
+
+    Raises
+    ------
+    MemoryError, TypeError, ValueError, OSError
+        As `empty`.
+    ValueError
+        `fill_value` does not broadcast to the shape.
     """
     return create_like(a, dtype, order, subok, shape, one_item, fill_value)

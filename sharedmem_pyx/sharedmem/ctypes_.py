@@ -117,6 +117,8 @@ def RawArray(typecode_or_type, size_or_initializer):
         No room.
     TypeError
         The type is unknown or holds pointers, or the initializer is neither.
+    ValueError
+        The length is negative.
 
     See Also
     --------
@@ -165,6 +167,11 @@ def RawValue(typecode_or_type, *args):
     ctypes object
         An instance of the type.
 
+    Raises
+    ------
+    MemoryError, TypeError
+        As `RawArray`, and what the type's constructor raises.
+
     Examples
     --------
     >>> import sharedmem
@@ -202,6 +209,23 @@ def Array(typecode_or_type, size_or_initializer, *, lock=True):
     ------
     AttributeError
         `lock` has no method `acquire`.
+    MemoryError, TypeError, ValueError
+        As `RawArray`.
+
+    Warns
+    -----
+    RuntimeWarning
+        When the lock is taken after its owner ended without giving it back: what it guards may be
+        half-written.
+
+    Notes
+    -----
+    The lock is a robust mutex: the kernel passes it on when the thread that holds it ends, by `SIGKILL`,
+    too [1]_. It serves threads and processes of one pid namespace.
+
+    References
+    ----------
+    .. [1] Linux man-pages, pthread_mutexattr_setrobust(3).
 
     Examples
     --------
@@ -233,6 +257,16 @@ def Value(typecode_or_type, *args, lock=True):
     -------
     multiprocessing.sharedctypes.Synchronized
         Its attributes are those of the object, read and written under the lock.
+
+    Raises
+    ------
+    AttributeError, MemoryError, TypeError
+        As `Array`.
+
+    Warns
+    -----
+    RuntimeWarning
+        As `Array`.
 
     Examples
     --------

@@ -29,7 +29,7 @@ def load(file: _Path | IO[bytes]) -> SharedArray:
     Returns
     -------
     SharedArray
-        As `numpy.load` returns it, in C or Fortran order as the file says.
+        As `numpy.load` returns it, in C or Fortran order as the file says [1]_.
 
     Raises
     ------
@@ -37,6 +37,14 @@ def load(file: _Path | IO[bytes]) -> SharedArray:
         It is no ``.npy`` file, or ends too soon.
     TypeError
         It holds Python objects.
+    OSError
+        It can't be opened or read.
+    MemoryError
+        No room, as for `empty`.
+
+    References
+    ----------
+    .. [1] NEP 1, A Simple File Format for NumPy Arrays.
     """
     if isinstance(file, (str, bytes, os.PathLike)):
         with open(file, "rb", buffering=0) as opened:
@@ -77,7 +85,16 @@ def fromfile(
     Returns
     -------
     SharedArray
-        As `numpy.fromfile` returns it.
+        As `numpy.fromfile` returns it; shorter than `count` if the file is.
+
+    Raises
+    ------
+    OSError
+        It can't be opened, read or positioned.
+    TypeError
+        `dtype` contains Python objects.
+    MemoryError
+        No room, as for `empty`.
     """
     dtype = np.dtype(dtype)
     if dtype.hasobject:

@@ -23,49 +23,60 @@ struct slab;
 /// Threads: a reference belongs to one thread at a time. Processes: a forked child owns a copy of every
 /// reference of its parent and releases it itself.
 struct block_ref {
-  arena* home = nullptr;
-  slab* owner = nullptr;      // null: this process does not own the block's chunk
-  std::uint32_t block = 0;    // index of the descriptor
-  std::uint32_t epoch = 0;  // of this process in the arena; a child forked without handlers gets a new one
+  arena* home = nullptr;  ///< where the block lies; null: no reference
+  slab* owner = nullptr;      ///< null: this process does not own the block's chunk
+  std::uint32_t block = 0;    ///< index of the descriptor
+  std::uint32_t epoch = 0;  ///< of this process in the arena; a child forked without handlers gets another
 };
 
 /// A block as it was handed out.
 struct allocation {
-  block_ref ref;
-  std::byte* data = nullptr;  // aligned as asked for, 64 bytes at least
-  std::uint64_t bytes = 0;  // usable, at least what was asked for
-  bool zeroed = false;  // all of it reads as zero, as the kernel gave it
+  block_ref ref;  ///< the caller's to release; empty in what `find` returns if there is none
+  std::byte* data = nullptr;  ///< aligned as asked for, 64 bytes at least
+  std::uint64_t bytes = 0;  ///< usable, at least what was asked for
+  bool zeroed = false;  ///< all of it reads as zero, as the kernel gave it
 };
 
 /// A claim on a block in words: what a handle carries of it.
 struct claim {
-  std::uint32_t block = 0;
-  std::uint64_t generation = 0;
-  std::uint32_t lease = no_lease;
-  std::uint64_t nonce = 0;
+  std::uint32_t block = 0;  ///< index of the descriptor
+  std::uint64_t generation = 0;  ///< which of the block's lives is meant
+  std::uint32_t lease = no_lease;  ///< entry of the lease table, or `no_lease`
+  std::uint64_t nonce = 0;  ///< which use of that entry is meant
 };
 
+/// When the pages of a new block are had (madvise(2): MADV_COLLAPSE, MADV_POPULATE_WRITE).
 enum class pages : std::uint8_t {
-  as_needed,  // huge pages at once for fresh blocks of 2 MiB and more, up to half of what is available
-  now,  // every page present before return
-  lazy  // none; first touch by whoever touches
+  as_needed,  ///< huge pages at once for fresh blocks of 2 MiB and more, up to half of what is available
+  now,  ///< every page present before return
+  lazy  ///< none; first touch by whoever touches
 };
 
+/// What an arena holds. Others go on working in it: the numbers need not be of one moment.
 struct arena_statistics {
-  std::uint64_t live_bytes = 0, live_blocks = 0;  // referenced by this process
-  std::uint64_t shared_bytes = 0, shared_blocks = 0;  // shared and not freed yet, all processes
-  std::uint64_t cached_bytes = 0;  // free but resident, all processes
-  std::uint64_t resident_bytes = 0, arena_bytes = 0;
-  std::uint64_t cache_limit = 0;
-  std::uint64_t leases = 0, bytes_in_flight = 0;
-  std::uint32_t participants = 0, segments = 0;
+  std::uint64_t live_bytes = 0;  ///< of blocks that this process references
+  std::uint64_t live_blocks = 0;  ///< those blocks
+  std::uint64_t shared_bytes = 0;  ///< of blocks that were shared and are not freed yet, all processes
+  std::uint64_t shared_blocks = 0;  ///< those blocks
+  std::uint64_t cached_bytes = 0;  ///< free but resident, all processes
+  std::uint64_t resident_bytes = 0;  ///< of all segments, in memory
+  std::uint64_t arena_bytes = 0;  ///< of all segments, in addresses
+  std::uint64_t cache_limit = 0;  ///< of `cached_bytes`
+  std::uint64_t leases = 0;  ///< references in flight
+  std::uint64_t bytes_in_flight = 0;  ///< of the blocks that these keep
+  std::uint32_t participants = 0;  ///< processes in the arena
+  std::uint32_t segments = 0;  ///< the primary one and its extensions
 };
 
+/// One process slot that is in use.
 struct participant_report {
-  std::uint32_t slot = 0, pid = 0;
+  std::uint32_t slot = 0;  ///< index of the slot
+  std::uint32_t pid = 0;  ///< in the pid namespace of the process
+  /// `reserved`: for a child that its parent is about to fork; `dead`: not cleared yet.
   enum class state : std::uint8_t { active, reserved, dead } what = state::active;
-  std::uint64_t chunks = 0, bytes = 0;  // chunks owned and their size
-  bool self = false;
+  std::uint64_t chunks = 0;  ///< chunks owned
+  std::uint64_t bytes = 0;  ///< their size
+  bool self = false;  ///< it is the process that asks
 };
 
 /// An arena as one participant sees it: the mapping, this process's slot, its chunks and counts.
@@ -90,7 +101,7 @@ class SHAREDMEM_API arena {
   arena(const arena&) = delete;
   arena& operator=(const arena&) = delete;
 
-  const locator& where() const noexcept;
+  const locator& where() const noexcept;  ///< what others attach it by
 
   /// `bytes` of memory (0 is legal), aligned to `alignment` bytes: a power of two up to 2 MiB.
   /// \throws std::invalid_argument  the alignment is something else.
@@ -124,15 +135,17 @@ class SHAREDMEM_API arena {
   /// Another local reference to a block that is held.
   block_ref duplicate(const block_ref& ref);
 
-  std::uint64_t trim();  ///< gives cached memory back; bytes
-  std::uint64_t collect(
-      bool
-          leases);  ///< repairs after the dead; with `leases` ends expired grace now; bytes freed (an estimate: blocks' sizes)
-  std::uint64_t revoke(std::uint64_t older_than_ns);  ///< gives back leases of living senders; count
-  std::uint64_t cache_limit() const noexcept;
-  void set_cache_limit(std::uint64_t bytes) noexcept;
-  arena_statistics statistics();
-  std::vector<participant_report> participants();
+  /// Gives cached memory back to the system (MADV_REMOVE). \return  bytes.
+  std::uint64_t trim();
+  /// Repairs after the dead; with `leases` their messages' grace ends now.
+  /// \return  bytes freed, an estimate: the blocks' sizes.
+  std::uint64_t collect(bool leases);
+  /// Gives back leases, of living senders too, that are older than so many nanoseconds. \return  how many.
+  std::uint64_t revoke(std::uint64_t older_than_ns);
+  std::uint64_t cache_limit() const noexcept;  ///< bytes of free memory kept warm, all processes together
+  void set_cache_limit(std::uint64_t bytes) noexcept;  ///< for all processes of the arena, at once
+  arena_statistics statistics();  ///< what it holds now
+  std::vector<participant_report> participants();  ///< who is in it now
   /// Checks header and tables of this arena.
   /// \throws corrupted  naming the first thing that does not make sense.
   void check() const;
@@ -140,13 +153,13 @@ class SHAREDMEM_API arena {
   bool idle() const noexcept;  ///< this process holds no block and has no lease out
   bool must_linger();  ///< messages are out that would be lost if this process ended now
   bool others_present();  ///< another participant is ACTIVE
-  bool leases_out();
+  bool leases_out();  ///< a message that somebody sent was not loaded yet
   /// The descriptors that this process has for the arena's segments, ascending; empty for System V memory.
   std::vector<int> descriptors() const;
 
-  void prepare_fork() noexcept;
-  void after_fork_in_parent() noexcept;
-  void after_fork_in_child() noexcept;
+  void prepare_fork() noexcept;  ///< before fork(2): takes locks, a slot for the child, its claims
+  void after_fork_in_parent() noexcept;  ///< after it, in the parent, also if it failed
+  void after_fork_in_child() noexcept;  ///< after it, in the child: takes the slot over
   /// In a child forked to linger: takes over the parent's slot (ACTIVE(parent) -> ACTIVE(this process)).
   void take_over_slot() noexcept;
 

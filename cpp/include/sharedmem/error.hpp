@@ -26,8 +26,8 @@ class SHAREDMEM_API error : public std::system_error {
   ~error() override;
 
   [[nodiscard]] const char* what() const noexcept override;
-  [[nodiscard]] const std::string& operation() const noexcept;
-  [[nodiscard]] const std::string& object() const noexcept;
+  [[nodiscard]] const std::string& operation() const noexcept;  ///< as it was given
+  [[nodiscard]] const std::string& object() const noexcept;     ///< as it was given
 
  private:
   struct texts;

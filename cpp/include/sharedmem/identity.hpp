@@ -13,7 +13,7 @@ namespace sharedmem {
 /// One process for ever, among those of the same `process_namespaces`: a pid is used again, a pid
 /// with its start time is not.
 struct process_id {
-  std::uint32_t pid = 0;
+  std::uint32_t pid = 0;  ///< in its pid namespace
   /// Clock ticks from boot to its start, as its time namespace counts, modulo 2^34 (words.hpp); 0: unknown.
   std::uint64_t start = 0;
 
@@ -34,6 +34,7 @@ SHAREDMEM_API process_id this_process() noexcept;
 /// The namespaces of this process, asked anew at each call.
 SHAREDMEM_API process_namespaces this_namespaces() noexcept;
 
+/// What can be told of another process.
 enum class liveness : std::uint8_t {
   alive,  ///< it runs, or did a moment ago
   dead,  ///< proven: it will never touch memory again

@@ -15,9 +15,11 @@ namespace sharedmem {
 
 /// An arena as it was at some moment: others go on working in it.
 struct inspection {
-  std::array<std::uint64_t, 2> uuid{};
-  std::uint64_t cached_bytes = 0, cache_limit = 0;    ///< as in `arena_statistics`
-  std::uint64_t leases = 0, bytes_in_flight = 0;      ///< as in `arena_statistics`
+  std::array<std::uint64_t, 2> uuid{};                ///< as in its locator
+  std::uint64_t cached_bytes = 0;                     ///< as in `arena_statistics`
+  std::uint64_t cache_limit = 0;                      ///< as in `arena_statistics`
+  std::uint64_t leases = 0;                           ///< as in `arena_statistics`
+  std::uint64_t bytes_in_flight = 0;                  ///< as in `arena_statistics`
   std::uint32_t segments = 0;                         ///< its primary segment and its extensions
   std::vector<participant_report> participants;       ///< none of them `self`
 };

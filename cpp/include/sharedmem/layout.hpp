@@ -26,34 +26,34 @@ static_assert(word64::is_always_lock_free && word32::is_always_lock_free);
 static_assert(sizeof(word64) == 8 && alignof(word64) == 8 && std::is_standard_layout_v<word64>);
 
 inline constexpr std::uint32_t layout_version = 1;
-inline constexpr std::uint64_t arena_magic = 0x31616e657261'6d73ULL;   // "smarena1", little-endian
-inline constexpr std::uint64_t extent_magic = 0x31746e657478'6d73ULL;  // "smxtent1"
+inline constexpr std::uint64_t arena_magic = 0x31616e657261'6d73ULL;   ///< "smarena1", little-endian
+inline constexpr std::uint64_t extent_magic = 0x31746e657478'6d73ULL;  ///< "smxtent1"
 
-inline constexpr std::uint64_t chunk_bytes = std::uint64_t{2} << 20;  // a huge page on x86-64 and AArch64
+inline constexpr std::uint64_t chunk_bytes = std::uint64_t{2} << 20;  ///< a huge page on x86-64 and AArch64
 inline constexpr std::uint64_t page_bytes = 4096;
 inline constexpr std::uint32_t max_extents = 64;
 inline constexpr std::uint32_t max_namespaces = 32;
-inline constexpr std::uint32_t descriptors_per_chunk = 8192;  // one per 256 bytes of data space
+inline constexpr std::uint32_t descriptors_per_chunk = 8192;  ///< one per 256 bytes of data space
 
 /// One line per process slot.
 struct alignas(64) participant_entry {
-  word64 ctl;           // slot_word
-  word64 returns;  // not 0: others freed blocks of this slot's chunks; a hint, losing it costs a sweep
-  word64 cached;  // bytes of free but resident runs in its chunks; an estimate
-  word64 chunks;  // chunks owned; for reports
-  word64 forking;  // not 0: its process gives the overflow slot's bits to a child that it is about to fork
+  word64 ctl;  ///< slot_word
+  word64 returns;  ///< not 0: others freed blocks of this slot's chunks; a hint, losing it costs a sweep
+  word64 cached;  ///< bytes of free but resident runs in its chunks; an estimate
+  word64 chunks;  ///< chunks owned; for reports
+  word64 forking;  ///< not 0: its process gives the overflow slot's bits to a child that it is about to fork
   word64 reserved[3];
 };
 
 /// One line per chunk of data space.
 struct alignas(64) chunk_entry {
-  word64 owner;  // owner_word
-  word64 cut;  // class:8, run length in chunks:32 (cut_word); written before a block is handed out
-  word32 first;  // first descriptor of the run that belongs to this chunk
-  word32 capacity;  // descriptors in that run; 0: none yet
-  word32 published;  // descriptors of the run ever published: [first, first + published)
-  word32 has_returns;  // a block was freed by another process; a hint
-  word64 emptied;  // not 0: the pages of its free block were given back already
+  word64 owner;  ///< owner_word
+  word64 cut;  ///< class:8, run length in chunks:32 (cut_word); written before a block is handed out
+  word32 first;  ///< first descriptor of the run that belongs to this chunk
+  word32 capacity;  ///< descriptors in that run; 0: none yet
+  word32 published;  ///< descriptors of the run ever published: [first, first + published)
+  word32 has_returns;  ///< a block was freed by another process; a hint
+  word64 emptied;  ///< not 0: the pages of its free block were given back already
   word64 reserved[3];
 };
 
@@ -72,32 +72,32 @@ struct extent_word {
 };
 
 struct header {
-  word32 version;  // layout_version; stored last with release: 0 means not ready
-  std::uint32_t kind;  // backing
+  word32 version;  ///< layout_version; stored last with release: 0 means not ready
+  std::uint32_t kind;  ///< backing
   std::uint64_t magic;
   std::uint64_t uuid[2];
-  std::uint64_t host;  // identity.hpp: boot and IPC namespace
-  std::uint64_t bytes;  // of the primary segment
-  std::int32_t census;  // id of the census segment, -1: none
-  std::uint32_t slots;  // process slots; the last one is the overflow slot
+  std::uint64_t host;  ///< identity.hpp: boot and IPC namespace
+  std::uint64_t bytes;  ///< of the primary segment
+  std::int32_t census;  ///< id of the census segment, -1: none
+  std::uint32_t slots;  ///< process slots; the last one is the overflow slot
   std::uint32_t descriptor_bytes;
-  std::uint32_t lease_entries;  // per group
-  std::uint32_t chunk_capacity;  // entries of the chunk table, for all extents
-  std::uint32_t chunks;  // of the primary segment
-  std::uint64_t at_participants, at_chunks, at_leases, at_descriptors, at_data;  // byte offsets
-  std::uint64_t checksum;  // of all the above but `version`
+  std::uint32_t lease_entries;  ///< per group
+  std::uint32_t chunk_capacity;  ///< entries of the chunk table, for all extents
+  std::uint32_t chunks;  ///< of the primary segment
+  std::uint64_t at_participants, at_chunks, at_leases, at_descriptors, at_data;  ///< byte offsets
+  std::uint64_t checksum;  ///< of all the above but `version`
 
-  alignas(64) word64 slot_mark;  // slots at or above it are VOID and own no bit
-  word64 chunk_mark;  // chunks at or above it were never claimed
-  word64 unclaimed;  // chunks below the mark that are UNCLAIMED; a hint
-  word64 orphans;  // chunk heads that are ORPHAN; a hint
-  word64 repairs;  // dead slots repaired so far
-  word64 cache_limit;  // bytes of free memory kept warm, all processes together
-  word64 overflow;  // the overflow slot: see below
-  alignas(64) word64 namespaces[max_namespaces];  // pid namespace:32, time namespace:32
-  alignas(64) word64 extents[max_extents];  // extent_word; [0] unused
+  alignas(64) word64 slot_mark;  ///< slots at or above it are VOID and own no bit
+  word64 chunk_mark;  ///< chunks at or above it were never claimed
+  word64 unclaimed;  ///< chunks below the mark that are UNCLAIMED; a hint
+  word64 orphans;  ///< chunk heads that are ORPHAN; a hint
+  word64 repairs;  ///< dead slots repaired so far
+  word64 cache_limit;  ///< bytes of free memory kept warm, all processes together
+  word64 overflow;  ///< the overflow slot: see below
+  alignas(64) word64 namespaces[max_namespaces];  ///< pid namespace:32, time namespace:32
+  alignas(64) word64 extents[max_extents];  ///< extent_word; [0] unused
   alignas(64) word64 descriptors_used[max_extents];
-  alignas(64) word64 lease_marks[lease_group_count * 8];  // one line per group
+  alignas(64) word64 lease_marks[lease_group_count * 8];  ///< one line per group
 };
 static_assert(std::is_standard_layout_v<header> && sizeof(header) <= 2 * page_bytes);
 static_assert(sizeof(participant_entry) == 64 && sizeof(chunk_entry) == 64 && sizeof(lease_words) == 32);
@@ -113,8 +113,8 @@ struct extent_header {
 
 /// `cut` of a chunk: how its bytes are divided.
 struct cut_word {
-  std::uint32_t size_class = 0;  // size_class.hpp; `no_class`: a run of chunks, one block
-  std::uint32_t run = 0;  // chunks
+  std::uint32_t size_class = 0;  ///< size_class.hpp; `no_class`: a run of chunks, one block
+  std::uint32_t run = 0;  ///< chunks
   static constexpr cut_word from(std::uint64_t bits) noexcept {
     return {static_cast<std::uint32_t>(bits) & 0xff, static_cast<std::uint32_t>(bits >> 8)};
   }

@@ -13,7 +13,7 @@
 namespace sharedmem {
 
 inline constexpr std::uint32_t class_count = 96;
-inline constexpr std::uint32_t no_class = 255;                  // a run of chunks
+inline constexpr std::uint32_t no_class = 255;                  ///< a run of chunks
 inline constexpr std::uint64_t max_class_bytes = chunk_bytes / 2;
 
 /// Smallest class that holds `bytes`; pre: 1 <= bytes <= max_class_bytes.
