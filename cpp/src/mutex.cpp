@@ -3,7 +3,9 @@
 #include <pthread.h>
 #include <time.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <limits>
 #include <new>
 #include <stdexcept>
 #include <type_traits>
@@ -18,12 +20,14 @@ namespace {
 constexpr std::uint64_t magic = 0x0100'4b43'4f4c'6d73 | std::uint64_t{sizeof(void*)} << 48;
 
 timespec from_now(std::chrono::nanoseconds span) noexcept {
-  constexpr long second = 1'000'000'000;
+  constexpr std::int64_t second = 1'000'000'000;
   timespec end{};
   clock_gettime(CLOCK_REALTIME, &end);
-  const long nanoseconds = end.tv_nsec + static_cast<long>(span.count() % second);
-  end.tv_sec += static_cast<time_t>(span.count() / second) + nanoseconds / second;
-  end.tv_nsec = nanoseconds % second;
+  const std::int64_t left = std::max<std::int64_t>(span.count(), 0);
+  const std::int64_t nanoseconds = end.tv_nsec + left % second;
+  const std::int64_t seconds = end.tv_sec + left / second + nanoseconds / second;
+  end.tv_sec = static_cast<time_t>(std::min<std::int64_t>(seconds, std::numeric_limits<time_t>::max()));
+  end.tv_nsec = static_cast<long>(nanoseconds % second);
   return end;
 }
 

@@ -65,10 +65,16 @@ TEST_CASE("states of one lock") {
   std::thread([&] {
     CHECK(same.try_lock() == outcome::busy);
     CHECK(same.try_lock_for(1ms) == outcome::busy);
+    CHECK(same.try_lock_for(-999'999'999ns) == outcome::busy);
   }).join();
   same.unlock();
   CHECK(same.try_lock_for(1s) == outcome::taken);
-  lock.unlock();
+  std::thread waiting([&] {
+    CHECK(lock.try_lock_for(std::chrono::nanoseconds::max()) == outcome::taken);
+    lock.unlock();
+  });
+  same.unlock();
+  waiting.join();
 }
 
 TEST_CASE("taking it twice is an error, not a hang") {

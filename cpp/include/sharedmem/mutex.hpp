@@ -51,7 +51,7 @@ class SHAREDMEM_API robust_mutex {
   /// Does not wait. \throws sharedmem::error  EDEADLK: this thread holds it; ENOTRECOVERABLE.
   [[nodiscard]] outcome try_lock();
 
-  /// Waits for at most `limit`, by the system's clock: longer if that is set back meanwhile. Signals
+  /// Waits for at most `limit` (not at all if that is negative), by the system's clock: longer if that is set back meanwhile. Signals
   /// do not end the wait. Throws what `try_lock` throws.
   [[nodiscard]] outcome try_lock_for(std::chrono::nanoseconds limit);
 
