@@ -94,6 +94,9 @@ void arena::check() const {
   const std::uint64_t mark = h.chunk_mark.load(sc);
   if (mark > h.chunk_capacity) fail("chunk mark", mark);
   if (h.slot_mark.load(sc) > h.slots) fail("slot mark", h.slot_mark.load(sc));
+  for (std::uint32_t g = 0; g < lease_group_count; ++g)
+    if (static_cast<std::uint32_t>(s.words.lease_mark(g).load(sc)) > h.lease_entries)
+      fail("the mark of lease group", g);
   for (std::uint32_t k = 0; k < h.slots && k < h.slot_mark.load(sc); ++k)
     if (const std::uint64_t ctl = s.words.slot(k).ctl.load(sc); (ctl & 7) > 3)
       fail("the state of process slot", k);

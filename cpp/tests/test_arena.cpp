@@ -248,6 +248,11 @@ TEST_CASE("a stray write into the tables is found, and named") {
   auto& owner = *reinterpret_cast<std::uint64_t*>(&reinterpret_cast<chunk_entry*>(base + h.at_chunks)->owner);
   CHECK(checked_with(owner, owner_word{chunk_state::owned, max_slots - 1, 0}.bits()).find("chunk 0") !=
         std::string::npos);
+  auto& mark = *reinterpret_cast<std::uint64_t*>(&h.lease_marks[3 * 8]);
+  CHECK(checked_with(mark, 0xffffffff).find("lease group 3") != std::string::npos);
+  mark ^= 0xffffffff;
+  CHECK(a->statistics().leases == 0);
+  mark ^= 0xffffffff;
   descriptor[at_place] ^= std::uint64_t{1} << 60;
   const std::string loaded = what([&] { (void)stranger->acquire(c); });
   descriptor[at_place] ^= std::uint64_t{1} << 60;

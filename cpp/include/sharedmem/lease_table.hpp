@@ -21,6 +21,7 @@
 ///     word* lease(i)          word, what, clock, bytes
 ///     word& lease_mark(g)     version:32, mark:32: entries of group g at or above `mark` are VACANT
 ///     uint32 lease_group_entries(), uint32 block_count()
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <bit>
@@ -139,11 +140,11 @@ class lease_table {
     return given;
   }
 
-  /// Calls f(entry, lease_word, words) for every lease below its group's mark.
+  /// Calls f(entry, lease_word, words) for every lease below its group's mark, whatever a stray write made of that.
   template <class F>
   void each(F&& f) {
     for (std::uint32_t g = 0; g < lease_group_count; ++g) {
-      const std::uint32_t mark = mark_of(t_.lease_mark(g).load(sc));
+      const std::uint32_t mark = std::min(mark_of(t_.lease_mark(g).load(sc)), t_.lease_group_entries());
       for (std::uint32_t k = 0; k < mark; ++k) {
         const std::uint32_t i = g * t_.lease_group_entries() + k;
         word* e = t_.lease(i);
