@@ -116,46 +116,37 @@ bool arena::state::is_counted(const actor& who) const noexcept {
                        maps_segment(who.pid, words.at(0).memory.name(), false));
 }
 
-/// Whether every process that can touch the arena has a slot: the census equals the number of ACTIVE
-/// actors, read after them, and it counted each of those.
-bool arena::state::no_child_without_slot() {
+/// Whether the census counts the ACTIVE actors that `expected` picks, each of them, and nobody else.
+template <class Pick>
+bool arena::state::census_is(Pick&& expected) const noexcept {
   if (!attendance) return false;
   std::array<actor, 256> seen;  // more than that, and it can wait
   std::uint32_t active = 0;
   const auto mark = static_cast<std::uint32_t>(words.slot_mark().load(sc));
   for (std::uint32_t s = 0; s < mark && s < words.overflow_slot(); ++s) {
     const auto w = slot_word::from(words.slot(s).ctl.load(sc));
-    if (w.state != slot_state::active) continue;
+    if (w.state != slot_state::active || !expected(w.who)) continue;
     if (active == seen.size()) return false;
     seen[active++] = w.who;
   }
-  int attached = 0;
   try {
-    attached = attendance.processes();
+    if (static_cast<std::uint32_t>(attendance.processes()) != active) return false;  // after the slots
   } catch (const error&) {
     return false;
   }
-  if (static_cast<std::uint32_t>(attached) != active) return false;
   return std::all_of(seen.begin(), seen.begin() + active,
                      [this](const actor& who) { return is_counted(who); });
 }
 
+/// Whether every process that can touch the arena has a slot.
+bool arena::state::no_child_without_slot() const noexcept {
+  return census_is([](const actor&) { return true; });
+}
+
 /// Whether every process that can touch the arena is an ACTIVE one of our namespaces. Of an actor in other
 /// namespaces nothing can be told by its pid; if this holds it is gone.
-bool arena::state::only_we_are_left() {
-  if (!attendance) return false;
-  std::vector<actor> ours;
-  const auto mark = static_cast<std::uint32_t>(words.slot_mark().load(sc));
-  for (std::uint32_t s = 0; s < mark && s < words.overflow_slot(); ++s) {
-    const auto w = slot_word::from(words.slot(s).ctl.load(sc));
-    if (w.state == slot_state::active && w.who.space == me.space) ours.push_back(w.who);
-  }
-  try {
-    if (static_cast<std::size_t>(attendance.processes()) != ours.size()) return false;
-  } catch (const error&) {
-    return false;
-  }
-  return std::all_of(ours.begin(), ours.end(), [this](const actor& who) { return is_counted(who); });
+bool arena::state::only_we_are_left() const noexcept {
+  return census_is([this](const actor& who) { return who.space == me.space; });
 }
 
 /// An actor that is alive but no longer maps the arena: exec keeps pid and start time.

@@ -108,8 +108,10 @@ struct arena::state {
   std::uint32_t namespace_index();   // \throws no_memory the table is full
   liveness look(const actor& who) const noexcept;
   bool is_counted(const actor& who) const noexcept;
-  bool no_child_without_slot();
-  bool only_we_are_left();
+  template <class Pick>
+  bool census_is(Pick&& expected) const noexcept;
+  bool no_child_without_slot() const noexcept;
+  bool only_we_are_left() const noexcept;
   bool exec_happened(const actor& who) const noexcept;
   void forget_chunks() noexcept;     // a child owns none of its parent's
 
@@ -118,6 +120,7 @@ struct arena::state {
   void repair_slot(std::uint32_t dead, std::uint64_t seen);
   bool free_if_unclaimed(std::uint32_t b);       // stripe(b) held
   bool free_if_unclaimed(std::uint32_t b, std::uint32_t signer);
+  bool on_arena_clock() const noexcept;
   std::uint64_t expire(bool now);                // leases whose grace is over
   void take_back(std::uint32_t slot_of_dead);
   void clear_overflow();
