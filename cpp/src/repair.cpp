@@ -83,7 +83,7 @@ void arena::state::take_back(std::uint32_t slot_of_dead) {
   // Who joins a full arena has no slot yet, but while it repairs this one nobody else signs with it.
   const std::uint32_t signer = has_slot() ? slot() : slot_of_dead;
   rules.repair(
-      slot_of_dead, monotonic_ns() + lease_grace_ns,
+      slot_of_dead, on_arena_clock() ? monotonic_ns() + lease_grace_ns : UINT64_MAX,
       [this](std::uint32_t d) {
         const auto mark = static_cast<std::uint32_t>(words.head().chunk_mark.load(sc));
         for (std::uint32_t c = 0; c < mark; ++c) {
@@ -118,10 +118,18 @@ void arena::state::repair_slot(std::uint32_t dead, std::uint64_t seen) {
   step<point::repair_done>();
 }
 
-/// Gives back leases of dead senders whose grace is over (`now`: all of them). Deadlines are read only
-/// where the clock is the one that wrote them: in the time namespace of the arena's first process.
+/// Whether this process has the clock of deadlines, that of the arena's first process: time namespaces have
+/// clocks of their own. Who has another writes none, and such a lease is kept until `collect(leases)`.
+bool arena::state::on_arena_clock() const noexcept {
+  const auto clock_of = [this](std::uint32_t space) {
+    return static_cast<std::uint32_t>(words.head().namespaces[space].load(relaxed));
+  };
+  return clock_of(me.space) == clock_of(0);
+}
+
+/// Gives back leases of dead senders whose grace is over (`now`: all of them).
 std::uint64_t arena::state::expire(bool now) {
-  if (me.space != 0 && !now) return 0;
+  if (!now && !on_arena_clock()) return 0;
   const std::uint64_t time = monotonic_ns();
   return rules.leases.expire(
       [&](lease_word v, std::uint64_t deadline) { return v.slot == nobody && (now || deadline <= time); },

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <fstream>
 #include <memory>
-#include <vector>
+#include <optional>
 
 #include <sharedmem/arena.hpp>
 #include <sharedmem/identity.hpp>
@@ -91,6 +91,43 @@ TEST_CASE("processes are alive when their start times have outgrown their bits")
     return later.wait();
   }};
   CHECK(outer.wait() == 0);
+}
+
+TEST_CASE("a lease of the dead waits for its message, whatever the clock of who found them dead") {
+  if (::geteuid() != 0) return;  // needs a namespace of its own
+  const auto a = arena::create(tiny);
+  channel sent;
+  const auto outer = fork_from(*a, [&] {
+    std::optional<claim> lost;
+    if (::unshare(CLONE_NEWTIME) == 0) {
+      std::ofstream("/proc/self/timens_offsets") << "monotonic -120 0";  // more than the grace
+      return fork_from(*a,
+                       [&] {
+                         channel made;
+                         const auto sender = fork_from(*a, [&] {
+                           made.put(a->share(make(*a, 5000, 1).ref, true));
+                           sleep_for_ever();
+                           return 0;
+                         });
+                         lost = made.get<claim>();
+                         sender->kill();
+                         (void)a->collect(false);
+                         sent.put(lost);
+                         return 0;
+                       })
+          ->wait();
+    }
+    sent.put(lost);  // not allowed here
+    return 0;
+  });
+  CHECK(outer->wait() == 0);
+  if (const auto lost = sent.get<std::optional<claim>>()) {
+    (void)a->collect(false);
+    allocation got = a->acquire(*lost);
+    CHECK(filled(got.data, 5000, 1));
+    a->release(got.ref);
+  }
+  nothing_left(*a, 2);
 }
 
 TEST_CASE("a part of the arena that cannot be attached is room that is not there") {
