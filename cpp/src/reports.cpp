@@ -135,19 +135,18 @@ bool arena::idle() const noexcept {
   return !sent;
 }
 
-bool arena::leases_out() {
+bool arena::state::leases_out() noexcept {
   bool any = false;
-  s_->rules.leases.each(
-      [&](std::uint32_t, lease_word v, auto*) { any = any || v.state == lease_state::out; });
+  rules.leases.each([&](std::uint32_t, lease_word v, auto*) { any = any || v.state == lease_state::out; });
   return any;
 }
 
-bool arena::others_present() {
-  state& s = *s_;
-  const auto mark = static_cast<std::uint32_t>(s.words.slot_mark().load(sc));
-  for (std::uint32_t k = 0; k < mark && k < s.words.overflow_slot(); ++k) {
-    const auto w = slot_word::from(s.words.slot(k).ctl.load(sc));
-    if (w.state == slot_state::active && w.who != s.me && s.look(w.who) != liveness::dead) return true;
+/// Whether another participant is ACTIVE.
+bool arena::state::others_present() const noexcept {
+  const auto mark = static_cast<std::uint32_t>(words.slot_mark().load(sc));
+  for (std::uint32_t k = 0; k < mark && k < words.overflow_slot(); ++k) {
+    const auto w = slot_word::from(words.slot(k).ctl.load(sc));
+    if (w.state == slot_state::active && w.who != me && look(w.who) != liveness::dead) return true;
   }
   return false;
 }
@@ -169,7 +168,7 @@ std::uint64_t arena::state::resident() const noexcept {
 }
 
 /// Whether a message of ours is out for a block in an extension segment: perhaps nobody else has attached that.
-bool arena::state::sent_from_extension() {
+bool arena::state::sent_from_extension() noexcept {
   bool any = false;
   rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
     any = any || (v.state == lease_state::out && v.slot == slot() &&
@@ -178,9 +177,10 @@ bool arena::state::sent_from_extension() {
   return any;
 }
 
-bool arena::must_linger() {
-  if (s_->identity->slot_plus_one.load(relaxed) == 0) return false;
-  return (leases_out() && !others_present()) || s_->sent_from_extension();
+bool arena::must_linger() noexcept {
+  state& s = *s_;
+  if (s.identity->slot_plus_one.load(relaxed) == 0) return false;
+  return (s.leases_out() && !s.others_present()) || s.sent_from_extension();
 }
 
 }  // namespace sharedmem

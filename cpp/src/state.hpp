@@ -88,7 +88,9 @@ struct arena::state {
   bool fork_prepared = false;
 
   // reports.cpp
-  bool sent_from_extension();
+  bool leases_out() noexcept;
+  bool others_present() const noexcept;
+  bool sent_from_extension() noexcept;
   std::uint64_t resident() const noexcept;  // bytes of the arena's segments that are in memory
 
   // arena.cpp

@@ -10,7 +10,6 @@
 #include <sharedmem/error.hpp>
 #include <sharedmem/export.hpp>
 #include <sharedmem/handle.hpp>
-#include <sharedmem/protocol.hpp>
 #include <sharedmem/segment.hpp>
 
 namespace sharedmem {
@@ -112,14 +111,18 @@ class SHAREDMEM_API arena {
   void release(block_ref& ref) noexcept;
 
   /// The claim that a handle needs: publishes the block on its first share. With `lease`, a reference
-  /// in flight is taken too, that keeps the block until `acquire` consumes it. pre: the caller holds a
-  /// reference to the block.
-  /// \throws no_memory  no descriptor or lease is free; the text has numbers.
+  /// in flight is taken too, that keeps the block until `acquire` consumes it.
+  /// \pre    the caller holds `ref`.
+  /// \throws no_memory     no descriptor or lease is free; the text has numbers.
+  /// \throws stale_handle  `ref` was copied into this process by a fork without handlers.
   claim share(const block_ref& ref, bool lease);
 
   /// A local reference to the block that `c` names; consumes its lease if it has one.
-  /// On return `data` and `bytes` are set.
-  /// \throws stale_handle  with the reason.
+  /// \return  with `data` and `bytes` set; `zeroed` tells nothing.
+  /// \throws stale_handle      with the reason.
+  /// \throws corrupted         the block's descriptor makes no sense.
+  /// \throws no_memory         all process slots are taken.
+  /// \throws sharedmem::error  ENOMEM, EMFILE: the segment that the block lies in cannot be attached.
   allocation acquire(const claim& c);
 
   /// Gives back a lease that was taken for a message that will not be sent. No effect if it was loaded.
@@ -132,35 +135,53 @@ class SHAREDMEM_API arena {
   /// Whether `p` lies in the data space of this arena. Wait-free.
   bool contains(const void* p) const noexcept;
 
-  /// Another local reference to a block that is held.
+  /// Another local reference to a block that is held. Throws what `share` throws.
   block_ref duplicate(const block_ref& ref);
 
-  /// Gives cached memory back to the system (MADV_REMOVE). \return  bytes.
+  // What follows, if not noexcept, throws no_memory in a process that was forked without handlers and finds
+  // all process slots taken.
+
+  /// Gives this process's cached memory back to the system (MADV_REMOVE).
+  /// \return  bytes by which the arena's resident memory shrank meanwhile.
   std::uint64_t trim();
-  /// Repairs after the dead; with `leases` their messages' grace ends now.
-  /// \return  bytes freed, an estimate: the blocks' sizes.
+
+  /// Takes back what dead processes held.
+  /// \param leases  also ends the grace of their messages now: those that nobody loads afterwards are lost.
+  /// \return  bytes of blocks that were freed: an estimate, others work on.
   std::uint64_t collect(bool leases);
-  /// Gives back leases, of living senders too, that are older than so many nanoseconds. \return  how many.
+
+  /// Gives back leases of living senders that are `older_than_ns` nanoseconds old, by the clock of this
+  /// process: their messages become stale.
+  /// \return  how many.
   std::uint64_t revoke(std::uint64_t older_than_ns);
-  std::uint64_t cache_limit() const noexcept;  ///< bytes of free memory kept warm, all processes together
-  void set_cache_limit(std::uint64_t bytes) noexcept;  ///< for all processes of the arena, at once
-  arena_statistics statistics();  ///< what it holds now
+
+  /// Bytes of free memory that the arena keeps warm, all processes together.
+  std::uint64_t cache_limit() const noexcept;
+  /// For all processes of the arena: each keeps to it from its next release on, this one at once.
+  void set_cache_limit(std::uint64_t bytes) noexcept;
+
+  /// Counts that are true each for itself, not at one moment.
+  /// \throws sharedmem::error  ENOMEM, EMFILE: a segment of the arena cannot be attached.
+  arena_statistics statistics();
   std::vector<participant_report> participants();  ///< who is in it now
+
   /// Checks header and tables of this arena.
   /// \throws corrupted  naming the first thing that does not make sense.
   void check() const;
 
-  bool idle() const noexcept;  ///< this process holds no block and has no lease out
-  bool must_linger();  ///< messages are out that would be lost if this process ended now
-  bool others_present();  ///< another participant is ACTIVE
-  bool leases_out();  ///< a message that somebody sent was not loaded yet
+  /// Whether this process holds no block and has no lease out.
+  bool idle() const noexcept;
+  /// Whether messages are out that would be lost if this process ended now. Async-signal-safe.
+  bool must_linger() noexcept;
   /// The descriptors that this process has for the arena's segments, ascending; empty for System V memory.
   std::vector<int> descriptors() const;
 
-  void prepare_fork() noexcept;  ///< before fork(2): takes locks, a slot for the child, its claims
+  /// Before fork(2): takes all locks, a slot for the child, and claims for it on what this process references.
+  void prepare_fork() noexcept;
   void after_fork_in_parent() noexcept;  ///< after it, in the parent, also if it failed
   void after_fork_in_child() noexcept;  ///< after it, in the child: takes the slot over
   /// In a child forked to linger: takes over the parent's slot (ACTIVE(parent) -> ACTIVE(this process)).
+  /// Async-signal-safe.
   void take_over_slot() noexcept;
 
   struct state;
