@@ -174,6 +174,7 @@ mapping mapping::create(backing kind, std::size_t bytes, std::uint64_t tag) {
   }
   mapping made = kind == backing::sysv ? create_sysv(bytes) : create_memfd(bytes, tag);
   keep_out_of_dumps(made);
+  (void)os::punching_works();  // now, while there is a page to try it with
   return made;
 }
 
@@ -218,6 +219,7 @@ mapping mapping::attach(const segment_name& name, std::size_t bytes, std::uint64
   mapping made = is_sysv ? attach_sysv(name.id, bytes, verify, context)
                          : attach_memfd(name, bytes, tag, verify, context);
   keep_out_of_dumps(made);
+  (void)os::punching_works();
   require(verify(made.data(), bytes, context), is_sysv ? sysv_name(name.id) : memfd_name(tag));
   return made;
 }

@@ -52,7 +52,6 @@ void arena::state::put(slab& s, std::uint32_t index) noexcept {
 
 void arena::state::drop_unshared(slab& s, std::uint32_t index) noexcept {
   if (s.size_class == no_class) {
-    s.states[0].store(use::listed, relaxed);
     cache_run(&s);
     return;
   }
@@ -73,8 +72,6 @@ void arena::state::dissolve_if_free(slab& s, bool even_the_last) noexcept {
   unlink(s);
   --slabs_of_class[s.size_class];
   run->populated = s.populated;
-  run->states[0].store(use::listed, relaxed);
-  run->carved = 1;
   words.chunk(s.chunk).cut.store(cut_word{no_class, 1}.bits(), std::memory_order_release);
   disown(&s);
   slab::destroy(&s);
@@ -89,7 +86,6 @@ void arena::state::cut(slab* run, std::uint32_t c) {
     ensure_descriptors(run->chunk, count);
     s = slab::make(count);
   } catch (...) {
-    run->states[0].store(use::listed, relaxed);
     cache_run(run);
     throw;
   }
@@ -132,7 +128,6 @@ void arena::state::list_if_free(std::uint32_t b, std::uint32_t c) noexcept {
     dissolve_if_free(*s, false);
     return;
   }
-  s->states[0].store(use::listed, relaxed);
   if (words.chunk(c).emptied.exchange(0, relaxed) != 0)
     unclaim(s);
   else
@@ -143,10 +138,7 @@ void arena::state::sweep(slab& s) noexcept {
   const std::uint32_t published = words.chunk(s.chunk).published.load(std::memory_order_seq_cst);
   if (s.size_class == no_class) {
     if (published > 0) return list_if_free(s.first, s.chunk);
-    if (s.states[0].load(relaxed) == use::unlisted) {
-      s.states[0].store(use::listed, relaxed);
-      cache_run(&s);
-    }
+    if (s.states[0].load(relaxed) == use::unlisted) cache_run(&s);
     return;
   }
   for (std::uint32_t i = 0; i < s.carved; ++i) {
@@ -284,7 +276,6 @@ arena::state::taken arena::state::take_run(std::uint32_t chunks, std::uint64_t a
   try {
     ensure_descriptors(run->chunk, 1);
   } catch (...) {
-    run->states[0].store(use::listed, relaxed);
     cache_run(run);
     throw;
   }

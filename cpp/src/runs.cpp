@@ -1,6 +1,7 @@
 /// Free runs of chunks kept warm: merged with their neighbours, cut for the next block, given back beyond the
 /// limit. Everything here is under the lock `pool` of this process.
 #include <new>
+#include <utility>
 
 #include "state.hpp"
 
@@ -31,51 +32,67 @@ bool arena::state::empty_run(const slab& run) noexcept {
                         static_cast<std::size_t>(run.block_bytes));
 }
 
-void arena::state::remove_cached(slab* run) noexcept {
-  cached_runs.erase({run->run, run->chunk});
+/// Takes a run out; its node is for `list_cached`, which then needs no memory.
+arena::state::run_node arena::state::remove_cached(slab* run) noexcept {
   cached_bytes -= run->block_bytes;
+  return cached_runs.extract({run->run, run->chunk});
 }
 
-void arena::state::cache_run(slab* run) noexcept {
+/// Merges a free run with its neighbours and puts it into the list; `run` is then what it became. False, only
+/// if no node is at hand: there is no private memory for one, and the run is left to the next `sweep_all`.
+bool arena::state::list_cached(slab*& run, run_node node) noexcept {
   run->zeroed = false;
   run->carved = 1;
   const extent& e = words.extent_of_chunk(run->chunk);
   if (run->chunk > e.first_chunk)
     if (slab* left = owned[run->chunk - 1]; is_cached_run(left)) {
-      remove_cached(left);
+      node = remove_cached(left);
       run = merge(left, run);
     }
   if (run->chunk + run->run < e.first_chunk + e.chunks)
     if (slab* right = owned[run->chunk + run->run]; is_cached_run(right)) {
-      remove_cached(right);
+      node = remove_cached(right);
       run = merge(run, right);
     }
   try {
-    cached_runs.insert({run->run, run->chunk});
-    cached_bytes += run->block_bytes;
-    note_cached();
-    limit_cache(words.head().cache_limit.load(relaxed));
+    if (node.empty()) {
+      cached_runs.insert({run->run, run->chunk});
+    } else {
+      node.value() = {run->run, run->chunk};
+      cached_runs.insert(std::move(node));
+    }
   } catch (const std::bad_alloc&) {
-    if (empty_run(*run)) unclaim(run);
+    run->states[0].store(use::unlisted, relaxed);
+    return false;
   }
+  run->states[0].store(use::listed, relaxed);
+  cached_bytes += run->block_bytes;
+  return true;
+}
+
+void arena::state::cache_run(slab* run, run_node node) noexcept {
+  const bool listed = list_cached(run, std::move(node));
+  note_cached();
+  if (listed)
+    limit_cache(words.head().cache_limit.load(relaxed));
+  else if (empty_run(*run))
+    unclaim(run);
 }
 
 slab* arena::state::uncache(std::uint32_t chunks) {
   const auto found = cached_runs.lower_bound({chunks, 0});
   if (found == cached_runs.end()) return nullptr;
   slab* run = owned[found->second];
-  remove_cached(run);
+  run_node node = remove_cached(run);
   if (run->run > chunks) {
     slab* tail = nullptr;
     try {
       tail = split(run, chunks);
     } catch (const std::bad_alloc&) {
-      cache_run(run);
+      cache_run(run, std::move(node));
       throw;
     }
-    tail->states[0].store(use::listed, relaxed);
-    tail->carved = 1;
-    cache_run(tail);  // merges with nothing: its neighbours are in use
+    cache_run(tail, std::move(node));  // merges with nothing: its neighbours are in use
   }
   note_cached();
   return run;
@@ -87,20 +104,18 @@ std::uint64_t arena::state::limit_cache(std::uint64_t limit) noexcept {
   for (std::uint64_t total = cached_everywhere(); total > limit && !cached_runs.empty();) {
     slab* run = owned[cached_runs.rbegin()->second];
     const std::uint64_t surplus = (total - limit + chunk_bytes - 1) / chunk_bytes;
-    remove_cached(run);
+    run_node node = remove_cached(run);
     if (run->run > surplus) {
       try {
         slab* tail = split(run, static_cast<std::uint32_t>(run->run - surplus));
-        cached_runs.insert({run->run, run->chunk});
-        cached_bytes += run->block_bytes;
+        list_cached(run, std::move(node));
         run = tail;
       } catch (const std::bad_alloc&) {  // give all of it
       }
     }
     const std::uint64_t bytes = run->block_bytes;
     if (!empty_run(*run)) {
-      cached_runs.insert({run->run, run->chunk});  // its node was freed just now
-      cached_bytes += bytes;
+      list_cached(run, std::move(node));
       break;
     }
     unclaim(run);

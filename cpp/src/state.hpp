@@ -160,10 +160,12 @@ struct arena::state {
   void unlink(slab& s) noexcept;
 
   // runs.cpp, all under `pool`
-  void cache_run(slab* run) noexcept;
+  using run_node = decltype(cached_runs)::node_type;
+  void cache_run(slab* run, run_node node = {}) noexcept;
+  bool list_cached(slab*& run, run_node node) noexcept;
   slab* uncache(std::uint32_t chunks);
   bool empty_run(const slab& run) noexcept;
-  void remove_cached(slab* run) noexcept;
+  run_node remove_cached(slab* run) noexcept;
   std::uint64_t limit_cache(std::uint64_t bytes) noexcept;
   void give_back_fragments(std::uint64_t bytes) noexcept;
   void note_cached() noexcept;

@@ -47,22 +47,6 @@ std::string fd_text(int fd, std::size_t bytes) {
 
 int result(int returned) noexcept { return returned == 0 ? 0 : errno; }
 
-// An emulator may accept MADV_REMOVE and do nothing: a page of our own tells.
-bool punching_works() noexcept {
-  static std::atomic<int> known{0};  // 1: yes, 2: no
-  int answer = known.load(std::memory_order_relaxed);
-  if (answer != 0) return answer == 1;
-  const std::size_t page = page_size();
-  void* at = ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (at == MAP_FAILED) return false;  // no room to ask: ask again next time
-  auto* byte = static_cast<volatile unsigned char*>(at);
-  *byte = 1;
-  const bool punched = ::madvise(at, page, MADV_REMOVE) == 0 && *byte == 0;
-  ::munmap(at, page);
-  known.store(punched ? 1 : 2, std::memory_order_relaxed);
-  return punched;
-}
-
 }  // namespace
 
 // ---- address space ------------------------------------------------------------------------------
@@ -98,6 +82,22 @@ void unmap(std::byte* base, std::size_t bytes) noexcept {
 
 int leave_out_of_dumps(std::byte* base, std::size_t bytes) noexcept {
   return result(::madvise(base, bytes, MADV_DONTDUMP));
+}
+
+// An emulator may accept MADV_REMOVE and do nothing: a page of our own tells.
+bool punching_works() noexcept {
+  static std::atomic<int> known{0};  // 1: yes, 2: no
+  int answer = known.load(std::memory_order_relaxed);
+  if (answer != 0) return answer == 1;
+  const std::size_t page = page_size();
+  void* at = ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED) return false;  // no room to ask: ask again next time
+  auto* byte = static_cast<volatile unsigned char*>(at);
+  *byte = 1;
+  const bool punched = ::madvise(at, page, MADV_REMOVE) == 0 && *byte == 0;
+  ::munmap(at, page);
+  known.store(punched ? 1 : 2, std::memory_order_relaxed);
+  return punched;
 }
 
 bool punch(std::byte* base, std::size_t bytes) noexcept {

@@ -37,7 +37,8 @@ void unmap(std::byte* base, std::size_t bytes) noexcept;
 
 // All of these take whole pages; false, or an errno value that is not 0: it was not done.
 int leave_out_of_dumps(std::byte* base, std::size_t bytes) noexcept;
-bool punch(std::byte* base, std::size_t bytes) noexcept;  // and checks once that it really punches
+bool punch(std::byte* base, std::size_t bytes) noexcept;
+bool punching_works() noexcept;  // tried once; early, since trying needs a page
 bool forbid(std::byte* base, std::size_t bytes) noexcept;
 bool want_huge(std::byte* base, std::size_t bytes) noexcept;
 int collapse(std::byte* base, std::size_t bytes) noexcept;
