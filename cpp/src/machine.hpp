@@ -1,9 +1,16 @@
 #pragma once
 
 /// What the allocator asks of the machine itself. Threads: any.
+#include <cstddef>
 #include <cstdint>
 
 namespace sharedmem {
+
+/// Pages of this process alone, zeroed; nullptr if the system refuses. `bytes` is rounded up to whole pages.
+void* map_private(std::size_t bytes) noexcept;
+/// Lets a forked child find zeros there. False: the kernel cannot.
+bool wipe_on_fork(void* base, std::size_t bytes) noexcept;
+void unmap_private(void* base, std::size_t bytes) noexcept;
 
 /// CLOCK_MONOTONIC in nanoseconds; differs between time namespaces (time_namespaces(7)).
 std::uint64_t monotonic_ns() noexcept;
@@ -11,5 +18,9 @@ unsigned core_count() noexcept;
 /// Bytes of RAM.
 std::uint64_t physical_memory() noexcept;
 void yield_cpu() noexcept;
+
+/// The process-wide barrier that pairs with `thread_cache::busy`. False: the kernel has none.
+bool register_barrier() noexcept;
+void barrier_all_threads() noexcept;
 
 }  // namespace sharedmem

@@ -15,6 +15,8 @@
 namespace sharedmem {
 namespace {
 
+static_assert(os::reservation::alignment == huge_page_size);
+
 std::string memfd_name(std::uint64_t tag) {
   char text[32];
   std::snprintf(text, sizeof text, "sharedmem:%016llx", static_cast<unsigned long long>(tag));

@@ -66,10 +66,6 @@ struct thread_cache {
 void hold_caches() noexcept;
 void let_caches_go() noexcept;
 
-/// The process-wide barrier that pairs with `busy`. False: the kernel has none; caches are not used then.
-bool register_barrier() noexcept;
-void barrier_all_threads() noexcept;
-
 /// A page of this process's own, wiped on fork.
 struct identity_page {
   std::atomic<std::uint32_t> slot_plus_one;  // 0: who am I? settled before anything else

@@ -19,7 +19,6 @@
 #include <thread>
 
 #include <sharedmem/error.hpp>
-#include <sharedmem/mapping.hpp>
 
 // Newer than the C libraries that this is built with.
 #ifndef MADV_POPULATE_WRITE
@@ -52,18 +51,18 @@ int result(int returned) noexcept { return returned == 0 ? 0 : errno; }
 // ---- address space ------------------------------------------------------------------------------
 
 reservation::reservation(std::size_t bytes) : size_{bytes} {
-  if (bytes == 0 || bytes > std::numeric_limits<std::size_t>::max() - huge_page_size) {
+  if (bytes == 0 || bytes > std::numeric_limits<std::size_t>::max() - alignment) {
     throw std::invalid_argument("a segment of " + bytes_text(bytes));
   }
-  const std::size_t all = bytes + huge_page_size;
+  const std::size_t all = bytes + alignment;
   void* at = ::mmap(nullptr, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at == MAP_FAILED) throw error(errno, "mmap", bytes_text(all) + " of address space");
   auto* first = static_cast<std::byte*>(at);
-  const std::size_t past = reinterpret_cast<std::uintptr_t>(first) % huge_page_size;
-  const std::size_t before = past == 0 ? 0 : huge_page_size - past;
+  const std::size_t past = reinterpret_cast<std::uintptr_t>(first) % alignment;
+  const std::size_t before = past == 0 ? 0 : alignment - past;
   base_ = first + before;
   unmap(first, before);
-  unmap(base_ + bytes, huge_page_size - before);
+  unmap(base_ + bytes, alignment - before);
 }
 
 reservation::~reservation() {

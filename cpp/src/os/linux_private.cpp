@@ -8,10 +8,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <ctime>
-#include <new>
 
 #include "../machine.hpp"
-#include "../thread_cache.hpp"
 
 namespace sharedmem {
 namespace {
@@ -21,39 +19,20 @@ std::size_t whole_pages(std::size_t bytes) noexcept {
   return (bytes + page - 1) / page * page;
 }
 
+long membarrier(int command) noexcept { return ::syscall(SYS_membarrier, command, 0, 0); }
+
+}  // namespace
+
 void* map_private(std::size_t bytes) noexcept {
   void* p = ::mmap(nullptr, whole_pages(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   return p == MAP_FAILED ? nullptr : p;
 }
 
-bool wipe_on_fork(void* p, std::size_t bytes) noexcept {  // Linux 4.14
-  return ::madvise(p, whole_pages(bytes), MADV_WIPEONFORK) == 0;
+bool wipe_on_fork(void* base, std::size_t bytes) noexcept {  // Linux 4.14
+  return ::madvise(base, whole_pages(bytes), MADV_WIPEONFORK) == 0;
 }
 
-long membarrier(int command) noexcept { return ::syscall(SYS_membarrier, command, 0, 0); }
-
-}  // namespace
-
-thread_cache* thread_cache::map() noexcept {
-  void* p = map_private(sizeof(thread_cache));
-  if (p == nullptr) return nullptr;
-  if (wipe_on_fork(p, sizeof(thread_cache))) return new (p) thread_cache;  // default-initialised: zeros stay
-  ::munmap(p, whole_pages(sizeof(thread_cache)));
-  return nullptr;
-}
-
-void thread_cache::unmap(thread_cache* cache) noexcept { ::munmap(cache, whole_pages(sizeof(thread_cache))); }
-
-identity_page* identity_page::map() noexcept {
-  void* p = map_private(sizeof(identity_page));
-  if (p == nullptr) return nullptr;
-  wipe_on_fork(p, sizeof(identity_page));  // without it a child made by raw clone must not use the library
-  return new (p) identity_page;
-}
-
-void identity_page::unmap(identity_page* page) noexcept {
-  ::munmap(page, whole_pages(sizeof(identity_page)));
-}
+void unmap_private(void* base, std::size_t bytes) noexcept { ::munmap(base, whole_pages(bytes)); }
 
 bool register_barrier() noexcept { return membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0; }
 

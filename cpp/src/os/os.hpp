@@ -15,9 +15,11 @@ namespace sharedmem::os {
 
 enum class access : bool { read, write };
 
-/// Addresses kept free until a segment takes their place: aligned to 2 MiB, inaccessible.
+/// Addresses kept free until a segment takes their place: aligned, inaccessible.
 class reservation {
  public:
+  static constexpr std::size_t alignment = std::size_t{2} << 20;
+
   explicit reservation(std::size_t bytes);
   reservation(const reservation&) = delete;
   reservation& operator=(const reservation&) = delete;
