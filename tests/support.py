@@ -319,7 +319,8 @@ def check_memory_message(message, nbytes):
         assert "does not fit the address space of 32 bit" in message
         return
     assert len(numbers) >= 2, message
-    assert re.search(r"RAM|memory|cgroup|arena|ulimit|RLIMIT|address space", message), message
+    assert re.search(r"RAM|cgroup|arena|ulimit|RLIMIT|address space", message), message
+    assert re.search(r"give memory back|memory\.max|SHAREDMEM_ARENA_SIZE|ulimit", message), message
 
 
 def roundtrip(a, protocol=pickle.DEFAULT_PROTOCOL):

@@ -216,6 +216,36 @@ def test_an_odd_setting_never_breaks_the_import(size):
     assert out.split() in ([b"10.0"], [b"True"])
 
 
+@pytest.mark.parametrize("name", ["SHAREDMEM_ARENA_SIZE", "SHAREDMEM_CACHE_LIMIT", "SHAREDMEM_LINGER"])
+@pytest.mark.parametrize("value", ["nonsense", "-5", "3 parsecs", "nan"])
+def test_a_setting_that_means_nothing_is_told(name, value):
+    """By the first array, not by the import; and again by the next."""
+    code = """
+    import sharedmem
+    for _ in range(2):
+        try:
+            sharedmem.ones(10)
+        except ValueError as error:
+            print(error)
+    """
+    first, again = check_python(code, **{name: value}).splitlines()
+    assert first == again
+    assert name in first
+    assert f"'{value}'" in first
+
+
+@pytest.mark.parametrize("value", ["8GiB", [1], 1j, float("nan"), float("inf")])
+def test_a_limit_of_cached_memory_that_is_no_number(value):
+    with pytest.raises(TypeError, match="number of bytes"):
+        sharedmem.memory_limit(value)
+
+
+@pytest.mark.parametrize("value", [-1, 1 << 64, -0.5e9, 1e30])
+def test_a_limit_of_cached_memory_out_of_range(value):
+    with pytest.raises(ValueError, match="number of bytes"):
+        sharedmem.memory_limit(value)
+
+
 def test_few_descriptors_and_many_arrays():
     code = """
     import os, pickle, resource

@@ -66,13 +66,32 @@ std::optional<std::uint64_t> parse_size(const char* text) {
   return static_cast<std::uint64_t>(number * unit);
 }
 
-/// The size that is asked of a new arena, from the environment.
-std::uint64_t wished_size() {
-  const char* text = environment("SHAREDMEM_ARENA_SIZE");
-  if (text == nullptr) return 0;
+/// A size from the environment; nothing if there is none.
+std::optional<std::uint64_t> size_setting(const char* name) {
+  const char* text = environment(name);
   const auto size = parse_size(text);
-  if (!size) throw std::invalid_argument(std::string("SHAREDMEM_ARENA_SIZE is no size in bytes: ") + text);
-  return *size;
+  if (text != nullptr && !size)
+    throw std::invalid_argument(std::string(name) + " is '" + text +
+                                "', which is no size: a number of bytes below 8 EiB, also as 8GiB");
+  return size;
+}
+
+constexpr double default_linger = 10;
+
+/// Seconds in "10", "0.5"; nothing if it is none of these.
+std::optional<double> parse_seconds(const char* text) noexcept {
+  char* end = nullptr;
+  const double seconds = std::strtod(text, &end);
+  if (end == text || *end != '\0' || !(seconds >= 0)) return std::nullopt;
+  return seconds;
+}
+
+/// Tells of a setting that would be passed over in silence at the end, when nobody can be told.
+void check_linger() {
+  const char* text = environment("SHAREDMEM_LINGER");
+  if (text != nullptr && !parse_seconds(text))
+    throw std::invalid_argument(std::string("SHAREDMEM_LINGER is '") + text +
+                                "', which is no number of seconds, 0 or more");
 }
 
 arena& enter(std::unique_ptr<arena> a) {
@@ -139,8 +158,10 @@ arena* try_join(std::string_view text) noexcept {
 
 arena& make_new(registry& r) {
   handle_forks(r);
-  arena& a = enter(arena::create(wished_size()));
-  if (const auto limit = parse_size(environment("SHAREDMEM_CACHE_LIMIT"))) a.set_cache_limit(*limit);
+  const auto cache_limit = size_setting("SHAREDMEM_CACHE_LIMIT");
+  check_linger();
+  arena& a = enter(arena::create(size_setting("SHAREDMEM_ARENA_SIZE").value_or(0)));
+  if (cache_limit) a.set_cache_limit(*cache_limit);
   return a;
 }
 
@@ -289,8 +310,9 @@ std::vector<arena*> attached() {
 void linger() noexcept {
   arena* a = home_if_any();
   if (a == nullptr || !a->must_linger()) return;
-  double seconds = 10;
-  if (const char* text = environment("SHAREDMEM_LINGER")) seconds = std::strtod(text, nullptr);
+  double seconds = default_linger;
+  if (const char* text = environment("SHAREDMEM_LINGER"))
+    seconds = parse_seconds(text).value_or(default_linger);
   if (!(seconds > 0)) return;
   std::vector<int> kept;
   try {

@@ -1,6 +1,7 @@
 """The arenas of this process: which one is home, what they hold, and how it is given back."""
 
 import multiprocessing
+import operator
 import os
 from multiprocessing import process, util
 
@@ -62,6 +63,8 @@ def new_arena():
     ------
     OSError
         The system refused every size that was tried; the message has each attempt.
+    ValueError
+        A setting in the environment means nothing; the message names it.
     """
     with nogil:
         start_new_home()
@@ -332,6 +335,16 @@ def revoke(older_than):
     return done
 
 
+cdef uint64_t read_bytes(object cache) except? 0:
+    try:
+        number = int(cache) if isinstance(cache, float) else operator.index(cache)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"cache must be a number of bytes, not {cache!r}") from None
+    if not 0 <= number < 1 << 64:
+        raise ValueError(f"cache must be a number of bytes from 0 to 2**64 - 1, not {cache!r}")
+    return number
+
+
 def memory_limit(cache=None):
     """The limits of this process's arena, in bytes; sets one if it is given.
 
@@ -353,16 +366,14 @@ def memory_limit(cache=None):
 
     Raises
     ------
-    ValueError
-        `cache` is negative.
+    TypeError, ValueError
+        `cache` is no number of bytes; it is negative or has more than 64 bits.
     """
     cdef arena* mine
     cdef arena_statistics now
     cdef uint64_t limit
     if cache is not None:
-        if cache < 0:
-            raise ValueError(f"cache must be a number of bytes, not {cache!r}")
-        limit = cache
+        limit = read_bytes(cache)
     mine = decide_home()
     with nogil:
         if cache is not None:
