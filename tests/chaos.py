@@ -194,19 +194,29 @@ class Controller:
         self.pool.clear()
 
 
-def verdict(before: dict, failures: list[str]) -> list[str]:
-    """What is left behind, now that every worker is gone and every array dropped."""
+def left_behind(before: dict) -> list[str]:
+    """What there is more of than before, after all that can be taken back was."""
     sharedmem.collect()
     sharedmem.revoke(older_than=0)  # passed on to workers that were killed before they read it
     sharedmem.collect(leases=True)
     sharedmem.cleanup()
     after = sharedmem.stats()
-    left = [
-        key
+    return [
+        f"{key}: {before.get(key)} before, {after.get(key)} after"
         for key in ("live_blocks", "leases", "participants", "shared_blocks", "cached_bytes")
         if after.get(key, 0) > before.get(key, 0)
     ]
-    return [*failures, *(f"{key}: {before.get(key)} before, {after.get(key)} after" for key in left)]
+
+
+def verdict(before: dict, failures: list[str]) -> list[str]:
+    """What is left behind, now that every worker is gone and every array dropped.
+
+    What killed workers had forked may still be on its way to its end.
+    """
+    end = time.monotonic() + PATIENCE
+    while (left := left_behind(before)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return [*failures, *left]
 
 
 def main(arguments: list[str] | None = None) -> int:
