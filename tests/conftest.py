@@ -12,7 +12,7 @@ import support
 import sharedmem
 
 hypothesis.settings.register_profile(
-    "sharedmem", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "sharedmem", deadline=None, print_blob=True, suppress_health_check=list(hypothesis.HealthCheck)
 )
 hypothesis.settings.load_profile("sharedmem")
 

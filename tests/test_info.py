@@ -62,7 +62,7 @@ def test_the_dead_are_listed():
     """Before one of the living has cleared up after them."""
     with support.Remote("unrelated") as root:
         pids = root.call(workers.fork_two_and_kill_one)
-        arenas = [arena["participants"] for arena in info()["arenas"]]
+        arenas = [arena.get("participants", ()) for arena in info()["arenas"]]  # another one may be ending
         states = {p["pid"]: p["state"] for arena in arenas for p in arena}
         assert [states[pid] for pid in (root.pid, *pids)] == ["active", "active", "dead"]
         os.kill(pids[0], signal.SIGKILL)
