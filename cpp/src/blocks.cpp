@@ -180,7 +180,7 @@ block_ref arena::duplicate(const block_ref& ref) {
 }
 
 allocation arena::find(const void* p) const noexcept {
-  const state& s = *s_;
+  state& s = *s_;
   allocation none;
   if (s.identity->slot_plus_one.load(relaxed) == 0) return none;
   std::uint32_t c = s.words.chunk_at(p);
@@ -210,6 +210,7 @@ allocation arena::find(const void* p) const noexcept {
     a.ref.owner = mine;
     return a;
   }
+  const std::lock_guard lock(s.stripe(b));
   const record* r = s.held.find(b);
   return r != nullptr && r->count > 0 ? a : none;
 }

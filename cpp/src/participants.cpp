@@ -92,12 +92,17 @@ void arena::state::forget_chunks() noexcept {
   drop_caches();
 }
 
+std::array<std::unique_lock<std::mutex>, stripe_count> arena::state::all_stripes() {
+  std::array<std::unique_lock<std::mutex>, stripe_count> locks;
+  for (std::uint32_t i = 0; i < stripe_count; ++i) locks[i] = std::unique_lock(stripes[i]);
+  return locks;
+}
+
 void arena::state::leave_overflow() {
   const std::lock_guard alone(joining);
   if (!in_overflow()) return;
   const std::uint32_t own = take_slot();
-  std::array<std::unique_lock<std::mutex>, stripe_count> locks;
-  for (std::uint32_t i = 0; i < stripe_count; ++i) locks[i] = std::unique_lock(stripes[i]);
+  const auto locks = all_stripes();
   // The overflow slot's bits still hold our blocks while ours are set.
   held.each_held([&](std::uint32_t b, const record& r) { rules.hold(b, own, r.generation); });
   become(own);

@@ -40,10 +40,13 @@ arena_statistics arena::statistics() {
           a.live_bytes += x->block_bytes;
         }
   }
-  s.held.each_held([&](std::uint32_t b, const record&) {
-    ++a.live_blocks;
-    a.live_bytes += s.words.block(b)[at_bytes].load(relaxed);
-  });
+  {
+    const auto locks = s.all_stripes();
+    s.held.each_held([&](std::uint32_t b, const record&) {
+      ++a.live_blocks;
+      a.live_bytes += s.words.block(b)[at_bytes].load(relaxed);
+    });
+  }
   s.words.for_each_published([&](std::uint32_t b) {
     const auto* d = s.words.block(b);
     if (life_word::from(d[at_life].load(sc)).state == life_state::free) return;

@@ -74,6 +74,7 @@ struct arena::state {
   std::atomic<std::uint64_t> references{0};  // records with a count: blocks of the protocol held here
 
   std::mutex& stripe(std::uint32_t b) noexcept { return stripes[b % stripe_count]; }
+  std::array<std::unique_lock<std::mutex>, stripe_count> all_stripes();
 
   // birth.cpp
   void enter();

@@ -86,6 +86,11 @@ int work(arena& a, exchange& mail, std::uint64_t seed, int rounds) {
     }
     if (what == 99) (void)a.trim();
     if (what == 98) (void)a.collect(false);
+    if (what == 97 && !mine.empty()) {
+      const held& h = mine[random() % mine.size()];
+      broken += a.find(h.block.data).data != h.block.data;
+      broken += a.statistics().live_blocks == 0;
+    }
   }
   for (held& h : mine) {
     broken += !filled(h.block.data, h.bytes, h.seed);
