@@ -172,3 +172,23 @@ def test_fromfile_makes_no_private_copy(tmp_path):
         tracemalloc.stop()
     assert peak < 2**23
     assert same(got, sample(2**22))
+
+
+@pytest.mark.parametrize("read", [sharedmem.load, sharedmem.fromfile])
+@pytest.mark.parametrize("what", [None, 5, [b"bytes"]])
+def test_what_is_no_file(read, what):
+    with pytest.raises(TypeError, match="path or a file opened for bytes"):
+        read(what)
+
+
+@pytest.mark.parametrize("read", [sharedmem.load, sharedmem.fromfile])
+def test_files_of_text(read, tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, sample(10))
+    with open(path, encoding="latin-1") as file, pytest.raises(TypeError, match="not TextIOWrapper"):
+        read(file)
+
+
+def test_fromfile_without_a_descriptor():
+    with pytest.raises(TypeError, match="BytesIO has no descriptor"):
+        sharedmem.fromfile(io.BytesIO(bytes(80)))

@@ -259,3 +259,12 @@ def test_interrupts_never_lose_it():
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
+
+
+@pytest.mark.parametrize("timeout", ["1", [1]])
+def test_a_timeout_that_is_no_number(timeout):
+    lock = RLock()
+    with pytest.raises(TypeError, match="must be real number"):
+        lock.acquire(timeout=timeout)
+    assert lock.acquire(timeout=-1)  # it was left free
+    lock.release()

@@ -36,7 +36,7 @@ def load(file: _Path | IO[bytes]) -> SharedArray:
     ValueError
         It is no ``.npy`` file, or ends too soon.
     TypeError
-        It holds Python objects.
+        It holds Python objects; or `file` is neither a path nor a file opened for bytes.
     OSError
         It can't be opened or read.
     MemoryError
@@ -49,6 +49,7 @@ def load(file: _Path | IO[bytes]) -> SharedArray:
     if isinstance(file, (str, bytes, os.PathLike)):
         with open(file, "rb", buffering=0) as opened:
             return load(opened)
+    _check_file(file, "read")
     shape, fortran, dtype = _read_header(file)
     if dtype.hasobject:
         refuse_objects(dtype)
@@ -92,7 +93,7 @@ def fromfile(
     OSError
         It can't be opened, read or positioned.
     TypeError
-        `dtype` contains Python objects.
+        `dtype` contains Python objects; or `file` is no path, no file opened for bytes, or has no descriptor.
     MemoryError
         No room, as for `empty`.
     """
@@ -104,11 +105,25 @@ def fromfile(
     if isinstance(file, (str, bytes, os.PathLike)):
         with open(file, "rb", buffering=0) as opened:
             return fromfile(opened, dtype, count, offset=offset)
+    _check_file(file, "fileno")
     file.seek(offset, os.SEEK_CUR)
     items = max(os.fstat(file.fileno()).st_size - file.tell(), 0) // dtype.itemsize
     a = empty(items if count < 0 else min(count, items), dtype)
     done = _read_into(file, a)
     return a if done == a.nbytes else asshared(a[: done // dtype.itemsize])
+
+
+def _check_file(file: Any, method: str) -> None:
+    """Refuses what is no open file, and one of text, whose place is not where its bytes are read."""
+    if not hasattr(file, method) or isinstance(file, io.TextIOBase):
+        raise TypeError(f"a path or a file opened for bytes is needed, not {type(file).__name__}")
+    if method == "fileno":
+        try:
+            file.fileno()
+        except io.UnsupportedOperation:
+            raise TypeError(
+                f"a {type(file).__name__} has no descriptor: sharedmem.array(np.frombuffer(...)) copies bytes"
+            ) from None
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -92,6 +92,11 @@ cdef class RLock:
         -------
         bool
             Whether the caller holds the lock now.
+
+        Raises
+        ------
+        TypeError
+            `timeout` is no number.
         """
         cdef _Hold hold = holds.get(self.address)
         if hold is not None and hold.thread == PyThread_get_thread_native_id():
@@ -99,7 +104,7 @@ cdef class RLock:
             return True
         cdef double seconds = 0.0
         if block:
-            seconds = float("inf") if timeout is None else max(timeout, 0.0)
+            seconds = float("inf") if timeout is None else timeout
         how = self.wait(seconds)
         if how == busy:
             return False
