@@ -35,7 +35,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = "sharedmem"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
-html_sidebars = {"*": [], "model/*": []}  # pages without neighbours below them
+# None for pages without neighbours below them, and for one with wide tables.
+html_sidebars = {"*": [], "model/*": [], "performance/benchmarks": []}
 html_show_sourcelink = False
 html_theme_options = {
     "show_prev_next": True,
