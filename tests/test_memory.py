@@ -14,7 +14,7 @@ MEBI = 2**20
 def available():
     """Bytes that the library says are available, by the machine's memory or by a limit of this process's."""
     with pytest.raises(MemoryError) as caught:
-        sharedmem.empty(2**40, "u1")
+        sharedmem.empty(2**60, "u1")
     return int(re.search(r"\((\d+) bytes\) are available", str(caught.value)).group(1))
 
 
