@@ -55,6 +55,8 @@ PATHS = {
         "from sharedmem import ones; a = ones(100); dumps = ForkingPickler.dumps",
         "loads(dumps(a))",
     ),
+    # Walks what this process holds: it is not to grow with the arena, nor is a fork, which walks it, too.
+    "stats": ("from sharedmem import ones, stats; a = ones(100)", "stats()"),
 }
 
 PROGRAM = """

@@ -85,7 +85,7 @@ def test_filled_to_the_limit(group, size):
         print(error)
     made = len(arrays)
     del arrays
-    again = [sharedmem.ones(size, "u1") for _ in range(made - 1)]
+    again = [sharedmem.ones(size, "u1") for _ in range(made * 9 // 10)]
     print(made, kept.all(), all(a.all() for a in again))
     """
     out = check_python(code, size, shell=inside(group))

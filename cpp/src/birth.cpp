@@ -77,7 +77,7 @@ bool is_arena(const void* base, std::size_t bytes, void* context) {
 void arena::state::enter() {
   const header& h = words.head();
   held.reserve(std::uint64_t{h.chunk_capacity} * descriptors_per_chunk);
-  owned.assign(h.chunk_capacity, nullptr);
+  owned.reserve(h.chunk_capacity);
   identity = identity_page::map();
   if (identity == nullptr) throw no_memory("no page of private memory for an arena's participant");
   caches_usable = register_barrier();

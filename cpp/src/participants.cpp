@@ -1,5 +1,4 @@
 /// Who takes part in an arena: slots, joining, telling the dead from the living.
-#include <algorithm>
 #include <new>
 
 #include "machine.hpp"
@@ -83,7 +82,9 @@ void arena::state::settle() {
 void arena::state::forget_chunks() noexcept {
   // Slabs stay allocated: references of the parent's blocks point to them. They are never listed again.
   all_owned = nullptr;
-  std::fill(owned.begin(), owned.end(), nullptr);
+  const std::uint64_t mark = words.head().chunk_mark.load(sc);  // nobody owns a chunk from there on
+  for (std::uint64_t c = 0; c < mark && c < owned.size(); ++c)
+    if (owned[c] != nullptr) owned[c] = nullptr;  // a table that is only read stays shared with the parent
   with_room.fill(nullptr);
   slabs_of_class.fill(0);
   cached_runs.clear();

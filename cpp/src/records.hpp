@@ -6,8 +6,9 @@
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
-#include <memory>
 #include <new>
+
+#include "zero_table.hpp"
 
 namespace sharedmem {
 
@@ -20,16 +21,11 @@ class records {
  public:
   static constexpr std::uint32_t per_page = 1024;
 
-  void reserve(std::uint64_t blocks) {
-    pages_ = (blocks + per_page - 1) / per_page;
-    // calloc: large and zero, hence pages that are not touched cost nothing.
-    index_.reset(static_cast<std::atomic<record*>*>(std::calloc(pages_, sizeof(std::atomic<record*>))));
-    if (!index_) throw std::bad_alloc();
-  }
+  void reserve(std::uint64_t blocks) { index_.reserve((blocks + per_page - 1) / per_page); }
   ~records() { clear(); }
 
   record* find(std::uint32_t b) const noexcept {
-    if (b / per_page >= pages_) return nullptr;
+    if (b / per_page >= index_.size()) return nullptr;
     record* page = index_[b / per_page].load(std::memory_order_acquire);
     return page == nullptr ? nullptr : page + b % per_page;
   }
@@ -40,6 +36,9 @@ class records {
     if (page == nullptr) {
       auto* fresh = static_cast<record*>(std::calloc(per_page, sizeof(record)));
       if (fresh == nullptr) throw std::bad_alloc();
+      std::size_t used = used_.load(std::memory_order_relaxed);
+      while (used <= b / per_page && !used_.compare_exchange_weak(used, b / per_page + 1)) {
+      }
       if (place.compare_exchange_strong(page, fresh, std::memory_order_acq_rel))
         page = fresh;
       else
@@ -52,7 +51,8 @@ class records {
   template <class F, class Soon>
   void each_held(F&& f, Soon&& soon) const {
     constexpr std::uint32_t ahead = 8;
-    for (std::size_t k = 0; k < pages_; ++k) {
+    const std::size_t used = used_.load(std::memory_order_acquire);
+    for (std::size_t k = 0; k < used; ++k) {
       record* page = index_[k].load(std::memory_order_acquire);
       if (page == nullptr) continue;
       const auto base = static_cast<std::uint32_t>(k * per_page);
@@ -69,16 +69,13 @@ class records {
 
   /// Forgets everything.
   void clear() noexcept {
-    for (std::size_t k = 0; k < pages_; ++k)
+    for (std::size_t k = used_.exchange(0); k-- > 0;)
       std::free(index_[k].exchange(nullptr, std::memory_order_acq_rel));
   }
 
  private:
-  struct freed {
-    void operator()(std::atomic<record*>* p) const noexcept { std::free(p); }
-  };
-  std::unique_ptr<std::atomic<record*>[], freed> index_;
-  std::size_t pages_ = 0;
+  zero_table<std::atomic<record*>> index_;
+  std::atomic<std::size_t> used_{0};  // pages from there on do not exist; most of a large arena's never will
 };
 
 }  // namespace sharedmem

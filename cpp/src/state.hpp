@@ -23,6 +23,7 @@
 #include "slab.hpp"
 #include "tables.hpp"
 #include "thread_cache.hpp"
+#include "zero_table.hpp"
 
 namespace sharedmem {
 
@@ -57,7 +58,7 @@ struct arena::state {
   std::mutex pool;
 
   // Under `pool`: the chunks that this process owns.
-  std::vector<slab*> owned;  // by chunk; heads and last chunks of runs
+  zero_table<slab*> owned;  // by chunk; heads and last chunks of runs
   slab* all_owned = nullptr;
   std::array<slab*, class_count> with_room{};
   std::array<std::uint32_t, class_count> slabs_of_class{};
