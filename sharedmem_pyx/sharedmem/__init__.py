@@ -8,15 +8,7 @@ process by multiprocessing, or as the bytes of a pickle, it arrives as the same 
 """
 
 import sharedmem.interpreter  # noqa: F401 -- the first: it may refuse
-from sharedmem.arena import (
-    cleanup,
-    collect,
-    memory_limit,
-    new_arena,
-    participants,
-    revoke,
-    stats,
-)
+from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
 from sharedmem.array import SharedArray, is_shared
 from sharedmem.copying import array, asshared, copy
 from sharedmem.creation import (
@@ -33,6 +25,7 @@ from sharedmem.errors import StaleHandleError
 from sharedmem.files import fromfile, load
 from sharedmem.pickling import install as _install
 from sharedmem.pickling import pickle_by_value
+from sharedmem.reports import participants, stats
 from sharedmem.version import __version__
 
 _install()
@@ -43,8 +36,8 @@ _LATER = {
     "RawArray": "ctypes_",
     "RawValue": "ctypes_",
     "Value": "ctypes_",
-    "as_ctypes": "ctypes_",
-    "shmem_as_ndarray": "ctypes_",
+    "as_ctypes": "ctypes_views",
+    "shmem_as_ndarray": "ctypes_views",
     "get_cython_include": "paths",
     "get_include": "paths",
     "get_library_dir": "paths",

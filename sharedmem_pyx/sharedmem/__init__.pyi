@@ -1,4 +1,4 @@
-from sharedmem.arena import cleanup, collect, memory_limit, new_arena, participants, revoke, stats
+from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
 from sharedmem.array import SharedArray, is_shared
 from sharedmem.copying import array, asshared, copy
 from sharedmem.creation import (
@@ -11,12 +11,14 @@ from sharedmem.creation import (
     zeros,
     zeros_like,
 )
-from sharedmem.ctypes_ import Array, RawArray, RawValue, Value, as_ctypes, shmem_as_ndarray
+from sharedmem.ctypes_ import Array, RawArray, RawValue, Value
+from sharedmem.ctypes_views import as_ctypes, shmem_as_ndarray
 from sharedmem.errors import StaleHandleError
 from sharedmem.files import fromfile, load
 from sharedmem.legacy import shared_empty, shared_ones, shared_zeros
 from sharedmem.paths import get_cython_include, get_include, get_library_dir
 from sharedmem.pickling import pickle_by_value
+from sharedmem.reports import participants, stats
 from sharedmem.version import __version__
 
 __all__ = [

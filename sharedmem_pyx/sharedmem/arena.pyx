@@ -8,14 +8,11 @@ from multiprocessing import process, util
 from libc.stdint cimport uint64_t
 from libcpp.string cimport string
 from libcpp.string_view cimport string_view
-from libcpp.vector cimport vector
 
-from sharedmem.libsharedmem.arena cimport arena, arena_statistics, participant_report, participant_state
+from sharedmem.libsharedmem.arena cimport arena, arena_statistics
 from sharedmem.libsharedmem.home cimport (
-    attached, home, home_if_any, home_locator, linger, make_root, offer, start_new_home,
+    attached, home, home_locator, linger, make_root, offer, start_new_home,
     visiting)
-from sharedmem.libsharedmem.inspect cimport inspect, optional_inspection
-from sharedmem.libsharedmem.segment cimport backing, segment_name
 
 
 # Where children look for the locator of their parent's arena: a variable that every kind of child
@@ -71,162 +68,7 @@ def new_arena():
     export_home()
 
 
-# -- reports
-
-def stats():
-    """Where the memory is, in bytes.
-
-    Any thread may call it. Other processes go on meanwhile, so that the numbers need not be of one moment.
-
-    Returns
-    -------
-    dict
-        live_bytes, live_blocks
-            What arrays of this process hold, in all arenas.
-        shared_bytes, shared_blocks
-            What any process of the arena, or a message, holds of memory that was shared at least once.
-        cached_bytes
-            Free, but kept for the next arrays of any process of the arena; see `cleanup`.
-        mapped_bytes, arena_bytes
-            The arena's size in memory, and in addresses.
-        participants, segments
-            Processes in the arena, and kernel objects that it consists of.
-        leases, bytes_in_flight
-            Arrays that were sent and not loaded yet, and the bytes that they keep.
-        attached_arenas
-            Arenas that this process has in use, its own included.
-        cache_limit
-            See `memory_limit`.
-        arena, backing
-            The arena's id, and the kind of its segments, 'sysv' or 'memfd'; None before the first use.
-    """
-    cdef arena_statistics total, one
-    cdef arena* mine = home_if_any()
-    cdef visiting _guard
-    cdef vector[arena*] arenas = attached()
-    cdef arena* each
-    if mine != NULL:
-        with nogil:
-            total = mine.statistics()
-    for each in arenas:
-        if each != mine:
-            with nogil:
-                one = each.statistics()
-            total.live_bytes += one.live_bytes
-            total.live_blocks += one.live_blocks
-    return {
-        "live_bytes": total.live_bytes,
-        "live_blocks": total.live_blocks,
-        "shared_bytes": total.shared_bytes,
-        "shared_blocks": total.shared_blocks,
-        "cached_bytes": total.cached_bytes,
-        "mapped_bytes": total.resident_bytes,
-        "arena_bytes": total.arena_bytes,
-        "participants": total.participants,
-        "segments": total.segments,
-        "leases": total.leases,
-        "bytes_in_flight": total.bytes_in_flight,
-        "attached_arenas": arenas.size(),
-        "cache_limit": total.cache_limit,
-        "arena": None if mine == NULL else uuid_text(mine.where().uuid[0], mine.where().uuid[1]),
-        "backing": None if mine == NULL else backing_text(mine.where().segment.kind),
-    }
-
-
-cdef str uuid_text(uint64_t first, uint64_t second):
-    return f"{first:016x}{second:016x}"
-
-
-cdef str backing_text(backing kind):
-    return "sysv" if kind == backing.sysv else "memfd"
-
-
-def participants():
-    """The processes of this process's arena.
-
-    Returns
-    -------
-    list of dict
-        slot
-            Where the arena keeps the process.
-        pid
-            Its process id, in its own pid namespace.
-        state
-            'active'; 'reserved' for a child about to be forked; 'dead' if nobody has cleared up yet.
-        chunks, bytes
-            Parts of the arena from which it allocates.
-        self
-            Whether it is this process.
-
-    Notes
-    -----
-    A process is dead if its pid is gone or belongs to a process that started at another time: kill(2) and
-    field 22 of ``/proc/PID/stat`` [1]_, within one pid and time namespace.
-
-    References
-    ----------
-    .. [1] Linux man-pages, proc_pid_stat(5).
-    """
-    cdef arena* mine = home_if_any()
-    cdef vector[participant_report] reports
-    if mine == NULL:
-        return []
-    with nogil:
-        reports = mine.participants()
-    return participant_list(reports)
-
-
-def inspect_arena(str backing_name, int id, int pid=0, uint64_t tag=0):
-    """An arena that this process need not belong to, seen from outside: read-only, for a moment.
-
-    Parameters
-    ----------
-    backing_name : {"sysv", "memfd"}
-        What holds its bytes.
-    id : int
-        The shmid; for a memfd a descriptor of process `pid`.
-    pid : int, optional
-        For a memfd.
-    tag : int, optional
-        For a memfd: the number in its name.
-
-    Returns
-    -------
-    dict or None
-        arena, segments, cached_bytes, cache_limit, leases, bytes_in_flight as in `stats`; participants.
-        None: the segment is not the first one of an arena.
-    """
-    cdef segment_name name
-    cdef optional_inspection found
-    name.kind = backing.sysv if backing_name == "sysv" else backing.memfd
-    name.id = id
-    name.pid = pid
-    with nogil:
-        found = inspect(name, tag)
-    if not found.has_value():
-        return None
-    return {
-        "arena": uuid_text(found.value().uuid[0], found.value().uuid[1]),
-        "segments": found.value().segments,
-        "cached_bytes": found.value().cached_bytes,
-        "cache_limit": found.value().cache_limit,
-        "leases": found.value().leases,
-        "bytes_in_flight": found.value().bytes_in_flight,
-        "participants": participant_list(found.value().participants),
-    }
-
-
-cdef list participant_list(vector[participant_report]& reports):
-    cdef participant_report each
-    return [{"slot": each.slot, "pid": each.pid, "state": state_text(each.what), "chunks": each.chunks,
-             "bytes": each.bytes, "self": each.self} for each in reports]
-
-
-cdef str state_text(participant_state what):
-    if what == participant_state.active:
-        return "active"
-    return "reserved" if what == participant_state.reserved else "dead"
-
+# -- checking and giving back
 
 def check():
     """Look whether the tables of the arenas that this process uses make sense.
@@ -244,8 +86,6 @@ def check():
         with nogil:
             each.check()
 
-
-# -- giving back
 
 def cleanup():
     """Give cached memory back to the system: memory of arrays that are gone, kept for new ones.

@@ -5,81 +5,17 @@ import ctypes
 import multiprocessing
 import operator
 import types
-import weakref
 from multiprocessing import sharedctypes
-from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 
-from .array import SharedArray, is_shared
-from .copying import asshared
-from .creation import empty, zeros
-from .ctypes_types import DATA, dtype_of, element_type, importable, nest, shape_for, split, type_of
+from .creation import zeros
+from .ctypes_handles import attach
+from .ctypes_types import element_type, importable, split
+from .ctypes_views import shmem_as_ndarray
 from .lock import RLock
 
-__all__ = ["Array", "RawArray", "RawValue", "Value", "as_ctypes", "shmem_as_ndarray"]
-
-
-class _ByHandle:
-    """What makes a ctypes type's objects travel by handle."""
-
-    __slots__ = ()
-
-    @classmethod
-    def from_buffer(cls, *args):
-        # multiprocessing.sharedctypes.copy() has just registered its own function for this type.
-        ForkingPickler.register(cls, cls.__reduce__)
-        return type(cls).from_buffer(cls, *args)
-
-    def __reduce__(self):
-        if hasattr(self, "_sharedmem"):
-            memory, element, lengths = self._sharedmem
-            return _attach, (element, lengths, memory)
-        if hasattr(self, "_wrapper"):  # made by multiprocessing.sharedctypes.copy()
-            return sharedctypes.reduce_ctype(self)
-        return self.__copy__().__reduce__()  # made by calling the class: in private memory
-
-    def __copy__(self):
-        """A copy in private memory, as multiprocessing's objects give."""
-        return self._private_type.from_buffer_copy(self)
-
-    def __deepcopy__(self, memo):
-        return self.__copy__()
-
-
-# ctypes type -> its subclass that travels by handle. A subclass, because pickling functions are
-# registered for exact types, and multiprocessing registers its own for those that it shares.
-_sendable_types = weakref.WeakKeyDictionary()
-
-
-def _sendable(type_):
-    try:
-        return _sendable_types[type_]
-    except KeyError:
-        if issubclass(type_, ctypes._SimpleCData) and importable(type_) is not type_:
-            raise TypeError(
-                "a single number of the other byte order can't be sent; an array of one element can"
-            ) from None
-        members = {"_private_type": type_, "__module__": type_.__module__, "__doc__": type_.__doc__}
-        sendable = type(type_)(type_.__name__, (_ByHandle, type_), members)
-        return _sendable_types.setdefault(type_, sendable)
-
-
-def _attach(element, lengths, memory):
-    """The ctypes object over the bytes `memory`, one element or a nested array of them.
-
-    `element` is the type of the elements, or a dtype that stands for one that can't be imported.
-    """
-    type_ = nest(type_of(element) if isinstance(element, np.dtype) else element, lengths)
-    if memory.dtype != np.uint8 or memory.ndim != 1 or memory.nbytes != ctypes.sizeof(type_):
-        raise ValueError(
-            f"{type_.__name__} has {ctypes.sizeof(type_)} bytes, but the memory "
-            f"is an array {memory.shape} of {memory.dtype}"
-        )
-    sendable = _sendable(type_)
-    found = sendable.from_buffer(memory) if memory.nbytes else sendable()
-    found._sharedmem = memory, element, lengths
-    return found
+__all__ = ["Array", "RawArray", "RawValue", "Value"]
 
 
 def _new(type_, length=None):
@@ -88,7 +24,7 @@ def _new(type_, length=None):
     element, lengths = split(type_)
     if length is not None:
         lengths = (length, *lengths)
-    return _attach(importable(element), lengths, zeros(nbytes, np.uint8))
+    return attach(importable(element), lengths, zeros(nbytes, np.uint8))
 
 
 def RawArray(typecode_or_type, size_or_initializer):
@@ -305,108 +241,3 @@ def _synchronized(obj, lock):
     kind = type(wrapper)
     wrapper.__class__ = types.new_class(kind.__name__, (_SentWithLock, kind))
     return wrapper
-
-
-def as_ctypes(a):
-    """View of a shared array as a ctypes object.
-
-    Parameters
-    ----------
-    a : numpy.ndarray
-        C-contiguous, writeable, its data in shared memory.
-
-    Returns
-    -------
-    ctypes object
-        A nested ctypes array with the lengths ``a.shape``, or a simple object if ``a`` has no axes.
-        It keeps the memory alive, and travels by handle.
-
-    Raises
-    ------
-    TypeError
-        There is no ctypes type for the elements.
-    ValueError
-        The array is not shared, not contiguous or read-only.
-
-    See Also
-    --------
-    shmem_as_ndarray : the way back.
-    numpy.ctypeslib.as_ctypes : the same for private memory.
-
-    Examples
-    --------
-    >>> import sharedmem
-    >>> a = sharedmem.zeros((2, 3))
-    >>> b = sharedmem.as_ctypes(a)
-    >>> b[1][2] = 5
-    >>> a[1, 2].item()
-    5.0
-    """
-    if not isinstance(a, np.ndarray):
-        raise TypeError(f"as_ctypes needs an array, not {type(a).__name__}")
-    type_of(a.dtype)
-    if not a.flags.c_contiguous:
-        raise ValueError(
-            f"an array with strides {a.strides} is not C-contiguous: "
-            "sharedmem.array(a, order='C') is a copy that is"
-        )
-    if not a.flags.writeable:
-        raise ValueError("ctypes objects can be written to, but the array is read-only")
-    if a.nbytes and not is_shared(a):
-        raise ValueError("the array is not in shared memory: sharedmem.asshared(a) is a copy that is")
-    return _attach(a.dtype, a.shape, asshared(a).reshape(-1).view(np.uint8))
-
-
-def shmem_as_ndarray(raw_array, shape=None):
-    """Array over the memory of a ctypes object.
-
-    Parameters
-    ----------
-    raw_array : ctypes object
-        What `Array`, `RawArray`, `Value` or `RawValue` returned, of this package or of
-        `multiprocessing`. A lock is neither taken nor needed: that is left to the caller.
-    shape : int or tuple of int, optional
-        Lengths of the axes, for as many elements as there are; one of them may be -1. By default
-        those of the ctypes array, or ``()`` for a value.
-
-    Returns
-    -------
-    numpy.ndarray
-        It keeps the memory alive. Over memory of this package it is a `SharedArray`, so that it
-        travels by handle. Bytes (`c_char`) are of dtype uint8 and wide characters of dtype U1;
-        a structure's fields are fields of the dtype.
-
-    Raises
-    ------
-    TypeError
-        The object is no ctypes object, or its elements (pointers, bit fields) have no dtype.
-    ValueError
-        The shape has another number of elements.
-
-    Examples
-    --------
-    >>> import multiprocessing
-    >>> import sharedmem
-    >>> raw = multiprocessing.RawArray("i", 6)
-    >>> sharedmem.shmem_as_ndarray(raw, (2, 3))[1, 0] = 4
-    >>> raw[:]
-    [0, 0, 0, 4, 0, 0]
-    """
-    get_obj = getattr(raw_array, "get_obj", None)
-    obj = raw_array if get_obj is None else get_obj()
-    if not isinstance(obj, DATA):
-        raise TypeError(
-            "a ctypes object is needed, such as multiprocessing.Array, RawArray, Value and "
-            f"RawValue make, not {type(raw_array).__name__}"
-        )
-    memory, element, lengths = getattr(obj, "_sharedmem", None) or (obj, *split(type(obj)))
-    if element is ctypes.c_char:
-        dtype = np.dtype(np.uint8)
-    else:
-        dtype = element if isinstance(element, np.dtype) else dtype_of(element)
-    shape = shape_for(shape, lengths)
-    if ctypes.sizeof(obj) == 0:
-        return empty(shape, dtype)
-    if isinstance(memory, SharedArray):
-        return memory.view(dtype).reshape(shape)
-    return np.ndarray(shape, dtype, buffer=obj)

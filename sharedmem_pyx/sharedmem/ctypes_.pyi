@@ -2,12 +2,11 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any, Literal, SupportsIndex, TypeVar, overload
 
-import numpy as np
 from numpy.typing import NDArray
 
 from .lock import RLock
 
-__all__ = ["Array", "RawArray", "RawValue", "Value", "as_ctypes", "shmem_as_ndarray"]
+__all__ = ["Array", "RawArray", "RawValue", "Value"]
 
 _T = TypeVar("_T", bound=ctypes._CDataType)
 _Elements = SupportsIndex | Sequence[Any] | NDArray[Any]
@@ -33,7 +32,3 @@ def Array(
 def Value(typecode_or_type: type[_T], *args: Any, lock: Literal[False]) -> _T: ...
 @overload
 def Value(typecode_or_type: str | type[Any], *args: Any, lock: _Lock = True) -> Any: ...
-def as_ctypes(a: NDArray[Any]) -> Any: ...
-def shmem_as_ndarray(
-    raw_array: Any, shape: SupportsIndex | Sequence[SupportsIndex] | None = None
-) -> np.ndarray[Any, np.dtype[Any]]: ...

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 import sharedmem
-from sharedmem.arena import inspect_arena
 from sharedmem.console import format_bytes, print_table
+from sharedmem.reports import inspect_arena
 from sharedmem.segments import Process, Segment, find_memfd, survey
 
 

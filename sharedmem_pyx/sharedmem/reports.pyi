@@ -1,0 +1,39 @@
+from typing import TypedDict
+
+class _Stats(TypedDict):
+    live_bytes: int
+    live_blocks: int
+    shared_bytes: int
+    shared_blocks: int
+    cached_bytes: int
+    mapped_bytes: int
+    arena_bytes: int
+    participants: int
+    segments: int
+    leases: int
+    bytes_in_flight: int
+    attached_arenas: int
+    cache_limit: int
+    arena: str | None
+    backing: str | None
+
+class _Participant(TypedDict):
+    slot: int
+    pid: int
+    state: str
+    chunks: int
+    bytes: int
+    self: bool
+
+class _Inspection(TypedDict):
+    arena: str
+    segments: int
+    cached_bytes: int
+    cache_limit: int
+    leases: int
+    bytes_in_flight: int
+    participants: list[_Participant]
+
+def stats() -> _Stats: ...
+def participants() -> list[_Participant]: ...
+def inspect_arena(backing_name: str, id: int, pid: int = 0, tag: int = 0) -> _Inspection | None: ...
