@@ -108,7 +108,7 @@ std::uint64_t arena::state::limit_cache(std::uint64_t limit) noexcept {
     if (run->run > surplus) {
       try {
         slab* tail = split(run, static_cast<std::uint32_t>(run->run - surplus));
-        list_cached(run, std::move(node));
+        list_cached(run, std::exchange(node, {}));
         run = tail;
       } catch (const std::bad_alloc&) {  // give all of it
       }

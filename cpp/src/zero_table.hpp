@@ -23,7 +23,7 @@ class zero_table {
 
  private:
   struct freed {
-    void operator()(T* p) const noexcept { std::free(p); }
+    void operator()(T* p) const noexcept { std::free(static_cast<void*>(p)); }
   };
   std::unique_ptr<T[], freed> entries_;
   std::size_t size_ = 0;
