@@ -28,8 +28,8 @@ def version_and_group():
     return ("v1", groups["memory"]) if "memory" in groups else ("v2", groups.get("", "/"))
 
 
-@pytest.fixture
-def group():
+@contextlib.contextmanager
+def new_group():
     """Folder of a new group, limited to LIMIT, below this process's own; gone afterwards."""
     version, own = version_and_group()
     top, limit, _ = CGROUP[version]
@@ -72,7 +72,7 @@ def inside(group):
 
 
 @pytest.mark.parametrize("size", [50_000, 4 * MEBI, 24 * MEBI])
-def test_filled_to_the_limit(group, size):
+def test_filled_to_the_limit(size):
     code = """
     import sys
     import sharedmem
@@ -89,19 +89,21 @@ def test_filled_to_the_limit(group, size):
     again = [sharedmem.ones(size, "u1") for _ in range(made * 9 // 10)]
     print(made, kept.all(), all(a.all() for a in again))
     """
-    out = check_python(code, size, shell=inside(group), **ONE_THREAD)
+    with new_group() as group:
+        out = check_python(code, size, shell=inside(group), **ONE_THREAD)
+        assert killed(group) == 0
     message, _, figures = out.rpartition("\n")
     check_memory_message(message, size)
     assert "cgroup" in message
     made, kept, again = figures.split()
     assert (kept, again) == ("True", "True")
     assert LIMIT // 2 < int(made) * size < LIMIT
-    assert killed(group) == 0
 
 
 @pytest.mark.parametrize("size", [50_000, 300_000, 4 * MEBI, 24 * MEBI])
 @pytest.mark.parametrize("processes", [4, 12])
-def test_filled_by_several_at_once(group, processes, size):
+def test_filled_by_several_at_once(processes, size):
+    """An estimate: two that look in the same instant may both go on. That is seldom, though."""
     code = """
     import os, sys, time
     import sharedmem
@@ -123,10 +125,15 @@ def test_filled_by_several_at_once(group, processes, size):
             here[:] = 1  # nobody waits for the one that is gone
     print((here - 1).sum(), sharedmem.ones(100 * 2**20, "u1").all())
     """
-    made, again = check_python(code, processes, size, shell=inside(group), **ONE_THREAD).split()
-    assert killed(group) == 0
+    for _ in range(3):
+        with new_group() as group:
+            made, again = check_python(code, processes, size, shell=inside(group), **ONE_THREAD).split()
+            assert again == "True"  # in any case
+            if killed(group) == 0:
+                break
+    else:
+        pytest.fail("each time processes of the group were killed")
     assert LIMIT // 2 < int(made) * size < LIMIT
-    assert again == "True"
 
 
 def test_the_limit_is_read_from_the_files_of_the_kernel():
