@@ -11,6 +11,7 @@ import support
 
 import sharedmem
 
+# How examples come about, and how fast, is no matter of health: it differs with the seed and the machine.
 hypothesis.settings.register_profile(
     "sharedmem", deadline=None, print_blob=True, suppress_health_check=list(hypothesis.HealthCheck)
 )

@@ -82,7 +82,7 @@ def test_what_is_promised_already_counts():
     kept = []
     step = available() // 6 // MEBI * MEBI
     with pytest.raises(MemoryError):
-        kept.extend(sharedmem.empty(step, "u1", populate=False) for _ in range(30))
+        kept.extend(sharedmem.empty(step, "u1", populate=False) for _ in range(12))
     assert kept
     kept.clear()
     settle()

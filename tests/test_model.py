@@ -6,7 +6,7 @@ from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import workers
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -202,12 +202,7 @@ class ArraysAndChild(Arrays):
 def run(machine, examples, steps):
     run_state_machine_as_test(
         machine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
+        settings=settings(max_examples=examples, stateful_step_count=steps),
     )
 
 

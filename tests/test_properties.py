@@ -5,16 +5,15 @@ import pickle
 import numpy as np
 import pytest
 import workers
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from support import Remote, address, roundtrip, same
 
 import sharedmem
 
-# How examples come about, and how fast, is no matter of health: it differs with the seed and the machine.
-QUICK = settings(max_examples=150, suppress_health_check=list(HealthCheck))
-WITH_CHILD = settings(max_examples=100, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=150)
+WITH_CHILD = settings(max_examples=100)
 
 SIMPLE = (
     npst.boolean_dtypes()
@@ -157,7 +156,7 @@ def test_what_a_child_returns_is_the_same_memory(child, a):
         assert b.flags.writeable == a.flags.writeable
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40)
 @given(sizes=st.lists(st.integers(0, 300_000), min_size=1, max_size=12))
 def test_arrays_made_by_a_child(child, sizes):
     arrays = [child.call(workers.full, size, i, np.uint8) for i, size in enumerate(sizes)]
