@@ -132,8 +132,7 @@ allocation arena::acquire(const claim& c) {
   record& r = s.held.at(c.block);
   bool leased = false;
   if (c.lease < s.words.lease_count()) {
-    const std::uint64_t what = std::uint64_t{c.block} << 32 | (c.generation & 0xffffffffu);
-    leased = s.words.lease(c.lease)[at_what].load(relaxed) == what &&
+    leased = s.words.lease(c.lease)[at_what].load(relaxed) == s.rules.leases.what(c.block, c.generation) &&
              s.rules.leases.begin_load({c.lease, c.nonce}, s.slot());
   }
   bool ok = false;

@@ -56,8 +56,8 @@ void arena::state::reserve_memory(std::uint64_t bytes, std::uint64_t asked) {
   const std::uint64_t claimed = claimed_bytes();
   const std::uint64_t promised = claimed > there ? claimed - there : 0;
   const std::uint64_t left = estimate.available > promised ? estimate.available - promised : 0;
-  const bool by_cgroup = std::string_view(estimate.limit) == "cgroup";
-  if (bytes > left)
+  if (bytes > left) {
+    const bool by_cgroup = std::string_view(estimate.limit) == "cgroup";
     throw no_memory("cannot allocate " + size_text(asked) + " (" + std::to_string(asked) +
                     " bytes) of shared memory: " + size_text(left) + " (" + std::to_string(left) +
                     " bytes) are available, limited by " + estimate.limit + " (" + size_text(estimate.total) +
@@ -65,6 +65,7 @@ void arena::state::reserve_memory(std::uint64_t bytes, std::uint64_t asked) {
                     " promised to arrays not yet written); free arrays, or " +
                     (by_cgroup ? "raise the cgroup's limit (memory.max, docker run --memory)"
                                : "have other programs give memory back"));
+  }
   claims_allowed = claimed + bytes + (left - bytes) / 8;
   look_holds_until = now + look_interval_ns;
 }

@@ -61,6 +61,11 @@ class lease_table {
  public:
   explicit lease_table(Tables& tables) noexcept : t_(tables) {}
 
+  /// The word `what` of an entry for generation g of block b.
+  static constexpr std::uint64_t what(std::uint32_t b, std::uint64_t g) noexcept {
+    return std::uint64_t{b} << 32 | (g & 0xffffffffu);
+  }
+
   /// Takes a lease on b (whose bit of s is set and stays set until this returns). Empty: the table is full.
   std::optional<lease_id> send(std::uint32_t b, std::uint64_t g, std::uint32_t s, std::uint64_t now,
                                std::uint64_t bytes) {
@@ -180,9 +185,6 @@ class lease_table {
   }
 
  private:
-  static constexpr std::uint64_t what(std::uint32_t b, std::uint64_t g) noexcept {
-    return std::uint64_t{b} << 32 | (g & 0xffffffffu);
-  }
   static constexpr std::uint32_t mark_of(std::uint64_t v) noexcept { return static_cast<std::uint32_t>(v); }
   static constexpr std::uint64_t marked(std::uint64_t old, std::uint32_t mark) noexcept {
     return ((old >> 32) + 1) << 32 | mark;
