@@ -10,7 +10,7 @@
 #include <cstdio>
 #include <cstring>
 
-#include <sharedmem/mapping.hpp>
+#include "segment/mapping.hpp"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23

@@ -8,7 +8,7 @@
 
 #include <sharedmem/handle.hpp>
 
-#include "../src/wire.hpp"
+#include "wire.hpp"
 
 namespace {
 

@@ -5,7 +5,7 @@
 
 #include <sharedmem/handle.hpp>
 
-#include "../src/wire.hpp"
+#include "wire.hpp"
 
 namespace {
 

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include <sharedmem/memory.hpp>
+#include "os/memory.hpp"
 
-#include "machine.hpp"
+#include "heap/thread_local_cache.hpp"
+#include "os/machine.hpp"
 #include "state.hpp"
-#include "thread_local_cache.hpp"
 
 namespace sharedmem {
 namespace {

@@ -6,9 +6,9 @@
 #include <string>
 #include <string_view>
 
-#include <sharedmem/memory.hpp>
+#include "os/memory.hpp"
 
-#include "machine.hpp"
+#include "os/machine.hpp"
 #include "state.hpp"
 
 namespace sharedmem {

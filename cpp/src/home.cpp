@@ -9,11 +9,11 @@
 #include <mutex>
 #include <optional>
 
-#include <sharedmem/identity.hpp>
+#include "os/identity.hpp"
 
-#include "fork_handlers.hpp"
-#include "machine.hpp"
-#include "thread_cache.hpp"
+#include "heap/thread_cache.hpp"
+#include "os/fork_handlers.hpp"
+#include "os/machine.hpp"
 
 namespace sharedmem {
 namespace {

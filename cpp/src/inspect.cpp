@@ -5,10 +5,10 @@
 #include <utility>
 
 #include <sharedmem/error.hpp>
-#include <sharedmem/identity.hpp>
-#include <sharedmem/layout.hpp>
-#include <sharedmem/lease_table.hpp>
-#include <sharedmem/mapping.hpp>
+#include "os/identity.hpp"
+#include "segment/mapping.hpp"
+#include "shared/layout.hpp"
+#include "shared/lease_table.hpp"
 
 #include "reports.hpp"
 

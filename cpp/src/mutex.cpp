@@ -11,7 +11,7 @@
 #include <type_traits>
 
 #include <sharedmem/error.hpp>
-#include <sharedmem/identity.hpp>
+#include "os/identity.hpp"
 
 namespace sharedmem {
 namespace {

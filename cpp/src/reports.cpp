@@ -1,7 +1,7 @@
 /// What an arena looks like from here: counts, participants, and whether its tables make sense.
 #include <algorithm>
 
-#include "machine.hpp"
+#include "os/machine.hpp"
 #include "reports.hpp"
 #include "state.hpp"
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include <sharedmem/arena.hpp>
-#include <sharedmem/layout.hpp>
+#include "shared/layout.hpp"
 
 namespace sharedmem {
 

@@ -14,16 +14,16 @@
 #include <vector>
 
 #include <sharedmem/arena.hpp>
-#include <sharedmem/census.hpp>
-#include <sharedmem/identity.hpp>
-#include <sharedmem/layout.hpp>
-#include <sharedmem/protocol.hpp>
+#include "os/identity.hpp"
+#include "segment/census.hpp"
+#include "shared/layout.hpp"
+#include "shared/protocol.hpp"
 
-#include "records.hpp"
-#include "slab.hpp"
-#include "tables.hpp"
-#include "thread_cache.hpp"
-#include "zero_table.hpp"
+#include "heap/slab.hpp"
+#include "heap/thread_cache.hpp"
+#include "heap/zero_table.hpp"
+#include "references/records.hpp"
+#include "shared/tables.hpp"
 
 namespace sharedmem {
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include <sharedmem/protocol.hpp>
+#include "shared/protocol.hpp"
 
 #include "watched_word.hpp"
 

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include <sharedmem/arena.hpp>
-#include <sharedmem/layout.hpp>
+#include "shared/layout.hpp"
 
 #include "arena_tools.hpp"
 

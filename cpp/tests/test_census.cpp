@@ -6,10 +6,10 @@
 #include <cstdint>
 #include <utility>
 
-#include <sharedmem/census.hpp>
 #include <sharedmem/error.hpp>
-#include <sharedmem/mapping.hpp>
-#include <sharedmem/memory.hpp>
+#include "os/memory.hpp"
+#include "segment/census.hpp"
+#include "segment/mapping.hpp"
 
 #include "child.hpp"
 

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include <sharedmem/arena.hpp>
-#include <sharedmem/fault.hpp>
+#include "shared/fault.hpp"
 
 #include "arena_tools.hpp"
 

@@ -10,8 +10,8 @@
 
 #include <sharedmem/handle.hpp>
 
-#include "../src/wire.hpp"
 #include "handle_tools.hpp"
+#include "wire.hpp"
 
 using namespace sharedmem;
 

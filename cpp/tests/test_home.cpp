@@ -9,7 +9,7 @@
 #include <string>
 
 #include <sharedmem/home.hpp>
-#include <sharedmem/identity.hpp>
+#include "os/identity.hpp"
 
 #include "arena_tools.hpp"
 

@@ -9,8 +9,8 @@
 #include <cstring>
 #include <thread>
 
-#include <sharedmem/identity.hpp>
-#include <sharedmem/mapping.hpp>
+#include "os/identity.hpp"
+#include "segment/mapping.hpp"
 
 #include "child.hpp"
 

@@ -12,7 +12,7 @@
 
 #include <sharedmem/arena.hpp>
 #include <sharedmem/inspect.hpp>
-#include <sharedmem/mapping.hpp>
+#include "segment/mapping.hpp"
 
 #include "arena_tools.hpp"
 

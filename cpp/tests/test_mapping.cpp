@@ -14,8 +14,8 @@
 #include <utility>
 
 #include <sharedmem/error.hpp>
-#include <sharedmem/mapping.hpp>
-#include <sharedmem/memory.hpp>
+#include "os/memory.hpp"
+#include "segment/mapping.hpp"
 
 #include "child.hpp"
 

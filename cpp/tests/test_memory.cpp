@@ -9,7 +9,7 @@
 #include <sstream>
 #include <string>
 
-#include <sharedmem/memory.hpp>
+#include "os/memory.hpp"
 
 #include "child.hpp"
 

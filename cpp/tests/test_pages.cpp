@@ -8,8 +8,8 @@
 #include <csignal>
 #include <cstring>
 
-#include <sharedmem/mapping.hpp>
-#include <sharedmem/memory.hpp>
+#include "os/memory.hpp"
+#include "segment/mapping.hpp"
 
 #include "child.hpp"
 

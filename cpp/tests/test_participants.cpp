@@ -10,7 +10,7 @@
 #include <optional>
 
 #include <sharedmem/arena.hpp>
-#include <sharedmem/identity.hpp>
+#include "os/identity.hpp"
 
 #include "arena_tools.hpp"
 

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include <sharedmem/size_class.hpp>
+#include "heap/size_class.hpp"
 
 using namespace sharedmem;
 

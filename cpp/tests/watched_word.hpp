@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include <sharedmem/protocol.hpp>
+#include "shared/protocol.hpp"
 
 #include "schedule.hpp"
 

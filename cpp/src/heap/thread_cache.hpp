@@ -1,0 +1,77 @@
+#pragma once
+
+/// Free small blocks at hand for one thread, so that allocating and dropping one takes no lock.
+/// A cache lies in pages marked MADV_WIPEONFORK (madvise(2)): in a child made without fork handlers it
+/// reads as zero, hence empty and full at once, and the slow path finds out who it is.
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "heap/slab.hpp"
+
+namespace sharedmem {
+
+inline constexpr std::uint64_t max_cached_bytes = 32768;
+inline constexpr std::uint32_t cached_classes = class_of(max_cached_bytes) + 1;
+
+/// Blocks of one class a thread keeps: at most 64, and at most 64 KiB of them.
+constexpr std::uint32_t magazine_capacity(std::uint32_t c) noexcept {
+  const std::uint64_t n = 65536 / class_bytes(c);
+  return n > 64 ? 64 : n < 2 ? 2 : static_cast<std::uint32_t>(n);
+}
+
+/// A free block: its slab's address and its index there.
+class cached_block {
+ public:
+  cached_block() = default;
+  cached_block(slab* s, std::uint32_t index) noexcept
+      : bits_{static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(s)) << 16 | index} {}
+  slab* owner() const noexcept { return reinterpret_cast<slab*>(static_cast<std::uintptr_t>(bits_ >> 16)); }
+  std::uint32_t index() const noexcept { return bits_ & 0xffff; }
+
+ private:
+  std::uint64_t bits_;  // user addresses have at most 47 bits
+};
+
+struct magazine {
+  std::uint32_t count;
+  std::uint32_t capacity;
+  cached_block* blocks;
+};
+
+struct thread_cache {
+  /// Whose blocks these are; null after a fork.
+  const void* home;
+  /// Set around each use; prepare_fork waits until no thread is within (asymmetric: it pairs with a
+  /// membarrier(2) there, so that here a plain store is enough).
+  std::atomic<std::uint32_t> busy;
+  std::array<magazine, cached_classes> of_class;
+  std::array<cached_block, 2048> store;
+
+  void make_ready(const void* owner) noexcept {
+    cached_block* at = store.data();
+    for (std::uint32_t c = 0; c < cached_classes; ++c) {
+      of_class[c] = {0, magazine_capacity(c), at};
+      at += magazine_capacity(c);
+    }
+    home = owner;
+  }
+
+  /// New, zeroed, wiped on fork; nullptr if the system refuses.
+  static thread_cache* map() noexcept;
+  static void unmap(thread_cache*) noexcept;
+};
+
+/// Around fork: no other thread is giving its cache back because it ends, no arena comes or goes.
+void hold_caches() noexcept;
+void let_caches_go() noexcept;
+
+/// A page of this process's own, wiped on fork.
+struct identity_page {
+  std::atomic<std::uint32_t> slot_plus_one;  // 0: who am I? settled before anything else
+  std::atomic<std::uint32_t> settling;       // 1: a thread is at it
+  static identity_page* map() noexcept;
+  static void unmap(identity_page*) noexcept;
+};
+
+}  // namespace sharedmem

@@ -1,0 +1,186 @@
+/// An arena's beginning and a participant's: making, attaching, leaving.
+#include <algorithm>
+#include <cerrno>
+#include <new>
+
+#include "os/memory.hpp"
+
+#include "os/machine.hpp"
+#include "state.hpp"
+
+namespace sharedmem {
+namespace {
+
+constexpr std::uint64_t gib = std::uint64_t{1} << 30;
+constexpr std::uint64_t smallest_arena = std::uint64_t{32} << 20;
+
+std::uint64_t default_size() noexcept {
+  std::uint64_t wish = std::clamp(4 * physical_memory(), 64 * gib, 16384 * gib);
+  if (const std::uint64_t all = shmall_bytes(); all < UINT64_MAX / 2) wish = std::min(wish, all / 16);
+  if constexpr (sizeof(void*) == 4) wish = std::min(wish, gib / 2);
+  return std::max(wish, smallest_arena);
+}
+
+/// Process slots of a new arena, whole words of holders bits.
+std::uint32_t slots_for(unsigned cores) noexcept {
+  const std::uint32_t wish = std::clamp<std::uint32_t>(4 * cores, 256, max_slots - 64);
+  return (wish + 63) / 64 * 64;
+}
+
+/// Makes the primary segment: the wished size, else ever smaller ones; SysV, else memfd.
+mapping make_primary(std::uint64_t wish, std::uint32_t slots, std::uint64_t tag, geometry_plan& plan) {
+  std::string tried;
+  int last_errno = ENOMEM;
+  for (const backing kind : {backing::sysv, backing::memfd}) {
+    for (std::uint64_t bytes = wish;; bytes /= 2) {
+      plan = geometry_plan::primary(bytes, slots, descriptor_bytes_for(slots));
+      try {
+        if (plan.bytes > SIZE_MAX / 2) throw error(ENOMEM, "map", size_text(plan.bytes));
+        return mapping::create(kind, static_cast<std::size_t>(plan.bytes), tag);
+      } catch (const error& refused) {
+        last_errno = refused.code().value();
+        tried += tried.empty() ? "" : "; ";
+        tried += refused.what();
+        const bool size_matters = last_errno == EINVAL || last_errno == ENOSPC || last_errno == ENOMEM;
+        if (!size_matters || bytes / 2 < smallest_arena) break;
+      }
+    }
+  }
+  throw error(last_errno, "make an arena of shared memory",
+              "tried: " + tried + "; see SHAREDMEM_ARENA_SIZE, kernel.shmmax, kernel.shmall, ulimit -v");
+}
+
+struct expected_arena {
+  const locator* where;
+  const char* reason = nullptr;
+};
+
+bool is_arena(const void* base, std::size_t bytes, void* context) {
+  auto& wish = *static_cast<expected_arena*>(context);
+  const auto& h = *static_cast<const header*>(base);
+  const std::uint32_t version = h.version.load(std::memory_order_acquire);
+  if (version == 0) return false;  // not ready, or another's segment
+  if (h.magic != arena_magic || h.uuid[0] != wish.where->uuid[0] || h.uuid[1] != wish.where->uuid[1])
+    return false;
+  if (version != layout_version) {
+    wish.reason = "it was made by another version of this library";
+    return false;
+  }
+  const bool sound = makes_sense(h, bytes);
+  if (!sound) wish.reason = "its header does not make sense: a stray write hit it";
+  return sound;
+}
+
+}  // namespace
+
+/// What both ways in have in common once `words` is open.
+void arena::state::enter() {
+  const header& h = words.head();
+  held.reserve(std::uint64_t{h.chunk_capacity} * descriptors_per_chunk);
+  owned.reserve(h.chunk_capacity);
+  identity = identity_page::map();
+  if (identity == nullptr) throw no_memory("no page of private memory for an arena's participant");
+  caches_usable = register_barrier();
+  enter_caches();
+  become(take_slot());
+}
+
+std::unique_ptr<arena> arena::create(std::uint64_t bytes) {
+  sweep_orphans();
+  std::uint64_t wish = bytes == 0 ? default_size() : std::max(bytes, smallest_arena);
+  if (const std::uint64_t left = address_space_left(); left != UINT64_MAX) wish = std::min(wish, left / 2);
+  const std::uint32_t slots = slots_for(core_count());
+  std::uint64_t uuid[2];
+  random_bytes(uuid, sizeof uuid);
+
+  std::unique_ptr<arena> made(new arena(nullptr));
+  auto s = std::make_unique<state>(*made);
+  geometry_plan plan;
+  mapping memory = make_primary(wish, slots, uuid[0], plan);
+  step<point::birth_segment>();
+  try {
+    s->attendance = census::create();
+  } catch (const error&) {
+    // No SysV here: without a census a reservation of a child that never was stays until the arena's end.
+  }
+  step<point::birth_census>();
+  auto* h = new (memory.data()) header{};
+  h->kind = static_cast<std::uint32_t>(memory.name().kind);
+  h->magic = arena_magic;
+  h->uuid[0] = uuid[0];
+  h->uuid[1] = uuid[1];
+  h->host = host_id();
+  h->bytes = plan.bytes;
+  h->census = s->attendance.id();
+  h->slots = slots;
+  h->descriptor_bytes = descriptor_bytes_for(slots);
+  h->lease_entries = plan.lease_entries;
+  h->chunk_capacity = plan.chunk_capacity;
+  h->chunks = plan.chunks;
+  h->at_participants = plan.at_participants;
+  h->at_chunks = plan.at_chunks;
+  h->at_leases = plan.at_leases;
+  h->at_descriptors = plan.at_descriptors;
+  h->at_data = plan.at_data;
+  h->checksum = header_checksum(*h);
+  // What one process keeps warm no other can take: the cache must not fill the arena.
+  h->cache_limit.store(std::min(available_memory().total, plan.bytes) / 4, std::memory_order_relaxed);
+  step<point::birth_header>();
+  h->version.store(layout_version, std::memory_order_release);
+  s->where = {memory.name(), plan.bytes, {uuid[0], uuid[1]}, h->host};
+  s->words.open(std::move(memory));
+  s->enter();
+  step<point::birth_done>();
+  made->s_ = std::move(s);
+  return made;
+}
+
+std::unique_ptr<arena> arena::attach(const locator& where) {
+  if (where.host != host_id())
+    throw stale_handle(
+        "the handle comes from another host, another boot of this one or another IPC namespace (container): "
+        "its memory cannot be reached from here");
+  if (where.bytes > SIZE_MAX / 2)
+    throw error(ENOMEM, "attach an arena",
+                size_text(where.bytes) + ", which does not fit this process's address space");
+  std::unique_ptr<arena> made(new arena(nullptr));
+  auto s = std::make_unique<state>(*made);
+  expected_arena wish{&where};
+  mapping memory;
+  try {
+    memory =
+        mapping::attach(where.segment, static_cast<std::size_t>(where.bytes), where.uuid[0], is_arena, &wish);
+  } catch (const stale_handle&) {
+    if (wish.reason != nullptr) throw corrupted(std::string("the arena cannot be used: ") + wish.reason);
+    throw;
+  }
+  step<point::join_attached>();
+  const auto census_id = reinterpret_cast<const header*>(memory.data())->census;
+  if (census_id >= 0) s->attendance = census::attach(census_id);
+  step<point::join_census>();
+  s->where = where;
+  s->where.segment = memory.name();
+  s->words.open(std::move(memory));
+  s->words.sync();
+  s->enter();
+  s->look_for_dead(true);
+  made->s_ = std::move(s);
+  return made;
+}
+
+arena::~arena() {
+  if (s_ == nullptr || s_->identity == nullptr) return;
+  state& s = *s_;
+  if (!s.has_slot() || !idle()) return;
+  trim();
+  // Leaving is repairing one's own slot; allowed only now that nothing is held.
+  std::uint64_t active = slot_word{slot_state::active, s.me}.bits();
+  const std::uint32_t mine = s.slot();
+  if (s.words.slot(mine).ctl.load(std::memory_order_seq_cst) != active) return;
+  const std::lock_guard lock(s.repairing);
+  step<point::leave_claimed>();
+  s.repair_slot(mine, active);
+  step<point::leave_done>();
+}
+
+}  // namespace sharedmem

@@ -1,0 +1,35 @@
+/// \file
+/// How much memory there is to be had, by the system's own account.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sharedmem {
+
+/// An estimate, old as soon as it is made; bytes.
+struct memory_estimate {
+  std::uint64_t available = 0;  ///< the least that any of the limits leaves now
+  std::uint64_t total = 0;      ///< the least of the limits themselves
+  const char* limit = "";       ///< which one `available` comes from, for messages: "RAM" or "cgroup"
+};
+
+/// What can be had now: the least of
+/// - memory that the kernel calls available, and free swap;
+/// - for the memory cgroup of this process and each one above it that is visible, 63/64 of its limit less
+///   its usage, not counting file pages that it would drop: a process that meets the limit is killed.
+/// Reads some ten small files. Where /proc tells nothing, `sysinfo` is asked.
+memory_estimate available_memory() noexcept;
+
+/// Address space that `ulimit -v` leaves this process; UINT64_MAX: no limit.
+std::uint64_t address_space_left() noexcept;
+
+/// System limits of System V memory: of all segments together, and of one. UINT64_MAX: none, or
+/// unknown.
+std::uint64_t shmall_bytes() noexcept;
+std::uint64_t shmmax_bytes() noexcept;
+
+/// Bytes of a page.
+std::size_t page_size() noexcept;
+
+}  // namespace sharedmem

@@ -1,0 +1,81 @@
+#pragma once
+
+/// What this process holds: for each published block its reference count here and its generation.
+/// Private memory, found by block index in two steps; pages of it exist for blocks that were held.
+/// Threads: one record is used under its stripe's lock; the index grows without one.
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+#include "heap/zero_table.hpp"
+
+namespace sharedmem {
+
+struct record {
+  std::uint32_t count = 0;  // 0: this process holds no bit of the block
+  std::uint64_t generation = 0;
+};
+
+class records {
+ public:
+  static constexpr std::uint32_t per_page = 1024;
+
+  void reserve(std::uint64_t blocks) { index_.reserve((blocks + per_page - 1) / per_page); }
+  ~records() { clear(); }
+
+  record* find(std::uint32_t b) const noexcept {
+    if (b / per_page >= index_.size()) return nullptr;
+    record* page = index_[b / per_page].load(std::memory_order_acquire);
+    return page == nullptr ? nullptr : page + b % per_page;
+  }
+
+  record& at(std::uint32_t b) {
+    std::atomic<record*>& place = index_[b / per_page];
+    record* page = place.load(std::memory_order_acquire);
+    if (page == nullptr) {
+      auto* fresh = static_cast<record*>(std::calloc(per_page, sizeof(record)));
+      if (fresh == nullptr) throw std::bad_alloc();
+      std::size_t used = used_.load(std::memory_order_relaxed);
+      while (used <= b / per_page && !used_.compare_exchange_weak(used, b / per_page + 1)) {
+      }
+      if (place.compare_exchange_strong(page, fresh, std::memory_order_acq_rel))
+        page = fresh;
+      else
+        std::free(fresh);
+    }
+    return page[b % per_page];
+  }
+
+  /// Calls f(block, record&) for every block held, after `soon(block)` for a few that come next.
+  template <class F, class Soon>
+  void each_held(F&& f, Soon&& soon) const {
+    constexpr std::uint32_t ahead = 8;
+    const std::size_t used = used_.load(std::memory_order_acquire);
+    for (std::size_t k = 0; k < used; ++k) {
+      record* page = index_[k].load(std::memory_order_acquire);
+      if (page == nullptr) continue;
+      const auto base = static_cast<std::uint32_t>(k * per_page);
+      for (std::uint32_t i = 0; i < per_page; ++i) {
+        if (i + ahead < per_page && page[i + ahead].count != 0) soon(base + i + ahead);
+        if (page[i].count != 0) f(base + i, page[i]);
+      }
+    }
+  }
+  template <class F>
+  void each_held(F&& f) const {
+    each_held(f, [](std::uint32_t) {});
+  }
+
+  /// Forgets everything.
+  void clear() noexcept {
+    for (std::size_t k = used_.exchange(0); k-- > 0;)
+      std::free(index_[k].exchange(nullptr, std::memory_order_acq_rel));
+  }
+
+ private:
+  zero_table<std::atomic<record*>> index_;
+  std::atomic<std::size_t> used_{0};  // pages from there on do not exist; most of a large arena's never will
+};
+
+}  // namespace sharedmem

@@ -1,0 +1,88 @@
+#include "segment/census.hpp"
+
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include <sharedmem/error.hpp>
+
+#include "os/os.hpp"
+#include "segment/sysv_check.hpp"
+
+namespace sharedmem {
+namespace {
+
+// The first bytes of the page: tells a census from a page-sized segment with a reused id.
+constexpr char magic[16] = "sharedmem count";
+
+}  // namespace
+
+census::census(census&& other) noexcept
+    : base_{std::exchange(other.base_, nullptr)}, id_{std::exchange(other.id_, -1)} {}
+
+census& census::operator=(census&& other) noexcept {
+  if (this != &other) {
+    reset();
+    base_ = std::exchange(other.base_, nullptr);
+    id_ = std::exchange(other.id_, -1);
+  }
+  return *this;
+}
+
+census::~census() { reset(); }
+
+void census::reset() noexcept {
+  if (base_ != nullptr) os::sysv_detach(base_);
+  base_ = nullptr;
+  id_ = -1;
+}
+
+census census::create() {
+  const std::size_t bytes = os::page_size();
+  const int id = os::sysv_create(os::census_keys, bytes);
+  void* base = nullptr;
+  try {
+    base = os::sysv_attach_anywhere(id, bytes);
+  } catch (...) {
+    os::sysv_remove(id);
+    throw;
+  }
+  census made{base, id};
+  // Before the mark for removal that `attach` asks for: who sees the mark sees the bytes.
+  std::memcpy(base, magic, sizeof magic);
+  if (const int code = os::sysv_remove(id); code != 0) {
+    throw error(code, "shmctl(IPC_RMID)", "id " + std::to_string(id));
+  }
+  return made;
+}
+
+census census::attach(std::int32_t id) {
+  const std::size_t bytes = os::page_size();
+  const os::sysv_status before = check_sysv(id, bytes);
+  void* base = nullptr;
+  try {
+    base = os::sysv_attach_anywhere(id, bytes);
+  } catch (const error&) {
+    if (sysv_has_gone(id)) throw stale_handle("segment " + std::to_string(id) + " has gone");
+    throw;
+  }
+  census made{base, id};
+  const os::sysv_status after = check_sysv(id, bytes);
+  if (!before.same_segment(after) || std::memcmp(base, magic, sizeof magic) != 0) {
+    throw stale_handle("segment " + std::to_string(id) + " is not a census");
+  }
+  return made;
+}
+
+int census::processes() const {
+  if (base_ == nullptr) return 0;
+  os::sysv_status status;
+  if (const int code = os::sysv_look(id_, status); code != 0) {
+    throw error(code, "shmctl(IPC_STAT)", "id " + std::to_string(id_));
+  }
+  return status.attaches < INT_MAX ? static_cast<int>(status.attaches) : INT_MAX;
+}
+
+}  // namespace sharedmem

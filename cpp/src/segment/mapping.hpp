@@ -1,0 +1,127 @@
+/// \file
+/// A whole segment, attached to the address space of this process.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <sharedmem/segment.hpp>
+
+namespace sharedmem {
+
+/// Bytes of a huge page, and alignment of every mapping.
+inline constexpr std::size_t huge_page_size = std::size_t{1} << 21;
+
+/// One segment, attached whole, readable and writable, aligned to `huge_page_size`.
+/// Ownership: owns the address range and, for a memfd, a descriptor that is closed on exec. The
+/// kernel frees the segment when its last mapping (and descriptor) in any process has gone, however
+/// that happens; nothing has to be removed. Move-only; default-made or moved from it is empty.
+/// Threads: const members and the page operations may run at once; moving and destroying need
+/// exclusive access.
+/// Processes: a forked child inherits the mapping as one of its own. Participants see each other's
+/// stores; ordering them is the caller's work. The mapping is left out of core dumps, since reading
+/// a hole to dump it would allocate it.
+/// Page operations take bytes from the start of the segment; a range outside it or of length 0 is
+/// ignored (`discard`: false). None of them throws or changes a byte that is not discarded.
+class mapping {
+ public:
+  /// Tells whether the bytes at `base` are the segment that was meant. It must read the first bytes
+  /// only: reading a hole allocates it.
+  using verifier = bool (*)(const void* base, std::size_t bytes, void* context);
+
+  mapping() noexcept = default;
+  mapping(mapping&& other) noexcept;
+  mapping& operator=(mapping&& other) noexcept;
+  mapping(const mapping&) = delete;
+  mapping& operator=(const mapping&) = delete;
+  ~mapping();
+
+  /// Makes a segment for this user only (mode 0600), without reserving memory, and attaches it.
+  /// \param kind   `backing::sysv` or `backing::memfd`.
+  /// \param bytes  greater than zero; rounded up to whole pages.
+  /// \param tag    a random number; names a memfd so that `attach` recognises it. Unused for sysv.
+  /// \post   all bytes read as 0; the segment disappears with its last user.
+  /// \throws std::invalid_argument  `kind` is neither, or `bytes` is 0 or too large to align.
+  /// \throws sharedmem::error       ENOMEM (address space, overcommit), EINVAL (shmmax), ENOSPC
+  ///         (shmall, shmmni), ENOSYS, EPERM, EMFILE, ...; nothing is left behind.
+  [[nodiscard]] static mapping create(backing kind, std::size_t bytes, std::uint64_t tag);
+
+  /// Attaches a segment that another process (or this one) made.
+  /// Before a byte of it can be written, the kernel's record must show a segment of this library and
+  /// this user (owner and creator, mode 0600, marked for removal or sealed, exact size), and
+  /// `verify` must accept it over a read-only mapping; it is asked again over the final one.
+  /// \param name     where the maker said it is; a memfd that has moved is searched for by its tag
+  ///                 among the descriptors of this user's processes.
+  /// \param bytes    the exact size, whole pages.
+  /// \param tag      as given to `create`.
+  /// \param verify   not null.
+  /// \param context  passed to `verify`.
+  /// \throws std::invalid_argument  `name.kind` is not known, or `bytes` is no number of whole pages.
+  /// \throws sharedmem::stale_handle  it has gone, or is something else.
+  /// \throws sharedmem::error       EPERM or EACCES: another user's; ENOMEM: no address space; ...
+  [[nodiscard]] static mapping attach(const segment_name& name, std::size_t bytes, std::uint64_t tag,
+                                      verifier verify, void* context);
+
+  /// Shows `look` a segment that others made, whatever its size, over a read-only mapping that is gone on
+  /// return. Takes no part in anything: what is checked before is what `attach` checks.
+  /// \param name, tag  as for `attach`.
+  /// \param look     not null.
+  /// \param context  passed to `look`.
+  /// \return  what `look` returned.
+  /// \throws what `attach` and `look` throw.
+  static bool examine(const segment_name& name, std::uint64_t tag, verifier look, void* context);
+
+  /// First byte; null if empty.
+  [[nodiscard]] std::byte* data() const noexcept { return base_; }
+  /// Bytes, whole pages; 0 if empty.
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  /// How others find the segment. A memfd is named by this process's own descriptor, also in a
+  /// forked child.
+  [[nodiscard]] segment_name name() const noexcept;
+  explicit operator bool() const noexcept { return base_ != nullptr; }
+
+  /// Bytes of the segment in memory or swap, whoever touched them; 0 if unknown.
+  [[nodiscard]] std::size_t resident() const noexcept;
+
+  /// Gives the pages of a range back to the system, for every process; it reads as 0 afterwards.
+  /// \param offset, bytes  multiples of the page size; of `huge_page_size` to be quick.
+  /// \return  false: not possible (locked pages, no support); the bytes may be there still.
+  bool discard(std::size_t offset, std::size_t bytes) noexcept;
+
+  /// Makes a page-aligned range inaccessible in this process: an access is a SIGSEGV.
+  /// Splits the mapping: for a few ranges only.
+  void guard(std::size_t offset, std::size_t bytes) noexcept;
+
+  /// Asks for huge pages in a page-aligned range. Once, for the whole data space: each call on a
+  /// part splits the mapping for good.
+  void prefer_huge(std::size_t offset, std::size_t bytes) noexcept;
+
+  /// Makes the pages of a range present and writable here, huge ones where the kernel can, without
+  /// changing their bytes. Whether there is memory is the caller's question, asked before.
+  /// \param offset   bytes from the mapping's start.
+  /// \param bytes    length of the range.
+  /// \param threads  upper bound of threads that share the work from 64 MiB on; also bounded by
+  ///                 the cores this process may use and by 8. With 1 no thread is started; with
+  ///                 more, one that cannot be started leaves its part to the caller's.
+  void populate(std::size_t offset, std::size_t bytes, unsigned threads = 1) noexcept;
+
+ private:
+  mapping(backing kind, std::byte* base, std::size_t size, std::int32_t id, std::uint64_t inode) noexcept
+      : base_{base}, size_{size}, inode_{inode}, id_{id}, kind_{kind} {}
+  static mapping create_sysv(std::size_t bytes);
+  static mapping create_memfd(std::size_t bytes, std::uint64_t tag);
+  static mapping attach_sysv(int id, std::size_t bytes, verifier verify, void* context);
+  static mapping attach_memfd(const segment_name& name, std::size_t bytes, std::uint64_t tag, verifier verify,
+                              void* context);
+  static bool look_at_sysv(int id, std::size_t bytes, verifier look, void* context);
+  void reset() noexcept;
+  [[nodiscard]] bool holds(std::size_t offset, std::size_t bytes) const noexcept;
+
+  std::byte* base_ = nullptr;
+  std::size_t size_ = 0;
+  std::uint64_t inode_ = 0;  // memfd: tells its descriptor from a stranger's under the same number
+  std::int32_t id_ = -1;     // sysv: shmid; memfd: descriptor
+  backing kind_ = backing::none;
+};
+
+}  // namespace sharedmem

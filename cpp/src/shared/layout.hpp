@@ -1,0 +1,151 @@
+#pragma once
+
+/// \file
+/// The fixed bytes of an arena: what lies where in its segments. Everything here is shared memory, read
+/// by every process of the arena whatever its word size: fixed-width words, standard layout, versioned.
+///
+///     Primary segment:    header | participants | chunk table | leases | guard | descriptors | guard | data
+///     Extension segment:  extent_header                        | guard | descriptors | guard | data
+///
+/// The guards are inaccessible pages, so that an overrun of an array ends before the tables. All tables
+/// are sparse; reading a page that was never written would allocate it, so tables are read up to their
+/// marks only (shmem: mm/shmem.c, shmem_fault).
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "shared/words.hpp"
+
+namespace sharedmem {
+
+using word64 = std::atomic<std::uint64_t>;
+using word32 = std::atomic<std::uint32_t>;
+static_assert(word64::is_always_lock_free && word32::is_always_lock_free);
+static_assert(sizeof(word64) == 8 && alignof(word64) == 8 && std::is_standard_layout_v<word64>);
+
+inline constexpr std::uint32_t layout_version = 1;
+inline constexpr std::uint64_t arena_magic = 0x31616e657261'6d73ULL;   ///< "smarena1", little-endian
+inline constexpr std::uint64_t extent_magic = 0x31746e657478'6d73ULL;  ///< "smxtent1"
+
+inline constexpr std::uint64_t chunk_bytes = std::uint64_t{2} << 20;  ///< a huge page on x86-64 and AArch64
+inline constexpr std::uint64_t page_bytes = 4096;
+inline constexpr std::uint32_t max_extents = 64;
+inline constexpr std::uint32_t max_namespaces = 32;
+inline constexpr std::uint32_t descriptors_per_chunk = 8192;  ///< one per 256 bytes of data space
+
+/// One line per process slot.
+struct alignas(64) participant_entry {
+  word64 ctl;  ///< slot_word
+  word64 returns;  ///< not 0: others freed blocks of this slot's chunks; a hint, losing it costs a sweep
+  word64 cached;  ///< bytes of free but resident runs in its chunks; an estimate
+  word64 chunks;  ///< chunks owned; for reports
+  word64 forking;  ///< not 0: its process gives the overflow slot's bits to a child that it is about to fork
+  word64 reserved[3];
+};
+
+/// One line per chunk of data space.
+struct alignas(64) chunk_entry {
+  word64 owner;  ///< owner_word
+  word64 cut;  ///< class:8, run length in chunks:32 (cut_word); written before a block is handed out
+  word32 first;  ///< first descriptor of the run that belongs to this chunk
+  word32 capacity;  ///< descriptors in that run; 0: none yet
+  word32 published;  ///< descriptors of the run ever published: [first, first + published)
+  word32 has_returns;  ///< a block was freed by another process; a hint
+  word64 emptied;  ///< not 0: the pages of its free block were given back already
+  word64 reserved[3];
+};
+
+struct lease_words {
+  word64 words[lease_entry_words];
+};
+
+/// An extension segment of the arena. 0: none. chunks:22, then SysV id:42, or memfd pid:22 fd:20.
+struct extent_word {
+  std::uint64_t chunks = 0;
+  std::uint64_t name = 0;
+  static constexpr extent_word from(std::uint64_t bits) noexcept {
+    return {bits & ((1u << 22) - 1), bits >> 22};
+  }
+  constexpr std::uint64_t bits() const noexcept { return chunks | name << 22; }
+};
+
+struct header {
+  word32 version;  ///< layout_version; stored last with release: 0 means not ready
+  std::uint32_t kind;  ///< backing
+  std::uint64_t magic;
+  std::uint64_t uuid[2];
+  std::uint64_t host;  ///< identity.hpp: boot and IPC namespace
+  std::uint64_t bytes;  ///< of the primary segment
+  std::int32_t census;  ///< id of the census segment, -1: none
+  std::uint32_t slots;  ///< process slots; the last one is the overflow slot
+  std::uint32_t descriptor_bytes;
+  std::uint32_t lease_entries;  ///< per group
+  std::uint32_t chunk_capacity;  ///< entries of the chunk table, for all extents
+  std::uint32_t chunks;  ///< of the primary segment
+  std::uint64_t at_participants, at_chunks, at_leases, at_descriptors, at_data;  ///< byte offsets
+  std::uint64_t checksum;  ///< of all the above but `version`
+
+  alignas(64) word64 slot_mark;  ///< slots at or above it are VOID and own no bit
+  word64 chunk_mark;  ///< chunks at or above it were never claimed
+  word64 unclaimed;  ///< chunks below the mark that are UNCLAIMED; a hint
+  word64 orphans;  ///< chunk heads that are ORPHAN; a hint
+  word64 repairs;  ///< dead slots repaired so far
+  word64 cache_limit;  ///< bytes of free memory kept warm, all processes together
+  word64 overflow;  ///< the overflow slot: see below
+  alignas(64) word64 namespaces[max_namespaces];  ///< pid namespace:32, time namespace:32
+  alignas(64) word64 extents[max_extents];  ///< extent_word; [0] unused
+  alignas(64) word64 descriptors_used[max_extents];
+  alignas(64) word64 lease_marks[lease_group_count * 8];  ///< one line per group
+};
+static_assert(std::is_standard_layout_v<header> && sizeof(header) <= 2 * page_bytes);
+static_assert(sizeof(participant_entry) == 64 && sizeof(chunk_entry) == 64 && sizeof(lease_words) == 32);
+
+struct extent_header {
+  word32 version;
+  std::uint32_t index;
+  std::uint64_t magic;
+  std::uint64_t uuid[2];
+  std::uint64_t bytes;
+  std::uint64_t chunks;
+};
+
+/// `cut` of a chunk: how its bytes are divided.
+struct cut_word {
+  std::uint32_t size_class = 0;  ///< size_class.hpp; `no_class`: a run of chunks, one block
+  std::uint32_t run = 0;  ///< chunks
+  static constexpr cut_word from(std::uint64_t bits) noexcept {
+    return {static_cast<std::uint32_t>(bits) & 0xff, static_cast<std::uint32_t>(bits >> 8)};
+  }
+  constexpr std::uint64_t bits() const noexcept { return size_class | std::uint64_t{run} << 8; }
+};
+
+/// `overflow`: whether any child has the overflow slot's bits, whether somebody (the actor in that slot's
+/// `ctl`) is clearing them, and in the low bits a version that changes with each of both.
+inline constexpr std::uint64_t overflow_used = std::uint64_t{1} << 62;
+inline constexpr std::uint64_t overflow_clearing = std::uint64_t{1} << 63;
+
+/// Where the parts of an arena of a given size lie. `primary`: with the tables of the whole arena.
+struct geometry_plan {
+  std::uint64_t bytes = 0;
+  std::uint32_t chunks = 0;
+  std::uint64_t at_participants = 0, at_chunks = 0, at_leases = 0, at_descriptors = 0, at_data = 0;
+  std::uint32_t chunk_capacity = 0, lease_entries = 0;
+
+  static geometry_plan primary(std::uint64_t bytes, std::uint32_t slots, std::uint32_t descriptor_bytes);
+  static geometry_plan extension(std::uint32_t chunks, std::uint32_t descriptor_bytes);
+};
+
+/// Bytes of a block descriptor with room for `slots` holders bits; 64 for 256 slots.
+constexpr std::uint32_t descriptor_bytes_for(std::uint32_t slots) noexcept {
+  const std::uint32_t raw = 32 + slots / 64 * 8;
+  return (raw + 63) / 64 * 64;
+}
+
+/// Checksum of the header's constant part.
+std::uint64_t header_checksum(const header& h) noexcept;
+
+/// Whether the constant part of a complete header makes sense for a primary segment of `bytes` bytes.
+bool makes_sense(const header& h, std::uint64_t bytes) noexcept;
+
+}  // namespace sharedmem

@@ -1,0 +1,284 @@
+#pragma once
+
+/// \file
+/// Leases: references in flight. Whoever sends a block takes one, whoever loads the message consumes it, and
+/// while it is out the block is claimed, whatever becomes of its sender.
+///
+/// | lease          | send by s    | load with nonce n by r | r confirmed | repair of dead s           | deadline passed |
+/// | -------------- | ------------ | ---------------------- | ----------- | -------------------------- | --------------- |
+/// | VACANT(n)      | FILLING(s,n+1)| no lease              | -           | -                          | -               |
+/// | FILLING(s,n)   | OUT(s,n)     | -                      | -           | VACANT                     | -               |
+/// | OUT(s,n)       | -            | LOADING(r,n)           | -           | OUT(nobody,n), deadline set| -               |
+/// | OUT(nobody,n)  | -            | LOADING(r,n)           | -           | -                          | VACANT, try_free|
+/// | LOADING(r,n)   | -            | no lease               | VACANT      | r dead: VACANT             | -               |
+///
+/// What a death leaves behind: OUT (loaded, or taken back after its grace), FILLING or LOADING (repair:
+/// VACANT). The rules that make a lease a claim are those of protocol.hpp.
+///
+/// `Tables` says where the words are:
+///
+///     word* block(b)          of a block's words `lease_groups` alone is touched here
+///     word* lease(i)          word, what, clock, bytes
+///     word& lease_mark(g)     version:32, mark:32: entries of group g at or above `mark` are VACANT
+///     uint32 lease_group_entries(), uint32 block_count()
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cstdint>
+#include <optional>
+
+#include "shared/fault.hpp"
+#include "shared/words.hpp"
+
+namespace sharedmem {
+
+/// The policy that the library is compiled with; tests have another.
+struct native_atomics {
+  using word = std::atomic<std::uint64_t>;
+  template <point where>
+  static void step() noexcept {
+    sharedmem::step<where>();
+  }
+};
+
+/// A reference in flight: which entry, and the nonce that makes its consumption exact.
+struct lease_id {
+  std::uint32_t entry = 0;
+  std::uint64_t nonce = 0;
+};
+
+/// The entries that all processes share, and where this process found room last.
+/// Threads: any, at any time. Processes: any; each entry changes hands by compare-and-swap.
+template <class Atomics, class Tables>
+class lease_table {
+  using word = typename Atomics::word;
+  static constexpr auto sc = std::memory_order_seq_cst;
+  static constexpr auto acquire = std::memory_order_acquire;
+  static constexpr auto release = std::memory_order_release;
+  static constexpr auto relaxed = std::memory_order_relaxed;
+
+ public:
+  explicit lease_table(Tables& tables) noexcept : t_(tables) {}
+
+  /// The word `what` of an entry for generation g of block b.
+  static constexpr std::uint64_t what(std::uint32_t b, std::uint64_t g) noexcept {
+    return std::uint64_t{b} << 32 | (g & 0xffffffffu);
+  }
+
+  /// Takes a lease on b (whose bit of s is set and stays set until this returns). Empty: the table is full.
+  std::optional<lease_id> send(std::uint32_t b, std::uint64_t g, std::uint32_t s, std::uint64_t now,
+                               std::uint64_t bytes) {
+    word* d = t_.block(b);
+    // Full groups are not searched again for a while: with most entries out each send would look at all.
+    constexpr std::uint32_t rest = 256;
+    const std::uint32_t first = sends_.fetch_add(1, relaxed) % rest == 0 ? 0 : spill_.load(relaxed);
+    for (std::uint32_t k = 0; k < lease_group_count; ++k) {
+      const std::uint32_t away = (first + k) % lease_group_count;
+      const std::uint32_t group = (s + away) % lease_group_count;
+      const auto found = fill(group, s);
+      if (!found) continue;
+      spill_.store(away, relaxed);
+      Atomics::template step<point::lease_filling>();
+      word* e = t_.lease(found->entry);
+      e[at_what].store(what(b, g), relaxed);  // published by OUT
+      // Release: who reads it sees FILLING; a repairer changes no clock but that of the lease it settles.
+      e[at_clock].store(now, release);
+      e[at_lease_bytes].store(bytes, relaxed);
+      Atomics::template step<point::lease_described>();
+      d[at_lease_groups].fetch_or(std::uint64_t{1} << group, sc);
+      Atomics::template step<point::lease_hinted>();
+      // Release: whoever reads s's bit as cleared (acquire; `protocol::claimed`) sees this OUT, by rule 3.
+      e[at_word].store(lease_word{lease_state::out, s, found->nonce}.bits(), release);
+      Atomics::template step<point::lease_out>();
+      return found;
+    }
+    return std::nullopt;
+  }
+
+  /// OUT(any, n) -> LOADING(s, n). False: that lease is not out (loaded before, expired, revoked).
+  bool begin_load(lease_id id, std::uint32_t s) {
+    word& w = t_.lease(id.entry)[at_word];
+    std::uint64_t seen = w.load(sc);
+    for (;;) {
+      const auto v = lease_word::from(seen);
+      if (v.state != lease_state::out || v.nonce != id.nonce) return false;
+      if (w.compare_exchange_weak(seen, lease_word{lease_state::loading, s, id.nonce}.bits(), sc, sc)) {
+        Atomics::template step<point::lease_loading>();
+        return true;
+      }
+    }
+  }
+
+  /// LOADING(s, n) -> VACANT(n), after the loader's bit was confirmed (rule 3).
+  void end_load(lease_id id) {
+    t_.lease(id.entry)[at_word].store(lease_word{lease_state::vacant, 0, id.nonce}.bits(), release);
+    Atomics::template step<point::lease_vacant>();
+    lower_mark(id.entry);
+  }
+
+  /// OUT(any, n) -> VACANT(n) for a message that will never be loaded; the caller owes `try_free`.
+  bool give_back(lease_id id) {
+    word& w = t_.lease(id.entry)[at_word];
+    std::uint64_t seen = w.load(sc);
+    for (;;) {
+      const auto v = lease_word::from(seen);
+      if (v.state != lease_state::out || v.nonce != id.nonce) return false;
+      if (w.compare_exchange_weak(seen, lease_word{lease_state::vacant, 0, id.nonce}.bits(), sc, sc)) break;
+    }
+    Atomics::template step<point::lease_returned>();
+    lower_mark(id.entry);
+    return true;
+  }
+
+  /// Gives back leases for which `expired(lease_word, clock)` holds, and calls `free(block)` after each.
+  template <class Expired, class Free>
+  std::uint64_t expire(Expired&& expired, Free&& free) {
+    std::uint64_t given = 0;
+    each([&](std::uint32_t i, lease_word v, word* e) {
+      if (v.state != lease_state::out || !expired(v, e[at_clock].load(relaxed))) return;
+      const auto b = static_cast<std::uint32_t>(e[at_what].load(relaxed) >> 32);
+      if (!give_back({i, v.nonce})) return;
+      ++given;
+      if (b < t_.block_count()) free(b);
+    });
+    return given;
+  }
+
+  /// Calls f(entry, lease_word, words) for every lease below its group's mark, whatever a stray write made of that.
+  template <class F>
+  void each(F&& f) {
+    for (std::uint32_t g = 0; g < lease_group_count; ++g) {
+      const std::uint32_t mark = std::min(mark_of(t_.lease_mark(g).load(sc)), t_.lease_group_entries());
+      for (std::uint32_t k = 0; k < mark; ++k) {
+        const std::uint32_t i = g * t_.lease_group_entries() + k;
+        word* e = t_.lease(i);
+        f(i, lease_word::from(e[at_word].load(sc)), e);
+      }
+    }
+  }
+
+  /// Whether a lease in one of `groups` (bits) claims block b in its generation g: it is out or being loaded.
+  bool claims(std::uint64_t groups, std::uint32_t b, std::uint64_t g) {
+    for (; groups != 0; groups &= groups - 1)
+      if (leased(static_cast<std::uint32_t>(std::countr_zero(groups)), b, g)) return true;
+    return false;
+  }
+
+  /// Settles what the dead process of slot d left: FILLING and LOADING become VACANT, OUT waits as OUT(nobody)
+  /// until `deadline`. Safe to run twice.
+  /// Looks above the marks too: an entry may be FILLING there, by a process that died before it raised the
+  /// mark again. Entries are used from below, hence a row of never used ones ends a group's used part.
+  void settle(std::uint32_t d, std::uint64_t deadline) {
+    constexpr std::uint32_t unused_row = 64;
+    for (std::uint32_t g = 0; g < lease_group_count; ++g) {
+      const std::uint64_t marks = t_.lease_mark(g).load(sc);
+      if (marks == 0) continue;  // never raised: no entry was ever taken, and looking would allocate the page
+      std::uint32_t unused = 0;
+      for (std::uint32_t k = 0; k < t_.lease_group_entries() && unused < unused_row; ++k) {
+        const std::uint32_t i = g * t_.lease_group_entries() + k;
+        const auto v = lease_word::from(t_.lease(i)[at_word].load(sc));
+        unused = k >= mark_of(marks) && v.nonce == 0 && v.state == lease_state::vacant ? unused + 1 : 0;
+        if (v.slot == d && v.state != lease_state::vacant) settle_lease(i, v, deadline);
+      }
+    }
+  }
+
+ private:
+  static constexpr std::uint32_t mark_of(std::uint64_t v) noexcept { return static_cast<std::uint32_t>(v); }
+  static constexpr std::uint64_t marked(std::uint64_t old, std::uint32_t mark) noexcept {
+    return ((old >> 32) + 1) << 32 | mark;
+  }
+
+  bool leased(std::uint32_t group, std::uint32_t b, std::uint64_t g) {
+    const std::uint32_t mark = mark_of(t_.lease_mark(group).load(sc));
+    for (std::uint32_t k = 0; k < mark; ++k) {
+      word* e = t_.lease(group * t_.lease_group_entries() + k);
+      const auto v = lease_word::from(e[at_word].load(sc));
+      if ((v.state == lease_state::out || v.state == lease_state::loading) &&
+          e[at_what].load(relaxed) == what(b, g))
+        return true;
+    }
+    return false;
+  }
+
+  std::optional<lease_id> fill(std::uint32_t group, std::uint32_t s) {
+    const std::uint32_t entries = t_.lease_group_entries();
+    const std::uint32_t mark = mark_of(t_.lease_mark(group).load(sc));
+    constexpr std::uint32_t few = 16;
+    const std::uint32_t start = mark == 0 ? 0 : cursor_[group].load(relaxed) % mark;
+    for (std::uint32_t k = 0; k < (mark < few ? mark : few); ++k)
+      if (auto id = claim(group, (start + k) % mark, s)) return id;
+    for (std::uint32_t k = mark; k < entries; ++k)
+      if (auto id = claim(group, k, s)) return id;
+    for (std::uint32_t k = 0; k < mark; ++k)
+      if (auto id = claim(group, k, s)) return id;
+    return std::nullopt;
+  }
+
+  std::optional<lease_id> claim(std::uint32_t group, std::uint32_t k, std::uint32_t s) {
+    const std::uint32_t i = group * t_.lease_group_entries() + k;
+    word& w = t_.lease(i)[at_word];
+    std::uint64_t seen = w.load(relaxed);
+    const auto v = lease_word::from(seen);
+    if (v.state != lease_state::vacant) return std::nullopt;
+    const std::uint64_t nonce = (v.nonce + 1) & generation_mask;
+    if (k >= mark_of(t_.lease_mark(group).load(sc))) raise_mark(group, k);  // repair must find FILLING
+    if (!w.compare_exchange_strong(seen, lease_word{lease_state::filling, s, nonce}.bits(), sc, relaxed))
+      return std::nullopt;
+    raise_mark(group, k);
+    cursor_[group].store(k + 1, relaxed);
+    return lease_id{i, nonce};
+  }
+
+  /// Runs after FILLING: an entry at the top changes the mark's version, so that whoever read it as
+  /// VACANT before cannot lower the mark below it any more.
+  void raise_mark(std::uint32_t group, std::uint32_t k) {
+    word& m = t_.lease_mark(group);
+    std::uint64_t seen = m.load(sc);
+    while (mark_of(seen) <= k + 1) {
+      const std::uint32_t mark = mark_of(seen) > k + 1 ? mark_of(seen) : k + 1;
+      if (m.compare_exchange_weak(seen, marked(seen, mark), sc, sc)) return;
+    }
+  }
+
+  /// Lowers the mark over VACANT entries at the top, or each drop would pay for the worst moment of
+  /// the past. `entry` has just become VACANT.
+  void lower_mark(std::uint32_t entry) {
+    const std::uint32_t entries = t_.lease_group_entries();
+    const std::uint32_t group = entry / entries;
+    word& m = t_.lease_mark(group);
+    std::uint64_t seen = m.load(sc);
+    if (mark_of(seen) > entry % entries + 1) return;
+    while (mark_of(seen) != 0) {
+      const std::uint32_t top = group * entries + mark_of(seen) - 1;
+      if (lease_word::from(t_.lease(top)[at_word].load(sc)).state != lease_state::vacant) return;
+      const std::uint64_t lower = marked(seen, mark_of(seen) - 1);
+      if (!m.compare_exchange_strong(seen, lower, sc, sc)) return;
+      seen = lower;
+    }
+  }
+
+  void settle_lease(std::uint32_t i, lease_word v, std::uint64_t deadline) {
+    word* e = t_.lease(i);
+    std::uint64_t seen = v.bits();
+    if (v.state == lease_state::out) {
+      // Before the word says nobody, or it would expire at once; but not once the entry is another
+      // sending's, which `revoke` would then not see to be old. The two clocks differ.
+      std::uint64_t sent = e[at_clock].load(acquire);
+      if (e[at_word].load(sc) != seen) return;
+      e[at_clock].compare_exchange_strong(sent, deadline, relaxed, relaxed);
+      e[at_word].compare_exchange_strong(seen, lease_word{lease_state::out, nobody, v.nonce}.bits(), sc,
+                                         relaxed);
+    } else if (e[at_word].compare_exchange_strong(seen, lease_word{lease_state::vacant, 0, v.nonce}.bits(),
+                                                  sc, relaxed)) {
+      lower_mark(i);
+    }
+  }
+
+  Tables& t_;
+  std::array<std::atomic<std::uint32_t>, lease_group_count> cursor_{};
+  std::atomic<std::uint32_t> spill_{0}, sends_{0};  // how far from its own group a process found room last
+};
+
+}  // namespace sharedmem

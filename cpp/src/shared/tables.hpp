@@ -1,0 +1,132 @@
+#pragma once
+
+/// The arena's words at their addresses in this process: the `Tables` of protocol.hpp over mapped segments.
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <new>
+
+#include "segment/mapping.hpp"
+#include "shared/layout.hpp"
+#include "shared/protocol.hpp"
+
+namespace sharedmem {
+
+/// One segment of the arena, attached. Constant once its index is below `tables::extents()`.
+struct extent {
+  mapping memory;
+  std::byte* data = nullptr;
+  std::byte* descriptors = nullptr;
+  std::uint32_t first_chunk = 0, chunks = 0;
+  std::uint32_t first_block = 0, blocks = 0;
+
+  /// Its segment went with the last process that had it attached, before this one had: nothing in it is
+  /// held by anybody, and nothing there can be read. Its numbers stay taken.
+  bool lost() const noexcept { return data == nullptr; }
+  bool has(const void* p) const noexcept {
+    return !lost() && static_cast<std::uint64_t>(static_cast<const std::byte*>(p) - data) <
+                          std::uint64_t{chunks} * chunk_bytes;
+  }
+};
+
+class tables {
+ public:
+  using word = native_atomics::word;
+
+  tables() = default;
+  /// Takes the mapped primary segment, whose header is complete.
+  void open(mapping&& primary);
+
+  header& head() const noexcept { return *head_; }
+  participant_entry& slot(std::uint32_t s) const noexcept { return participants_[s]; }
+  chunk_entry& chunk(std::uint32_t c) const noexcept { return chunks_[c]; }
+  std::uint32_t slots() const noexcept { return head_->slots; }
+  std::uint32_t overflow_slot() const noexcept { return head_->slots - 1; }
+
+  // What protocol.hpp asks for.
+  word* block(std::uint32_t b) const noexcept {
+    const extent* e = &extents_[0];
+    if (b >= e->blocks) [[unlikely]]
+      e = &extent_of_block(b);
+    return reinterpret_cast<word*>(e->descriptors + std::uint64_t{b - e->first_block} * stride_);
+  }
+  word* lease(std::uint32_t i) const noexcept { return leases_[i].words; }
+  word& lease_mark(std::uint32_t g) const noexcept { return head_->lease_marks[g * 8]; }
+  word& slot_mark() const noexcept { return head_->slot_mark; }
+  std::uint32_t lease_group_entries() const noexcept { return lease_entries_; }
+  std::uint64_t lease_count() const noexcept { return std::uint64_t{lease_group_count} * lease_entries_; }
+  /// Blocks of the attached extents.
+  std::uint32_t block_count() const noexcept {
+    const extent& last = extents_[extents() - 1];
+    return last.first_block + last.blocks;
+  }
+  /// Whether b has a descriptor that can be read.
+  bool has_block(std::uint32_t b) const noexcept { return b < block_count() && !extent_of_block(b).lost(); }
+  template <class F>
+  void for_each_published(F&& f) const {
+    const auto mark = static_cast<std::uint32_t>(head_->chunk_mark.load(std::memory_order_seq_cst));
+    for (std::uint32_t c = 0; c < mark && c < chunk_count(); ++c) for_each_published_in(c, f);
+  }
+  template <class F>
+  void for_each_published_in(std::uint32_t c, F&& f) const {
+    const chunk_entry& e = chunk(c);
+    const std::uint32_t count = e.published.load(std::memory_order_seq_cst);
+    if (count == 0 || extent_of_chunk(c).lost()) return;
+    const std::uint32_t first = e.first.load(std::memory_order_relaxed);
+    for (std::uint32_t i = 0; i < count && first + i < block_count(); ++i) f(first + i);
+  }
+
+  std::uint32_t extents() const noexcept { return extent_count_.load(std::memory_order_acquire); }
+  extent& at(std::uint32_t index) noexcept { return extents_[index]; }
+  const extent& at(std::uint32_t index) const noexcept { return extents_[index]; }
+  std::uint32_t chunk_count() const noexcept {
+    const extent& last = extents_[extents() - 1];
+    return last.first_chunk + last.chunks;
+  }
+  extent& extent_of_block(std::uint32_t b) const noexcept;
+  extent& extent_of_chunk(std::uint32_t c) const noexcept;
+  std::byte* chunk_data(std::uint32_t c) const noexcept {
+    const extent& e = extent_of_chunk(c);
+    return e.data + std::uint64_t{c - e.first_chunk} * chunk_bytes;
+  }
+  /// Offset of a chunk in its extent's data space.
+  std::uint64_t chunk_place(std::uint32_t c) const noexcept {
+    return std::uint64_t{c - extent_of_chunk(c).first_chunk} * chunk_bytes;
+  }
+  /// The chunk in which a described block lies; chunk_count() if the descriptor makes no sense.
+  std::uint32_t chunk_of(std::uint32_t b, std::uint64_t place) const noexcept {
+    const extent& e = extent_of_block(b);
+    const std::uint64_t c = place / chunk_bytes;
+    return c < e.chunks ? e.first_chunk + static_cast<std::uint32_t>(c) : chunk_count();
+  }
+  /// The chunk that holds `p`, or chunk_count().
+  std::uint32_t chunk_at(const void* p) const noexcept;
+
+  /// Attaches extension segments that joined the arena since; those that have gone count as lost.
+  /// \throws what mapping::attach throws, but for stale_handle.
+  void sync();
+  /// Makes an extension segment with room for a run of `chunks` and joins it; false if the tables have no
+  /// room for another. \throws sharedmem::error what the kernel refused.
+  bool extend(std::uint32_t chunks);
+
+  /// Around fork: no other thread is in `sync` or `extend` meanwhile.
+  void hold_growth() noexcept { growing_.lock(); }
+  void let_grow() noexcept { growing_.unlock(); }
+  /// In a child forked without handlers, where whoever held the lock does not exist.
+  void forget_lock() noexcept { new (&growing_) std::mutex; }
+
+ private:
+  void add(mapping&& memory, std::uint32_t chunks, const geometry_plan& plan);
+
+  header* head_ = nullptr;
+  participant_entry* participants_ = nullptr;
+  chunk_entry* chunks_ = nullptr;
+  lease_words* leases_ = nullptr;
+  std::uint32_t stride_ = 64, lease_entries_ = 0;
+  mutable std::array<extent, max_extents> extents_{};
+  std::atomic<std::uint32_t> extent_count_{0};
+  std::mutex growing_;
+};
+
+}  // namespace sharedmem

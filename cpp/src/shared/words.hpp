@@ -1,0 +1,106 @@
+#pragma once
+
+#include <cstdint>
+
+#include "os/identity.hpp"
+
+/// \file
+/// How the protocol's 64-bit words are packed (bit 0 is the lowest) and in which order they lie. A word of
+/// zeros, as a fresh page holds it, is the resting state of every kind: FREE, VACANT, VOID, UNCLAIMED.
+namespace sharedmem {
+
+inline constexpr int generation_bits = 48;
+inline constexpr std::uint64_t generation_mask = (std::uint64_t{1} << generation_bits) - 1;
+inline constexpr std::uint32_t max_slots = 1u << 14;
+
+/// Slot of "nobody" in a lease: its sender is known to be dead.
+inline constexpr std::uint32_t nobody = max_slots - 1;
+
+/// Words of a block's descriptor before its holders, and their order.
+enum : int { at_life = 0, at_lease_groups = 1, at_place = 2, at_bytes = 3, at_holders = 4 };
+/// Words of a lease entry.
+enum : int { at_word = 0, at_what = 1, at_clock = 2, at_lease_bytes = 3, lease_entry_words = 4 };
+/// Groups of the lease table, a bit each in `lease_groups`.
+inline constexpr std::uint32_t lease_group_count = 64;
+
+/// `life` of a block: state:2, slot:14, generation:48.
+enum class life_state : std::uint8_t { free = 0, live = 1, freeing = 2, emptying = 3 };
+
+struct life_word {
+  life_state state = life_state::free;
+  std::uint32_t slot = 0;
+  std::uint64_t generation = 0;
+
+  static constexpr life_word from(std::uint64_t bits) noexcept {
+    return {static_cast<life_state>(bits & 3), static_cast<std::uint32_t>(bits >> 2) & (max_slots - 1),
+            bits >> 16};
+  }
+  constexpr std::uint64_t bits() const noexcept {
+    return static_cast<std::uint64_t>(state) | std::uint64_t{slot} << 2 | generation << 16;
+  }
+};
+
+/// `word` of a lease entry: state:2, slot:14, nonce:48.
+enum class lease_state : std::uint8_t { vacant = 0, filling = 1, out = 2, loading = 3 };
+
+struct lease_word {
+  lease_state state = lease_state::vacant;
+  std::uint32_t slot = 0;
+  std::uint64_t nonce = 0;
+
+  static constexpr lease_word from(std::uint64_t bits) noexcept {
+    return {static_cast<lease_state>(bits & 3), static_cast<std::uint32_t>(bits >> 2) & (max_slots - 1),
+            bits >> 16};
+  }
+  constexpr std::uint64_t bits() const noexcept {
+    return static_cast<std::uint64_t>(state) | std::uint64_t{slot} << 2 | nonce << 16;
+  }
+};
+
+/// A process, unique for ever within a boot of the machine: its namespaces' index in the arena's
+/// table, its start time and its pid (22 bits, the kernel's PID_MAX_LIMIT). Because a claim names its
+/// actor it needs no second word and has no ABA.
+struct actor {
+  std::uint32_t pid = 0;
+  std::uint64_t start = 0;
+  std::uint32_t space = 0;
+
+  friend constexpr bool operator==(const actor&, const actor&) = default;
+};
+
+/// `ctl` of a participant's slot: state:3, namespace:5, start:34, pid:22.
+enum class slot_state : std::uint8_t { empty = 0, active = 1, reserved = 2, repair = 3 };
+
+struct slot_word {
+  slot_state state = slot_state::empty;
+  actor who;
+
+  static constexpr slot_word from(std::uint64_t bits) noexcept {
+    return {static_cast<slot_state>(bits & 7),
+            {static_cast<std::uint32_t>(bits >> 42), (bits >> 8) & start_mask,
+             static_cast<std::uint32_t>(bits >> 3) & 31}};
+  }
+  constexpr std::uint64_t bits() const noexcept {
+    return static_cast<std::uint64_t>(state) | std::uint64_t{who.space} << 3 | (who.start & start_mask) << 8 |
+           std::uint64_t{who.pid} << 42;
+  }
+};
+
+/// `owner` of a chunk: state:2, slot:14, distance:32 (of an inner chunk from the head of its run).
+enum class chunk_state : std::uint8_t { unclaimed = 0, owned = 1, orphan = 2, inner = 3 };
+
+struct owner_word {
+  chunk_state state = chunk_state::unclaimed;
+  std::uint32_t slot = 0;
+  std::uint32_t distance = 0;
+
+  static constexpr owner_word from(std::uint64_t bits) noexcept {
+    return {static_cast<chunk_state>(bits & 3), static_cast<std::uint32_t>(bits >> 2) & (max_slots - 1),
+            static_cast<std::uint32_t>(bits >> 16)};
+  }
+  constexpr std::uint64_t bits() const noexcept {
+    return static_cast<std::uint64_t>(state) | std::uint64_t{slot} << 2 | std::uint64_t{distance} << 16;
+  }
+};
+
+}  // namespace sharedmem
