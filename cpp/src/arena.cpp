@@ -16,7 +16,7 @@ constexpr auto relaxed = std::memory_order_relaxed;
 constexpr auto acquire_order = std::memory_order_acquire;
 constexpr auto release_order = std::memory_order_release;
 
-/// Marks this thread as being within its cache; see arena::state::stop_threads.
+/// Marks this thread as being within its cache; see heap::stop_threads.
 class within {
  public:
   explicit within(thread_cache& cache) noexcept : cache_(cache) {
@@ -45,10 +45,10 @@ allocation arena::allocate(std::uint64_t bytes, std::uint64_t alignment, pages h
   state& s = *s_;
   if (bytes <= max_cached_bytes && alignment - 1 < 64 && (alignment & (alignment - 1)) == 0) [[likely]] {
     thread_cache* cache = current_cache;
-    if (cache != nullptr && cache->home == &s) [[likely]] {
+    if (cache != nullptr && cache->home == &s.pool) [[likely]] {
       const within guard(*cache);
       magazine& m = cache->of_class[class_of(bytes == 0 ? 1 : bytes)];
-      if (!s.forking.load(acquire_order) && m.count > 0) [[likely]] {
+      if (!s.pool.threads_stopped() && m.count > 0) [[likely]] {
         const cached_block b = m.blocks[--m.count];
         slab* owner = b.owner();
         const std::uint32_t i = b.index();
@@ -76,12 +76,12 @@ allocation arena::state::allocate_slowly(std::uint64_t bytes, std::uint64_t alig
   if (alignment > 64) wanted = std::bit_ceil(std::max(wanted, alignment));
   if (alignment > 64 && wanted > max_class_bytes) wanted = std::max(bytes, max_class_bytes + 1);
   std::unique_lock lock(pool);
-  taken t;
+  heap::taken t;
   if (wanted <= max_class_bytes) {
     const std::uint32_t c = class_of(wanted);
     t = take_small(c, bytes, lock);
-    if (c < cached_classes && !forking.load(relaxed))
-      if (thread_cache* cache = ready_cache()) fill(cache->of_class[c], c);
+    if (c < cached_classes && !pool.threads_stopped())
+      if (thread_cache* cache = pool.ready_cache()) pool.fill(cache->of_class[c], c);
   } else {
     t = take_run(static_cast<std::uint32_t>((wanted - 1) / chunk_bytes + 1), bytes, lock);
   }
@@ -116,12 +116,12 @@ void arena::release(block_ref& ref) noexcept {
   if (owner != nullptr) [[likely]] {
     thread_cache* cache = current_cache;
     const std::uint32_t c = owner->size_class;
-    if (cache != nullptr && cache->home == &s && c < cached_classes) [[likely]] {
+    if (cache != nullptr && cache->home == &s.pool && c < cached_classes) [[likely]] {
       const within guard(*cache);
       magazine& m = cache->of_class[c];
       const std::uint32_t i = ref.block - owner->first;
       // The epoch: a child forked without handlers must not list what it only inherited.
-      if (!s.forking.load(acquire_order) && m.count < m.capacity && ref.epoch == s.epoch &&
+      if (!s.pool.threads_stopped() && m.count < m.capacity && ref.epoch == s.epoch &&
           owner->states[i].load(relaxed) == use::in_use) [[likely]] {
         owner->states[i].store(use::listed, relaxed);
         m.blocks[m.count++] = cached_block(owner, i);
@@ -135,19 +135,19 @@ void arena::release(block_ref& ref) noexcept {
 }
 
 void arena::state::release_slowly(const block_ref& ref) noexcept {
-  if (identity->slot_plus_one.load(relaxed) == 0) return;  // forked without handlers: not ours to give
+  if (!identity.known()) return;  // forked without handlers: not ours to give
   if (ref.epoch != epoch) return;
   const std::lock_guard stripe_lock(stripe(ref.block));
   slab* owner = ref.owner;
   if (owner != nullptr && owner->states[ref.block - owner->first].load(relaxed) == use::in_use) {
     const std::lock_guard lock(pool);
     const std::uint32_t c = owner->size_class;
-    if (c < cached_classes && !forking.load(relaxed))
-      if (thread_cache* cache = ready_cache()) {
+    if (c < cached_classes && !pool.threads_stopped())
+      if (thread_cache* cache = pool.ready_cache()) {
         magazine& m = cache->of_class[c];
-        flush(m, m.capacity / 2);
+        pool.flush(m, m.capacity / 2);
       }
-    drop_unshared(*owner, ref.block - owner->first);
+    pool.drop_unshared(*owner, ref.block - owner->first);
     return;
   }
   drop_published(ref.block);
@@ -157,17 +157,9 @@ std::uint64_t arena::trim() {
   state& s = *s_;
   s.settle();
   const std::lock_guard lock(s.pool);
-  s.flush_idle_caches();
-  s.sweep_all();
-  for (std::uint32_t c = 0; c < class_count; ++c)
-    for (slab* x = s.with_room[c]; x != nullptr;) {
-      slab* next = x->next;
-      s.dissolve_if_free(*x, true);
-      x = next;
-    }
   // What was handed out lazily and never touched is cached, but costs nothing: the system's count tells.
   const std::uint64_t before = s.resident();
-  s.limit_cache(s.cached_everywhere() - s.cached_bytes);
+  s.pool.trim();
   const std::uint64_t after = s.resident();
   return before > after ? before - after : 0;
 }
@@ -176,14 +168,14 @@ std::uint64_t arena::collect(bool leases) {
   state& s = *s_;
   s.settle();
   const auto before = s.words.head().repairs.load(relaxed);
-  const std::uint64_t cached = s.cached_everywhere();
+  const std::uint64_t cached = s.pool.cached_everywhere();
   s.look_for_dead(true);
   s.expire(leases);
   const std::lock_guard lock(s.pool);
-  s.adopt_orphans();
-  s.sweep_returns();
-  if (s.words.head().repairs.load(relaxed) != before) s.sweep_all();
-  const std::uint64_t now = s.cached_everywhere();
+  s.pool.adopt_orphans();
+  s.pool.sweep_returns();
+  if (s.words.head().repairs.load(relaxed) != before) s.pool.sweep_all();
+  const std::uint64_t now = s.pool.cached_everywhere();
   return now > cached ? now - cached : 0;
 }
 
@@ -206,9 +198,9 @@ std::uint64_t arena::cache_limit() const noexcept { return s_->words.head().cach
 
 void arena::set_cache_limit(std::uint64_t bytes) noexcept {
   s_->words.head().cache_limit.store(bytes, relaxed);
-  if (s_->identity->slot_plus_one.load(relaxed) == 0) return;
+  if (!s_->identity.known()) return;
   const std::lock_guard lock(s_->pool);
-  s_->limit_cache(bytes);
+  s_->pool.limit_cache(bytes);
 }
 
 }  // namespace sharedmem

@@ -77,11 +77,8 @@ bool is_arena(const void* base, std::size_t bytes, void* context) {
 void arena::state::enter() {
   const header& h = words.head();
   held.reserve(std::uint64_t{h.chunk_capacity} * descriptors_per_chunk);
-  owned.reserve(h.chunk_capacity);
-  identity = identity_page::map();
-  if (identity == nullptr) throw no_memory("no page of private memory for an arena's participant");
-  caches_usable = register_barrier();
-  enter_caches();
+  identity.open();
+  pool.open(identity);
   become(take_slot());
 }
 
@@ -169,7 +166,7 @@ std::unique_ptr<arena> arena::attach(const locator& where) {
 }
 
 arena::~arena() {
-  if (s_ == nullptr || s_->identity == nullptr) return;
+  if (s_ == nullptr || !s_->identity.opened()) return;
   state& s = *s_;
   if (!s.has_slot() || !idle()) return;
   trim();

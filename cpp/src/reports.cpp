@@ -33,12 +33,10 @@ arena_statistics arena::statistics() {
   arena_statistics a;
   {
     const std::lock_guard lock(s.pool);
-    for (const slab* x = s.all_owned; x != nullptr; x = x->next_owned)
-      for (std::uint32_t i = 0; i < x->carved; ++i)
-        if (x->states[i].load(relaxed) == use::in_use) {
-          ++a.live_blocks;
-          a.live_bytes += x->block_bytes;
-        }
+    s.pool.each_unshared([&](const slab& x, std::uint32_t) {
+      ++a.live_blocks;
+      a.live_bytes += x.block_bytes;
+    });
   }
   {
     const auto locks = s.all_stripes();
@@ -56,7 +54,7 @@ arena_statistics arena::statistics() {
   a.resident_bytes = s.resident();
   for (std::uint32_t k = 0; k < s.words.extents(); ++k) a.arena_bytes += s.words.at(k).memory.size();
   // A block that was handed out lazily is counted whole when it comes back, touched or not.
-  a.cached_bytes = std::min(s.cached_everywhere(), a.resident_bytes);
+  a.cached_bytes = std::min(s.pool.cached_everywhere(), a.resident_bytes);
   a.segments = s.words.extents() + (s.attendance ? 1 : 0);
   a.cache_limit = cache_limit();
   s.rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
@@ -128,9 +126,9 @@ bool arena::idle() const noexcept {
   if (s.references.load(relaxed) != 0) return false;
   for (std::mutex& m : s.stripes) const std::lock_guard released(m);  // the last release has left its lock
   const std::lock_guard lock(s.pool);
-  for (const slab* x = s.all_owned; x != nullptr; x = x->next_owned)
-    for (std::uint32_t i = 0; i < x->carved; ++i)
-      if (x->states[i].load(relaxed) == use::in_use) return false;
+  bool held = false;
+  s.pool.each_unshared([&](const slab&, std::uint32_t) { held = true; });
+  if (held) return false;
   bool sent = false;
   s.rules.leases.each([&](std::uint32_t, lease_word v, auto*) {
     sent = sent || (v.state != lease_state::vacant && v.slot == s.slot());
@@ -182,7 +180,7 @@ bool arena::state::sent_from_extension() noexcept {
 
 bool arena::must_linger() noexcept {
   state& s = *s_;
-  if (s.identity->slot_plus_one.load(relaxed) == 0) return false;
+  if (!s.identity.known()) return false;
   return (s.leases_out() && !s.others_present()) || s.sent_from_extension();
 }
 

@@ -19,10 +19,9 @@
 #include "shared/layout.hpp"
 #include "shared/protocol.hpp"
 
-#include "heap/slab.hpp"
-#include "heap/thread_cache.hpp"
-#include "heap/zero_table.hpp"
+#include "heap/heap.hpp"
 #include "references/records.hpp"
+#include "shared/own_slot.hpp"
 #include "shared/tables.hpp"
 
 namespace sharedmem {
@@ -35,8 +34,7 @@ inline constexpr std::uint64_t lease_grace_ns = 60 * second_ns;
 inline constexpr std::uint64_t look_interval_ns = second_ns / 10;
 
 struct arena::state {
-  explicit state(arena& self) noexcept : self(self), rules(words) {}
-  ~state();
+  explicit state(arena& self) noexcept : self(self), rules(words), pool(words) {}
 
   arena& self;
   locator where;
@@ -46,7 +44,7 @@ struct arena::state {
   records held;
 
   // Who this process is in the arena.
-  identity_page* identity = nullptr;
+  own_slot identity;
   actor me;
   std::uint32_t epoch = 0;
   std::uint32_t child_slot = ~std::uint32_t{0};  // reserved by prepare_fork
@@ -55,22 +53,11 @@ struct arena::state {
   std::mutex joining;  // for leave_overflow
   std::mutex repairing;
   std::array<std::mutex, stripe_count> stripes;
-  std::mutex pool;
+  heap pool;
 
-  // Under `pool`: the chunks that this process owns.
-  zero_table<slab*> owned;  // by chunk; heads and last chunks of runs
-  slab* all_owned = nullptr;
-  std::array<slab*, class_count> with_room{};
-  std::array<std::uint32_t, class_count> slabs_of_class{};
-  std::set<std::pair<std::uint32_t, std::uint32_t>> cached_runs;  // length, head chunk
-  std::uint64_t cached_bytes = 0;
-  std::uint64_t repairs_seen = 0;
   // Until then nobody asks the system for memory again while all processes' claims stay below so many bytes.
   std::uint64_t look_holds_until = 0, claims_allowed = 0;
-  std::vector<thread_cache*> caches;
-  bool caches_usable = false;
 
-  std::atomic<bool> forking{false};
   std::atomic<std::uint64_t> last_look{0}, look_pause{look_interval_ns};
   std::atomic<std::uint64_t> references{0};  // records with a count: blocks of the protocol held here
 
@@ -102,12 +89,12 @@ struct arena::state {
   unsigned populate_threads = 1;
 
   // participants.cpp
-  std::uint32_t slot() const noexcept { return identity->slot_plus_one.load(std::memory_order_relaxed) - 1; }
+  std::uint32_t slot() const noexcept { return identity.index(); }
   bool in_overflow() const noexcept { return slot() == words.overflow_slot(); }
   bool has_slot() const noexcept { return slot() < words.overflow_slot(); }
   void settle();                     // at every entry: who are we, if a fork without handlers made us?
   std::uint32_t take_slot();         // a slot of our own; \throws no_memory all taken
-  void become(std::uint32_t s) noexcept { identity->slot_plus_one.store(s + 1, std::memory_order_relaxed); }
+  void become(std::uint32_t s) noexcept { identity.become(s); }
   void leave_overflow();             // tries for a slot of our own
   std::uint32_t namespace_index();   // \throws no_memory the table is full
   liveness look(const actor& who) const noexcept;
@@ -136,63 +123,12 @@ struct arena::state {
   void empty_pages(std::uint32_t b) noexcept;
   void drop_published(std::uint32_t b) noexcept; // stripe(b) held
 
-  // pool.cpp, all under `pool`
-  struct taken {
-    slab* owner = nullptr;
-    std::uint32_t index = 0;
-    bool zeroed = false;
-  };
-  using held_lock = std::unique_lock<std::mutex>;
-  taken take_small(std::uint32_t size_class, std::uint64_t asked, held_lock& lock);
-  taken take_run(std::uint32_t chunks, std::uint64_t asked, held_lock& lock);
+  // room.cpp
+  using held_lock = std::unique_lock<heap>;
+  heap::taken take_small(std::uint32_t size_class, std::uint64_t asked, held_lock& lock);
+  heap::taken take_run(std::uint32_t chunks, std::uint64_t asked, held_lock& lock);
   slab* obtain(std::uint32_t chunks, std::uint32_t size_class, std::uint64_t asked, held_lock& lock);
   void scrape_together(held_lock& lock);
-  taken pop(slab& s) noexcept;
-  void put(slab& s, std::uint32_t index) noexcept;
-  void drop_unshared(slab& s, std::uint32_t index) noexcept;
-  void dissolve_if_free(slab& s, bool even_the_last) noexcept;
-  void list_if_free(std::uint32_t b, std::uint32_t chunk) noexcept;
-  bool sweep_returns() noexcept;
-  void sweep_all() noexcept;
-  void sweep(slab& s) noexcept;
-  void cut(slab* run, std::uint32_t size_class);
-  void fill(magazine& m, std::uint32_t size_class) noexcept;
-  void flush(magazine& m, std::uint32_t keep) noexcept;
-  void link(slab& s) noexcept;
-  void unlink(slab& s) noexcept;
-
-  // runs.cpp, all under `pool`
-  using run_node = decltype(cached_runs)::node_type;
-  void cache_run(slab* run, run_node node = {}) noexcept;
-  bool list_cached(slab*& run, run_node node) noexcept;
-  slab* uncache(std::uint32_t chunks);
-  bool empty_run(const slab& run) noexcept;
-  run_node remove_cached(slab* run) noexcept;
-  std::uint64_t limit_cache(std::uint64_t bytes) noexcept;
-  void give_back_fragments(std::uint64_t bytes) noexcept;
-  void note_cached() noexcept;
-  std::uint64_t cached_everywhere() const noexcept;
-  bool is_cached_run(const slab* s) const noexcept;
-
-  // chunks.cpp, all under `pool`
-  slab* claim_fresh(std::uint32_t chunks);       // nullptr: no room in the attached extents
-  bool adopt_orphans();
-  void adopt(std::uint32_t chunk);
-  void ensure_descriptors(std::uint32_t chunk, std::uint32_t count);
-  slab* new_run(std::uint32_t chunk, std::uint32_t chunks);
-  slab* split(slab* run, std::uint32_t chunks);  // returns the tail
-  slab* merge(slab* left, slab* right) noexcept;
-  void unclaim(slab* run) noexcept;
-  void own(slab* s) noexcept;
-  void disown(slab* s) noexcept;
-
-  // caches.cpp
-  void enter_caches();
-  thread_cache* ready_cache() noexcept;  // of this thread, made ready; nullptr: none to be had. `pool` held
-  void flush_idle_caches() noexcept;
-  void stop_threads() noexcept;  // no thread is in its cache until resume_threads
-  void resume_threads() noexcept;
-  void drop_caches() noexcept;
 
   // budget.cpp
   std::uint64_t claimed_bytes() const noexcept;

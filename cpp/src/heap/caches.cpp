@@ -2,9 +2,9 @@
 #include <algorithm>
 #include <mutex>
 
+#include "heap/heap.hpp"
 #include "heap/thread_local_cache.hpp"
 #include "os/machine.hpp"
-#include "state.hpp"
 
 namespace sharedmem {
 
@@ -18,19 +18,19 @@ namespace {
 /// Which arena state a cache belongs to; the cache itself may have been wiped by a fork.
 struct owner_of_cache {
   thread_cache* cache = nullptr;
-  arena::state* home = nullptr;
+  heap* home = nullptr;
   ~owner_of_cache();
 };
 
-/// Arena states that exist: a thread may end after its cache's arena.
-struct living_states {
+/// Heaps that exist: a thread may end after its cache's heap.
+struct living_heaps {
   std::mutex lock;
-  std::vector<arena::state*> all;
+  std::vector<heap*> all;
 };
 
-living_states& living() {
-  static auto* const states = new living_states;  // outlives every thread
-  return *states;
+living_heaps& living() {
+  static auto* const heaps = new living_heaps;  // outlives every thread
+  return *heaps;
 }
 
 thread_local owner_of_cache mine;
@@ -38,13 +38,10 @@ thread_local owner_of_cache mine;
 owner_of_cache::~owner_of_cache() {
   current_cache = nullptr;
   if (cache == nullptr) return;
-  living_states& states = living();
-  const std::lock_guard ended(states.lock);
-  if (std::find(states.all.begin(), states.all.end(), home) != states.all.end()) {
-    const std::lock_guard lock(home->pool);
-    if (cache->home == home)
-      for (magazine& m : cache->of_class) home->flush(m, 0);
-    std::erase(home->caches, cache);
+  living_heaps& heaps = living();
+  const std::lock_guard ended(heaps.lock);
+  if (std::find(heaps.all.begin(), heaps.all.end(), home) != heaps.all.end()) {
+    home->leave(cache);
   }
   thread_cache::unmap(cache);
 }
@@ -55,13 +52,23 @@ void hold_caches() noexcept { living().lock.lock(); }
 
 void let_caches_go() noexcept { living().lock.unlock(); }
 
-void arena::state::enter_caches() {
-  living_states& states = living();
-  const std::lock_guard lock(states.lock);
-  states.all.push_back(this);
+void heap::open(const own_slot& self) {
+  self_ = &self;
+  owned.reserve(words.head().chunk_capacity);
+  caches_usable = register_barrier();
+  living_heaps& heaps = living();
+  const std::lock_guard lock(heaps.lock);
+  heaps.all.push_back(this);
 }
 
-thread_cache* arena::state::ready_cache() noexcept {
+void heap::leave(thread_cache* cache) noexcept {
+  const std::lock_guard lock(*this);
+  if (cache->home == this)
+    for (magazine& m : cache->of_class) flush(m, 0);
+  std::erase(caches, cache);
+}
+
+thread_cache* heap::ready_cache() noexcept {
   if (!caches_usable) return nullptr;
   thread_cache* cache = current_cache;
   if (cache != nullptr && cache->home != nullptr) return cache->home == this ? cache : nullptr;
@@ -80,18 +87,32 @@ thread_cache* arena::state::ready_cache() noexcept {
 }
 
 /// Waits until no other thread is within its cache; they take the slow path from now on, and stop at `pool`.
-void arena::state::stop_threads() noexcept {
+void heap::stop_threads() noexcept {
   forking.store(true, std::memory_order_relaxed);
   barrier_all_threads();  // pairs with `busy`: each thread sees `forking`, or we see its `busy`
   for (thread_cache* cache : caches)
     while (cache != current_cache && cache->busy.load(std::memory_order_acquire) != 0) yield_cpu();
 }
 
-void arena::state::resume_threads() noexcept { forking.store(false, std::memory_order_release); }
+void heap::forget_chunks() noexcept {
+  // Slabs stay allocated: references of the parent's blocks point to them. They are never listed again.
+  all_owned = nullptr;
+  const std::uint64_t mark =
+      words.head().chunk_mark.load(std::memory_order_seq_cst);  // none is owned above it
+  for (std::uint64_t c = 0; c < mark && c < owned.size(); ++c)
+    if (owned[c] != nullptr) owned[c] = nullptr;  // a table that is only read stays shared with the parent
+  with_room.fill(nullptr);
+  slabs_of_class.fill(0);
+  cached_runs.clear();
+  cached_bytes = 0;
+  drop_caches();
+}
+
+void heap::resume_threads() noexcept { forking.store(false, std::memory_order_release); }
 
 /// Forgets all caches without looking into them: what they list is not ours (any more). This thread's is
 /// kept mapped, empty.
-void arena::state::drop_caches() noexcept {
+void heap::drop_caches() noexcept {
   thread_cache* kept = nullptr;
   for (thread_cache* cache : caches) {
     if (cache == current_cache)
@@ -105,7 +126,7 @@ void arena::state::drop_caches() noexcept {
   kept->make_ready(this);
 }
 
-void arena::state::flush_idle_caches() noexcept {
+void heap::flush_idle_caches() noexcept {
   stop_threads();
   for (thread_cache* cache : caches)
     if (cache->home == this)
@@ -113,11 +134,11 @@ void arena::state::flush_idle_caches() noexcept {
   resume_threads();
 }
 
-arena::state::~state() {
+heap::~heap() {
   {
-    living_states& states = living();
-    const std::lock_guard lock(states.lock);
-    std::erase(states.all, this);
+    living_heaps& heaps = living();
+    const std::lock_guard lock(heaps.lock);
+    std::erase(heaps.all, this);
   }
   for (thread_cache* cache : caches) cache->home = nullptr;  // its thread still points to it
   for (slab* s = all_owned; s != nullptr;) {
@@ -125,7 +146,6 @@ arena::state::~state() {
     slab::destroy(s);
     s = next;
   }
-  if (identity != nullptr) identity_page::unmap(identity);
 }
 
 }  // namespace sharedmem

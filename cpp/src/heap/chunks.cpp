@@ -15,7 +15,9 @@
 #include <algorithm>
 #include <bit>
 
-#include "state.hpp"
+#include <sharedmem/error.hpp>
+
+#include "heap/heap.hpp"
 
 namespace sharedmem {
 namespace {
@@ -57,7 +59,7 @@ std::uint32_t try_claim(tables& words, std::uint32_t c, std::uint32_t n, std::ui
 
 }  // namespace
 
-slab* arena::state::new_run(std::uint32_t chunk, std::uint32_t chunks) {
+slab* heap::new_run(std::uint32_t chunk, std::uint32_t chunks) {
   slab* run = slab::make(1);
   run->chunk = chunk;
   run->run = chunks;
@@ -66,7 +68,7 @@ slab* arena::state::new_run(std::uint32_t chunk, std::uint32_t chunks) {
   return run;
 }
 
-void arena::state::own(slab* s) noexcept {
+void heap::own(slab* s) noexcept {
   owned[s->chunk] = s;
   owned[s->chunk + s->run - 1] = s;
   s->next_owned = all_owned;
@@ -75,14 +77,14 @@ void arena::state::own(slab* s) noexcept {
   all_owned = s;
 }
 
-void arena::state::disown(slab* s) noexcept {
+void heap::disown(slab* s) noexcept {
   owned[s->chunk] = nullptr;
   owned[s->chunk + s->run - 1] = nullptr;
   (s->previous_owned == nullptr ? all_owned : s->previous_owned->next_owned) = s->next_owned;
   if (s->next_owned != nullptr) s->next_owned->previous_owned = s->previous_owned;
 }
 
-slab* arena::state::claim_fresh(std::uint32_t n) {
+slab* heap::claim_fresh(std::uint32_t n) {
   header& h = words.head();
   const std::uint32_t s = slot();
   const auto mark = static_cast<std::uint32_t>(h.chunk_mark.load(sc));
@@ -140,7 +142,7 @@ slab* arena::state::claim_fresh(std::uint32_t n) {
 /// Descriptors for `count` blocks in a chunk: the run it has if that is long enough, else a new one. Runs
 /// have power-of-two lengths and an outgrown one is abandoned, so a chunk takes at most twice its largest.
 /// A run never moves to another chunk: generations go on, and a stale bit in it is never somebody's claim.
-void arena::state::ensure_descriptors(std::uint32_t c, std::uint32_t count) {
+void heap::ensure_descriptors(std::uint32_t c, std::uint32_t count) {
   chunk_entry& e = words.chunk(c);
   if (e.capacity.load(relaxed) >= count) return;
   const std::uint32_t length = std::bit_ceil(count);
@@ -160,7 +162,7 @@ void arena::state::ensure_descriptors(std::uint32_t c, std::uint32_t count) {
   e.capacity.store(length, std::memory_order_release);
 }
 
-slab* arena::state::split(slab* run, std::uint32_t keep) {
+slab* heap::split(slab* run, std::uint32_t keep) {
   const std::uint32_t tail_chunk = run->chunk + keep;
   const std::uint32_t tail_chunks = run->run - keep;
   slab* tail = new_run(tail_chunk, tail_chunks);
@@ -183,7 +185,7 @@ slab* arena::state::split(slab* run, std::uint32_t keep) {
   return tail;
 }
 
-slab* arena::state::merge(slab* left, slab* right) noexcept {
+slab* heap::merge(slab* left, slab* right) noexcept {
   disown(left);
   disown(right);
   const std::uint32_t total = left->run + right->run;
@@ -202,7 +204,7 @@ slab* arena::state::merge(slab* left, slab* right) noexcept {
 }
 
 /// OWNED -> UNCLAIMED; the pages have been given back. Destroys `run`.
-void arena::state::unclaim(slab* run) noexcept {
+void heap::unclaim(slab* run) noexcept {
   disown(run);
   for (std::uint32_t i = run->run; i-- > 1;) {
     words.chunk(run->chunk + i).owner.store(owner_word{}.bits(), std::memory_order_release);
@@ -218,7 +220,7 @@ void arena::state::unclaim(slab* run) noexcept {
   slab::destroy(run);
 }
 
-bool arena::state::adopt_orphans() {
+bool heap::adopt_orphans() {
   header& h = words.head();
   if (h.orphans.load(relaxed) == 0) return false;
   const auto mark = static_cast<std::uint32_t>(h.chunk_mark.load(sc));
@@ -244,7 +246,7 @@ bool arena::state::adopt_orphans() {
 }
 
 /// Makes the private picture of a chunk that another process cut. Its bytes are not known to be zero.
-void arena::state::adopt(std::uint32_t c) {
+void heap::adopt(std::uint32_t c) {
   chunk_entry& e = words.chunk(c);
   const auto cut = cut_word::from(e.cut.load(std::memory_order_acquire));
   if (cut.run == 1 && cut.size_class < class_count &&

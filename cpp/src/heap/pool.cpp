@@ -1,8 +1,8 @@
-/// The owner's allocator: blocks out of chunks that this process owns. Everything here is private memory
-/// under one lock of this process; only `life` of published blocks is read, to see what came back.
+/// Blocks: cut from chunks, listed, taken, swept. Of shared memory only `life` of published blocks is read, to
+/// see what came back.
 #include <algorithm>
 
-#include "state.hpp"
+#include "heap/heap.hpp"
 
 namespace sharedmem {
 namespace {
@@ -15,7 +15,7 @@ constexpr std::uint64_t all_chunks = ~std::uint64_t{0};  // of participant_entry
 
 // ---- free lists ---------------------------------------------------------------------------------
 
-void arena::state::link(slab& s) noexcept {
+void heap::link(slab& s) noexcept {
   if (s.in_class_list) return;
   s.in_class_list = true;
   s.previous = nullptr;
@@ -24,14 +24,14 @@ void arena::state::link(slab& s) noexcept {
   with_room[s.size_class] = &s;
 }
 
-void arena::state::unlink(slab& s) noexcept {
+void heap::unlink(slab& s) noexcept {
   if (!s.in_class_list) return;
   s.in_class_list = false;
   (s.previous == nullptr ? with_room[s.size_class] : s.previous->next) = s.next;
   if (s.next != nullptr) s.next->previous = s.previous;
 }
 
-arena::state::taken arena::state::pop(slab& s) noexcept {
+heap::taken heap::pop(slab& s) noexcept {
   taken t{&s, 0, false};
   if (s.free_count > 0) {
     t.index = s.stack[--s.free_count];
@@ -44,13 +44,13 @@ arena::state::taken arena::state::pop(slab& s) noexcept {
   return t;
 }
 
-void arena::state::put(slab& s, std::uint32_t index) noexcept {
+void heap::put(slab& s, std::uint32_t index) noexcept {
   s.states[index].store(use::listed, relaxed);
   s.stack[s.free_count++] = static_cast<std::uint16_t>(index);
   link(s);
 }
 
-void arena::state::drop_unshared(slab& s, std::uint32_t index) noexcept {
+void heap::drop_unshared(slab& s, std::uint32_t index) noexcept {
   if (s.size_class == no_class) {
     cache_run(&s);
     return;
@@ -60,7 +60,7 @@ void arena::state::drop_unshared(slab& s, std::uint32_t index) noexcept {
 }
 
 /// A slab without a block in use becomes a free run again, unless it is the last of its class with room.
-void arena::state::dissolve_if_free(slab& s, bool even_the_last) noexcept {
+void heap::dissolve_if_free(slab& s, bool even_the_last) noexcept {
   if (s.available() != s.count) return;
   if (!even_the_last && with_room[s.size_class] == &s && s.next == nullptr) return;
   slab* run = nullptr;
@@ -79,7 +79,7 @@ void arena::state::dissolve_if_free(slab& s, bool even_the_last) noexcept {
   cache_run(run);
 }
 
-void arena::state::cut(slab* run, std::uint32_t c) {
+void heap::cut(slab* run, std::uint32_t c) {
   const std::uint32_t count = blocks_per_chunk(c);
   slab* s = nullptr;
   try {
@@ -114,7 +114,7 @@ void arena::state::cut(slab* run, std::uint32_t c) {
 
 // ---- what came back -----------------------------------------------------------------------------
 
-void arena::state::list_if_free(std::uint32_t b, std::uint32_t c) noexcept {
+void heap::list_if_free(std::uint32_t b, std::uint32_t c) noexcept {
   slab* s = c < owned.size() ? owned[c] : nullptr;
   if (s == nullptr || s->chunk != c || b - s->first >= s->count) return;
   const std::uint32_t i = b - s->first;
@@ -134,7 +134,7 @@ void arena::state::list_if_free(std::uint32_t b, std::uint32_t c) noexcept {
     cache_run(s);
 }
 
-void arena::state::sweep(slab& s) noexcept {
+void heap::sweep(slab& s) noexcept {
   const std::uint32_t published = words.chunk(s.chunk).published.load(std::memory_order_seq_cst);
   if (s.size_class == no_class) {
     if (published > 0) return list_if_free(s.first, s.chunk);
@@ -153,7 +153,7 @@ void arena::state::sweep(slab& s) noexcept {
   dissolve_if_free(s, false);
 }
 
-bool arena::state::sweep_returns() noexcept {
+bool heap::sweep_returns() noexcept {
   participant_entry& mine = words.slot(slot());
   if (mine.returns.load(relaxed) == 0) return false;
   const std::uint64_t what = mine.returns.exchange(0, std::memory_order_acquire);
@@ -178,7 +178,15 @@ bool arena::state::sweep_returns() noexcept {
   return true;
 }
 
-void arena::state::sweep_all() noexcept {
+bool heap::sweep_after_repairs() noexcept {
+  const std::uint64_t repairs = words.head().repairs.load(std::memory_order_acquire);
+  if (repairs == repairs_seen) return false;
+  repairs_seen = repairs;
+  sweep_all();
+  return true;
+}
+
+void heap::sweep_all() noexcept {
   std::vector<std::uint32_t> heads;
   try {
     for (slab* s = all_owned; s != nullptr; s = s->next_owned) heads.push_back(s->chunk);
@@ -189,90 +197,9 @@ void arena::state::sweep_all() noexcept {
     if (owned[c] != nullptr && owned[c]->chunk == c) sweep(*owned[c]);
 }
 
-// ---- getting room -------------------------------------------------------------------------------
+// ---- whole runs as blocks -----------------------------------------------------------------------
 
-/// All that can be had without asking the system for more, however long it takes. Lets go of `lock` meanwhile.
-void arena::state::scrape_together(held_lock& lock) {
-  lock.unlock();
-  look_for_dead(true);
-  expire(false);
-  lock.lock();
-  adopt_orphans();
-  repairs_seen = words.head().repairs.load(std::memory_order_acquire);
-  sweep_all();
-}
-
-/// A run of exactly `chunks`, or nullptr if meanwhile a slab of `size_class` has room.
-slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::uint64_t asked,
-                           held_lock& lock) {
-  const auto room = [&] { return size_class != no_class && with_room[size_class] != nullptr; };
-  if (slab* run = uncache(chunks)) return run;
-  if (sweep_returns()) {
-    if (room()) return nullptr;
-    if (slab* run = uncache(chunks)) return run;
-  }
-  lock.unlock();
-  look_for_dead(false);
-  lock.lock();
-  bool news = adopt_orphans();
-  if (const std::uint64_t repairs = words.head().repairs.load(std::memory_order_acquire);
-      repairs != repairs_seen) {
-    repairs_seen = repairs;  // a hint may have died with its giver
-    sweep_all();
-    news = true;
-  }
-  if (news || room()) {
-    if (room()) return nullptr;
-    if (slab* run = uncache(chunks)) return run;
-  }
-  const std::uint64_t bytes = std::uint64_t{chunks} * chunk_bytes;
-  try {
-    reserve_memory(bytes, asked);
-  } catch (const no_memory&) {
-    scrape_together(lock);
-    if (room()) return nullptr;
-    if (slab* run = uncache(chunks)) return run;
-    limit_cache(0);
-    reserve_memory(bytes, asked);
-  }
-  give_back_fragments(bytes);
-  if (slab* run = claim_fresh(chunks)) return run;
-  try {
-    words.sync();
-  } catch (const error&) {  // what cannot be attached here is no room; `extend` below tells why
-  }
-  if (slab* run = claim_fresh(chunks)) return run;
-  scrape_together(lock);
-  if (room()) return nullptr;
-  if (slab* run = uncache(chunks)) return run;
-  limit_cache(0);
-  if (slab* run = claim_fresh(chunks)) return run;
-  std::string why;
-  try {
-    for (int tries = 0; tries < 3; ++tries) {
-      if (!words.extend(chunks)) {
-        why = "no further segment can join the arena";
-        break;
-      }
-      words.sync();
-      if (slab* run = claim_fresh(chunks)) return run;
-    }
-  } catch (const error& refused) {
-    why = std::string("a further segment was refused: ") + refused.what();
-  }
-  no_room(asked, why);
-}
-
-arena::state::taken arena::state::take_small(std::uint32_t c, std::uint64_t asked, held_lock& lock) {
-  while (with_room[c] == nullptr) {
-    if (sweep_returns() && with_room[c] != nullptr) break;
-    if (slab* run = obtain(1, c, asked, lock)) cut(run, c);
-  }
-  return pop(*with_room[c]);
-}
-
-arena::state::taken arena::state::take_run(std::uint32_t chunks, std::uint64_t asked, held_lock& lock) {
-  slab* run = obtain(chunks, no_class, asked, lock);
+heap::taken heap::take_run(slab* run) {
   try {
     ensure_descriptors(run->chunk, 1);
   } catch (...) {
@@ -287,9 +214,21 @@ arena::state::taken arena::state::take_run(std::uint32_t chunks, std::uint64_t a
   return t;
 }
 
+void heap::trim() noexcept {
+  flush_idle_caches();
+  sweep_all();
+  for (std::uint32_t c = 0; c < class_count; ++c)
+    for (slab* s = with_room[c]; s != nullptr;) {
+      slab* next = s->next;
+      dissolve_if_free(*s, true);
+      s = next;
+    }
+  limit_cache(cached_everywhere() - cached_bytes);
+}
+
 // ---- thread caches ------------------------------------------------------------------------------
 
-void arena::state::fill(magazine& m, std::uint32_t c) noexcept {
+void heap::fill(magazine& m, std::uint32_t c) noexcept {
   while (m.count < m.capacity / 2 && with_room[c] != nullptr) {
     const taken t = pop(*with_room[c]);
     t.owner->states[t.index].store(use::listed, relaxed);
@@ -297,7 +236,7 @@ void arena::state::fill(magazine& m, std::uint32_t c) noexcept {
   }
 }
 
-void arena::state::flush(magazine& m, std::uint32_t keep) noexcept {
+void heap::flush(magazine& m, std::uint32_t keep) noexcept {
   while (m.count > keep) {
     const cached_block b = m.blocks[--m.count];
     put(*b.owner(), b.index());

@@ -3,7 +3,7 @@
 #include <new>
 #include <utility>
 
-#include "state.hpp"
+#include "heap/heap.hpp"
 
 namespace sharedmem {
 namespace {
@@ -12,13 +12,13 @@ constexpr auto relaxed = std::memory_order_relaxed;
 
 }  // namespace
 
-bool arena::state::is_cached_run(const slab* s) const noexcept {
+bool heap::is_cached_run(const slab* s) const noexcept {
   return s != nullptr && s->size_class == no_class && cached_runs.contains({s->run, s->chunk});
 }
 
-void arena::state::note_cached() noexcept { words.slot(slot()).cached.store(cached_bytes, relaxed); }
+void heap::note_cached() noexcept { words.slot(slot()).cached.store(cached_bytes, relaxed); }
 
-std::uint64_t arena::state::cached_everywhere() const noexcept {
+std::uint64_t heap::cached_everywhere() const noexcept {
   std::uint64_t sum = 0;
   const auto mark = static_cast<std::uint32_t>(words.head().slot_mark.load(relaxed));
   for (std::uint32_t s = 0; s < mark && s < words.slots(); ++s) sum += words.slot(s).cached.load(relaxed);
@@ -26,21 +26,21 @@ std::uint64_t arena::state::cached_everywhere() const noexcept {
 }
 
 /// Gives the pages of a run back to the system; false: it could not, and they stay.
-bool arena::state::empty_run(const slab& run) noexcept {
+bool heap::empty_run(const slab& run) noexcept {
   mapping& memory = words.extent_of_chunk(run.chunk).memory;
   return memory.discard(static_cast<std::size_t>(run.data - memory.data()),
                         static_cast<std::size_t>(run.block_bytes));
 }
 
 /// Takes a run out; its node is for `list_cached`, which then needs no memory.
-arena::state::run_node arena::state::remove_cached(slab* run) noexcept {
+heap::run_node heap::remove_cached(slab* run) noexcept {
   cached_bytes -= run->block_bytes;
   return cached_runs.extract({run->run, run->chunk});
 }
 
 /// Merges a free run with its neighbours and puts it into the list; `run` is then what it became. False, only
 /// if no node is at hand: there is no private memory for one, and the run is left to the next `sweep_all`.
-bool arena::state::list_cached(slab*& run, run_node node) noexcept {
+bool heap::list_cached(slab*& run, run_node node) noexcept {
   run->zeroed = false;
   run->carved = 1;
   const extent& e = words.extent_of_chunk(run->chunk);
@@ -70,7 +70,7 @@ bool arena::state::list_cached(slab*& run, run_node node) noexcept {
   return true;
 }
 
-void arena::state::cache_run(slab* run, run_node node) noexcept {
+void heap::cache_run(slab* run, run_node node) noexcept {
   const bool listed = list_cached(run, std::move(node));
   note_cached();
   if (listed)
@@ -79,7 +79,7 @@ void arena::state::cache_run(slab* run, run_node node) noexcept {
     unclaim(run);
 }
 
-slab* arena::state::uncache(std::uint32_t chunks) {
+slab* heap::uncache(std::uint32_t chunks) {
   const auto found = cached_runs.lower_bound({chunks, 0});
   if (found == cached_runs.end()) return nullptr;
   slab* run = owned[found->second];
@@ -98,8 +98,7 @@ slab* arena::state::uncache(std::uint32_t chunks) {
   return run;
 }
 
-/// Gives cached runs back to the system until at most `limit` bytes are cached in the arena. Returns bytes given.
-std::uint64_t arena::state::limit_cache(std::uint64_t limit) noexcept {
+std::uint64_t heap::limit_cache(std::uint64_t limit) noexcept {
   std::uint64_t given = 0;
   for (std::uint64_t total = cached_everywhere(); total > limit && !cached_runs.empty();) {
     slab* run = owned[cached_runs.rbegin()->second];
@@ -127,9 +126,7 @@ std::uint64_t arena::state::limit_cache(std::uint64_t limit) noexcept {
   return given;
 }
 
-/// Gives back cached runs, shortest first, of about `bytes` in all: a request of that size was longer than
-/// each of them, so they are fragments, and fresh memory in their place leaves the arena as large as it is.
-void arena::state::give_back_fragments(std::uint64_t bytes) noexcept {
+void heap::give_back_fragments(std::uint64_t bytes) noexcept {
   const std::uint64_t goal = cached_bytes > bytes ? cached_bytes - bytes : 0;
   while (cached_bytes > goal && !cached_runs.empty()) {
     slab* run = owned[cached_runs.begin()->second];

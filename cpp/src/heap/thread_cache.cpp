@@ -16,13 +16,4 @@ thread_cache* thread_cache::map() noexcept {
 
 void thread_cache::unmap(thread_cache* cache) noexcept { unmap_private(cache, sizeof(thread_cache)); }
 
-identity_page* identity_page::map() noexcept {
-  void* p = map_private(sizeof(identity_page));
-  if (p == nullptr) return nullptr;
-  wipe_on_fork(p, sizeof(identity_page));  // without it a child made by raw clone must not use the library
-  return new (p) identity_page;
-}
-
-void identity_page::unmap(identity_page* page) noexcept { unmap_private(page, sizeof(identity_page)); }
-
 }  // namespace sharedmem

@@ -66,12 +66,4 @@ struct thread_cache {
 void hold_caches() noexcept;
 void let_caches_go() noexcept;
 
-/// A page of this process's own, wiped on fork.
-struct identity_page {
-  std::atomic<std::uint32_t> slot_plus_one;  // 0: who am I? settled before anything else
-  std::atomic<std::uint32_t> settling;       // 1: a thread is at it
-  static identity_page* map() noexcept;
-  static void unmap(identity_page*) noexcept;
-};
-
 }  // namespace sharedmem

@@ -61,24 +61,21 @@ bool arena::state::enter_overflow() noexcept {
 void arena::state::claim_for(std::uint32_t child) {
   held.each_held([&](std::uint32_t b, const record& r) { rules.hold(b, child, r.generation); },
                  [&](std::uint32_t b) { __builtin_prefetch(words.block(b), 1); });
-  for (slab* s = all_owned; s != nullptr; s = s->next_owned) {
-    chunk_entry& c = words.chunk(s->chunk);
-    const std::uint64_t place = words.chunk_place(s->chunk);
-    bool first_here = true;
-    for (std::uint32_t i = 0; i < s->carved; ++i) {
-      if (s->states[i].load(relaxed) != use::in_use) continue;
-      if (std::exchange(first_here, false)) {
-        if (c.published.load(relaxed) < s->carved) c.published.store(s->carved, sc);
-        populate_descriptors(*s);
-      }
-      const std::uint32_t b = s->first + i;
-      record& r = held.at(b);
-      r.generation = rules.publish_for_two(b, slot(), child, place + i * s->block_bytes, s->block_bytes);
-      r.count = 1;
-      references.fetch_add(1, relaxed);
-      s->states[i].store(use::published, std::memory_order_release);
+  const slab* last = nullptr;
+  pool.each_unshared([&](slab& s, std::uint32_t i) {
+    if (std::exchange(last, &s) != &s) {
+      chunk_entry& c = words.chunk(s.chunk);
+      if (c.published.load(relaxed) < s.carved) c.published.store(s.carved, sc);
+      populate_descriptors(s);
     }
-  }
+    const std::uint32_t b = s.first + i;
+    record& r = held.at(b);
+    r.generation = rules.publish_for_two(b, slot(), child, words.chunk_place(s.chunk) + i * s.block_bytes,
+                                         s.block_bytes);
+    r.count = 1;
+    references.fetch_add(1, relaxed);
+    s.states[i].store(use::published, std::memory_order_release);
+  });
 }
 
 /// One call for the pages of many descriptors costs half of their faults.
@@ -113,7 +110,7 @@ void arena::prepare_fork() noexcept {
   for (std::mutex& m : s.stripes) m.lock();
   s.pool.lock();
   s.words.hold_growth();
-  s.stop_threads();
+  s.pool.stop_threads();
   s.fork_prepared = true;
   s.child_slot = s.reserve_slot();
   s.child_overflows = s.child_slot == none;
@@ -135,7 +132,7 @@ void arena::after_fork_in_parent() noexcept {
   if (s.child_overflows && s.has_slot()) s.words.slot(s.slot()).forking.store(0, sc);
   s.child_overflows = false;
   s.child_slot = none;
-  s.resume_threads();
+  s.pool.resume_threads();
   s.let_go_after_fork();
 }
 
@@ -169,13 +166,13 @@ void arena::after_fork_in_child() noexcept {
   s.child_overflows = false;
   s.child_slot = none;
   s.forget_chunks();
-  s.resume_threads();
+  s.pool.resume_threads();
   s.let_go_after_fork();
 }
 
 void arena::take_over_slot() noexcept {
   state& s = *s_;
-  // Runs in a child that prepare_fork did not announce: the identity page was wiped.
+  // Runs in a child that prepare_fork did not announce: its own slot is unknown.
   const actor parent = s.me;
   const process_id self_id = this_process();
   s.me = {self_id.pid, self_id.start, parent.space};

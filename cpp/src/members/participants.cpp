@@ -56,22 +56,22 @@ std::uint32_t arena::state::take_slot() {
 }
 
 void arena::state::settle() {
-  if (identity->slot_plus_one.load(relaxed) != 0) [[likely]]
+  if (identity.known()) [[likely]]
     return;
-  while (identity->settling.exchange(1, std::memory_order_acquire) != 0) yield_cpu();
+  while (identity.settling().exchange(1, std::memory_order_acquire) != 0) yield_cpu();
   const struct settled {
     std::atomic<std::uint32_t>& at;
     ~settled() { at.store(0, std::memory_order_release); }
-  } end{identity->settling};
-  if (identity->slot_plus_one.load(relaxed) != 0) return;
+  } end{identity.settling()};
+  if (identity.known()) return;
   // A child that no fork handler announced: nothing here is ours, and locks may be held by threads that
   // do not exist in this process.
   new (&joining) std::mutex;
   new (&repairing) std::mutex;
   for (std::mutex& m : stripes) new (&m) std::mutex;
-  new (&pool) std::mutex;
+  pool.renew_lock();
   words.forget_lock();
-  forking.store(false, relaxed);
+  pool.resume_threads();
   ++epoch;  // references that were copied into this process are nobody's
   held.clear();
   references.store(0, relaxed);
@@ -80,17 +80,8 @@ void arena::state::settle() {
 }
 
 void arena::state::forget_chunks() noexcept {
-  // Slabs stay allocated: references of the parent's blocks point to them. They are never listed again.
-  all_owned = nullptr;
-  const std::uint64_t mark = words.head().chunk_mark.load(sc);  // nobody owns a chunk from there on
-  for (std::uint64_t c = 0; c < mark && c < owned.size(); ++c)
-    if (owned[c] != nullptr) owned[c] = nullptr;  // a table that is only read stays shared with the parent
-  with_room.fill(nullptr);
-  slabs_of_class.fill(0);
-  cached_runs.clear();
-  cached_bytes = 0;
+  pool.forget_chunks();
   look_holds_until = 0;
-  drop_caches();
 }
 
 std::array<std::unique_lock<std::mutex>, stripe_count> arena::state::all_stripes() {

@@ -17,7 +17,8 @@ std::string name_of(const claim& c) {
 
 bool arena::state::may_keep(std::uint32_t b) const noexcept {
   const std::uint64_t bytes = words.block(b)[at_bytes].load(relaxed);
-  return bytes <= max_class_bytes || cached_everywhere() + bytes <= words.head().cache_limit.load(relaxed);
+  return bytes <= max_class_bytes ||
+         pool.cached_everywhere() + bytes <= words.head().cache_limit.load(relaxed);
 }
 
 void arena::state::empty_pages(std::uint32_t b) noexcept {
@@ -41,7 +42,7 @@ void arena::state::after_free(std::uint32_t b, std::uint64_t place) {
   if (owner.state != chunk_state::owned) return;
   if (owner.slot == slot()) {
     const std::lock_guard lock(pool);
-    list_if_free(b, c);
+    pool.list_if_free(b, c);
     return;
   }
   participant_entry& theirs = words.slot(owner.slot);
@@ -110,7 +111,7 @@ claim arena::share(const block_ref& ref, bool lease) {
 void arena::give_back(const claim& c) noexcept {
   state& s = *s_;
   if (c.lease >= s.words.lease_count() || !s.words.has_block(c.block)) return;
-  if (s.identity->slot_plus_one.load(relaxed) == 0) return;
+  if (!s.identity.known()) return;
   const std::lock_guard lock(s.stripe(c.block));
   if (s.rules.leases.give_back({c.lease, c.nonce})) s.free_if_unclaimed(c.block);
 }
@@ -181,7 +182,7 @@ block_ref arena::duplicate(const block_ref& ref) {
 allocation arena::find(const void* p) const noexcept {
   state& s = *s_;
   allocation none;
-  if (s.identity->slot_plus_one.load(relaxed) == 0) return none;
+  if (!s.identity.known()) return none;
   std::uint32_t c = s.words.chunk_at(p);
   if (c >= s.words.chunk_count()) return none;
   auto w = owner_word::from(s.words.chunk(c).owner.load(relaxed));
@@ -202,8 +203,7 @@ allocation arena::find(const void* p) const noexcept {
   a.bytes = size;
   a.ref = {const_cast<arena*>(this), nullptr, b, s.epoch};
   // A reference of ours keeps all this as it is; without one the answer is "none", whatever was read.
-  slab* mine =
-      w.state == chunk_state::owned && w.slot == s.slot() && c < s.owned.size() ? s.owned[c] : nullptr;
+  slab* mine = w.state == chunk_state::owned && w.slot == s.slot() ? s.pool.owned_at(c) : nullptr;
   if (mine != nullptr && b - mine->first < mine->count &&
       mine->states[b - mine->first].load(relaxed) == use::in_use) {
     a.ref.owner = mine;

@@ -1,0 +1,179 @@
+#pragma once
+
+/// The owner's allocator of one arena in this process: blocks out of the chunks that this process owns.
+///
+/// It works on private memory, under one lock, and writes of the shared tables only what an owner alone may
+/// write: the chunk table's entries of its own chunks, and hints. It never looks for dead processes, asks no
+/// limit of memory and makes no segment: who calls it decides what to try next when it has no room.
+///
+/// Locks: the object is the lock itself (`std::lock_guard lock(heap)`); functions say so where they need
+/// none. It is the last lock that a thread takes; nothing is called out of the library while it is held.
+/// Processes: a forked child starts with an empty heap (`forget_chunks`), as its parent owns the chunks.
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <new>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "heap/size_class.hpp"
+#include "heap/slab.hpp"
+#include "heap/thread_cache.hpp"
+#include "heap/zero_table.hpp"
+#include "shared/own_slot.hpp"
+#include "shared/tables.hpp"
+
+namespace sharedmem {
+
+class heap {
+ public:
+  /// A block that was taken.
+  struct taken {
+    slab* owner = nullptr;
+    std::uint32_t index = 0;  // of the block in `owner`
+    bool zeroed = false;      // its bytes read as zero
+  };
+
+  explicit heap(tables& words) noexcept : words(words) {}
+  heap(const heap&) = delete;
+  heap& operator=(const heap&) = delete;
+  ~heap();
+
+  /// Called once, when `words` is open and before any other function.
+  /// \throws std::bad_alloc
+  void open(const own_slot& self);
+
+  void lock() { mutex_.lock(); }
+  void unlock() { mutex_.unlock(); }
+  /// In a child made without fork handlers: the lock may be held by a thread that does not exist there.
+  void renew_lock() noexcept { new (&mutex_) std::mutex; }
+
+  // ---- blocks (lock held)
+
+  /// Whether a block of this size class can be had at once.
+  bool has_room(std::uint32_t size_class) const noexcept { return with_room[size_class] != nullptr; }
+  /// \pre has_room(size_class).
+  taken take_small(std::uint32_t size_class) noexcept { return pop(*with_room[size_class]); }
+  /// Takes a whole run as one block. \throws no_memory  no descriptor is left; the run is cached then.
+  taken take_run(slab* run);
+  /// Cuts a run of one chunk into blocks of a class. Throws what `take_run` throws; the run is cached then.
+  void cut(slab* run, std::uint32_t size_class);
+  /// A block that was never shared, or whose last claim has gone, comes back.
+  void drop_unshared(slab& s, std::uint32_t index) noexcept;
+  /// Lists block b of chunk c again if that chunk is ours and the block is free.
+  void list_if_free(std::uint32_t b, std::uint32_t chunk) noexcept;
+
+  // ---- runs and chunks (lock held)
+
+  /// A cached run of exactly `chunks`; nullptr: there is none. \throws std::bad_alloc
+  slab* uncache(std::uint32_t chunks);
+  /// Claims chunks that nobody owns; nullptr: no room in the attached segments. \throws std::bad_alloc
+  slab* claim_fresh(std::uint32_t chunks);
+  /// Takes over chunks whose owner has died. True if there were any.
+  bool adopt_orphans();
+  /// Lists what other processes freed since the last call. True if a hint said there was something.
+  bool sweep_returns() noexcept;
+  /// Looks at every block of ours for what other processes freed.
+  void sweep_all() noexcept;
+  /// As `sweep_all`, if a process was repaired since the last call: a hint may have died with its giver.
+  bool sweep_after_repairs() noexcept;
+  /// Gives cached runs back to the system until at most `limit` bytes are cached in the arena, by all
+  /// processes. Returns bytes given.
+  std::uint64_t limit_cache(std::uint64_t limit) noexcept;
+  /// Gives back cached runs, shortest first, of about `bytes` in all: a request of that size was longer than
+  /// each of them, so they are fragments, and fresh memory in their place leaves the arena as large as it is.
+  void give_back_fragments(std::uint64_t bytes) noexcept;
+  /// Makes cached runs of all slabs without a block in use, and gives back everything that this process caches.
+  void trim() noexcept;
+  /// Bytes that this process caches, in whole runs.
+  std::uint64_t cached() const noexcept { return cached_bytes; }
+  /// Bytes that all processes together cache, by what each last noted. No lock.
+  std::uint64_t cached_everywhere() const noexcept;
+
+  // ---- looking (lock held unless said)
+
+  /// Calls f(slab&, index) for every block in use here that was never shared.
+  template <class F>
+  void each_unshared(F&& f) const {
+    for (slab* s = all_owned; s != nullptr; s = s->next_owned)
+      for (std::uint32_t i = 0; i < s->carved; ++i)
+        if (s->states[i].load(std::memory_order_relaxed) == use::in_use) f(*s, i);
+  }
+  /// What we know of a chunk that is ours, else nullptr. Without the lock right for a chunk of which the
+  /// caller holds a block.
+  slab* owned_at(std::uint32_t chunk) const noexcept { return chunk < owned.size() ? owned[chunk] : nullptr; }
+
+  // ---- caches of threads
+
+  /// This thread's cache if it may take or give a block now, else nullptr; see `within`. No lock.
+  bool threads_stopped() const noexcept { return forking.load(std::memory_order_acquire); }
+  /// This thread's cache made ready; nullptr: none can be had, or it serves another arena. Lock held.
+  thread_cache* ready_cache() noexcept;
+  /// Fills a magazine up to half, with blocks that are listed already. Lock held.
+  void fill(magazine& m, std::uint32_t size_class) noexcept;
+  /// Gives all but `keep` blocks of a magazine back to their slabs. Lock held.
+  void flush(magazine& m, std::uint32_t keep) noexcept;
+  /// From return on no thread uses its cache until `resume_threads`; who wants to takes the slow path and
+  /// waits for the lock. Lock held.
+  void stop_threads() noexcept;
+  void resume_threads() noexcept;
+
+  /// In a forked child: nothing here is ours. Lock held, or no other thread.
+  void forget_chunks() noexcept;
+  /// A thread that ends gives its cache back. No lock.
+  void leave(thread_cache* cache) noexcept;
+
+ private:
+  std::uint32_t slot() const noexcept { return self_->index(); }
+
+  // pool.cpp
+  taken pop(slab& s) noexcept;
+  void put(slab& s, std::uint32_t index) noexcept;
+  void dissolve_if_free(slab& s, bool even_the_last) noexcept;
+  void sweep(slab& s) noexcept;
+  void link(slab& s) noexcept;
+  void unlink(slab& s) noexcept;
+
+  // runs.cpp
+  using run_set = std::set<std::pair<std::uint32_t, std::uint32_t>>;  // length, head chunk
+  using run_node = run_set::node_type;
+  void cache_run(slab* run, run_node node = {}) noexcept;
+  bool list_cached(slab*& run, run_node node) noexcept;
+  bool empty_run(const slab& run) noexcept;
+  run_node remove_cached(slab* run) noexcept;
+  void note_cached() noexcept;
+  bool is_cached_run(const slab* s) const noexcept;
+
+  // chunks.cpp
+  void adopt(std::uint32_t chunk);
+  void ensure_descriptors(std::uint32_t chunk, std::uint32_t count);
+  slab* new_run(std::uint32_t chunk, std::uint32_t chunks);
+  slab* split(slab* run, std::uint32_t chunks);  // returns the tail
+  slab* merge(slab* left, slab* right) noexcept;
+  void unclaim(slab* run) noexcept;
+  void own(slab* s) noexcept;
+  void disown(slab* s) noexcept;
+
+  // caches.cpp
+  void flush_idle_caches() noexcept;
+  void drop_caches() noexcept;
+
+  tables& words;
+  const own_slot* self_ = nullptr;
+  std::mutex mutex_;
+
+  zero_table<slab*> owned;  // by chunk; heads and last chunks of runs
+  slab* all_owned = nullptr;
+  std::array<slab*, class_count> with_room{};
+  std::array<std::uint32_t, class_count> slabs_of_class{};
+  run_set cached_runs;
+  std::uint64_t cached_bytes = 0;
+  std::uint64_t repairs_seen = 0;
+  std::vector<thread_cache*> caches;
+  bool caches_usable = false;
+  std::atomic<bool> forking{false};
+};
+
+}  // namespace sharedmem

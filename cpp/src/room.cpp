@@ -1,0 +1,84 @@
+/// Room for a new block: what is tried, one after the other, when the heap has none at hand.
+#include "state.hpp"
+
+namespace sharedmem {
+
+/// All that can be had without asking the system for more, however long it takes. Lets go of `lock` meanwhile.
+void arena::state::scrape_together(held_lock& lock) {
+  lock.unlock();
+  look_for_dead(true);
+  expire(false);
+  lock.lock();
+  pool.adopt_orphans();
+  if (!pool.sweep_after_repairs()) pool.sweep_all();
+}
+
+/// A run of exactly `chunks`, or nullptr if meanwhile a slab of `size_class` has room.
+slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::uint64_t asked,
+                           held_lock& lock) {
+  const auto room = [&] { return size_class != no_class && pool.has_room(size_class); };
+  if (slab* run = pool.uncache(chunks)) return run;
+  if (pool.sweep_returns()) {
+    if (room()) return nullptr;
+    if (slab* run = pool.uncache(chunks)) return run;
+  }
+  lock.unlock();
+  look_for_dead(false);
+  lock.lock();
+  bool news = pool.adopt_orphans();
+  if (pool.sweep_after_repairs()) news = true;
+  if (news || room()) {
+    if (room()) return nullptr;
+    if (slab* run = pool.uncache(chunks)) return run;
+  }
+  const std::uint64_t bytes = std::uint64_t{chunks} * chunk_bytes;
+  try {
+    reserve_memory(bytes, asked);
+  } catch (const no_memory&) {
+    scrape_together(lock);
+    if (room()) return nullptr;
+    if (slab* run = pool.uncache(chunks)) return run;
+    pool.limit_cache(0);
+    reserve_memory(bytes, asked);
+  }
+  pool.give_back_fragments(bytes);
+  if (slab* run = pool.claim_fresh(chunks)) return run;
+  try {
+    words.sync();
+  } catch (const error&) {  // what cannot be attached here is no room; `extend` below tells why
+  }
+  if (slab* run = pool.claim_fresh(chunks)) return run;
+  scrape_together(lock);
+  if (room()) return nullptr;
+  if (slab* run = pool.uncache(chunks)) return run;
+  pool.limit_cache(0);
+  if (slab* run = pool.claim_fresh(chunks)) return run;
+  std::string why;
+  try {
+    for (int tries = 0; tries < 3; ++tries) {
+      if (!words.extend(chunks)) {
+        why = "no further segment can join the arena";
+        break;
+      }
+      words.sync();
+      if (slab* run = pool.claim_fresh(chunks)) return run;
+    }
+  } catch (const error& refused) {
+    why = std::string("a further segment was refused: ") + refused.what();
+  }
+  no_room(asked, why);
+}
+
+heap::taken arena::state::take_small(std::uint32_t size_class, std::uint64_t asked, held_lock& lock) {
+  while (!pool.has_room(size_class)) {
+    if (pool.sweep_returns() && pool.has_room(size_class)) break;
+    if (slab* run = obtain(1, size_class, asked, lock)) pool.cut(run, size_class);
+  }
+  return pool.take_small(size_class);
+}
+
+heap::taken arena::state::take_run(std::uint32_t chunks, std::uint64_t asked, held_lock& lock) {
+  return pool.take_run(obtain(chunks, no_class, asked, lock));
+}
+
+}  // namespace sharedmem

@@ -1,0 +1,22 @@
+#include "shared/own_slot.hpp"
+
+#include <new>
+
+#include <sharedmem/error.hpp>
+
+#include "os/machine.hpp"
+
+namespace sharedmem {
+
+void own_slot::open() {
+  void* p = map_private(sizeof(page));
+  if (p == nullptr) throw no_memory("no page of private memory for an arena's participant");
+  wipe_on_fork(p, sizeof(page));  // a kernel without it: a child made by raw clone must not use the library
+  page_ = new (p) page;  // default-initialised: the zeros stay
+}
+
+own_slot::~own_slot() {
+  if (page_ != nullptr) unmap_private(page_, sizeof(page));
+}
+
+}  // namespace sharedmem
