@@ -3,33 +3,15 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "os/memory.hpp"
-
-#include "heap/thread_local_cache.hpp"
+#include "heap/fast_path.hpp"
 #include "os/machine.hpp"
+#include "os/memory.hpp"
 #include "state.hpp"
 
 namespace sharedmem {
 namespace {
 
 constexpr auto relaxed = std::memory_order_relaxed;
-constexpr auto acquire_order = std::memory_order_acquire;
-constexpr auto release_order = std::memory_order_release;
-
-/// Marks this thread as being within its cache; see heap::stop_threads.
-class within {
- public:
-  explicit within(thread_cache& cache) noexcept : cache_(cache) {
-    cache_.busy.store(1, relaxed);
-    std::atomic_signal_fence(std::memory_order_seq_cst);  // the other side runs membarrier(2)
-  }
-  ~within() { cache_.busy.store(0, release_order); }
-  within(const within&) = delete;
-  within& operator=(const within&) = delete;
-
- private:
-  thread_cache& cache_;
-};
 
 /// Fresh blocks of 2 MiB and more get their pages at once, huge ones, up to this part of what is
 /// available: whoever asks for more than that may mean to use it sparsely.
@@ -44,18 +26,12 @@ const locator& arena::where() const noexcept { return s_->where; }
 allocation arena::allocate(std::uint64_t bytes, std::uint64_t alignment, pages how) {
   state& s = *s_;
   if (bytes <= max_cached_bytes && alignment - 1 < 64 && (alignment & (alignment - 1)) == 0) [[likely]] {
-    thread_cache* cache = current_cache;
-    if (cache != nullptr && cache->home == &s.pool) [[likely]] {
-      const within guard(*cache);
-      magazine& m = cache->of_class[class_of(bytes == 0 ? 1 : bytes)];
-      if (!s.pool.threads_stopped() && m.count > 0) [[likely]] {
-        const cached_block b = m.blocks[--m.count];
-        slab* owner = b.owner();
-        const std::uint32_t i = b.index();
-        owner->states[i].store(use::in_use, relaxed);
-        return {{this, owner, owner->first + i, s.epoch}, owner->block(i), owner->block_bytes, false};
-      }
-    }
+    const heap::taken t = s.pool.take_cached(class_of(bytes == 0 ? 1 : bytes));
+    if (t.owner != nullptr) [[likely]]
+      return {{this, t.owner, t.owner->first + t.index, s.epoch},
+              t.owner->block(t.index),
+              t.owner->block_bytes,
+              false};
   }
   return s.allocate_slowly(bytes, alignment, how);
 }
@@ -80,8 +56,7 @@ allocation arena::state::allocate_slowly(std::uint64_t bytes, std::uint64_t alig
   if (wanted <= max_class_bytes) {
     const std::uint32_t c = class_of(wanted);
     t = take_small(c, bytes, lock);
-    if (c < cached_classes && !pool.threads_stopped())
-      if (thread_cache* cache = pool.ready_cache()) pool.fill(cache->of_class[c], c);
+    pool.fill_cache(c);
   } else {
     t = take_run(static_cast<std::uint32_t>((wanted - 1) / chunk_bytes + 1), bytes, lock);
   }
@@ -113,24 +88,10 @@ void arena::state::populate(slab& from, const allocation& a, std::uint64_t bytes
 void arena::release(block_ref& ref) noexcept {
   state& s = *s_;
   slab* owner = ref.owner;
-  if (owner != nullptr) [[likely]] {
-    thread_cache* cache = current_cache;
-    const std::uint32_t c = owner->size_class;
-    if (cache != nullptr && cache->home == &s.pool && c < cached_classes) [[likely]] {
-      const within guard(*cache);
-      magazine& m = cache->of_class[c];
-      const std::uint32_t i = ref.block - owner->first;
-      // The epoch: a child forked without handlers must not list what it only inherited.
-      if (!s.pool.threads_stopped() && m.count < m.capacity && ref.epoch == s.epoch &&
-          owner->states[i].load(relaxed) == use::in_use) [[likely]] {
-        owner->states[i].store(use::listed, relaxed);
-        m.blocks[m.count++] = cached_block(owner, i);
-        ref = {};
-        return;
-      }
-    }
-  }
-  s.release_slowly(ref);
+  // The epoch: a child forked without handlers must not list what it only inherited.
+  if (owner == nullptr || ref.epoch != s.epoch || !s.pool.give_cached(*owner, ref.block - owner->first))
+      [[unlikely]]
+    s.release_slowly(ref);
   ref = {};
 }
 
@@ -141,12 +102,7 @@ void arena::state::release_slowly(const block_ref& ref) noexcept {
   slab* owner = ref.owner;
   if (owner != nullptr && owner->states[ref.block - owner->first].load(relaxed) == use::in_use) {
     const std::lock_guard lock(pool);
-    const std::uint32_t c = owner->size_class;
-    if (c < cached_classes && !pool.threads_stopped())
-      if (thread_cache* cache = pool.ready_cache()) {
-        magazine& m = cache->of_class[c];
-        pool.flush(m, m.capacity / 2);
-      }
+    pool.make_cache_space(owner->size_class);
     pool.drop_unshared(*owner, ref.block - owner->first);
     return;
   }

@@ -107,14 +107,15 @@ class heap {
 
   // ---- caches of threads
 
-  /// This thread's cache if it may take or give a block now, else nullptr; see `within`. No lock.
-  bool threads_stopped() const noexcept { return forking.load(std::memory_order_acquire); }
-  /// This thread's cache made ready; nullptr: none can be had, or it serves another arena. Lock held.
-  thread_cache* ready_cache() noexcept;
-  /// Fills a magazine up to half, with blocks that are listed already. Lock held.
-  void fill(magazine& m, std::uint32_t size_class) noexcept;
-  /// Gives all but `keep` blocks of a magazine back to their slabs. Lock held.
-  void flush(magazine& m, std::uint32_t keep) noexcept;
+  /// A block of a cached class from this thread's cache; no owner: none is at hand. No lock. (fast_path.hpp)
+  taken take_cached(std::uint32_t size_class) noexcept;
+  /// Puts a block into this thread's cache. False: it is not of a cached class, is shared, the cache is full,
+  /// or there is none. No lock. (fast_path.hpp)
+  bool give_cached(slab& owner, std::uint32_t index) noexcept;
+  /// Fills this thread's cache up to half, with blocks that need no further memory. Lock held.
+  void fill_cache(std::uint32_t size_class) noexcept;
+  /// Gives half of what this thread's cache has of a class back to the slabs. Lock held.
+  void make_cache_space(std::uint32_t size_class) noexcept;
   /// From return on no thread uses its cache until `resume_threads`; who wants to takes the slow path and
   /// waits for the lock. Lock held.
   void stop_threads() noexcept;
@@ -157,6 +158,9 @@ class heap {
   void disown(slab* s) noexcept;
 
   // caches.cpp
+  bool threads_stopped() const noexcept { return forking.load(std::memory_order_acquire); }
+  thread_cache* ready_cache() noexcept;
+  void flush(magazine& m, std::uint32_t keep) noexcept;
   void flush_idle_caches() noexcept;
   void drop_caches() noexcept;
 

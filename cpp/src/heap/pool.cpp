@@ -228,12 +228,24 @@ void heap::trim() noexcept {
 
 // ---- thread caches ------------------------------------------------------------------------------
 
-void heap::fill(magazine& m, std::uint32_t c) noexcept {
+void heap::fill_cache(std::uint32_t c) noexcept {
+  if (c >= cached_classes || threads_stopped()) return;
+  thread_cache* cache = ready_cache();
+  if (cache == nullptr) return;
+  magazine& m = cache->of_class[c];
   while (m.count < m.capacity / 2 && with_room[c] != nullptr) {
     const taken t = pop(*with_room[c]);
     t.owner->states[t.index].store(use::listed, relaxed);
     m.blocks[m.count++] = cached_block(t.owner, t.index);
   }
+}
+
+void heap::make_cache_space(std::uint32_t c) noexcept {
+  if (c >= cached_classes || threads_stopped()) return;
+  thread_cache* cache = ready_cache();
+  if (cache == nullptr) return;
+  magazine& m = cache->of_class[c];
+  flush(m, m.capacity / 2);
 }
 
 void heap::flush(magazine& m, std::uint32_t keep) noexcept {
