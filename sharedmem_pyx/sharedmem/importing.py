@@ -1,21 +1,30 @@
-"""Doing something to a module as soon as somebody imports it."""
+"""Doing something to a module as soon as somebody imports it.
+
+The loader and the finder below do not derive from the classes of importlib.abc, which the import system does
+not ask for: importing that module takes longer than importing all of this package.
+"""
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+else:
+    Loader = MetaPathFinder = object
 
 _Action = Callable[[ModuleType], None]
 
 
-class _Loader(importlib.abc.Loader):
+class _Loader(Loader):
     """Runs a module's own loader, then an action on the module."""
 
-    def __init__(self, loader: importlib.abc.Loader, action: _Action) -> None:
+    def __init__(self, loader: Loader, action: _Action) -> None:
         self.loader = loader
         self.action = action
 
@@ -34,7 +43,7 @@ class _Loader(importlib.abc.Loader):
         self.action(module)
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder(MetaPathFinder):
     """Finds nothing by itself: asks the others, and wraps the loader of a module that is awaited."""
 
     def __init__(self) -> None:

@@ -184,7 +184,7 @@ class SHAREDMEM_API arena {
   /// Async-signal-safe.
   void take_over_slot() noexcept;
 
-  struct state;
+  struct SHAREDMEM_HIDDEN state;
 
  private:
   explicit arena(std::unique_ptr<state> s) noexcept;

@@ -8,6 +8,8 @@
 
 #if defined(__GNUC__)
 #define SHAREDMEM_API __attribute__((visibility("default")))
+#define SHAREDMEM_HIDDEN __attribute__((visibility("hidden")))
 #else
 #define SHAREDMEM_API
+#define SHAREDMEM_HIDDEN
 #endif

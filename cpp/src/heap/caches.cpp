@@ -55,7 +55,7 @@ void let_caches_go() noexcept { living().lock.unlock(); }
 void heap::open(const own_slot& self) {
   self_ = &self;
   owned.reserve(words.head().chunk_capacity);
-  caches_usable = register_barrier();
+  caches_usable = has_barrier();
   living_heaps& heaps = living();
   const std::lock_guard lock(heaps.lock);
   heaps.all.push_back(this);
@@ -89,6 +89,8 @@ thread_cache* heap::ready_cache() noexcept {
 /// Waits until no other thread is within its cache; they take the slow path from now on, and stop at `pool`.
 void heap::stop_threads() noexcept {
   forking.store(true, std::memory_order_relaxed);
+  const auto is_another_threads = [](const thread_cache* cache) { return cache != current_cache; };
+  if (std::none_of(caches.begin(), caches.end(), is_another_threads)) return;
   barrier_all_threads();  // pairs with `busy`: each thread sees `forking`, or we see its `busy`
   for (thread_cache* cache : caches)
     while (cache != current_cache && cache->busy.load(std::memory_order_acquire) != 0) yield_cpu();

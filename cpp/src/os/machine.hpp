@@ -19,8 +19,12 @@ unsigned core_count() noexcept;
 std::uint64_t physical_memory() noexcept;
 void yield_cpu() noexcept;
 
-/// The process-wide barrier that pairs with `thread_cache::busy`. False: the kernel has none.
-bool register_barrier() noexcept;
+/// Whether the kernel has the barrier below (membarrier(2), since Linux 4.14).
+bool has_barrier() noexcept;
+/// A full memory barrier on every running thread of this process; it pairs with plain stores and a compiler
+/// barrier there. The first call of a process with several threads takes milliseconds: the kernel waits for an
+/// RCU grace period when a process registers (kernel/sched/membarrier.c, sync_runqueues_membarrier_state).
+/// \pre has_barrier().
 void barrier_all_threads() noexcept;
 
 }  // namespace sharedmem

@@ -34,9 +34,19 @@ bool wipe_on_fork(void* base, std::size_t bytes) noexcept {  // Linux 4.14
 
 void unmap_private(void* base, std::size_t bytes) noexcept { ::munmap(base, whole_pages(bytes)); }
 
-bool register_barrier() noexcept { return membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0; }
+bool has_barrier() noexcept {
+  const long commands = membarrier(MEMBARRIER_CMD_QUERY);
+  return commands > 0 && (commands & MEMBARRIER_CMD_PRIVATE_EXPEDITED) != 0;
+}
 
-void barrier_all_threads() noexcept { membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED); }
+void barrier_all_threads() noexcept {
+  if (membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED) == 0) return;
+  // EPERM: this process has not registered yet.
+  if (membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0 &&
+      membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED) == 0)
+    return;
+  membarrier(MEMBARRIER_CMD_GLOBAL);
+}
 
 std::uint64_t monotonic_ns() noexcept {
   timespec t{};
