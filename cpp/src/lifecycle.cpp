@@ -101,25 +101,9 @@ std::unique_ptr<arena> arena::create(std::uint64_t bytes) {
     // No SysV here: without a census a reservation of a child that never was stays until the arena's end.
   }
   step<point::birth_census>();
-  auto* h = new (memory.data()) header{};
-  h->kind = static_cast<std::uint32_t>(memory.name().kind);
-  h->magic = arena_magic;
-  h->uuid[0] = uuid[0];
-  h->uuid[1] = uuid[1];
-  h->host = host_id();
-  h->bytes = plan.bytes;
-  h->census = s->attendance.id();
-  h->slots = slots;
-  h->descriptor_bytes = descriptor_bytes_for(slots);
-  h->lease_entries = plan.lease_entries;
-  h->chunk_capacity = plan.chunk_capacity;
-  h->chunks = plan.chunks;
-  h->at_participants = plan.at_participants;
-  h->at_chunks = plan.at_chunks;
-  h->at_leases = plan.at_leases;
-  h->at_descriptors = plan.at_descriptors;
-  h->at_data = plan.at_data;
-  h->checksum = header_checksum(*h);
+  const std::uint32_t kind = static_cast<std::uint32_t>(memory.name().kind);
+  header* h =
+      make_header(memory.data(), plan, {kind, {uuid[0], uuid[1]}, host_id(), s->attendance.id(), slots});
   // What one process keeps warm no other can take: the cache must not fill the arena.
   h->cache_limit.store(std::min(available_memory().total, plan.bytes) / 4, std::memory_order_relaxed);
   step<point::birth_header>();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <new>
 
 namespace sharedmem {
 namespace {
@@ -49,6 +50,29 @@ geometry_plan geometry_plan::extension(std::uint32_t chunks, std::uint32_t descr
   geometry_plan plan;
   place_data(plan, page_bytes, chunks, descriptor_bytes);
   return plan;
+}
+
+header* make_header(std::byte* where, const geometry_plan& plan, const arena_identity& of) noexcept {
+  auto* h = new (where) header{};
+  h->kind = of.kind;
+  h->magic = arena_magic;
+  h->uuid[0] = of.uuid[0];
+  h->uuid[1] = of.uuid[1];
+  h->host = of.host;
+  h->bytes = plan.bytes;
+  h->census = of.census;
+  h->slots = of.slots;
+  h->descriptor_bytes = descriptor_bytes_for(of.slots);
+  h->lease_entries = plan.lease_entries;
+  h->chunk_capacity = plan.chunk_capacity;
+  h->chunks = plan.chunks;
+  h->at_participants = plan.at_participants;
+  h->at_chunks = plan.at_chunks;
+  h->at_leases = plan.at_leases;
+  h->at_descriptors = plan.at_descriptors;
+  h->at_data = plan.at_data;
+  h->checksum = header_checksum(*h);
+  return h;
 }
 
 std::uint64_t header_checksum(const header& h) noexcept {

@@ -142,6 +142,19 @@ constexpr std::uint32_t descriptor_bytes_for(std::uint32_t slots) noexcept {
   return (raw + 63) / 64 * 64;
 }
 
+/// What a header says beside its arena's geometry.
+struct arena_identity {
+  std::uint32_t kind = 0;  ///< backing
+  std::uint64_t uuid[2] = {};
+  std::uint64_t host = 0;
+  std::int32_t census = -1;
+  std::uint32_t slots = 0;
+};
+
+/// Writes the constant part of a header into the zeroed bytes at `where`. It is not ready yet: the caller
+/// stores `version` last.
+header* make_header(std::byte* where, const geometry_plan& plan, const arena_identity& of) noexcept;
+
 /// Checksum of the header's constant part.
 std::uint64_t header_checksum(const header& h) noexcept;
 
