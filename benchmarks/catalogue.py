@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 #: Cases in the order of the report, each a module of `benchmarks.cases`.
 CASES = (
+    "start_up",
     "create_empty_small",
     "create_filled_small",
     "ones_frame",

@@ -59,6 +59,11 @@ PATHS = {
     "stats": ("from sharedmem import ones, stats; a = ones(100)", "stats()"),
 }
 
+#: What a process does once: what is there before, and what is counted.
+ONCE = {
+    "import": ("import multiprocessing.connection, numpy", "import sharedmem"),
+}
+
 PROGRAM = """
 {setup}
 def run(times):
@@ -126,7 +131,14 @@ def usable_tool() -> str | None:
 
 
 def count(tool: str, path: str) -> float:
-    """Instructions of one execution of `path`, the loop around it included."""
+    """Instructions of one execution of `path`, the loop around it included if there is one."""
+    if path in ONCE:
+        setup, statement = ONCE[path]
+        without, with_it = (
+            TOOLS[tool](PROGRAM.format(setup=text, statement="pass", times=0))
+            for text in (setup, f"{setup}; {statement}")
+        )
+        return with_it - without
     setup, statement = PATHS[path]
     few, more = (
         TOOLS[tool](PROGRAM.format(setup=setup, statement=statement, times=times)) for times in (FEW, MORE)
@@ -162,7 +174,9 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--record", action="store_true", help="store the counts")
     found.add_argument("--tool", choices=sorted(TOOLS), help="default: what works here")
-    found.add_argument("--paths", default=",".join(PATHS), metavar="NAME,...", help="default: %(default)s")
+    found.add_argument(
+        "--paths", default=",".join([*ONCE, *PATHS]), metavar="NAME,...", help="default: %(default)s"
+    )
     found.add_argument(
         "--tolerance",
         type=float,
