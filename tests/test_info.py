@@ -148,6 +148,19 @@ def test_survey_tells_ours_from_others(segment):
     assert row.rstrip().endswith("by ipcrm")
 
 
+def test_survey_does_not_take_a_strangers_segment_for_ours(segment):
+    """`ftok(path, "S")` makes keys that begin like ours."""
+    libc = ctypes.CDLL(None)
+    libc.shmat.restype = ctypes.c_void_p
+    libc.shmdt.argtypes = (ctypes.c_void_p,)
+    stranger = segment(0x534D0000 | (os.getpid() + 1) & 0xFFFF)
+    at = libc.shmat(stranger, None, 0)
+    ctypes.memmove(at, b"data", 4)
+    libc.shmdt(at)
+    found = {one.id: one for one in segments.survey(os.geteuid())[0]}
+    assert (found[stranger].kind, found[stranger].orphan) == ("other", False)
+
+
 def test_survey_of_a_memfd():
     fd = os.memfd_create("sharedmem:0123abcd")
     try:

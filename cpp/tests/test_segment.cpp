@@ -1,7 +1,14 @@
 #include <doctest.h>
 
+#include <dlfcn.h>
+#include <signal.h>
 #include <sys/shm.h>
 
+#include <cstring>
+
+#include <sharedmem/census.hpp>
+#include <sharedmem/mapping.hpp>
+#include <sharedmem/memory.hpp>
 #include <sharedmem/segment.hpp>
 
 #include "child.hpp"
@@ -10,41 +17,124 @@ using namespace sharedmem;
 
 namespace {
 
+enum class death { none, before_attach, before_mark };
+death dies = death::none;  // where this process kills itself
+
+template <class F>
+F* next_of(const char* name) {
+  return reinterpret_cast<F*>(::dlsym(RTLD_NEXT, name));
+}
+
+}  // namespace
+
+// In front of the C library's: the last moments at which a segment is left behind.
+extern "C" void* shmat(int id, const void* at, int flags) noexcept {
+  if (dies == death::before_attach) ::raise(SIGKILL);
+  return next_of<void*(int, const void*, int)>("shmat")(id, at, flags);
+}
+extern "C" int shmctl(int id, int command, shmid_ds* record) noexcept {
+  if (dies == death::before_mark && command == IPC_RMID) ::raise(SIGKILL);
+  return next_of<int(int, int, shmid_ds*)>("shmctl")(id, command, record);
+}
+
+namespace {
+
 bool exists(int id) {
   shmid_ds record{};
   return ::shmctl(id, IPC_STAT, &record) == 0;
 }
 
-// As a process leaves it that was killed right after shmget.
-int abandoned(key_t key) {
+// The segment that process `pid` made, or -1.
+int made_by(pid_t pid) {
+  struct shm_info totals{};
+  const int last = ::shmctl(0, SHM_INFO, reinterpret_cast<shmid_ds*>(&totals));
+  for (int index = 0; index <= last; ++index) {
+    shmid_ds record{};
+    const int id = ::shmctl(index, SHM_STAT, &record);
+    if (id >= 0 && record.shm_cpid == pid) return id;
+  }
+  return -1;
+}
+
+// As a process leaves it that was killed while it made a segment.
+template <class F>
+int killed_in(death where, F&& making) {
+  child maker{[&] {
+    dies = where;
+    (void)making();
+    return 0;
+  }};
+  const pid_t pid = maker.pid();
+  CHECK(maker.wait() == -SIGKILL);
+  return made_by(pid);
+}
+
+// A stranger's, that has ended: System V segments are meant to persist.
+int abandoned(key_t key, int mode = 0600, std::size_t bytes = 4096, const char* text = nullptr) {
   channel ids;
   child maker{[&] {
-    ids.put(::shmget(key, 4096, IPC_CREAT | IPC_EXCL | 0600));
+    const int id = ::shmget(key, bytes, IPC_CREAT | IPC_EXCL | mode);
+    if (void* at = ::shmat(id, nullptr, 0); text != nullptr) std::strcpy(static_cast<char*>(at), text);
+    ids.put(id);
     return 0;
   }};
   maker.wait();
   return ids.get<int>();
 }
 
-// A key that nobody has, of a pattern.
+// A key of a pattern that nobody has, and that is not one of this library's by chance.
 key_t key_like(unsigned pattern) {
-  return static_cast<key_t>(pattern | (static_cast<unsigned>(::getpid()) & 0xffffU));
+  static unsigned made = 0;
+  return static_cast<key_t>(pattern | ((static_cast<unsigned>(::getpid()) + made++) & 0xffffU));
 }
 
 }  // namespace
 
 TEST_CASE("segments that their maker could not mark are swept") {
-  std::size_t swept = 0;
-  for (int i = 0; i < 100 && swept < 2; ++i) {  // whoever makes an arena meanwhile sweeps as well
-    const int arena = abandoned(key_like(0x534d0000));
-    const int census = abandoned(key_like(0x534e0000));
-    REQUIRE(arena >= 0);
-    REQUIRE(census >= 0);
-    swept = sweep_orphans();
-    CHECK_FALSE(exists(arena));
-    CHECK_FALSE(exists(census));
+  const auto arena = [] { return mapping::create(backing::sysv, std::size_t{2} << 20, 0); };
+  const auto count = [] { return census::create(); };
+  for (const death where : {death::before_attach, death::before_mark}) {
+    CAPTURE(static_cast<int>(where));
+    const int one = killed_in(where, arena);
+    const int other = killed_in(where, count);
+    CHECK(exists(one));
+    CHECK(exists(other));
+    CHECK(sweep_orphans() == 2);
+    CHECK_FALSE(exists(one));
+    CHECK_FALSE(exists(other));
   }
-  CHECK(swept >= 2);
+}
+
+TEST_CASE("a stranger's segment stays, whatever its key, with data in it or without") {
+  for (const unsigned keys : {0x534d0000U, 0x534e0000U})
+    for (const int mode : {0600, 0644})
+      for (const char* text : {static_cast<const char*>(nullptr), "balance: 1000000", "sharedmem count"}) {
+        CAPTURE(keys);
+        CAPTURE(mode);
+        const int id = abandoned(key_like(keys), mode, 4096, text);
+        REQUIRE(id >= 0);
+        CHECK(sweep_orphans() == 0);
+        CHECK(exists(id));
+        ::shmctl(id, IPC_RMID, nullptr);
+      }
+}
+
+TEST_CASE("a segment that was left behind and that somebody has found a use for stays") {
+  for (const bool arena : {true, false}) {
+    CAPTURE(arena);
+    const int id = killed_in(death::before_attach, [arena] {
+      if (arena) return mapping::create(backing::sysv, 8192, 0).size();
+      return static_cast<std::size_t>(census::create().processes());
+    });
+    void* at = ::shmat(id, nullptr, 0);
+    REQUIRE(at != reinterpret_cast<void*>(-1));
+    CHECK(sweep_orphans() == 0);  // attached
+    std::strcpy(static_cast<char*>(at), "balance: 1000000");
+    ::shmdt(at);
+    CHECK(sweep_orphans() == 0);
+    CHECK(exists(id));
+    ::shmctl(id, IPC_RMID, nullptr);
+  }
 }
 
 TEST_CASE("segments of other keys, living makers or attached processes are left alone") {

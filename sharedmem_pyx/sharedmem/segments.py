@@ -156,6 +156,8 @@ def _sysv_segments(uid: int) -> Iterator[Segment]:
             continue
         kind = _KEYS.get((int(cell["key"]) & 0xFFFFFFFF) >> 16, "other")
         removed = bool(int(cell["perms"], 8) & _SHM_DEST)
+        if not _may_be_ours(kind, int(cell["perms"], 8), int(cell.get("rss", 0))):
+            kind = "other"
         attached = int(cell["nattch"])
         yield Segment(
             id=int(cell["shmid"]),
@@ -169,6 +171,12 @@ def _sysv_segments(uid: int) -> Iterator[Segment]:
             removed=removed,
             orphan=kind != "other" and not removed and attached == 0,
         )
+
+
+def _may_be_ours(kind: str, perms: int, resident: int) -> bool:
+    # Other programs may have such keys, too: ftok(3) makes them for files on some devices. Ours have a key
+    # only until they are marked for removal, and are not written to so early, but for the census's first bytes.
+    return perms & 0o777 == 0o600 and (kind != "arena" or resident == 0)
 
 
 def _pids(uid: int) -> Iterator[int]:

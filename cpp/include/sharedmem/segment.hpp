@@ -26,9 +26,11 @@ struct segment_name {
 };
 
 /// Removes System V segments that a process of this user left behind when it was killed between
-/// `shmget` and `IPC_RMID`: key of this library's pattern, owner and creator are the effective
-/// user, nobody attached, not marked for removal, creator surely dead.
-/// They hold no pages, only an id.
+/// `shmget` and `IPC_RMID`. System V segments are meant to persist, and other programs may have keys with the
+/// same upper half, so all of this must hold: the key is the one that this library computes from the creator's
+/// pid and the size; mode 0600; owner and creator are the effective user; nobody is attached; not marked for
+/// removal; the creator is surely dead; and there is no page in it, or, in a census, only the census's magic.
+/// Segments whose makers were of another pid namespace, or made while /proc/sysvipc/shm cannot be read, stay.
 /// \return  how many were removed. Errors are passed over: the next caller tries again.
 SHAREDMEM_API std::size_t sweep_orphans() noexcept;
 

@@ -51,9 +51,17 @@ unsigned usable_cores() noexcept;
 
 // ---- System V segments --------------------------------------------------------------------------
 
-/// The upper half of the keys that our segments have between `shmget` and `IPC_RMID`.
+/// The upper half of the keys that our segments have between `shmget` and `IPC_RMID`. Other programs have such
+/// keys, too: `ftok(path, 'S')` makes them for files on some devices.
 inline constexpr std::uint32_t arena_keys = 0x534d0000;
 inline constexpr std::uint32_t census_keys = 0x534e0000;
+
+/// How many of the keys that `sysv_create` tries follow from the maker and the size.
+inline constexpr std::uint32_t keys_of_maker = 8;
+/// The key that process `pid` tries first (`attempt` 0) for a segment of `bytes` bytes, and those that follow
+/// while others have these: it tells a segment of ours from one that has the upper half by chance.
+std::uint32_t sysv_key(std::uint32_t keys, std::uint32_t pid, std::uint64_t bytes,
+                       std::uint32_t attempt) noexcept;
 
 struct sysv_status {
   std::uint32_t owner = 0;
@@ -79,8 +87,9 @@ int sysv_remove(int id) noexcept;                     // errno value
 void sysv_detach(const void* base) noexcept;
 /// Bytes of the segment in memory and swap; 0: unknown.
 std::uint64_t sysv_resident(int id) noexcept;
-/// See sweep_orphans.
-std::size_t sysv_sweep() noexcept;
+/// How often the segment is attached, by all processes, also where this process may not read its record: that
+/// has become another user's when this process called setuid(2). An errno value.
+int sysv_count(int id, std::uint64_t& attaches) noexcept;
 
 struct sysv_limits {
   std::uint64_t segment = UINT64_MAX;  // bytes
@@ -159,6 +168,23 @@ class lines {
   bool end_ = false;
   bool failed_ = false;
   bool cut_ = false;  // what follows belongs to a line that was handed out cut
+};
+
+/// The System V segments of this IPC namespace, as /proc/sysvipc/shm lists them for every user: pids are those of
+/// this process's namespace. Where there is no such file the list is empty.
+class sysv_table {
+ public:
+  struct row {
+    std::uint32_t key = 0;  // 0 once it is marked for removal
+    int id = -1;
+    sysv_status status;
+    std::uint64_t resident = 0;  // bytes in memory and swap
+  };
+  /// False: no more.
+  bool next(row& r) noexcept;
+
+ private:
+  lines lines_{"/proc/sysvipc/shm"};
 };
 
 // ---- the rest -----------------------------------------------------------------------------------

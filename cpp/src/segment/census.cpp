@@ -12,12 +12,6 @@
 #include "segment/sysv_check.hpp"
 
 namespace sharedmem {
-namespace {
-
-// The first bytes of the page: tells a census from a page-sized segment with a reused id.
-constexpr char magic[16] = "sharedmem count";
-
-}  // namespace
 
 census::census(census&& other) noexcept
     : base_{std::exchange(other.base_, nullptr)}, id_{std::exchange(other.id_, -1)} {}
@@ -51,7 +45,7 @@ census census::create() {
   }
   census made{base, id};
   // Before the mark for removal that `attach` asks for: who sees the mark sees the bytes.
-  std::memcpy(base, magic, sizeof magic);
+  std::memcpy(base, census_magic, sizeof census_magic);
   if (const int code = os::sysv_remove(id); code != 0) {
     throw error(code, "shmctl(IPC_RMID)", "id " + std::to_string(id));
   }
@@ -70,7 +64,7 @@ census census::attach(std::int32_t id) {
   }
   census made{base, id};
   const os::sysv_status after = check_sysv(id, bytes);
-  if (!before.same_segment(after) || std::memcmp(base, magic, sizeof magic) != 0) {
+  if (!before.same_segment(after) || std::memcmp(base, census_magic, sizeof census_magic) != 0) {
     throw stale_handle("segment " + std::to_string(id) + " is not a census");
   }
   return made;
@@ -78,11 +72,11 @@ census census::attach(std::int32_t id) {
 
 int census::processes() const {
   if (base_ == nullptr) return 0;
-  os::sysv_status status;
-  if (const int code = os::sysv_look(id_, status); code != 0) {
+  std::uint64_t attaches = 0;
+  if (const int code = os::sysv_count(id_, attaches); code != 0) {
     throw error(code, "shmctl(IPC_STAT)", "id " + std::to_string(id_));
   }
-  return status.attaches < INT_MAX ? static_cast<int>(status.attaches) : INT_MAX;
+  return attaches < INT_MAX ? static_cast<int>(attaches) : INT_MAX;
 }
 
 }  // namespace sharedmem

@@ -8,6 +8,9 @@
 
 namespace sharedmem {
 
+/// The first bytes of a census: tells it from another segment of a page.
+inline constexpr char census_magic[16] = "sharedmem count";
+
 /// What the kernel says of segment `id`.
 /// \throws sharedmem::stale_handle  it has gone, or is none of this library's: no mode 0600, not
 ///         marked for removal, or not of `bytes` bytes.

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
@@ -109,31 +110,58 @@ int memfd_search(std::string_view name) {
   return -1;
 }
 
-std::uint64_t sysv_resident(int id) noexcept {
+bool sysv_table::next(row& r) noexcept {
   // key shmid perms size cpid lpid nattch uid gid cuid cgid atime dtime ctime rss swap
-  constexpr int id_field = 1;
-  constexpr int rss_field = 14;
-  constexpr int swap_field = 15;
-  lines table{"/proc/sysvipc/shm"};
+  constexpr int fields = 16;
+  constexpr int perms_field = 2;  // the one that is octal
   std::string_view line;
-  while (table.next(line)) {
-    std::uint64_t sum = 0;
+  while (lines_.next(line)) {
+    std::int64_t value[fields] = {};
     const char* at = line.data();
     const char* const end = at + line.size();
-    for (int field = 0; at != end; ++field) {
+    int field = 0;
+    for (; field < fields; ++field) {
       while (at != end && *at == ' ') ++at;
-      const bool negative = at != end && *at == '-';  // a key above 2^31
-      if (negative) ++at;
-      std::uint64_t value = 0;
-      const auto [next, failure] = std::from_chars(at, end, value);
-      if (failure != std::errc{}) break;  // the heading
+      const auto [next, failure] = std::from_chars(at, end, value[field], field == perms_field ? 8 : 10);
+      if (failure != std::errc{}) break;
       at = next;
-      if (field == id_field && value != static_cast<std::uint64_t>(id)) break;
-      if (field == rss_field || field == swap_field) sum += value;
-      if (field == swap_field) return sum;
     }
+    if (field < fields) continue;  // the heading
+    r.key = static_cast<std::uint32_t>(value[0]);
+    r.id = static_cast<int>(value[1]);
+    r.status.mode = static_cast<std::uint32_t>(value[2]) & 0777U;
+    r.status.removed = (static_cast<std::uint32_t>(value[2]) & SHM_DEST) != 0;
+    r.status.bytes = static_cast<std::uint64_t>(value[3]);
+    r.status.creator_pid = static_cast<std::int32_t>(value[4]);
+    r.status.attaches = static_cast<std::uint64_t>(value[6]);
+    r.status.owner = static_cast<std::uint32_t>(value[7]);
+    r.status.creator = static_cast<std::uint32_t>(value[9]);
+    r.status.changed = value[13];
+    r.resident = static_cast<std::uint64_t>(value[14]) + static_cast<std::uint64_t>(value[15]);
+    return true;
   }
+  return false;
+}
+
+std::uint64_t sysv_resident(int id) noexcept {
+  sysv_table table;
+  for (sysv_table::row r; table.next(r);)
+    if (r.id == id) return r.resident;
   return 0;
+}
+
+int sysv_count(int id, std::uint64_t& attaches) noexcept {
+  sysv_status status;
+  const int code = sysv_look(id, status);
+  attaches = status.attaches;
+  if (code != EACCES) return code;
+  sysv_table table;
+  for (sysv_table::row r; table.next(r);) {
+    if (r.id != id) continue;
+    attaches = r.status.attaches;
+    return 0;
+  }
+  return code;
 }
 
 std::uint32_t pid() noexcept { return static_cast<std::uint32_t>(::getpid()); }

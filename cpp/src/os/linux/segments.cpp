@@ -128,13 +128,24 @@ unsigned usable_cores() noexcept {
 
 // ---- System V segments --------------------------------------------------------------------------
 
+std::uint32_t sysv_key(std::uint32_t keys, std::uint32_t pid, std::uint64_t bytes,
+                       std::uint32_t attempt) noexcept {
+  std::uint64_t sum = std::uint64_t{pid} << 32 ^ std::uint64_t{attempt} << 24 ^ bytes;
+  sum = (sum ^ sum >> 30) * 0xbf58476d1ce4e5b9U;  // the finaliser of splitmix64 (Steele, Lea, Flood 2014)
+  sum = (sum ^ sum >> 27) * 0x94d049bb133111ebU;
+  return keys | static_cast<std::uint32_t>(sum >> 48);
+}
+
 int sysv_create(std::uint32_t keys, std::size_t bytes) {
   int code = 0;
-  for (int attempt = 0; attempt < 64; ++attempt) {
-    std::uint16_t random = 0;
-    random_bytes(&random, sizeof random);
-    const int id =
-        ::shmget(static_cast<key_t>(keys | random), bytes, IPC_CREAT | IPC_EXCL | SHM_NORESERVE | 0600);
+  for (std::uint32_t attempt = 0; attempt < 64; ++attempt) {
+    std::uint32_t key = sysv_key(keys, pid(), bytes, attempt);
+    if (attempt >= keys_of_maker) {  // somebody holds all of those: what is left behind then stays
+      std::uint16_t random = 0;
+      random_bytes(&random, sizeof random);
+      key = keys | random;
+    }
+    const int id = ::shmget(static_cast<key_t>(key), bytes, IPC_CREAT | IPC_EXCL | SHM_NORESERVE | 0600);
     if (id >= 0) return id;
     code = errno;
     if (code != EEXIST) break;
@@ -173,25 +184,6 @@ int sysv_look(int id, sysv_status& status) noexcept {
 int sysv_remove(int id) noexcept { return result(::shmctl(id, IPC_RMID, nullptr)); }
 
 void sysv_detach(const void* base) noexcept { ::shmdt(base); }
-
-std::size_t sysv_sweep() noexcept {
-  struct shm_info totals{};
-  const int last = ::shmctl(0, SHM_INFO, reinterpret_cast<shmid_ds*>(&totals));
-  const uid_t user = ::geteuid();
-  std::size_t removed = 0;
-  for (int index = 0; index <= last; ++index) {
-    shmid_ds record{};
-    const int id = ::shmctl(index, SHM_STAT, &record);
-    if (id < 0) continue;  // unused, or not ours to read
-    const auto keys = static_cast<std::uint32_t>(record.shm_perm.__key) & 0xffff0000U;
-    const bool orphan = (keys == arena_keys || keys == census_keys) && record.shm_perm.uid == user &&
-                        record.shm_perm.cuid == user && (record.shm_perm.mode & SHM_DEST) == 0 &&
-                        record.shm_nattch == 0 && record.shm_cpid > 0 &&
-                        probe(static_cast<std::uint32_t>(record.shm_cpid)) == ESRCH;
-    if (orphan && sysv_remove(id) == 0) ++removed;
-  }
-  return removed;
-}
 
 sysv_limits sysv_get_limits() noexcept {
   struct shminfo limits{};
