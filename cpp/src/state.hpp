@@ -14,8 +14,8 @@
 #include <vector>
 
 #include <sharedmem/arena.hpp>
+#include "os/census.hpp"
 #include "os/identity.hpp"
-#include "segment/census.hpp"
 #include "shared/layout.hpp"
 #include "shared/protocol.hpp"
 

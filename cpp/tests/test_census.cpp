@@ -7,8 +7,9 @@
 #include <utility>
 
 #include <sharedmem/error.hpp>
+#include "os/census.hpp"
 #include "os/memory.hpp"
-#include "segment/census.hpp"
+#include "os/pages.hpp"
 #include "segment/mapping.hpp"
 
 #include "child.hpp"
@@ -92,9 +93,9 @@ TEST_CASE("what has gone, or is no census, is stale") {
   }
   CHECK_THROWS_AS((void)census::attach(id), stale_handle);
   CHECK_THROWS_AS((void)census::attach(-1), stale_handle);
-  const mapping page = mapping::create(backing::sysv, page_size(), 0);
+  const mapping page = mapping::create(backing::sysv, os::page_size(), 0);
   CHECK_THROWS_AS((void)census::attach(page.name().id), stale_handle);
-  const mapping larger = mapping::create(backing::sysv, 2 * page_size(), 0);
+  const mapping larger = mapping::create(backing::sysv, 2 * os::page_size(), 0);
   CHECK_THROWS_AS((void)census::attach(larger.name().id), stale_handle);
   shmid_ds record{};
   REQUIRE(::shmctl(page.name().id, IPC_STAT, &record) == 0);

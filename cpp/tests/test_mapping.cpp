@@ -15,6 +15,7 @@
 
 #include <sharedmem/error.hpp>
 #include "os/memory.hpp"
+#include "os/pages.hpp"
 #include "segment/mapping.hpp"
 
 #include "child.hpp"
@@ -82,7 +83,7 @@ TEST_CASE("a default-made mapping is empty and its operations do nothing") {
   CHECK(none.size() == 0);
   CHECK(none.name() == segment_name{});
   CHECK(none.resident() == 0);
-  CHECK_FALSE(none.discard(0, page_size()));
+  CHECK_FALSE(none.discard(0, os::page_size()));
   none.guard(0, 1);
   none.prefer_huge(0, 1);
   none.populate(0, 1);
@@ -93,12 +94,12 @@ TEST_CASE("a new segment is aligned, zero, sparse and left out of core dumps") {
     CAPTURE(static_cast<int>(kind));
     const mapping made = mapping::create(kind, 512 * mebibyte + 1, tag);
     REQUIRE(made);
-    CHECK(made.size() == 512 * mebibyte + page_size());
+    CHECK(made.size() == 512 * mebibyte + os::page_size());
     CHECK(reinterpret_cast<std::uintptr_t>(made.data()) % huge_page_size == 0);
     CHECK(made.name().kind == kind);
     CHECK(made.resident() == 0);
     CHECK(made.data()[made.size() - 1] == std::byte{0});
-    CHECK(made.resident() == page_size());
+    CHECK(made.resident() == os::page_size());
     CHECK(smaps(made.data()).find(" dd") != std::string::npos);
   }
 }
@@ -107,9 +108,9 @@ TEST_CASE("nonsense is refused before the system is asked") {
   CHECK_THROWS_AS((void)mapping::create(backing::none, 4096, tag), std::invalid_argument);
   CHECK_THROWS_AS((void)mapping::create(backing::sysv, 0, tag), std::invalid_argument);
   CHECK_THROWS_AS((void)mapping::create(backing::sysv, SIZE_MAX, tag), std::invalid_argument);
-  CHECK_THROWS_AS((void)mapping::create(backing::memfd, SIZE_MAX - 2 * page_size(), tag),
+  CHECK_THROWS_AS((void)mapping::create(backing::memfd, SIZE_MAX - 2 * os::page_size(), tag),
                   std::invalid_argument);
-  CHECK_THROWS_AS((void)mapping::attach({}, page_size(), tag, accept, nullptr), std::invalid_argument);
+  CHECK_THROWS_AS((void)mapping::attach({}, os::page_size(), tag, accept, nullptr), std::invalid_argument);
   CHECK_THROWS_AS((void)mapping::attach({backing::sysv, 1, 0}, 0, tag, accept, nullptr),
                   std::invalid_argument);
   CHECK_THROWS_AS((void)mapping::attach({backing::sysv, 1, 0}, 5, tag, accept, nullptr),
@@ -161,7 +162,7 @@ TEST_CASE("a segment that the verifier refuses, or that has another size, is sta
     const mapping made = mapping::create(kind, mebibyte, tag);
     CHECK_THROWS_AS((void)mapping::attach(made.name(), mebibyte, tag, starts_with_s, nullptr), stale_handle);
     CHECK_THROWS_AS((void)mapping::attach(made.name(), 2 * mebibyte, tag, accept, nullptr), stale_handle);
-    CHECK_THROWS_AS((void)mapping::attach(made.name(), page_size(), tag, accept, nullptr), stale_handle);
+    CHECK_THROWS_AS((void)mapping::attach(made.name(), os::page_size(), tag, accept, nullptr), stale_handle);
   }
 }
 
@@ -321,7 +322,7 @@ TEST_CASE("without address space creating and attaching fail with ENOMEM and lea
       ::getrlimit(RLIMIT_AS, &limit);
       std::size_t pages = 0;
       std::ifstream{"/proc/self/statm"} >> pages;
-      limit.rlim_cur = pages * page_size() + large / 2;
+      limit.rlim_cur = pages * os::page_size() + large / 2;
       ::setrlimit(RLIMIT_AS, &limit);
       const int creating = code_of([&] { (void)mapping::create(kind, large, tag + 1); });
       const int attaching = code_of([&] { (void)mapping::attach(made.name(), large, tag, accept, nullptr); });

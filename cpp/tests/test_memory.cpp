@@ -10,6 +10,7 @@
 #include <string>
 
 #include "os/memory.hpp"
+#include "os/pages.hpp"
 
 #include "child.hpp"
 
@@ -94,7 +95,7 @@ TEST_CASE("the address space that is left follows ulimit -v") {
     ::getrlimit(RLIMIT_AS, &limit);
     std::uint64_t pages = 0;
     std::ifstream{"/proc/self/statm"} >> pages;
-    const std::uint64_t used = pages * page_size();
+    const std::uint64_t used = pages * os::page_size();
     limit.rlim_cur = used + 512 * mebibyte;
     ::setrlimit(RLIMIT_AS, &limit);
     const std::uint64_t left = address_space_left();
@@ -118,7 +119,7 @@ TEST_CASE("system limits and the page size agree with the system's files") {
   const std::uint64_t all = read("/proc/sys/kernel/shmall");
   if constexpr (sizeof(void*) == 8) {  // a 32-bit program is told limits that fit its words
     CHECK(shmmax_bytes() == read("/proc/sys/kernel/shmmax"));
-    CHECK(shmall_bytes() == (all > UINT64_MAX / page_size() ? UINT64_MAX : all * page_size()));
+    CHECK(shmall_bytes() == (all > UINT64_MAX / os::page_size() ? UINT64_MAX : all * os::page_size()));
   }
-  CHECK(page_size() == static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)));
+  CHECK(os::page_size() == static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)));
 }

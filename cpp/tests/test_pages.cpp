@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "os/memory.hpp"
+#include "os/pages.hpp"
 #include "segment/mapping.hpp"
 
 #include "child.hpp"
@@ -56,23 +57,23 @@ TEST_CASE("discarded pages read as zero in every mapping and are no longer resid
 TEST_CASE("discard refuses what is not whole pages of the segment, and what is locked") {
   mapping made = make(backing::sysv);
   CHECK_FALSE(made.discard(0, 100));
-  CHECK_FALSE(made.discard(100, page_size()));
-  CHECK_FALSE(made.discard(0, made.size() + page_size()));
-  CHECK_FALSE(made.discard(made.size(), page_size()));
-  CHECK_FALSE(made.discard(page_size(), SIZE_MAX - page_size() + 1));
+  CHECK_FALSE(made.discard(100, os::page_size()));
+  CHECK_FALSE(made.discard(0, made.size() + os::page_size()));
+  CHECK_FALSE(made.discard(made.size(), os::page_size()));
+  CHECK_FALSE(made.discard(os::page_size(), SIZE_MAX - os::page_size() + 1));
   CHECK_FALSE(made.discard(0, 0));
-  REQUIRE(::syscall(SYS_mlock, made.data(), page_size()) == 0);  // sanitizers make mlock do nothing
-  CHECK_FALSE(made.discard(0, page_size()));
+  REQUIRE(::syscall(SYS_mlock, made.data(), os::page_size()) == 0);  // sanitizers make mlock do nothing
+  CHECK_FALSE(made.discard(0, os::page_size()));
   CHECK(made.data()[0] == std::byte{'S'});
 }
 
 TEST_CASE("a guarded range cannot be written, the rest can") {
-  mapping made = make(backing::sysv, 4 * page_size());
-  made.guard(page_size(), page_size());
-  made.data()[0] = made.data()[2 * page_size()] = std::byte{1};
+  mapping made = make(backing::sysv, 4 * os::page_size());
+  made.guard(os::page_size(), os::page_size());
+  made.data()[0] = made.data()[2 * os::page_size()] = std::byte{1};
   child writer{[&] {
     ::signal(SIGSEGV, SIG_DFL);  // a sanitizer would report it
-    reinterpret_cast<volatile char*>(made.data())[page_size()] = 1;
+    reinterpret_cast<volatile char*>(made.data())[os::page_size()] = 1;
     return 0;
   }};
   CHECK(writer.wait() == -SIGSEGV);
@@ -93,7 +94,7 @@ TEST_CASE("populate makes pages present and changes no byte") {
       const std::size_t bytes = 75 * mebibyte;
       made.populate(offset, bytes, threads);
       CHECK(made.resident() >= bytes);
-      CHECK(made.resident() <= bytes + 2 * huge_page_size + page_size());
+      CHECK(made.resident() <= bytes + 2 * huge_page_size + os::page_size());
       CHECK(made.data()[70 * mebibyte + 17] == std::byte{42});
       CHECK(std::all_of(made.data() + offset, made.data() + 70 * mebibyte,
                         [](std::byte value) { return value == std::byte{0}; }));
@@ -102,13 +103,13 @@ TEST_CASE("populate makes pages present and changes no byte") {
 }
 
 TEST_CASE("populate of a few bytes, of the end and of nothing") {
-  mapping made = make(backing::sysv, 3 * huge_page_size + page_size());
+  mapping made = make(backing::sysv, 3 * huge_page_size + os::page_size());
   made.populate(0, 0);
   made.populate(made.size(), 1);
   made.populate(1, made.size());
-  CHECK(made.resident() == page_size());
+  CHECK(made.resident() == os::page_size());
   made.populate(made.size() - 1, 1);
-  CHECK(made.resident() == 2 * page_size());
+  CHECK(made.resident() == 2 * os::page_size());
   made.populate(0, made.size(), 0);
   CHECK(made.resident() == made.size());
 }

@@ -6,10 +6,10 @@
 
 #include <cstring>
 
-#include <sharedmem/census.hpp>
-#include <sharedmem/mapping.hpp>
-#include <sharedmem/memory.hpp>
 #include <sharedmem/segment.hpp>
+#include "os/census.hpp"
+#include "os/memory.hpp"
+#include "segment/mapping.hpp"
 
 #include "child.hpp"
 

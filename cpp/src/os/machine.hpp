@@ -19,6 +19,11 @@ unsigned core_count() noexcept;
 std::uint64_t physical_memory() noexcept;
 void yield_cpu() noexcept;
 
+namespace os {
+/// Ends this process at once, as SIGKILL does: nothing of its own runs any more.
+[[noreturn]] void die() noexcept;
+}  // namespace os
+
 /// Whether the kernel has the barrier below (membarrier(2), since Linux 4.14).
 bool has_barrier() noexcept;
 /// A full memory barrier on every running thread of this process; it pairs with plain stores and a compiler

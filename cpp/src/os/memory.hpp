@@ -29,7 +29,4 @@ std::uint64_t address_space_left() noexcept;
 std::uint64_t shmall_bytes() noexcept;
 std::uint64_t shmmax_bytes() noexcept;
 
-/// Bytes of a page.
-std::size_t page_size() noexcept;
-
 }  // namespace sharedmem

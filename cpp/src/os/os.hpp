@@ -1,204 +1,27 @@
 /// \file
-/// The few things that this library asks of the operating system. Only src/os makes system calls.
-/// What is `noexcept` allocates nothing; what is not throws `sharedmem::error`, with the call, its
-/// object and sizes, and leaves nothing behind.
+/// The seam: all that this library asks of the operating system, by purpose. A port is a folder beside linux/
+/// that implements these headers; only there are system calls, and names of the system's own files.
+///
+/// | header           | purpose                                                                            |
+/// | ---------------- | ---------------------------------------------------------------------------------- |
+/// | segment.hpp      | make, find, attach and detach kernel objects of shared memory                      |
+/// | pages.hpp        | give pages back, forbid them, make them present, ask for huge ones                 |
+/// | census.hpp       | how many processes have an arena attached                                          |
+/// | identity.hpp     | who is this process, is that one alive, does it have a segment; random bytes       |
+/// | memory.hpp       | how much memory there is to be had, and which limit says so                        |
+/// | machine.hpp      | private pages, barriers over threads, the clock, the size of the machine           |
+/// | fork_handlers.hpp| fork handlers, the environment, a process that lingers                             |
+///
+/// The public robust_mutex.hpp and `sweep_orphans` of segment.hpp are implemented there, too.
+///
+/// What is `noexcept` allocates no memory. What is not throws `sharedmem::error` with an errno value, the
+/// system's own call, its object and sizes, or `stale_handle`; nothing is left behind then.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-#include <string>
-#include <string_view>
-
-namespace sharedmem::os {
-
-// ---- address space ------------------------------------------------------------------------------
-
-enum class access : bool { read, write };
-
-/// Addresses kept free until a segment takes their place: aligned, inaccessible.
-class reservation {
- public:
-  static constexpr std::size_t alignment = std::size_t{2} << 20;
-
-  explicit reservation(std::size_t bytes);
-  reservation(const reservation&) = delete;
-  reservation& operator=(const reservation&) = delete;
-  ~reservation();
-
-  [[nodiscard]] std::byte* base() const noexcept { return base_; }
-  [[nodiscard]] std::size_t size() const noexcept { return size_; }
-  /// A segment lies there now: its own detach gives the addresses back.
-  std::byte* taken() noexcept;
-
- private:
-  std::byte* base_ = nullptr;
-  std::size_t size_ = 0;
-};
-
-void unmap(std::byte* base, std::size_t bytes) noexcept;
-
-// All of these take whole pages; false, or an errno value that is not 0: it was not done.
-int leave_out_of_dumps(std::byte* base, std::size_t bytes) noexcept;
-bool punch(std::byte* base, std::size_t bytes) noexcept;
-bool punching_works() noexcept;  // tried once; early, since trying needs a page
-bool forbid(std::byte* base, std::size_t bytes) noexcept;
-bool want_huge(std::byte* base, std::size_t bytes) noexcept;
-int collapse(std::byte* base, std::size_t bytes) noexcept;
-int fault_in(std::byte* base, std::size_t bytes) noexcept;
-
-std::size_t page_size() noexcept;
-unsigned usable_cores() noexcept;
-
-// ---- System V segments --------------------------------------------------------------------------
-
-/// The upper half of the keys that our segments have between `shmget` and `IPC_RMID`. Other programs have such
-/// keys, too: `ftok(path, 'S')` makes them for files on some devices.
-inline constexpr std::uint32_t arena_keys = 0x534d0000;
-inline constexpr std::uint32_t census_keys = 0x534e0000;
-
-/// How many of the keys that `sysv_create` tries follow from the maker and the size.
-inline constexpr std::uint32_t keys_of_maker = 8;
-/// The key that process `pid` tries first (`attempt` 0) for a segment of `bytes` bytes, and those that follow
-/// while others have these: it tells a segment of ours from one that has the upper half by chance.
-std::uint32_t sysv_key(std::uint32_t keys, std::uint32_t pid, std::uint64_t bytes,
-                       std::uint32_t attempt) noexcept;
-
-struct sysv_status {
-  std::uint32_t owner = 0;
-  std::uint32_t creator = 0;
-  std::uint32_t mode = 0;  // the nine permission bits
-  bool removed = false;    // marked, disappears with the last attach
-  std::uint64_t bytes = 0;
-  std::uint64_t attaches = 0;
-  std::int64_t changed = 0;
-  std::int32_t creator_pid = 0;  // 0: of another pid namespace
-
-  /// Whether a later look shows the same segment, not one that was given its id meanwhile.
-  [[nodiscard]] bool same_segment(const sysv_status& later) const noexcept {
-    return creator_pid == later.creator_pid && changed == later.changed && bytes == later.bytes;
-  }
-};
-
-int sysv_create(std::uint32_t keys, std::size_t bytes);
-void sysv_attach(int id, const reservation& room, access mode);
-void* sysv_attach_anywhere(int id, std::size_t bytes);
-int sysv_look(int id, sysv_status& status) noexcept;  // errno value
-int sysv_remove(int id) noexcept;                     // errno value
-void sysv_detach(const void* base) noexcept;
-/// Bytes of the segment in memory and swap; 0: unknown.
-std::uint64_t sysv_resident(int id) noexcept;
-/// How often the segment is attached, by all processes, also where this process may not read its record: that
-/// has become another user's when this process called setuid(2). An errno value.
-int sysv_count(int id, std::uint64_t& attaches) noexcept;
-
-struct sysv_limits {
-  std::uint64_t segment = UINT64_MAX;  // bytes
-  std::uint64_t all = UINT64_MAX;      // pages
-};
-sysv_limits sysv_get_limits() noexcept;
-
-// ---- memfd segments -----------------------------------------------------------------------------
-
-struct file_status {
-  std::uint32_t owner = 0;
-  std::uint32_t mode = 0;
-  std::uint64_t bytes = 0;
-  std::uint64_t resident = 0;
-  std::uint64_t inode = 0;
-  bool sealed = false;  // a memfd whose size is fixed for ever
-};
-
-/// `name` is what shows in /proc/PID/fd, after "/memfd:" and before " (deleted)".
-int memfd_create(const std::string& name, std::size_t bytes);
-void file_attach(int fd, const reservation& room, access mode);
-bool file_look(int fd, file_status& status) noexcept;
-void file_close(int fd) noexcept;
-/// A descriptor of our own for the memfd `name`, that process `pid` has as `fd`; -1: it is not there, or, by
-/// errno, there is no descriptor to be had: `none_left`.
-int memfd_open(std::int32_t pid, std::int32_t fd, std::string_view name) noexcept;
-/// The same, wherever a process of this user has it open.
-int memfd_search(std::string_view name);
-/// Whether errno `code` says that this process, or the system, can open no more files.
-bool none_left(int code) noexcept;
-/// The inode of the file that process `pid` has as `fd`, as /proc/PID/maps shows it; 0: unknown.
-std::uint64_t memfd_inode(std::int32_t pid, std::int32_t fd) noexcept;
-
-// ---- processes and files of /proc ---------------------------------------------------------------
-
-std::uint32_t pid() noexcept;
-std::uint32_t effective_user() noexcept;
-/// Signal 0: an errno value; ESRCH is the only proof of anything.
-int probe(std::uint32_t pid) noexcept;
-
-/// The text of a short path.
-struct path {
-  char text[64];
-};
-path proc_path(std::uint32_t pid, const char* what) noexcept;  // /proc/PID/WHAT
-
-/// First bytes of a file; empty: unreadable.
-std::string_view read_file(const char* name, char* room, std::size_t bytes) noexcept;
-/// Target of a link; empty: unreadable, or longer than `bytes`.
-std::string_view read_link(const char* name, char* room, std::size_t bytes) noexcept;
-/// Inode number, through links; 0: unknown.
-std::uint64_t inode_of(const char* name) noexcept;
-
-/// The lines of a text file, through a buffer of its own.
-class lines {
- public:
-  explicit lines(const char* name) noexcept;
-  lines(const lines&) = delete;
-  lines& operator=(const lines&) = delete;
-  ~lines();
-
-  [[nodiscard]] bool opened() const noexcept { return fd_ >= 0; }
-  /// \param line  without its end; cut where it is longer than the buffer; valid until the next call.
-  /// \return  false: no more, or unreadable; see `whole`.
-  bool next(std::string_view& line) noexcept;
-  /// After `next` was false: the file was read to its end.
-  [[nodiscard]] bool whole() const noexcept { return fd_ >= 0 && end_ && !failed_; }
-
- private:
-  bool fill() noexcept;
-
-  char text_[4096];
-  std::size_t begin_ = 0;
-  std::size_t size_ = 0;
-  int fd_ = -1;
-  bool end_ = false;
-  bool failed_ = false;
-  bool cut_ = false;  // what follows belongs to a line that was handed out cut
-};
-
-/// The System V segments of this IPC namespace, as /proc/sysvipc/shm lists them for every user: pids are those of
-/// this process's namespace. Where there is no such file the list is empty.
-class sysv_table {
- public:
-  struct row {
-    std::uint32_t key = 0;  // 0 once it is marked for removal
-    int id = -1;
-    sysv_status status;
-    std::uint64_t resident = 0;  // bytes in memory and swap
-  };
-  /// False: no more.
-  bool next(row& r) noexcept;
-
- private:
-  lines lines_{"/proc/sysvipc/shm"};
-};
-
-// ---- the rest -----------------------------------------------------------------------------------
-
-void random_bytes(void* out, std::size_t bytes);
-/// Bytes; UINT64_MAX: none.
-std::uint64_t address_space_limit() noexcept;
-
-struct system_memory {
-  std::uint64_t available = 0;
-  std::uint64_t total = 0;
-};
-system_memory ask_sysinfo() noexcept;
-/// Something that names this machine where /proc does not; as many bytes as fit.
-std::string_view machine_name(char* room, std::size_t bytes) noexcept;
-
-}  // namespace sharedmem::os
+#include "os/census.hpp"
+#include "os/fork_handlers.hpp"
+#include "os/identity.hpp"
+#include "os/machine.hpp"
+#include "os/memory.hpp"
+#include "os/pages.hpp"
+#include "os/segment.hpp"

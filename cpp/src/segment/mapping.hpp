@@ -4,13 +4,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include <sharedmem/segment.hpp>
 
+#include "os/segment.hpp"
+
 namespace sharedmem {
 
-/// Bytes of a huge page, and alignment of every mapping.
-inline constexpr std::size_t huge_page_size = std::size_t{1} << 21;
+using os::huge_page_size;
 
 /// One segment, attached whole, readable and writable, aligned to `huge_page_size`.
 /// Ownership: owns the address range and, for a memfd, a descriptor that is closed on exec. The
@@ -27,14 +29,9 @@ class mapping {
  public:
   /// Tells whether the bytes at `base` are the segment that was meant. It must read the first bytes
   /// only: reading a hole allocates it.
-  using verifier = bool (*)(const void* base, std::size_t bytes, void* context);
+  using verifier = os::segment::viewer;
 
   mapping() noexcept = default;
-  mapping(mapping&& other) noexcept;
-  mapping& operator=(mapping&& other) noexcept;
-  mapping(const mapping&) = delete;
-  mapping& operator=(const mapping&) = delete;
-  ~mapping();
 
   /// Makes a segment for this user only (mode 0600), without reserving memory, and attaches it.
   /// \param kind   `backing::sysv` or `backing::memfd`.
@@ -72,13 +69,13 @@ class mapping {
   static bool examine(const segment_name& name, std::uint64_t tag, verifier look, void* context);
 
   /// First byte; null if empty.
-  [[nodiscard]] std::byte* data() const noexcept { return base_; }
+  [[nodiscard]] std::byte* data() const noexcept { return object_.data(); }
   /// Bytes, whole pages; 0 if empty.
-  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  [[nodiscard]] std::size_t size() const noexcept { return data() == nullptr ? 0 : object_.bytes(); }
   /// How others find the segment. A memfd is named by this process's own descriptor, also in a
   /// forked child.
-  [[nodiscard]] segment_name name() const noexcept;
-  explicit operator bool() const noexcept { return base_ != nullptr; }
+  [[nodiscard]] segment_name name() const noexcept { return object_.name(); }
+  explicit operator bool() const noexcept { return data() != nullptr; }
 
   /// Bytes of the segment in memory or swap, whoever touched them; 0 if unknown.
   [[nodiscard]] std::size_t resident() const noexcept;
@@ -106,22 +103,10 @@ class mapping {
   void populate(std::size_t offset, std::size_t bytes, unsigned threads = 1) noexcept;
 
  private:
-  mapping(backing kind, std::byte* base, std::size_t size, std::int32_t id, std::uint64_t inode) noexcept
-      : base_{base}, size_{size}, inode_{inode}, id_{id}, kind_{kind} {}
-  static mapping create_sysv(std::size_t bytes);
-  static mapping create_memfd(std::size_t bytes, std::uint64_t tag);
-  static mapping attach_sysv(int id, std::size_t bytes, verifier verify, void* context);
-  static mapping attach_memfd(const segment_name& name, std::size_t bytes, std::uint64_t tag, verifier verify,
-                              void* context);
-  static bool look_at_sysv(int id, std::size_t bytes, verifier look, void* context);
-  void reset() noexcept;
+  explicit mapping(os::segment&& object) noexcept : object_{std::move(object)} {}
   [[nodiscard]] bool holds(std::size_t offset, std::size_t bytes) const noexcept;
 
-  std::byte* base_ = nullptr;
-  std::size_t size_ = 0;
-  std::uint64_t inode_ = 0;  // memfd: tells its descriptor from a stranger's under the same number
-  std::int32_t id_ = -1;     // sysv: shmid; memfd: descriptor
-  backing kind_ = backing::none;
+  os::segment object_;
 };
 
 }  // namespace sharedmem

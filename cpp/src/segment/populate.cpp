@@ -8,7 +8,7 @@
 
 #include "segment/mapping.hpp"
 
-#include "os/os.hpp"
+#include "os/pages.hpp"
 
 namespace sharedmem {
 namespace {
@@ -80,13 +80,13 @@ void mapping::populate(std::size_t offset, std::size_t bytes, unsigned threads) 
   std::size_t at = begin;
   for (unsigned part = 1; part < parts && end - at > share; ++part) {
     try {
-      helpers[part] = std::thread{populate_here, base_ + at, share};
+      helpers[part] = std::thread{populate_here, data() + at, share};
     } catch (...) {
       break;  // no thread, or no memory to start one: the rest is done here
     }
     at += share;
   }
-  populate_here(base_ + at, end - at);
+  populate_here(data() + at, end - at);
   for (std::thread& helper : helpers) {
     if (helper.joinable()) helper.join();
   }

@@ -1,11 +1,11 @@
 #include "shared/fault.hpp"
 
+#include "os/machine.hpp"
+
 #include <array>
 
 #ifdef SHAREDMEM_FAULT_POINTS
-#include <unistd.h>
 #include <atomic>
-#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #endif
@@ -31,7 +31,7 @@ void pass(point where) noexcept {
   const std::size_t length = std::strlen(name);
   if (std::strncmp(wish, name, length) != 0 || wish[length] != ':') return;
   static std::atomic<long> passed{0};
-  if (passed.fetch_add(1) + 1 == std::atol(wish + length + 1)) ::kill(::getpid(), SIGKILL);
+  if (passed.fetch_add(1) + 1 == std::atol(wish + length + 1)) os::die();
 }
 #endif
 

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "os/pages.hpp"
 #include "shared/words.hpp"
 
 namespace sharedmem {
@@ -28,7 +29,7 @@ inline constexpr std::uint32_t layout_version = 1;
 inline constexpr std::uint64_t arena_magic = 0x31616e657261'6d73ULL;   ///< "smarena1", little-endian
 inline constexpr std::uint64_t extent_magic = 0x31746e657478'6d73ULL;  ///< "smxtent1"
 
-inline constexpr std::uint64_t chunk_bytes = std::uint64_t{2} << 20;  ///< a huge page on x86-64 and AArch64
+inline constexpr std::uint64_t chunk_bytes = os::huge_page_size;
 inline constexpr std::uint64_t page_bytes = 4096;
 inline constexpr std::uint32_t max_extents = 64;
 inline constexpr std::uint32_t max_namespaces = 32;

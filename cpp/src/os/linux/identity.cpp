@@ -6,7 +6,8 @@
 #include <optional>
 #include <string_view>
 
-#include "os/os.hpp"
+#include "os/linux/memfd.hpp"
+#include "os/linux/proc.hpp"
 
 namespace sharedmem {
 namespace {
@@ -160,7 +161,5 @@ std::uint64_t host_id() noexcept {
   }
   return id;
 }
-
-void random_bytes(void* out, std::size_t bytes) { os::random_bytes(out, bytes); }
 
 }  // namespace sharedmem

@@ -5,7 +5,9 @@
 #include <cstring>
 #include <string_view>
 
-#include "os/os.hpp"
+#include "os/linux/proc.hpp"
+#include "os/linux/sysv.hpp"
+#include "os/pages.hpp"
 
 namespace sharedmem {
 namespace {
@@ -226,13 +228,13 @@ std::uint64_t address_space_left() noexcept {
   char room[128];
   std::uint64_t pages = 0;
   parse(os::read_file("/proc/self/statm", room, sizeof room), pages);
-  return less_or_0(limit, saturating_product(pages, page_size()));
+  return less_or_0(limit, saturating_product(pages, os::page_size()));
 }
 
-std::uint64_t shmall_bytes() noexcept { return saturating_product(os::sysv_get_limits().all, page_size()); }
+std::uint64_t shmall_bytes() noexcept {
+  return saturating_product(os::sysv_get_limits().all, os::page_size());
+}
 
 std::uint64_t shmmax_bytes() noexcept { return os::sysv_get_limits().segment; }
-
-std::size_t page_size() noexcept { return os::page_size(); }
 
 }  // namespace sharedmem

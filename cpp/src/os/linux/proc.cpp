@@ -1,36 +1,27 @@
 /// \file
 /// Linux: processes, files of /proc, odds and ends.
-#include <dirent.h>
+#include "os/linux/proc.hpp"
+
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/random.h>
 #include <sys/resource.h>
-#include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <climits>
 #include <cstdio>
 #include <cstring>
-#include <memory>
 
 #include <sharedmem/error.hpp>
 
-#include "os/os.hpp"
+#include "os/identity.hpp"
 
 namespace sharedmem::os {
 namespace {
-
-int open_quietly(const char* name, int flags) noexcept {
-  for (;;) {
-    const int fd = ::open(name, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    if (fd >= 0 || errno != EINTR) return fd;
-  }
-}
 
 ssize_t read_again(int fd, char* to, std::size_t bytes) noexcept {
   for (;;) {
@@ -39,129 +30,13 @@ ssize_t read_again(int fd, char* to, std::size_t bytes) noexcept {
   }
 }
 
-// Whether a link of /proc/PID/fd shows the memfd `name`.
-bool links_to(const char* link, std::string_view name) noexcept {
-  constexpr std::string_view before = "/memfd:";
-  constexpr std::string_view after = " (deleted)";
-  char room[128];
-  std::string_view target = read_link(link, room, sizeof room);
-  if (!target.starts_with(before) || !target.ends_with(after)) return false;
-  target.remove_prefix(before.size());
-  return target.size() == name.size() + after.size() && target.starts_with(name);
-}
-
-// Opens through the link, then asks our own descriptor: the other may have changed meanwhile.
-int open_if(const char* link, std::string_view name) noexcept {
-  if (!links_to(link, name)) return -1;
-  const int fd = open_quietly(link, O_RDWR);
-  if (fd < 0) return -1;
-  path own{};
-  std::snprintf(own.text, sizeof own.text, "/proc/self/fd/%d", fd);
-  if (links_to(own.text, name)) return fd;
-  ::close(fd);
-  return -1;
-}
-
-struct directory_closer {
-  void operator()(DIR* directory) const noexcept { ::closedir(directory); }
-};
-using directory = std::unique_ptr<DIR, directory_closer>;
-
-path descriptor_link(std::int32_t pid, std::int32_t fd) noexcept {
-  path made{};
-  std::snprintf(made.text, sizeof made.text, "/proc/%ld/fd/%ld", static_cast<long>(pid),
-                static_cast<long>(fd));
-  return made;
-}
-
-bool is_number(const char* text) noexcept {
-  return *text != '\0' && std::strspn(text, "0123456789") == std::strlen(text);
-}
-
 }  // namespace
 
-bool none_left(int code) noexcept { return code == EMFILE || code == ENFILE; }
-
-int memfd_open(std::int32_t pid, std::int32_t fd, std::string_view name) noexcept {
-  errno = 0;
-  return pid > 0 && fd >= 0 ? open_if(descriptor_link(pid, fd).text, name) : -1;
-}
-
-std::uint64_t memfd_inode(std::int32_t pid, std::int32_t fd) noexcept {
-  return pid > 0 && fd >= 0 ? inode_of(descriptor_link(pid, fd).text) : 0;
-}
-
-int memfd_search(std::string_view name) {
-  errno = 0;
-  const directory processes{::opendir("/proc")};
-  if (!processes) return -1;
-  while (const dirent* process = ::readdir(processes.get())) {
-    if (!is_number(process->d_name)) continue;
-    const std::string folder = std::string("/proc/") + process->d_name + "/fd/";
-    const directory files{::opendir(folder.c_str())};
-    if (!files && none_left(errno)) return -1;
-    if (!files) continue;  // another user's, or gone
-    while (const dirent* file = ::readdir(files.get())) {
-      if (!is_number(file->d_name)) continue;
-      const int fd = open_if((folder + file->d_name).c_str(), name);
-      if (fd >= 0 || none_left(errno)) return fd;
-    }
+int open_quietly(const char* name, int flags) noexcept {
+  for (;;) {
+    const int fd = ::open(name, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (fd >= 0 || errno != EINTR) return fd;
   }
-  return -1;
-}
-
-bool sysv_table::next(row& r) noexcept {
-  // key shmid perms size cpid lpid nattch uid gid cuid cgid atime dtime ctime rss swap
-  constexpr int fields = 16;
-  constexpr int perms_field = 2;  // the one that is octal
-  std::string_view line;
-  while (lines_.next(line)) {
-    std::int64_t value[fields] = {};
-    const char* at = line.data();
-    const char* const end = at + line.size();
-    int field = 0;
-    for (; field < fields; ++field) {
-      while (at != end && *at == ' ') ++at;
-      const auto [next, failure] = std::from_chars(at, end, value[field], field == perms_field ? 8 : 10);
-      if (failure != std::errc{}) break;
-      at = next;
-    }
-    if (field < fields) continue;  // the heading
-    r.key = static_cast<std::uint32_t>(value[0]);
-    r.id = static_cast<int>(value[1]);
-    r.status.mode = static_cast<std::uint32_t>(value[2]) & 0777U;
-    r.status.removed = (static_cast<std::uint32_t>(value[2]) & SHM_DEST) != 0;
-    r.status.bytes = static_cast<std::uint64_t>(value[3]);
-    r.status.creator_pid = static_cast<std::int32_t>(value[4]);
-    r.status.attaches = static_cast<std::uint64_t>(value[6]);
-    r.status.owner = static_cast<std::uint32_t>(value[7]);
-    r.status.creator = static_cast<std::uint32_t>(value[9]);
-    r.status.changed = value[13];
-    r.resident = static_cast<std::uint64_t>(value[14]) + static_cast<std::uint64_t>(value[15]);
-    return true;
-  }
-  return false;
-}
-
-std::uint64_t sysv_resident(int id) noexcept {
-  sysv_table table;
-  for (sysv_table::row r; table.next(r);)
-    if (r.id == id) return r.resident;
-  return 0;
-}
-
-int sysv_count(int id, std::uint64_t& attaches) noexcept {
-  sysv_status status;
-  const int code = sysv_look(id, status);
-  attaches = status.attaches;
-  if (code != EACCES) return code;
-  sysv_table table;
-  for (sysv_table::row r; table.next(r);) {
-    if (r.id != id) continue;
-    attaches = r.status.attaches;
-    return 0;
-  }
-  return code;
 }
 
 std::uint32_t pid() noexcept { return static_cast<std::uint32_t>(::getpid()); }
@@ -246,25 +121,6 @@ bool lines::next(std::string_view& line) noexcept {
   line = {text_ + begin_, size_ - begin_};  // the last one, without an end
   begin_ = size_;
   return !line.empty() && !cut_;
-}
-
-void random_bytes(void* out, std::size_t bytes) {
-  auto* to = static_cast<char*>(out);
-  std::size_t done = 0;
-  while (done < bytes) {
-    const ssize_t got = ::getrandom(to + done, bytes - done, 0);
-    if (got > 0) {
-      done += static_cast<std::size_t>(got);
-    } else if (errno != EINTR) {
-      break;
-    }
-  }
-  if (done == bytes) return;
-  const int code = errno;  // ENOSYS, or a sandbox
-  const std::size_t left = bytes - done;
-  if (read_file("/dev/urandom", to + done, left).size() != left) {
-    throw error(code, "getrandom", std::to_string(bytes) + " bytes");
-  }
 }
 
 std::uint64_t address_space_limit() noexcept {

@@ -1,4 +1,4 @@
-#include "segment/census.hpp"
+#include "os/census.hpp"
 
 #include <cerrno>
 #include <climits>
@@ -8,10 +8,21 @@
 
 #include <sharedmem/error.hpp>
 
-#include "os/os.hpp"
-#include "segment/sysv_check.hpp"
+#include "os/linux/sysv.hpp"
+#include "os/pages.hpp"
 
 namespace sharedmem {
+namespace {
+
+os::sysv_status check(std::int32_t id) {
+  const os::sysv_status status = os::check_sysv(id);
+  if (status.bytes != os::page_size())
+    throw stale_handle("segment " + std::to_string(id) + " is not a census: it has " +
+                       std::to_string(status.bytes) + " bytes");
+  return status;
+}
+
+}  // namespace
 
 census::census(census&& other) noexcept
     : base_{std::exchange(other.base_, nullptr)}, id_{std::exchange(other.id_, -1)} {}
@@ -45,7 +56,7 @@ census census::create() {
   }
   census made{base, id};
   // Before the mark for removal that `attach` asks for: who sees the mark sees the bytes.
-  std::memcpy(base, census_magic, sizeof census_magic);
+  std::memcpy(base, os::census_magic, sizeof os::census_magic);
   if (const int code = os::sysv_remove(id); code != 0) {
     throw error(code, "shmctl(IPC_RMID)", "id " + std::to_string(id));
   }
@@ -54,17 +65,17 @@ census census::create() {
 
 census census::attach(std::int32_t id) {
   const std::size_t bytes = os::page_size();
-  const os::sysv_status before = check_sysv(id, bytes);
+  const os::sysv_status before = check(id);
   void* base = nullptr;
   try {
     base = os::sysv_attach_anywhere(id, bytes);
   } catch (const error&) {
-    if (sysv_has_gone(id)) throw stale_handle("segment " + std::to_string(id) + " has gone");
+    if (os::sysv_has_gone(id)) throw stale_handle("segment " + std::to_string(id) + " has gone");
     throw;
   }
   census made{base, id};
-  const os::sysv_status after = check_sysv(id, bytes);
-  if (!before.same_segment(after) || std::memcmp(base, census_magic, sizeof census_magic) != 0) {
+  const os::sysv_status after = check(id);
+  if (!before.same_segment(after) || std::memcmp(base, os::census_magic, sizeof os::census_magic) != 0) {
     throw stale_handle("segment " + std::to_string(id) + " is not a census");
   }
   return made;

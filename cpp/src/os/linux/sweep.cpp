@@ -6,8 +6,8 @@
 
 #include <sharedmem/error.hpp>
 
-#include "os/os.hpp"
-#include "sysv_check.hpp"
+#include "os/linux/sysv.hpp"
+#include "os/pages.hpp"
 
 namespace sharedmem {
 namespace {
@@ -28,9 +28,9 @@ bool is_unmarked_census(const os::sysv_table::row& r) noexcept {
     const os::reservation room{bytes};
     os::sysv_attach(r.id, room, os::access::read);  // unmapped with its room, which detaches it
     const auto* page = reinterpret_cast<const char*>(room.base());
-    const char* const behind = page + sizeof census_magic;
+    const char* const behind = page + sizeof os::census_magic;
     const auto is_zero = [](char byte) { return byte == 0; };
-    return (std::memcmp(page, census_magic, sizeof census_magic) == 0 ||
+    return (std::memcmp(page, os::census_magic, sizeof os::census_magic) == 0 ||
             std::all_of(page, behind, is_zero)) &&
            std::all_of(behind, page + bytes, is_zero);
   } catch (const error&) {

@@ -1,0 +1,87 @@
+/// \file
+/// A kernel object of shared memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include <sharedmem/segment.hpp>
+
+#include "os/pages.hpp"
+
+namespace sharedmem::os {
+
+/// A kernel object of shared memory that this process has found or made, and its view of it.
+/// Ownership: owns the view, and what keeps the object findable (for a memfd a descriptor that is closed on
+///   exec). The kernel frees the object when the last view and descriptor in any process have gone, however
+///   that happens. Move-only; default-made or moved from it is empty.
+/// Threads: const members may run at once; everything else needs exclusive access.
+/// Processes: a forked child inherits the view as one of its own.
+class segment {
+ public:
+  /// Looks at the bytes of a segment. It must read the first bytes only: reading a hole allocates it.
+  using viewer = bool (*)(const void* base, std::size_t bytes, void* context);
+
+  /// Alignment of every view, bytes.
+  static constexpr std::size_t alignment = huge_page_size;
+
+  segment() noexcept = default;
+  segment(segment&& other) noexcept;
+  segment& operator=(segment&& other) noexcept;
+  segment(const segment&) = delete;
+  segment& operator=(const segment&) = delete;
+  ~segment();
+
+  /// Makes an object for this user only, without reserving memory, and attaches it.
+  /// \param kind   one that this system has (`backing::sysv`, `backing::memfd`).
+  /// \param bytes  whole pages, more than 0.
+  /// \param tag    a random number, by which `open` recognises an object whose name does not tell it.
+  /// \post   readable and writable, all bytes 0, left out of core dumps; gone with its last user.
+  /// \throws std::invalid_argument  no such kind.
+  /// \throws sharedmem::error  ENOMEM, EINVAL, ENOSPC, ENOSYS, EPERM, EMFILE, with the system's own call;
+  ///         nothing is left behind.
+  [[nodiscard]] static segment create(backing kind, std::size_t bytes, std::uint64_t tag);
+
+  /// Finds an object by its name, without attaching it.
+  /// The system's record must show one of this library and this user: owner, creator, mode, and that its
+  /// end with its last user is settled.
+  /// \throws std::invalid_argument    no such kind.
+  /// \throws sharedmem::stale_handle  it has gone, or is something else.
+  /// \throws sharedmem::error         EPERM or EACCES: another user's; EMFILE, ENFILE; ...
+  [[nodiscard]] static segment open(const segment_name& name, std::uint64_t tag);
+
+  /// Shows it whole, read-only, for the time of the call. Returns what `view` returned.
+  /// \throws sharedmem::stale_handle  it is not the object that was opened any more.
+  /// \throws sharedmem::error         ENOMEM: no address space; ...
+  bool look(viewer view, void* context) const;
+
+  /// Attaches what `open` found, readable and writable, left out of core dumps. Throws what `look` throws.
+  void attach();
+
+  /// First byte; null while it is not attached.
+  [[nodiscard]] std::byte* data() const noexcept { return base_; }
+  [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
+  /// How others find it. A memfd is named by this process's own descriptor, also in a forked child.
+  [[nodiscard]] segment_name name() const noexcept;
+  /// What messages call it.
+  [[nodiscard]] std::string text() const;
+  /// Bytes in memory or swap, whoever touched them; 0: unknown.
+  [[nodiscard]] std::uint64_t resident() const noexcept;
+
+ private:
+  segment(backing kind, std::size_t bytes, std::int32_t id, std::uint64_t tag) noexcept
+      : kind_{kind}, id_{id}, bytes_{bytes}, tag_{tag} {}
+  void reset() noexcept;
+
+  backing kind_ = backing::none;
+  std::int32_t id_ = -1;
+  std::byte* base_ = nullptr;
+  std::size_t bytes_ = 0;
+  std::uint64_t tag_ = 0;
+  /// What tells it from another object that was given its id: of System V memory the time of the last change
+  /// and the creator's pid, of a memfd the inode.
+  std::uint64_t changed_ = 0, made_by_ = 0;
+};
+
+}  // namespace sharedmem::os
