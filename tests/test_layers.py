@@ -10,7 +10,7 @@ SOURCES = build_tools.CPP / "src"
 #: cpp/src itself come last.
 ORDER = ("os", "segment", "shared", "heap", "references", "members", ".")
 
-#: Public headers that a layer below the files of cpp/src may include: plain values, errors, and what os/ implements.
+#: Public headers that a layer below the files of cpp/src may include: values, errors, what os/ implements.
 PLAIN = {"error.hpp", "export.hpp", "segment.hpp", "handle.hpp", "mutex.hpp"}
 
 

@@ -31,7 +31,7 @@ std::uint32_t slots_for(unsigned cores) noexcept {
 mapping make_primary(std::uint64_t wish, std::uint32_t slots, std::uint64_t tag, geometry_plan& plan) {
   std::string tried;
   int last_errno = ENOMEM;
-  for (const backing kind : {backing::sysv, backing::memfd}) {
+  for (const backing kind : os::segment_kinds) {
     for (std::uint64_t bytes = wish;; bytes /= 2) {
       plan = geometry_plan::primary(bytes, slots, descriptor_bytes_for(slots));
       try {

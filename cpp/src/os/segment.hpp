@@ -12,6 +12,9 @@
 
 namespace sharedmem::os {
 
+/// The kinds that this system has, for new arenas: the best first.
+inline constexpr backing segment_kinds[] = {backing::sysv, backing::memfd};
+
 /// A kernel object of shared memory that this process has found or made, and its view of it.
 /// Ownership: owns the view, and what keeps the object findable (for a memfd a descriptor that is closed on
 ///   exec). The kernel frees the object when the last view and descriptor in any process have gone, however
