@@ -23,6 +23,7 @@ extensions = [
     "breathe",
     "myst_parser",
     "numpydoc",
+    "sphinx_design",
 ]
 exclude_patterns = ["_build", "examples"]
 templates_path = ["_templates"]

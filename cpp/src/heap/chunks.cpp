@@ -110,7 +110,8 @@ slab* heap::claim_fresh(std::uint32_t n) {
     }
     return false;
   };
-  // The last search is for what the hint does not know: runs across the mark, chunks of a claim that failed.
+  // `unclaimed` is only a hint: it does not count runs that reach across the mark, nor chunks of a claim that
+  // failed half-way. The last search looks at all chunks for those.
   const bool any = (h.unclaimed.load(relaxed) >= n && search_all(0, mark)) || search_all(mark, max_chunks) ||
                    search_all(0, max_chunks);
   if (!any) return nullptr;

@@ -1,8 +1,9 @@
 #pragma once
 
 /// Free small blocks at hand for one thread, so that allocating and dropping one takes no lock.
-/// A cache lies in pages marked MADV_WIPEONFORK (madvise(2)): in a child made without fork handlers it
-/// reads as zero, hence empty and full at once, and the slow path finds out who it is.
+/// A cache lies in pages that a forked child finds zeroed (madvise(2), MADV_WIPEONFORK). In a child made
+/// without fork handlers all counts and capacities are therefore 0: nothing can be taken from the cache or put
+/// into it, so that every call takes the slow path, which notices that this is a new process.
 #include <array>
 #include <atomic>
 #include <cstdint>
