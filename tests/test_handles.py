@@ -161,14 +161,15 @@ def test_handle_of_a_process_that_has_ended():
 
 
 def test_handle_kept_in_a_file_beyond_all_processes(tmp_path):
+    """A Pickler of one's own writes handles; the error says what it looks like."""
     code = """
     import pickle, sys, sharedmem
     with open(sys.argv[1], "wb") as file:
-        pickle.dump(sharedmem.full(1000, 5.0), file)
+        pickle.Pickler(file).dump(sharedmem.full(1000, 5.0))
     """
     check_python(code, tmp_path / "a.pickle")
     others = [sharedmem.ones(1000) for _ in range(10)]
-    with open(tmp_path / "a.pickle", "rb") as file, pytest.raises(StaleHandleError):
+    with open(tmp_path / "a.pickle", "rb") as file, pytest.raises(StaleHandleError, match="looks saved"):
         pickle.load(file)
     del others
 

@@ -23,12 +23,14 @@ from sharedmem.creation import (
 )
 from sharedmem.errors import StaleHandleError
 from sharedmem.files import fromfile, load
-from sharedmem.pickling import install as _install
+from sharedmem.pickling import install as _install_holding
 from sharedmem.pickling import pickle_by_value
 from sharedmem.reports import participants, stats
+from sharedmem.saving import install as _install_saving
 from sharedmem.version import __version__
 
-_install()
+_install_holding()
+_install_saving()
 
 # Names whose modules are imported when they are first asked for.
 _LATER = {
