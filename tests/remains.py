@@ -1,7 +1,9 @@
 """What a test may leave behind: processes, System V segments, files in /dev/shm.
 
-A test is compared with its own start. Whatever belongs to processes outside the test run is
-none of its business: other programs may make and drop segments at the same time.
+A test is compared with its own start. Whatever belongs to processes outside the test run is none of its
+business: other programs, of other pid namespaces too, may make and drop segments and files at the same time.
+The kernel keeps the pid of a segment's maker. It keeps none of a file's, so that a file counts if a process
+of the run has it mapped or open, or if its name has the pid of one, as those of joblib and torch have.
 """
 
 import contextlib
@@ -9,6 +11,7 @@ import gc
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import re
 import signal
 import subprocess
 import time
@@ -33,6 +36,10 @@ class Memory(NamedTuple):
     kind: str
     number: int
     name: str
+
+
+# The pids of all processes of this test run that were ever seen.
+family = {os.getpid()}
 
 
 class Snapshot:
@@ -75,8 +82,8 @@ def differences(before):
     lines = [f"process {child.pid}: {command(child.pid)}" for child in new_children(before)]
     new = (segments() | files()) - before.memory
     if new:
-        ours, others = mapped_by(before)
-        left = [m for m in new if (m.kind, m.number) in ours or (m.kind, m.number) not in others]
+        ours, others = used_by(before)
+        left = [m for m in new if m[:2] in ours or (m[:2] not in others and is_named_after_us(m))]
         left = without_extensions(left, before)
         lines += sorted(f"{memory.kind} {memory.name}" for memory in left)
     return lines
@@ -85,8 +92,8 @@ def differences(before):
 def without_extensions(left, before):
     """`left` but for as many segments as the arena of this process has grown by: it keeps them."""
     grown = sharedmem.stats()["segments"] - before.arena
-    mine = mapped()
-    extensions = [memory for memory in left if (memory.kind, memory.number) in mine][:grown]
+    mine = used()
+    extensions = [memory for memory in left if memory[:2] in mine][:grown]
     return [memory for memory in left if memory not in extensions]
 
 
@@ -117,7 +124,9 @@ def descendants():
             continue
         parent[pid] = int(fields[1])
         found[pid] = (Process(pid, int(fields[19])), fields[0].decode())
-    return {child: state for pid, (child, state) in found.items() if is_below(pid, parent)}
+    below = {child: state for pid, (child, state) in found.items() if is_below(pid, parent)}
+    family.update(child.pid for child in below)
+    return below
 
 
 def is_below(pid, parent):
@@ -153,12 +162,26 @@ def command(pid):
 
 
 def segments():
-    """The System V segments that this user made."""
+    """The System V segments of this user but for those that a process outside the test run made.
+
+    The maker's pid is 0 if it belongs to another pid namespace. One that has ended may have been ours.
+    """
     me = os.geteuid()
     with open("/proc/sysvipc/shm") as file:
         next(file)
         rows = [line.split() for line in file]
-    return {Memory("segment", int(row[1]), row[1]) for row in rows if int(row[9]) == me}
+    strangers = {0, *pids()} - {child.pid for child in descendants()} - {os.getpid()}
+    return {
+        Memory("segment", int(row[1]), row[1])
+        for row in rows
+        if int(row[9]) == me and int(row[4]) not in strangers
+    }
+
+
+def is_named_after_us(memory):
+    """Whether the name of a file says that a process of the test run made it; true of a segment."""
+    numbers = re.findall("(?<![0-9A-Za-z])[0-9]+(?![0-9A-Za-z])", memory.name)
+    return memory.kind == "segment" or any(int(number) in family for number in numbers)
 
 
 def files():
@@ -173,22 +196,22 @@ def files():
     return found
 
 
-def mapped_by(before):
-    """({what the test's processes map}, {what others map}), as pairs (kind, number).
+def used_by(before):
+    """({what the test's processes use}, {what others use}), as pairs (kind, number).
 
     A child that was there before the test, such as a worker that several tests use, is one of
     the others: what it keeps is not the test's.
     """
     ours, others = set(), set()
-    family = {child.pid for child in descendants().keys() - before.children} | {os.getpid()}
+    test = {child.pid for child in descendants().keys() - before.children} | {os.getpid()}
     for pid in pids():
         with contextlib.suppress(OSError):
-            (ours if pid in family else others).update(mapped(pid))
+            (ours if pid in test else others).update(used(pid))
     return ours, others
 
 
-def mapped(pid="self"):
-    """What a process maps, as pairs (kind, number)."""
+def used(pid="self"):
+    """What a process has mapped or open, as pairs (kind, number)."""
     found = set()
     with open(f"/proc/{pid}/maps") as maps:
         for line in maps:
@@ -197,4 +220,9 @@ def mapped(pid="self"):
                 found.add(("segment", int(fields[4])))
             elif len(fields) == 6 and fields[5].startswith("/dev/shm/"):
                 found.add(("file", int(fields[4])))
+    with os.scandir(f"/proc/{pid}/fd") as descriptors:
+        for descriptor in descriptors:
+            with contextlib.suppress(OSError):
+                if os.readlink(descriptor.path).startswith("/dev/shm/"):
+                    found.add(("file", os.stat(descriptor.path).st_ino))
     return found

@@ -4,7 +4,7 @@ import re
 import resource
 
 import pytest
-from support import check_memory_message, check_python, memory, needs_64_bit, run_python, settle
+from support import check_memory_message, check_python, memory, needs_64_bit, settle
 
 import sharedmem
 
@@ -94,7 +94,7 @@ import resource, sys
 import numpy
 with open("/proc/self/statm") as file:
     used = int(file.read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]) * 2**20,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]) * 2**20, resource.RLIM_INFINITY))
 import sharedmem
 """
 
@@ -121,18 +121,20 @@ print(a.sum(), b.sum())
 
 
 def test_under_hardly_any_address_space_the_import_works():
+    """The smallest arena needs 16 MiB of it: less is an error that names the limit, and names it again."""
     code = (
         LIMITED
         + """
-try:
-    a = sharedmem.ones(1000)
-except (MemoryError, OSError) as error:
-    print(type(error).__name__, len(str(error)) > 20)
-else:
-    print("made", a.sum())
+for _ in range(2):
+    try:
+        sharedmem.ones(1000)
+    except (MemoryError, OSError) as error:
+        print("ulimit -v" in str(error), "address space" in str(error))
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+print(sharedmem.ones(1000).sum())
 """
     )
-    assert check_python(code, 12) in ("MemoryError True", "OSError True", "made 1000.0")
+    assert check_python(code, 12).splitlines() == ["True True", "True True", "1000.0"]
 
 
 def test_attaching_where_there_is_no_address_space_leaves_the_array_alone():
@@ -145,14 +147,14 @@ def test_attaching_where_there_is_no_address_space_leaves_the_array_alone():
 import pickle
 try:
     print(pickle.loads(bytes.fromhex(sys.argv[2])).sum())
-except (MemoryError, OSError, ValueError) as error:
-    print(type(error).__name__)
+except (MemoryError, OSError) as error:
+    print("refused", "address space" in str(error))
 """
     )
+    assert sharedmem.stats()["arena_bytes"] > 50 * MEBI  # which must be attached as a whole
     for related in (True, False):
-        said = check_python(code, 50, pickle.dumps(a).hex(), related=related)
-        assert said in ("3000.0", "MemoryError", "OSError", "StaleHandleError")
-    assert check_python(code, 2**18, pickle.dumps(a).hex()) == "3000.0"
+        assert check_python(code, 50, pickle.dumps(a).hex(), related=related) == "refused True"
+        assert check_python(code, 2**18, pickle.dumps(a).hex(), related=related) == "3000.0"
     assert (a == 3).all()
 
 
@@ -202,18 +204,26 @@ def test_handles_into_a_later_segment_of_a_small_arena():
     assert check_python(code, SHAREDMEM_ARENA_SIZE="8MiB").split() == ["39000000"] * 2
 
 
-@pytest.mark.parametrize("size", ["nonsense", "-5", "", "99999999999999999999", "3 parsecs"])
-def test_an_odd_setting_never_breaks_the_import(size):
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ("nonsense", "ValueError"),
+        ("-5", "ValueError"),
+        ("99999999999999999999", "ValueError"),
+        ("3 parsecs", "ValueError"),
+        ("", "10.0"),  # as if it were not set
+    ],
+)
+def test_an_odd_setting_never_breaks_the_import(size, said):
     code = """
     import sharedmem
     try:
         print(sharedmem.ones(10).sum())
     except ValueError as error:
-        print("SHAREDMEM_ARENA_SIZE" in str(error))
+        print(type(error).__name__)
+        assert "SHAREDMEM_ARENA_SIZE" in str(error)
     """
-    status, out, _ = run_python(code, SHAREDMEM_ARENA_SIZE=size)
-    assert status == 0
-    assert out.split() in ([b"10.0"], [b"True"])
+    assert check_python(code, SHAREDMEM_ARENA_SIZE=size) == said
 
 
 @pytest.mark.parametrize("name", ["SHAREDMEM_ARENA_SIZE", "SHAREDMEM_CACHE_LIMIT", "SHAREDMEM_LINGER"])
@@ -300,7 +310,9 @@ def test_cleanup_gives_cached_memory_back_and_harms_nothing():
     assert after["live_blocks"] == before["live_blocks"]
     assert all((a == 7).all() for a in kept)
     assert not sharedmem.zeros(8 * MEBI, "u1").any()
-    assert sharedmem.cleanup() >= 0
+    assert 8 * MEBI <= sharedmem.cleanup() <= 12 * MEBI
+    assert sharedmem.cleanup() == 0
+    assert all((a == 7).all() for a in kept)
 
 
 def test_cleanup_counts_only_what_was_resident():

@@ -1,10 +1,11 @@
 """A state machine: shared arrays beside plain ones, through all that may happen to them."""
 
-import contextlib
 import pickle
 from multiprocessing.reduction import ForkingPickler
+from typing import NamedTuple
 
 import numpy as np
+import pytest
 import workers
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -30,6 +31,22 @@ class Pair:
 
     def __init__(self, shared, plain, root):
         self.shared, self.plain, self.root = shared, plain, root
+
+
+class Message:
+    """Bytes that multiprocessing would send, and whether they have been read."""
+
+    def __init__(self, data, plain, root):
+        self.data, self.plain, self.root = data, plain, root
+        self.read = False
+
+
+class Handle(NamedTuple):
+    """Bytes of `pickle.dumps`, which keep nothing alive and can be loaded again and again."""
+
+    data: bytes
+    plain: np.ndarray
+    root: int
 
 
 class Arrays(RuleBasedStateMachine):
@@ -89,31 +106,30 @@ class Arrays(RuleBasedStateMachine):
     def dump(self, pair, protocol):
         if pair.shared is None:
             return multiple()
-        return pickle.dumps(pair.shared, protocol), pair.plain, pair.root
+        return Handle(pickle.dumps(pair.shared, protocol), pair.plain, pair.root)
 
     @rule(target=pairs, handle=handles)
     def load(self, handle):
-        data, plain, root = handle
         try:
-            shared = pickle.loads(data)
+            shared = pickle.loads(handle.data)
         except StaleHandleError:
-            assert self.references[root] == 0
+            assert self.references[handle.root] == 0
             return multiple()
-        assert self.references[root] > 0
-        self.take(root)
-        return Pair(shared, plain, root)
+        assert self.references[handle.root] > 0
+        self.take(handle.root)
+        return Pair(shared, handle.plain, handle.root)
 
     @rule(target=messages, pair=pairs)
     def send(self, pair):
         if pair.shared is None:
             return multiple()
         self.take(pair.root)
-        return bytes(ForkingPickler.dumps(pair.shared)), pair.plain, pair.root
+        return Message(bytes(ForkingPickler.dumps(pair.shared)), pair.plain, pair.root)
 
     @rule(target=pairs, message=consumes(messages))
     def receive(self, message):
-        data, plain, root = message
-        return Pair(pickle.loads(data), plain, root)
+        message.read = True
+        return Pair(pickle.loads(message.data), message.plain, message.root)
 
     @rule()
     def fill_memory_with_something_else(self):
@@ -138,18 +154,35 @@ class Arrays(RuleBasedStateMachine):
         assert sharedmem.stats()["live_blocks"] == self.before + len(roots)
 
     def teardown(self):
-        for names in list(self.names_to_values):
-            value = self.names_to_values[names]
+        values = list(self.names_to_values.values())
+        for value in values:
             if isinstance(value, Pair) and value.shared is not None:
                 assert (value.shared == value.plain).all()
                 assert value.shared.shape == value.plain.shape
                 value.shared = None
-            elif isinstance(value, tuple) and self.references.get(value[2], 0) > 0:
-                with contextlib.suppress(StaleHandleError):
-                    assert (pickle.loads(value[0]) == value[1]).all()
+                self.give(value.root)
+        for value in values:  # only the messages hold arrays now, and no other loads
+            if isinstance(value, Handle):
+                self.check_handle(value)
+        for value in values:
+            if isinstance(value, Message) and not value.read:
+                assert (pickle.loads(value.data) == value.plain).all()
+                self.give(value.root)
+        assert not any(self.references.values())
+        for value in values:
+            if isinstance(value, Handle):
+                self.check_handle(value)
         if sharedmem.stats()["live_blocks"] != self.before:
             settle()
         assert sharedmem.stats()["live_blocks"] == self.before
+
+    def check_handle(self, handle):
+        """It loads for as long as there are references, and not any longer."""
+        if self.references[handle.root] > 0:
+            assert (pickle.loads(handle.data) == handle.plain).all()
+        else:
+            with pytest.raises(StaleHandleError):
+                pickle.loads(handle.data)
 
 
 class ArraysAndChild(Arrays):
@@ -196,6 +229,8 @@ class ArraysAndChild(Arrays):
 
     def teardown(self):
         self.child.call(workers.drop_all)
+        for pair in self.held.values():
+            self.give(pair.root)
         super().teardown()
 
 

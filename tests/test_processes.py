@@ -321,7 +321,7 @@ def test_plain_bytes_through_a_socket_to_an_unrelated_interpreter():
 def test_plain_bytes_in_a_file(tmp_path):
     a = sharedmem.zeros(10)
     with open(tmp_path / "handle", "wb") as file:
-        pickle.dump({"a": a}, file)
+        file.write(pickle.dumps({"a": a}))
     code = """
     import pickle, sys
     with open(sys.argv[1], "rb") as file:

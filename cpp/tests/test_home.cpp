@@ -28,8 +28,9 @@ struct message {
 };
 
 /// A process that has sent an array nobody has read, and then ends as `end` wants.
+/// \param status  how it is expected to end: an exit status, or a signal's negative number.
 template <class End>
-message send_and(const char* linger_seconds, End&& end) {
+message send_and(const char* linger_seconds, End&& end, int status = 0) {
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   channel sent;
   child sender([&] {
@@ -44,7 +45,7 @@ message send_and(const char* linger_seconds, End&& end) {
     return end();
   });
   const message m = sent.get<message>();
-  CHECK(sender.wait() >= -SIGKILL);
+  CHECK(sender.wait() == status);
   return m;
 }
 
@@ -105,10 +106,8 @@ TEST_CASE("it ends by itself when nobody comes") {
 
 TEST_CASE("none stays where it is switched off, or after a disorderly end") {
   for (const bool switched_off : {true, false}) {
-    const message m = switched_off ? send_and("0", leave_in_order) : send_and("60", [] {
-      ::raise(SIGKILL);
-      return 0;
-    });
+    const auto killed = [] { return ::raise(SIGKILL); };
+    const message m = switched_off ? send_and("0", leave_in_order) : send_and("60", killed, -SIGKILL);
     CHECK(orphans() == 0);
     CHECK(segments_of(m.sender) == 0);
     CHECK(child([&] { return read_message(m); }).wait() == 1);

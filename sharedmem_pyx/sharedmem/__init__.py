@@ -7,7 +7,8 @@
 process by multiprocessing, or as the bytes of a pickle, it arrives as the same memory.
 """
 
-import sharedmem.interpreter  # noqa: F401 -- the first: it may refuse
+import sharedmem.interpreter  # the first: it may refuse
+import sharedmem.making  # noqa: F401 -- only compiled modules use it, whose imports PyInstaller does not see
 from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
 from sharedmem.array import SharedArray, is_shared
 from sharedmem.copying import array, asshared, copy
@@ -23,12 +24,14 @@ from sharedmem.creation import (
 )
 from sharedmem.errors import StaleHandleError
 from sharedmem.files import fromfile, load
-from sharedmem.pickling import install as _install
+from sharedmem.pickling import install as _install_holding
 from sharedmem.pickling import pickle_by_value
 from sharedmem.reports import participants, stats
+from sharedmem.saving import install as _install_saving
 from sharedmem.version import __version__
 
-_install()
+_install_holding()
+_install_saving()
 
 # Names whose modules are imported when they are first asked for.
 _LATER = {
@@ -77,12 +80,18 @@ __all__ = [
 
 
 def __getattr__(name):
-    module = _LATER.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    match _LATER.get(name):  # with plain imports, so that PyInstaller and the like find the modules
+        case "ctypes_":
+            import sharedmem.ctypes_ as module
+        case "ctypes_views":
+            import sharedmem.ctypes_views as module
+        case "legacy":
+            import sharedmem.legacy as module
+        case "paths":
+            import sharedmem.paths as module
+        case _:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(module, name)
     globals()[name] = value
     return value
 

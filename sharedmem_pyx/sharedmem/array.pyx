@@ -17,8 +17,10 @@ from libcpp.string_view cimport string_view
 from sharedmem.arena cimport export_home, offer_configured
 from sharedmem.libsharedmem.arena cimport allocation, arena, block_ref, claim
 from sharedmem.libsharedmem.handle cimport (
-    byte, bytes_in, bytes_out, decode, encode, fits, handle, max_handle_bytes, set_python_error)
+    byte, bytes_in, bytes_out, decode, encode, fits, handle, max_handle_bytes, no_lease, set_python_error)
 from sharedmem.libsharedmem.home cimport acquire, arena_of, home_if_any, release
+
+from sharedmem.errors import StaleHandleError
 
 
 cdef extern from "<sharedmem_pyx/shared_array.hpp>" namespace "sharedmem_pyx":
@@ -141,6 +143,11 @@ cdef object reduce_array(object obj, int protocol):
 
 # -- from a handle to its array
 
+cdef str looks_saved = (
+    "The pickle looks saved, or sent by other means than multiprocessing, which would have kept the memory. "
+    "To save the data use pickle.dump into a file, or any pickler within sharedmem.pickle_by_value()")
+
+
 cdef cnp.dtype find_dtype(const handle* h, object given):
     """The dtype of a handle, checked: it must not read pointers or other bytes than the handle has."""
     cdef cnp.dtype descr = None
@@ -226,7 +233,12 @@ def _load(bytes state not None, dtype=None, cls=None):
         strides[i] = h.shape.strides[i]
     if h.shape.writable:
         flags |= cnp.NPY_ARRAY_WRITEABLE
-    take_block(&h, &block)
+    try:
+        take_block(&h, &block)
+    except StaleHandleError as error:
+        if h.lease != no_lease:
+            raise       # a message, which kept its memory as long as it could
+        raise StaleHandleError(f"{error}. {looks_saved}") from None
     if not fits(h.shape, block.bytes):
         release(block.ref)
         raise ValueError("handle: its array does not lie within its block")

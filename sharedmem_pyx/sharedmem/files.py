@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import stat
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from sharedmem.array import SharedArray
-from sharedmem.copying import array, asshared
+from sharedmem.copying import array, copy
 from sharedmem.creation import empty
 from sharedmem.errors import refuse_objects
 
 _Path = str | bytes | os.PathLike[Any]
 _PIECE = 1 << 26  # bytes asked for at once: between two pieces Ctrl-C is heard
+_FIRST = 1 << 16  # bytes made room for at first where a file does not know its size
 
 
 def load(file: _Path | IO[bytes]) -> SharedArray:
@@ -24,7 +27,7 @@ def load(file: _Path | IO[bytes]) -> SharedArray:
     Parameters
     ----------
     file : path or binary file
-        A file object is read from where it is, and left behind the array.
+        A file object is read from where it is, and left behind the array. It may be a pipe.
 
     Returns
     -------
@@ -38,7 +41,7 @@ def load(file: _Path | IO[bytes]) -> SharedArray:
     TypeError
         It holds Python objects; or `file` is neither a path nor a file opened for bytes.
     OSError
-        It can't be opened or read.
+        It can't be opened or read; BlockingIOError if it is not blocking and has nothing to read.
     MemoryError
         No room, as for `empty`.
 
@@ -72,11 +75,13 @@ def fromfile(
     Parameters
     ----------
     file : path or file
-        A file object is read from where it is; it has a descriptor.
+        A file object is read from where it is; it has a descriptor. Pipes, sockets and devices are read,
+        too, and so are files that do not know their size, such as those in ``/proc``.
     dtype : dtype_like, optional
         Of the items in the file.
     count : int, optional
-        How many items, at most; -1 for all.
+        How many items, at most; -1 for all. A character device such as ``/dev/zero`` has no end and
+        needs a number.
     sep : str, optional
         What separates items in a text file; empty for a binary one. Text is parsed by NumPy in
         private memory and then copied.
@@ -91,11 +96,20 @@ def fromfile(
     Raises
     ------
     OSError
-        It can't be opened, read or positioned.
+        It can't be opened, read or positioned; BlockingIOError if it is not blocking and has nothing to
+        read. What had been read before is lost.
     TypeError
         `dtype` contains Python objects; or `file` is no path, no file opened for bytes, or has no descriptor.
+    ValueError
+        `count` is negative for a character device; or `offset` is, for a file without positions.
     MemoryError
         No room, as for `empty`.
+
+    Notes
+    -----
+    Where a file does not know its size `numpy.fromfile` returns an empty array for ``count=-1``; here it is
+    read to its end. A regular file has the size that it had at the call: what is appended meanwhile is left
+    for the next call, and if it gets shorter so does the array.
     """
     dtype = np.dtype(dtype)
     if dtype.hasobject:
@@ -106,15 +120,73 @@ def fromfile(
         with open(file, "rb", buffering=0) as opened:
             return fromfile(opened, dtype, count, offset=offset)
     _check_file(file, "fileno")
-    file.seek(offset, os.SEEK_CUR)
-    items = max(os.fstat(file.fileno()).st_size - file.tell(), 0) // dtype.itemsize
+    _skip(file, offset)
+    left = _bytes_left(file)
+    if left is not None:
+        items = left // dtype.itemsize
+        return _read_items(file, dtype, items if count < 0 else min(count, items))
+    if count < 0 and stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
+        raise ValueError("a character device has no end: say by `count` how many items are wanted")
+    return _read_to_end(file, dtype, count)
+
+
+def _skip(file: IO[bytes], offset: int) -> None:
+    """Goes on by so many bytes, by reading them where a file has no positions."""
+    if file.seekable():
+        file.seek(offset, os.SEEK_CUR)
+        return
+    if offset < 0:
+        raise ValueError("this file has no positions: the offset cannot be negative")
+    while offset > 0:
+        piece = _received(file.read(min(offset, _PIECE)))
+        if not piece:
+            return
+        offset -= len(piece)
+
+
+def _bytes_left(file: IO[bytes]) -> int | None:
+    """Bytes from where the file is to its end; None if it does not know.
+
+    Pipes and sockets have no positions. Devices without an end, files in /proc and some of FUSE say that
+    they are empty, so that a size of 0 means nothing.
+    """
+    if not file.seekable():
+        return None
+    here = file.tell()
+    try:
+        end = file.seek(0, os.SEEK_END)
+    except OSError:  # some files in /proc have positions but no end
+        return None
+    file.seek(here)
+    return max(end - here, 0) if end > 0 else None
+
+
+def _read_items(file: IO[bytes], dtype: np.dtype[Any], items: int) -> SharedArray:
+    """Array of so many items, or of as many as there are."""
+    a = empty(items, dtype)
+    done = _read_into(file, a)
+    return a if done == a.nbytes else copy(a[: done // dtype.itemsize])
+
+
+def _read_to_end(file: IO[bytes], dtype: np.dtype[Any], count: int) -> SharedArray:
+    """Array of all items, or of the first `count` of them if that is not negative.
+
+    Room is made as the items come: there may be far fewer than `count`.
+    """
+    items = max(_FIRST // dtype.itemsize, 1)
     a = empty(items if count < 0 else min(count, items), dtype)
     done = _read_into(file, a)
-    return a if done == a.nbytes else asshared(a[: done // dtype.itemsize])
+    while done == a.nbytes and len(a) != count:
+        items = 2 * len(a)
+        larger = empty(items if count < 0 else min(count, items), dtype)
+        larger[: len(a)] = a
+        done += _read_into(file, larger, done)
+        a = larger
+    return a if done == a.nbytes else copy(a[: done // dtype.itemsize])
 
 
 def _check_file(file: Any, method: str) -> None:
-    """Refuses what is no open file, and one of text, whose place is not where its bytes are read."""
+    """Refuses what is no open file, and text files: their position is not a byte offset."""
     if not hasattr(file, method) or isinstance(file, io.TextIOBase):
         raise TypeError(f"a path or a file opened for bytes is needed, not {type(file).__name__}")
     if method == "fileno":
@@ -128,35 +200,56 @@ def _check_file(file: Any, method: str) -> None:
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether in Fortran order, dtype; the file is then where the data starts."""
-    version = np.lib.format.read_magic(file)
+    version = np.lib.format.read_magic(io.BytesIO(_read_exactly(file, np.lib.format.MAGIC_LEN)))
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"this is version {version} of the .npy format, which is not known")
+    length = _read_exactly(file, 2 if version == (1, 0) else 4)
+    header = _read_exactly(file, int.from_bytes(length, "little"))
     if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
+        return np.lib.format.read_array_header_1_0(io.BytesIO(length + header))
     if version == (3, 0):
         # Version 2 in UTF-8, for which NumPy has no public reader. Names stand within literals.
-        length = file.read(4)
-        text = file.read(int.from_bytes(length, "little")).decode("utf-8")
-        header = text.encode("ascii", "backslashreplace")
-        file = io.BytesIO(len(header).to_bytes(4, "little") + header)
-    elif version != (2, 0):
-        raise ValueError(f"this is version {version} of the .npy format, which is not known")
-    return np.lib.format.read_array_header_2_0(file)
+        header = header.decode("utf-8").encode("ascii", "backslashreplace")
+        length = len(header).to_bytes(4, "little")
+    return np.lib.format.read_array_header_2_0(io.BytesIO(length + header))
 
 
-def _read_into(file: IO[bytes], a: np.ndarray[Any, Any]) -> int:
-    """Reads the elements of a contiguous array as they lie in memory; the number of bytes read."""
+def _read_exactly(file: IO[bytes], size: int) -> bytes:
+    """So many bytes, also from a pipe, which gives what there is."""
+    data = b""
+    while len(data) < size:
+        piece = _received(file.read(size - len(data)))
+        if not piece:
+            raise ValueError(f"EOF: reading the header, expected {size} bytes got {len(data)}")
+        data += piece
+    return data
+
+
+def _read_into(file: IO[bytes], a: np.ndarray[Any, Any], done: int = 0) -> int:
+    """Reads the elements of a contiguous array as they lie in memory, its first `done` bytes left out.
+
+    Returns how many bytes were read: fewer than there is room for at the end of the file.
+    """
     if a.nbytes == 0:
         return 0
-    target = np.asarray(a).reshape(-1, order="A").view(np.uint8).data
+    target = np.asarray(a).reshape(-1, order="A").view(np.uint8).data[done:]
     done = 0
     while done < len(target):
         piece = target[done : done + _PIECE]
         if hasattr(file, "readinto"):
-            got = file.readinto(piece) or 0
+            got = _received(file.readinto(piece))
         else:
-            data = file.read(len(piece))
+            data = _received(file.read(len(piece)))
             got = len(data)
             piece[:got] = data
         if got == 0:
             break
         done += got
     return done
+
+
+def _received(result: Any) -> Any:
+    """What a call to read has returned, which is None where nothing has come yet, as opposed to the end."""
+    if result is None:
+        raise BlockingIOError(errno.EAGAIN, "the file is not blocking and has nothing to read yet")
+    return result

@@ -3,6 +3,7 @@
 A pickle of a shared array is a handle. Transfers that deliver a message once (multiprocessing, and
 loky and joblib as soon as they are imported) keep the memory of a handle until it is loaded, so that
 the sender may drop the array, or end. No other pickle does: nobody can tell how often it is loaded.
+Functions that write files pickle by value: see `sharedmem.saving`.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from sharedmem.importing import when_imported
 def pickle_by_value() -> Iterator[None]:
     """Within this context pickles of shared arrays hold their data and load as plain ndarrays.
 
-    For files, and for other hosts. It is a context variable: it reaches the code that runs in this
-    context, not other threads, and so not the feeder thread in which a `multiprocessing.Queue`
-    pickles what was put into it.
+    For other hosts, and for what is saved by `pickle.dumps` or a `pickle.Pickler` of one's own; `pickle.dump`
+    and other functions that write files do so anyway. A lock is pickled as a new one. It is a context
+    variable: it reaches the code that runs in this context, not other threads, and so not the feeder
+    thread in which a `multiprocessing.Queue` pickles what was put into it.
 
     Yields
     ------
@@ -31,8 +33,8 @@ def pickle_by_value() -> Iterator[None]:
 
     Examples
     --------
-    >>> with sharedmem.pickle_by_value(), open("results.pickle", "wb") as file:
-    ...     pickle.dump({"a": a}, file)
+    >>> with sharedmem.pickle_by_value():
+    ...     data = pickle.dumps({"a": a})
     """
     token = by_value.set(True)
     try:

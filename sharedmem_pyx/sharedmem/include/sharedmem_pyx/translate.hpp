@@ -20,16 +20,13 @@
 
 namespace sharedmem_pyx {
 
-/// Sets sharedmem.StaleHandleError; whoever meets it has most likely kept a pickle in a file.
+/// Sets sharedmem.StaleHandleError.
 inline void set_stale_handle(const char* what) noexcept {
   PyObject* module = PyImport_ImportModule("sharedmem.errors");
   PyObject* type = module == nullptr ? nullptr : PyObject_GetAttrString(module, "StaleHandleError");
   Py_XDECREF(module);
   if (type == nullptr) return;
-  PyErr_Format(type,
-               "%s (a pickle holds a handle and keeps no memory alive; with sharedmem.pickle_by_value() "
-               "it holds the data)",
-               what);
+  PyErr_SetString(type, what);
   Py_DECREF(type);
 }
 
