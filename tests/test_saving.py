@@ -62,7 +62,7 @@ WAYS = {
         "pandas.Series([what, None]).to_pickle(path + '.bz2')",
         "pandas.read_pickle(path + '.bz2')[0]",
     ),
-    "torch": ("torch", "torch.save(what, path)", "torch.load(path)"),
+    "torch": ("torch", "torch.save(what, path)", "torch.load(path, weights_only=False)"),
 }
 
 # Stands for the real one, which is large: it pickles as that does, with a Pickler of its own.
@@ -75,7 +75,7 @@ def save(obj, f):
     with open(f, "wb") as file:
         pickle.Pickler(file, protocol=2).dump(obj)
 
-def load(f):
+def load(f, weights_only=True):
     with open(f, "rb") as file:
         return pickle.Unpickler(file).load()
 """,

@@ -10,7 +10,8 @@ from sharedmem.libsharedmem.mutex cimport (
     busy, inherited, nanoseconds, robust_mutex, robust_mutex_bytes, robust_mutex_outcome,
 )
 
-from sharedmem.array import by_value, is_shared
+from sharedmem.array import by_value as _by_value
+from sharedmem.array import is_shared
 from sharedmem.creation import empty
 
 cdef extern from "Python.h":
@@ -165,7 +166,7 @@ cdef class RLock:
         self.release()
 
     def __reduce__(self):
-        if by_value.get():
+        if _by_value.get():
             return RLock, ()    # who waits for a lock, and who has it, is no data: a new one
         return _open_lock, (self.memory,)
 
