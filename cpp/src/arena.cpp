@@ -16,21 +16,6 @@ constexpr auto relaxed = std::memory_order_relaxed;
 constexpr auto acquire_order = std::memory_order_acquire;
 constexpr auto release_order = std::memory_order_release;
 
-/// Marks this thread as being within its cache; see arena::state::stop_threads.
-class within {
- public:
-  explicit within(thread_cache& cache) noexcept : cache_(cache) {
-    cache_.busy.store(1, relaxed);
-    std::atomic_signal_fence(std::memory_order_seq_cst);  // the other side runs membarrier(2)
-  }
-  ~within() { cache_.busy.store(0, release_order); }
-  within(const within&) = delete;
-  within& operator=(const within&) = delete;
-
- private:
-  thread_cache& cache_;
-};
-
 /// Fresh blocks of 2 MiB and more get their pages at once, huge ones, up to this part of what is
 /// available: whoever asks for more than that may mean to use it sparsely.
 constexpr std::uint64_t eager_part = 2;
@@ -45,7 +30,7 @@ allocation arena::allocate(std::uint64_t bytes, std::uint64_t alignment, pages h
   state& s = *s_;
   if (bytes <= max_cached_bytes && alignment - 1 < 64 && (alignment & (alignment - 1)) == 0) [[likely]] {
     thread_cache* cache = current_cache;
-    if (cache != nullptr && cache->home == &s) [[likely]] {
+    if (cache != nullptr && cache->home.load(relaxed) == &s) [[likely]] {
       const within guard(*cache);
       magazine& m = cache->of_class[class_of(bytes == 0 ? 1 : bytes)];
       if (!s.forking.load(acquire_order) && m.count > 0) [[likely]] {
@@ -116,7 +101,7 @@ void arena::release(block_ref& ref) noexcept {
   if (owner != nullptr) [[likely]] {
     thread_cache* cache = current_cache;
     const std::uint32_t c = owner->size_class;
-    if (cache != nullptr && cache->home == &s && c < cached_classes) [[likely]] {
+    if (cache != nullptr && cache->home.load(relaxed) == &s && c < cached_classes) [[likely]] {
       const within guard(*cache);
       magazine& m = cache->of_class[c];
       const std::uint32_t i = ref.block - owner->first;

@@ -81,7 +81,6 @@ void arena::state::enter() {
   identity = identity_page::map();
   if (identity == nullptr) throw no_memory("no page of private memory for an arena's participant");
   caches_usable = register_barrier();
-  enter_caches();
   become(take_slot());
 }
 

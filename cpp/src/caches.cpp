@@ -5,6 +5,7 @@
 #include "machine.hpp"
 #include "state.hpp"
 #include "thread_local_cache.hpp"
+#include "wiped.hpp"
 
 namespace sharedmem {
 
@@ -15,35 +16,32 @@ thread_local thread_cache* current_cache = nullptr;
 
 namespace {
 
-/// Which arena state a cache belongs to; the cache itself may have been wiped by a fork.
-struct owner_of_cache {
-  thread_cache* cache = nullptr;
-  arena::state* home = nullptr;
-  ~owner_of_cache();
-};
-
-/// Arena states that exist: a thread may end after its cache's arena.
-struct living_states {
-  std::mutex lock;
-  std::vector<arena::state*> all;
-};
-
-living_states& living() {
-  static auto* const states = new living_states;  // outlives every thread
-  return *states;
+/// Held while a thread that ends gives its cache back, and while an arena that goes tells its caches.
+std::mutex& ending() {
+  static auto* const lock = make_wiped<std::mutex>();  // outlives every thread
+  return *lock;
 }
 
-thread_local owner_of_cache mine;
+/// What a thread that ends has to give back.
+struct last_will {
+  thread_cache* cache = nullptr;
+  ~last_will();
+};
 
-owner_of_cache::~owner_of_cache() {
+thread_local last_will mine;
+
+/// The thread's end has come: a destructor that runs later must not make another cache, which nobody would give
+/// back. Without a destructor of its own it can be read as long as the thread runs.
+thread_local bool ended = false;
+
+last_will::~last_will() {
+  ended = true;
   current_cache = nullptr;
   if (cache == nullptr) return;
-  living_states& states = living();
-  const std::lock_guard ended(states.lock);
-  if (std::find(states.all.begin(), states.all.end(), home) != states.all.end()) {
+  const std::lock_guard alone(ending());
+  if (auto* home = static_cast<arena::state*>(cache->home.load(std::memory_order_relaxed))) {
     const std::lock_guard lock(home->pool);
-    if (cache->home == home)
-      for (magazine& m : cache->of_class) home->flush(m, 0);
+    for (magazine& m : cache->of_class) home->flush(m, 0);
     std::erase(home->caches, cache);
   }
   thread_cache::unmap(cache);
@@ -51,30 +49,30 @@ owner_of_cache::~owner_of_cache() {
 
 }  // namespace
 
-void hold_caches() noexcept { living().lock.lock(); }
+void hold_caches() noexcept { ending().lock(); }
 
-void let_caches_go() noexcept { living().lock.unlock(); }
+void let_caches_go() noexcept { ending().unlock(); }
 
-void arena::state::enter_caches() {
-  living_states& states = living();
-  const std::lock_guard lock(states.lock);
-  states.all.push_back(this);
-}
+void renew_caches() noexcept { new (&ending()) std::mutex; }
 
 thread_cache* arena::state::ready_cache() noexcept {
-  if (!caches_usable) return nullptr;
+  if (!caches_usable || ended) return nullptr;
   thread_cache* cache = current_cache;
-  if (cache != nullptr && cache->home != nullptr) return cache->home == this ? cache : nullptr;
-  if (cache == nullptr) cache = thread_cache::map();
-  if (cache == nullptr) return nullptr;
-  mine.cache = cache;
+  if (cache != nullptr)
+    if (void* home = cache->home.load(std::memory_order_relaxed)) return home == this ? cache : nullptr;
   try {
     caches.push_back(cache);
   } catch (const std::bad_alloc&) {
     return nullptr;
   }
+  if (cache == nullptr) cache = thread_cache::map();
+  if (cache == nullptr) {
+    caches.pop_back();
+    return nullptr;
+  }
+  caches.back() = cache;
   cache->make_ready(this);
-  mine.home = this;
+  mine.cache = cache;
   current_cache = cache;
   return cache;
 }
@@ -84,42 +82,33 @@ void arena::state::stop_threads() noexcept {
   forking.store(true, std::memory_order_relaxed);
   barrier_all_threads();  // pairs with `busy`: each thread sees `forking`, or we see its `busy`
   for (thread_cache* cache : caches)
-    while (cache != current_cache && cache->busy.load(std::memory_order_acquire) != 0) yield_cpu();
+    for (unsigned round = 0; cache != current_cache && cache->busy.load(std::memory_order_acquire) != 0;)
+      let_others_run(round++);
 }
 
 void arena::state::resume_threads() noexcept { forking.store(false, std::memory_order_release); }
 
-/// Forgets all caches without looking into them: what they list is not ours (any more). This thread's is
-/// kept mapped, empty.
+/// Forgets all caches, in a forked child, where they were wiped. Their threads do not exist, but for the one that
+/// forked, which is the first of the child; if another one comes here first, it cannot tell which cache that is.
 void arena::state::drop_caches() noexcept {
-  thread_cache* kept = nullptr;
-  for (thread_cache* cache : caches) {
-    if (cache == current_cache)
-      kept = cache;
-    else
-      thread_cache::unmap(cache);
-  }
-  caches.clear();
-  if (kept == nullptr) return;
-  caches.push_back(kept);  // room for it is there
-  kept->make_ready(this);
+  if (is_first_thread() && !ended)
+    for (thread_cache* cache : caches)
+      if (cache != current_cache) thread_cache::unmap(cache);
+  caches.clear();  // this thread's is listed again when it is used
 }
 
 void arena::state::flush_idle_caches() noexcept {
   stop_threads();
   for (thread_cache* cache : caches)
-    if (cache->home == this)
-      for (magazine& m : cache->of_class) flush(m, 0);
+    for (magazine& m : cache->of_class) flush(m, 0);
   resume_threads();
 }
 
 arena::state::~state() {
-  {
-    living_states& states = living();
-    const std::lock_guard lock(states.lock);
-    std::erase(states.all, this);
+  if (identity != nullptr && identity->slot_plus_one.load(std::memory_order_relaxed) != 0) {
+    const std::lock_guard alone(ending());  // a thread that ends meanwhile unmaps its cache
+    for (thread_cache* cache : caches) cache->home.store(nullptr, std::memory_order_relaxed);
   }
-  for (thread_cache* cache : caches) cache->home = nullptr;  // its thread still points to it
   for (slab* s = all_owned; s != nullptr;) {
     slab* next = s->next_owned;
     slab::destroy(s);

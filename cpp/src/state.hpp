@@ -187,7 +187,6 @@ struct arena::state {
   void disown(slab* s) noexcept;
 
   // caches.cpp
-  void enter_caches();
   thread_cache* ready_cache() noexcept;  // of this thread, made ready; nullptr: none to be had. `pool` held
   void flush_idle_caches() noexcept;
   void stop_threads() noexcept;  // no thread is in its cache until resume_threads
