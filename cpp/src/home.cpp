@@ -126,7 +126,7 @@ void started_in_child() noexcept {
   r.readers.store(0, relaxed);  // other threads' do not exist here
   for (std::uint32_t i = 0; i < r.count.load(relaxed); ++i)
     if (arena* a = r.arenas[i].load(relaxed)) a->after_fork_in_child();
-  let_caches_go();
+  renew_caches();
   r.lock.unlock();
 }
 

@@ -5,6 +5,7 @@
 #include "heap/heap.hpp"
 #include "heap/thread_local_cache.hpp"
 #include "os/machine.hpp"
+#include "os/wiped.hpp"
 
 namespace sharedmem {
 
@@ -15,85 +16,84 @@ thread_local thread_cache* current_cache = nullptr;
 
 namespace {
 
-/// Which arena state a cache belongs to; the cache itself may have been wiped by a fork.
-struct owner_of_cache {
-  thread_cache* cache = nullptr;
-  heap* home = nullptr;
-  ~owner_of_cache();
-};
-
-/// Heaps that exist: a thread may end after its cache's heap.
-struct living_heaps {
-  std::mutex lock;
-  std::vector<heap*> all;
-};
-
-living_heaps& living() {
-  static auto* const heaps = new living_heaps;  // outlives every thread
-  return *heaps;
+/// Held while a thread that ends gives its cache back, and while an arena that goes tells its caches.
+std::mutex& ending() {
+  static auto* const lock = make_wiped<std::mutex>();  // outlives every thread
+  return *lock;
 }
 
-thread_local owner_of_cache mine;
+/// What a thread that ends has to give back.
+struct last_will {
+  thread_cache* cache = nullptr;
+  ~last_will();
+};
 
-owner_of_cache::~owner_of_cache() {
+thread_local last_will mine;
+
+/// The thread's end has come: a destructor that runs later must not make another cache, which nobody would give
+/// back. Without a destructor of its own it can be read as long as the thread runs.
+thread_local bool ended = false;
+
+last_will::~last_will() {
+  ended = true;
   current_cache = nullptr;
   if (cache == nullptr) return;
-  living_heaps& heaps = living();
-  const std::lock_guard ended(heaps.lock);
-  if (std::find(heaps.all.begin(), heaps.all.end(), home) != heaps.all.end()) {
-    home->leave(cache);
-  }
+  const std::lock_guard alone(ending());
+  if (auto* home = static_cast<heap*>(cache->home.load(std::memory_order_relaxed))) home->leave(cache);
   thread_cache::unmap(cache);
 }
 
 }  // namespace
 
-void hold_caches() noexcept { living().lock.lock(); }
+void hold_caches() noexcept { ending().lock(); }
 
-void let_caches_go() noexcept { living().lock.unlock(); }
+void let_caches_go() noexcept { ending().unlock(); }
+
+void renew_caches() noexcept { new (&ending()) std::mutex; }
 
 void heap::open(const own_slot& self) {
   self_ = &self;
   owned.reserve(words.head().chunk_capacity);
   caches_usable = has_barrier();
-  living_heaps& heaps = living();
-  const std::lock_guard lock(heaps.lock);
-  heaps.all.push_back(this);
 }
 
 void heap::leave(thread_cache* cache) noexcept {
   const std::lock_guard lock(*this);
-  if (cache->home == this)
-    for (magazine& m : cache->of_class) flush(m, 0);
+  for (magazine& m : cache->of_class) flush(m, 0);
   std::erase(caches, cache);
 }
 
 thread_cache* heap::ready_cache() noexcept {
-  if (!caches_usable) return nullptr;
+  if (!caches_usable || ended) return nullptr;
   thread_cache* cache = current_cache;
-  if (cache != nullptr && cache->home != nullptr) return cache->home == this ? cache : nullptr;
-  if (cache == nullptr) cache = thread_cache::map();
-  if (cache == nullptr) return nullptr;
-  mine.cache = cache;
+  if (cache != nullptr)
+    if (void* home = cache->home.load(std::memory_order_relaxed)) return home == this ? cache : nullptr;
   try {
     caches.push_back(cache);
   } catch (const std::bad_alloc&) {
     return nullptr;
   }
+  if (cache == nullptr) cache = thread_cache::map();
+  if (cache == nullptr) {
+    caches.pop_back();
+    return nullptr;
+  }
+  caches.back() = cache;
   cache->make_ready(this);
-  mine.home = this;
+  mine.cache = cache;
   current_cache = cache;
   return cache;
 }
 
 /// Waits until no other thread is within its cache; they take the slow path from now on, and stop at `pool`.
 void heap::stop_threads() noexcept {
-  forking.store(true, std::memory_order_relaxed);
+  stopped.store(true, std::memory_order_relaxed);
   const auto is_another_threads = [](const thread_cache* cache) { return cache != current_cache; };
   if (std::none_of(caches.begin(), caches.end(), is_another_threads)) return;
-  barrier_all_threads();  // pairs with `busy`: each thread sees `forking`, or we see its `busy`
+  barrier_all_threads();  // pairs with `busy`: each thread sees `stopped`, or we see its `busy`
   for (thread_cache* cache : caches)
-    while (cache != current_cache && cache->busy.load(std::memory_order_acquire) != 0) yield_cpu();
+    for (unsigned round = 0; cache != current_cache && cache->busy.load(std::memory_order_acquire) != 0;)
+      let_others_run(round++);
 }
 
 void heap::forget_chunks() noexcept {
@@ -110,39 +110,29 @@ void heap::forget_chunks() noexcept {
   drop_caches();
 }
 
-void heap::resume_threads() noexcept { forking.store(false, std::memory_order_release); }
+void heap::resume_threads() noexcept { stopped.store(false, std::memory_order_release); }
 
-/// Forgets all caches without looking into them: what they list is not ours (any more). This thread's is
-/// kept mapped, empty.
+/// Forgets all caches, in a forked child, where they were wiped. Their threads do not exist, but for the one that
+/// forked, which is the first of the child; if another one comes here first, it cannot tell which cache that is.
 void heap::drop_caches() noexcept {
-  thread_cache* kept = nullptr;
-  for (thread_cache* cache : caches) {
-    if (cache == current_cache)
-      kept = cache;
-    else
-      thread_cache::unmap(cache);
-  }
-  caches.clear();
-  if (kept == nullptr) return;
-  caches.push_back(kept);  // room for it is there
-  kept->make_ready(this);
+  if (is_first_thread() && !ended)
+    for (thread_cache* cache : caches)
+      if (cache != current_cache) thread_cache::unmap(cache);
+  caches.clear();  // this thread's is listed again when it is used
 }
 
 void heap::flush_idle_caches() noexcept {
   stop_threads();
   for (thread_cache* cache : caches)
-    if (cache->home == this)
-      for (magazine& m : cache->of_class) flush(m, 0);
+    for (magazine& m : cache->of_class) flush(m, 0);
   resume_threads();
 }
 
 heap::~heap() {
-  {
-    living_heaps& heaps = living();
-    const std::lock_guard lock(heaps.lock);
-    std::erase(heaps.all, this);
+  if (self_ != nullptr && self_->known()) {
+    const std::lock_guard alone(ending());  // a thread that ends meanwhile unmaps its cache
+    for (thread_cache* cache : caches) cache->home.store(nullptr, std::memory_order_relaxed);
   }
-  for (thread_cache* cache : caches) cache->home = nullptr;  // its thread still points to it
   for (slab* s = all_owned; s != nullptr;) {
     slab* next = s->next_owned;
     slab::destroy(s);

@@ -9,26 +9,11 @@
 
 namespace sharedmem {
 
-/// Marks this thread as being within its cache; `heap::stop_threads` waits until it is not.
-class within_cache {
- public:
-  explicit within_cache(thread_cache& cache) noexcept : cache_(cache) {
-    cache_.busy.store(1, std::memory_order_relaxed);
-    std::atomic_signal_fence(std::memory_order_seq_cst);  // the other side runs membarrier(2)
-  }
-  ~within_cache() { cache_.busy.store(0, std::memory_order_release); }
-  within_cache(const within_cache&) = delete;
-  within_cache& operator=(const within_cache&) = delete;
-
- private:
-  thread_cache& cache_;
-};
-
 inline heap::taken heap::take_cached(std::uint32_t size_class) noexcept {
   thread_cache* cache = current_cache;
-  if (cache == nullptr || cache->home != this) [[unlikely]]
+  if (cache == nullptr || cache->home.load(std::memory_order_relaxed) != this) [[unlikely]]
     return {};
-  const within_cache guard(*cache);
+  const within guard(*cache);
   magazine& m = cache->of_class[size_class];
   if (threads_stopped() || m.count == 0) [[unlikely]]
     return {};
@@ -40,9 +25,10 @@ inline heap::taken heap::take_cached(std::uint32_t size_class) noexcept {
 inline bool heap::give_cached(slab& owner, std::uint32_t index) noexcept {
   thread_cache* cache = current_cache;
   const std::uint32_t c = owner.size_class;
-  if (cache == nullptr || cache->home != this || c >= cached_classes) [[unlikely]]
+  if (cache == nullptr || cache->home.load(std::memory_order_relaxed) != this || c >= cached_classes)
+      [[unlikely]]
     return false;
-  const within_cache guard(*cache);
+  const within guard(*cache);
   magazine& m = cache->of_class[c];
   if (threads_stopped() || m.count >= m.capacity ||
       owner.states[index].load(std::memory_order_relaxed) != use::in_use) [[unlikely]]

@@ -120,6 +120,8 @@ class heap {
   /// waits for the lock. Lock held.
   void stop_threads() noexcept;
   void resume_threads() noexcept;
+  /// Between the two. No lock.
+  bool threads_stopped() const noexcept { return stopped.load(std::memory_order_acquire); }
 
   /// In a forked child: nothing here is ours. Lock held, or no other thread.
   void forget_chunks() noexcept;
@@ -158,7 +160,6 @@ class heap {
   void disown(slab* s) noexcept;
 
   // caches.cpp
-  bool threads_stopped() const noexcept { return forking.load(std::memory_order_acquire); }
   thread_cache* ready_cache() noexcept;
   void flush(magazine& m, std::uint32_t keep) noexcept;
   void flush_idle_caches() noexcept;
@@ -177,7 +178,7 @@ class heap {
   std::uint64_t repairs_seen = 0;
   std::vector<thread_cache*> caches;
   bool caches_usable = false;
-  std::atomic<bool> forking{false};
+  std::atomic<bool> stopped{false};
 };
 
 }  // namespace sharedmem

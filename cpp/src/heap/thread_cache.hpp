@@ -41,21 +41,22 @@ struct magazine {
 };
 
 struct thread_cache {
-  /// Whose blocks these are; null after a fork.
-  const void* home;
+  /// The heap whose blocks these are, which has the cache in its list; null after a fork, and when that
+  /// heap is gone. Other threads write null only, while nobody may use the arena.
+  std::atomic<void*> home;
   /// Set around each use; prepare_fork waits until no thread is within (asymmetric: it pairs with a
   /// membarrier(2) there, so that here a plain store is enough).
   std::atomic<std::uint32_t> busy;
   std::array<magazine, cached_classes> of_class;
   std::array<cached_block, 2048> store;
 
-  void make_ready(const void* owner) noexcept {
+  void make_ready(void* owner) noexcept {
     cached_block* at = store.data();
     for (std::uint32_t c = 0; c < cached_classes; ++c) {
       of_class[c] = {0, magazine_capacity(c), at};
       at += magazine_capacity(c);
     }
-    home = owner;
+    home.store(owner, std::memory_order_relaxed);
   }
 
   /// New, zeroed, wiped on fork; nullptr if the system refuses.
@@ -63,8 +64,9 @@ struct thread_cache {
   static void unmap(thread_cache*) noexcept;
 };
 
-/// Around fork: no other thread is giving its cache back because it ends, no arena comes or goes.
+/// Around fork: no other thread is giving its cache back because it ends, no arena goes.
 void hold_caches() noexcept;
-void let_caches_go() noexcept;
+void let_caches_go() noexcept;  ///< in the parent
+void renew_caches() noexcept;   ///< in the child
 
 }  // namespace sharedmem

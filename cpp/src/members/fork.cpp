@@ -45,8 +45,7 @@ bool arena::state::enter_overflow() noexcept {
     if ((seen & overflow_clearing) != 0) {
       const auto by = slot_word::from(words.slot(words.overflow_slot()).ctl.load(sc));
       if (by.state != slot_state::repair || look(by.who) != liveness::dead) {
-        ++patience;
-        yield_cpu();
+        let_others_run(static_cast<unsigned>(patience++));
         seen = overflow.load(sc);
         continue;
       }

@@ -58,7 +58,8 @@ std::uint32_t arena::state::take_slot() {
 void arena::state::settle() {
   if (identity.known()) [[likely]]
     return;
-  while (identity.settling().exchange(1, std::memory_order_acquire) != 0) yield_cpu();
+  for (unsigned round = 0; identity.settling().exchange(1, std::memory_order_acquire) != 0;)
+    let_others_run(round++);
   const struct settled {
     std::atomic<std::uint32_t>& at;
     ~settled() { at.store(0, std::memory_order_release); }

@@ -17,7 +17,11 @@ std::uint64_t monotonic_ns() noexcept;
 unsigned core_count() noexcept;
 /// Bytes of RAM.
 std::uint64_t physical_memory() noexcept;
-void yield_cpu() noexcept;
+/// For a loop that waits for another thread, with the number of its round: lets others run. Who only yields does
+/// not let threads of lower priority run (sched_yield(2)), which may be the one that is waited for.
+void let_others_run(unsigned round) noexcept;
+/// Whether this thread is the process's first one: in a forked child the one that forked.
+bool is_first_thread() noexcept;
 
 namespace os {
 /// Ends this process at once, as SIGKILL does: nothing of its own runs any more.

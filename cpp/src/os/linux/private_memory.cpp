@@ -65,7 +65,16 @@ std::uint64_t physical_memory() noexcept {
                     : static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
-void yield_cpu() noexcept { ::sched_yield(); }
+void let_others_run(unsigned round) noexcept {
+  if (round < 100) {
+    ::sched_yield();
+    return;
+  }
+  constexpr timespec moment{0, 50'000};
+  ::nanosleep(&moment, nullptr);
+}
+
+bool is_first_thread() noexcept { return ::syscall(SYS_gettid) == ::getpid(); }
 
 void os::die() noexcept {
   for (;;) ::kill(::getpid(), SIGKILL);

@@ -1,0 +1,218 @@
+#include <doctest.h>
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <ctime>
+#include <fstream>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "arena_tools.hpp"
+#include "heap/heap.hpp"
+#include "heap/thread_local_cache.hpp"
+
+using namespace sharedmem;
+
+// The caches of threads: who waits for whom, and what happens at a thread's end.
+
+namespace {
+
+/// This thread's cache; it serves `a` if this thread has not allocated from another arena before.
+thread_cache& cache_of(arena& a) {
+  allocation x = a.allocate(100);
+  a.release(x.ref);
+  return *current_cache;
+}
+
+heap& heap_of(const thread_cache& cache) { return *static_cast<heap*>(cache.home.load()); }
+
+/// Bytes of addresses that this process uses.
+std::uint64_t address_space() {
+  std::uint64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  return pages * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+double now() {
+  timespec t{};
+  ::clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
+}
+
+/// How often this thread has slept; giving way to others without sleeping does not count.
+long sleeps() {
+  rusage used{};
+  ::getrusage(RUSAGE_THREAD, &used);
+  return used.ru_nvcsw;
+}
+
+}  // namespace
+
+TEST_CASE("a fork waits for a thread that is within its cache, and sleeps meanwhile") {
+  const auto a = arena::create(tiny);
+  std::atomic<bool> is_within{false}, prepared{false}, too_early{false};
+  std::thread other([&] {
+    thread_cache& cache = cache_of(*a);
+    const heap& h = heap_of(cache);
+    {
+      const within guard(cache);
+      is_within = true;
+      while (!h.threads_stopped() && !prepared) std::this_thread::yield();
+      for (const double end = now() + 0.5; now() < end && !prepared;) std::this_thread::yield();
+      too_early = prepared.load();
+    }
+  });
+  while (!is_within) std::this_thread::yield();
+  const long before = sleeps();
+  a->prepare_fork();
+  const long slept = sleeps() - before;
+  prepared = true;
+  a->after_fork_in_parent();
+  other.join();
+  CHECK(!too_early);
+  CHECK(slept > 100);  // else no thread of lower priority would run
+}
+
+TEST_CASE("whoever stops the threads sees none of them within its cache") {
+  const auto a = arena::create(tiny);
+  std::atomic<bool> end{false}, ready{false};
+  std::atomic<std::uint64_t> inside{0};
+  std::thread other([&] {
+    thread_cache& cache = cache_of(*a);
+    const heap& h = heap_of(cache);
+    ready = true;
+    while (!end.load(std::memory_order_relaxed)) {
+      const within guard(cache);  // as arena::allocate does
+      if (h.threads_stopped()) continue;
+      inside.store(1, std::memory_order_relaxed);
+      for (int i = 0; i < 20; ++i) std::atomic_signal_fence(std::memory_order_seq_cst);
+      inside.store(0, std::memory_order_relaxed);
+    }
+  });
+  while (!ready) std::this_thread::yield();
+  heap& h = heap_of(cache_of(*a));
+  int seen = 0;
+  for (int round = 0; round < 100'000; ++round) {
+    const std::lock_guard lock(h);
+    h.stop_threads();
+    for (int i = 0; i < 20; ++i) seen += inside.load(std::memory_order_relaxed) != 0 ? 1 : 0;
+    h.resume_threads();
+  }
+  end = true;
+  other.join();
+  CHECK(seen == 0);
+}
+
+TEST_CASE("an arena goes while threads end that are done with it") {
+  for (int round = 0; round < 200; ++round) {
+    auto a = arena::create(tiny);
+    std::atomic<int> done{0};
+    std::atomic<bool> go{false};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 8; ++i)
+      threads.emplace_back([&] {
+        (void)cache_of(*a);
+        ++done;
+        go.wait(false);
+      });
+    while (done != 8) std::this_thread::yield();
+    go = true;
+    go.notify_all();
+    a.reset();
+    for (std::thread& t : threads) t.join();
+  }
+}
+
+TEST_CASE("an arena that goes does not touch the cache of a thread that is ending") {
+  auto a = arena::create(tiny);
+  thread_cache& cache = cache_of(*a);
+  std::atomic<bool> gone{false};
+  hold_caches();  // as a thread does while it gives its cache back
+  std::thread other([&] {
+    a.reset();
+    gone = true;
+  });
+  for (const double end = now() + 0.2; now() < end && !gone;) std::this_thread::yield();
+  CHECK(cache.home.load() != nullptr);
+  let_caches_go();
+  other.join();
+  CHECK(cache.home.load() == nullptr);
+}
+
+TEST_CASE("a thread goes on with another arena when its first one has gone") {
+  auto a = arena::create(tiny);
+  const auto b = arena::create(tiny);
+  std::atomic<int> step{0};
+  std::thread other([&] {
+    thread_cache& cache = cache_of(*a);
+    step = 1;
+    while (step != 2) std::this_thread::yield();
+    CHECK(cache.home.load() == nullptr);
+    CHECK(&cache_of(*b) == &cache);
+    allocation x = b->allocate(100);
+    CHECK(cache.home.load() != nullptr);
+    b->release(x.ref);
+  });
+  while (step != 1) std::this_thread::yield();
+  a.reset();
+  step = 2;
+  other.join();
+  nothing_left(*b);
+}
+
+namespace {
+
+arena* used_late = nullptr;
+
+/// Made before the thread's cache, hence destroyed after it.
+struct keeper {
+  block_ref ref;
+  ~keeper() {
+    if (ref.home != nullptr) used_late->release(ref);
+    if (used_late != nullptr) {
+      allocation x = used_late->allocate(100);
+      used_late->release(x.ref);
+    }
+  }
+};
+
+thread_local keeper kept;
+
+}  // namespace
+
+TEST_CASE("a thread's other destructors may use arrays after its cache has gone") {
+  const auto a = arena::create(tiny);
+  used_late = a.get();
+  const auto threads = [&a](int number) {
+    for (int i = 0; i < number; ++i)
+      std::thread([&a] {
+        kept.ref = {};
+        kept.ref = a->allocate(100).ref;
+        CHECK(current_cache != nullptr);
+      }).join();
+  };
+  threads(20);
+  const std::uint64_t before = address_space();
+  threads(100);
+  used_late = nullptr;
+  CHECK(address_space() < before + mib);
+  nothing_left(*a);
+}
+
+TEST_CASE("in a child without fork handlers another thread than the one that forked may come first") {
+  const auto a = arena::create(tiny);
+  (void)cache_of(*a);
+  child forked([&a] {  // this test's arena has no fork handlers
+    std::thread([&a] { (void)cache_of(*a); }).join();
+    allocation x = make(*a, 100, 5);
+    const bool right = filled(x.data, 100, 5);
+    a->release(x.ref);
+    return right ? 0 : 1;
+  });
+  CHECK(forked.wait() == 0);
+  nothing_left(*a);
+}
