@@ -107,6 +107,8 @@ process_id this_process() noexcept {
   return {.pid = os::pid(), .start = record ? record->start : 0};
 }
 
+std::uint64_t this_program() noexcept { return os::program_id(); }
+
 process_namespaces this_namespaces() noexcept {
   return {.pid = namespace_inode("/proc/self/ns/pid"), .time = namespace_inode("/proc/self/ns/time")};
 }

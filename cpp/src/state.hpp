@@ -106,6 +106,7 @@ struct arena::state {
   bool in_overflow() const noexcept { return slot() == words.overflow_slot(); }
   bool has_slot() const noexcept { return slot() < words.overflow_slot(); }
   void settle();                     // at every entry: who are we, if a fork without handlers made us?
+  void repair_earlier_programs();    // what this process held before it called exec
   std::uint32_t take_slot();         // a slot of our own; \throws no_memory all taken
   void become(std::uint32_t s) noexcept { identity->slot_plus_one.store(s + 1, std::memory_order_relaxed); }
   void leave_overflow();             // tries for a slot of our own

@@ -31,6 +31,10 @@ struct process_namespaces {
 /// This process, asked anew at each call: right in a forked child.
 SHAREDMEM_API process_id this_process() noexcept;
 
+/// Which program this process runs: exec keeps pid and start time but draws this anew, and children inherit it
+/// by fork. All copies of this library in one process read the same. 0: the system does not tell.
+SHAREDMEM_API std::uint64_t this_program() noexcept;
+
 /// The namespaces of this process, asked anew at each call.
 SHAREDMEM_API process_namespaces this_namespaces() noexcept;
 

@@ -126,6 +126,8 @@ std::uint64_t memfd_inode(std::int32_t pid, std::int32_t fd) noexcept;
 // ---- processes and files of /proc ---------------------------------------------------------------
 
 std::uint32_t pid() noexcept;
+/// Of the program that this process runs, drawn by the kernel at each exec; children inherit it by fork. 0: unknown.
+std::uint64_t program_id() noexcept;
 std::uint32_t effective_user() noexcept;
 /// Signal 0: an errno value; ESRCH is the only proof of anything.
 int probe(std::uint32_t pid) noexcept;
