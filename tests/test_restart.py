@@ -5,8 +5,8 @@ import json
 import pytest
 from support import check_python, run_python
 
-# Restarts itself until argv[2] is 0; the first one starts a child that is there until the end. What `hold` leaves
-# is private, published by a fork, or in a message; the sizes make blocks of every kind.
+# Restarts itself argv[3] times; the first program starts a child that is there until the end. What each one
+# leaves is private, published by a fork, or in a message; the sizes make blocks of every kind.
 SERVER = """
 import json, os, pickle, signal, sys
 from multiprocessing.reduction import ForkingPickler

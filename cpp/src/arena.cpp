@@ -6,6 +6,7 @@
 #include <sharedmem/memory.hpp>
 
 #include "machine.hpp"
+#include "os/os.hpp"
 #include "state.hpp"
 #include "thread_local_cache.hpp"
 
@@ -41,7 +42,7 @@ arena::arena(std::unique_ptr<state> s) noexcept : s_(std::move(s)) {}
 
 const locator& arena::where() const noexcept { return s_->where; }
 
-allocation arena::allocate(std::uint64_t bytes, std::uint64_t alignment, pages how) {
+bool arena::allocate_cached(std::uint64_t bytes, std::uint64_t alignment, allocation& made) noexcept {
   state& s = *s_;
   if (bytes <= max_cached_bytes && alignment - 1 < 64 && (alignment & (alignment - 1)) == 0) [[likely]] {
     thread_cache* cache = current_cache;
@@ -53,12 +54,22 @@ allocation arena::allocate(std::uint64_t bytes, std::uint64_t alignment, pages h
         slab* owner = b.owner();
         const std::uint32_t i = b.index();
         owner->states[i].store(use::in_use, relaxed);
-        return {{this, owner, owner->first + i, s.epoch}, owner->block(i), owner->block_bytes, false};
+        made = {{this, owner, owner->first + i, s.epoch}, owner->block(i), owner->block_bytes, false};
+        return true;
       }
     }
   }
-  return s.allocate_slowly(bytes, alignment, how);
+  return false;
 }
+
+allocation arena::allocate(std::uint64_t bytes, std::uint64_t alignment, pages how) {
+  allocation made;
+  if (allocate_cached(bytes, alignment, made)) [[likely]]
+    return made;
+  return s_->allocate_slowly(bytes, alignment, how);
+}
+
+bool arena::is_of_this_user() const noexcept { return s_->user == os::effective_user(); }
 
 allocation arena::state::allocate_slowly(std::uint64_t bytes, std::uint64_t alignment, pages how) {
   if (alignment == 0 || (alignment & (alignment - 1)) != 0 || alignment > chunk_bytes)

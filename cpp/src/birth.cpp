@@ -6,6 +6,7 @@
 #include <sharedmem/memory.hpp>
 
 #include "machine.hpp"
+#include "os/os.hpp"
 #include "state.hpp"
 
 namespace sharedmem {
@@ -80,6 +81,7 @@ void arena::state::enter() {
   owned.reserve(h.chunk_capacity);
   identity = identity_page::map();
   if (identity == nullptr) throw no_memory("no page of private memory for an arena's participant");
+  user = os::effective_user();
   caches_usable = register_barrier();
   enter_caches();
   become(take_slot());

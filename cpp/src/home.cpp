@@ -182,7 +182,7 @@ void leave_if_idle(registry& r, arena& a) noexcept {
 }
 
 void settle_on(registry& r, arena& a) {
-  r.homes.push_back(&a);
+  if (std::find(r.homes.begin(), r.homes.end(), &a) == r.homes.end()) r.homes.push_back(&a);
   r.home.store(&a, release_order);
   set_environment("SHAREDMEM_ARENA", to_text(a.where()));
 }
@@ -220,6 +220,25 @@ arena& home() {
   const std::lock_guard lock(r.lock);
   if (arena* a = r.home.load(acquire_order)) return *a;
   return decide(r);
+}
+
+allocation allocate(std::uint64_t bytes, std::uint64_t alignment, pages how) {
+  arena* a = &home();
+  allocation made;
+  if (a->allocate_cached(bytes, alignment, made)) [[likely]]
+    return made;
+  if (!a->is_of_this_user()) {
+    registry& r = all();
+    const std::lock_guard lock(r.lock);
+    a = r.home.load(relaxed);
+    if (!a->is_of_this_user()) {
+      const auto former = std::find_if(r.homes.begin(), r.homes.end(),
+                                       [](const arena* each) { return each->is_of_this_user(); });
+      a = former != r.homes.end() ? *former : &make_new(r);
+      settle_on(r, *a);
+    }
+  }
+  return a->allocate(bytes, alignment, how);
 }
 
 arena* home_if_any() noexcept { return all().home.load(acquire_order); }

@@ -48,6 +48,7 @@ struct arena::state {
   // Who this process is in the arena.
   identity_page* identity = nullptr;
   actor me;
+  std::uint32_t user = 0;  // the effective user at birth
   std::uint32_t epoch = 0;
   std::uint32_t child_slot = ~std::uint32_t{0};  // reserved by prepare_fork
   bool child_overflows = false;
