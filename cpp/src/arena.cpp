@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "heap/fast_path.hpp"
+#include "os/identity.hpp"
 #include "os/machine.hpp"
 #include "os/memory.hpp"
 #include "state.hpp"
@@ -23,18 +24,29 @@ arena::arena(std::unique_ptr<state> s) noexcept : s_(std::move(s)) {}
 
 const locator& arena::where() const noexcept { return s_->where; }
 
-allocation arena::allocate(std::uint64_t bytes, std::uint64_t alignment, pages how) {
+bool arena::allocate_cached(std::uint64_t bytes, std::uint64_t alignment, allocation& made) noexcept {
   state& s = *s_;
   if (bytes <= max_cached_bytes && alignment - 1 < 64 && (alignment & (alignment - 1)) == 0) [[likely]] {
     const heap::taken t = s.pool.take_cached(class_of(bytes == 0 ? 1 : bytes));
-    if (t.owner != nullptr) [[likely]]
-      return {{this, t.owner, t.owner->first + t.index, s.epoch},
+    if (t.owner != nullptr) [[likely]] {
+      made = {{this, t.owner, t.owner->first + t.index, s.epoch},
               t.owner->block(t.index),
               t.owner->block_bytes,
               false};
+      return true;
+    }
   }
-  return s.allocate_slowly(bytes, alignment, how);
+  return false;
 }
+
+allocation arena::allocate(std::uint64_t bytes, std::uint64_t alignment, pages how) {
+  allocation made;
+  if (allocate_cached(bytes, alignment, made)) [[likely]]
+    return made;
+  return s_->allocate_slowly(bytes, alignment, how);
+}
+
+bool arena::is_of_this_user() const noexcept { return s_->user == effective_user(); }
 
 allocation arena::state::allocate_slowly(std::uint64_t bytes, std::uint64_t alignment, pages how) {
   if (alignment == 0 || (alignment & (alignment - 1)) != 0 || alignment > chunk_bytes)

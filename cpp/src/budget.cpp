@@ -2,7 +2,7 @@
 /// not the kernel's killer. An estimate: the least of MemAvailable and what cgroups leave, less what this
 /// arena has handed out and nobody has touched yet.
 #include <algorithm>
-#include <cstdio>
+#include <charconv>
 #include <string>
 #include <string_view>
 
@@ -26,9 +26,10 @@ std::string size_text(std::uint64_t bytes) {
     value /= 1024;
     ++unit;
   }
-  char text[64];
-  std::snprintf(text, sizeof text, unit == 0 ? "%.0f %s" : "%.1f %s", value, units[unit]);
-  return text;
+  char text[32];  // snprintf would write the locale's decimal point
+  const auto written =
+      std::to_chars(text, text + sizeof text, value, std::chars_format::fixed, unit == 0 ? 0 : 1);
+  return std::string(text, written.ptr) + " " + units[unit];
 }
 
 /// Bytes of the chunks that all processes together have claimed.

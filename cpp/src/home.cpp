@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cctype>
-#include <cstdlib>
+#include <charconv>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -46,31 +45,41 @@ const char* environment(const char* name) noexcept {
   return text == nullptr || *text == '\0' ? nullptr : text;
 }
 
+/// Takes the number, 0 or more, with which `text` begins; nothing if there is none. Not by strtod(3) and the
+/// like: they read "0.5" as 0 where the program's locale has a decimal comma.
+std::optional<double> take_number(std::string_view& text) noexcept {
+  text.remove_prefix(std::min(text.find_first_not_of(" \t\n"), text.size()));
+  if (text.starts_with('+')) text.remove_prefix(1);
+  double number = 0;
+  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (failure != std::errc{} || !(number >= 0)) return std::nullopt;
+  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+  return number;
+}
+
 /// Bytes in "8GiB", "512M", "1e9", "123456"; nothing if it is none of these.
-std::optional<std::uint64_t> parse_size(const char* text) {
-  if (text == nullptr) return std::nullopt;
-  char* end = nullptr;
-  const double number = std::strtod(text, &end);
-  if (end == text || !(number >= 0)) return std::nullopt;
-  while (std::isspace(static_cast<unsigned char>(*end)) != 0) ++end;
-  double unit = 1;
-  constexpr std::string_view units = "KMGT";
-  if (const auto k = units.find(static_cast<char>(std::toupper(static_cast<unsigned char>(*end))));
-      *end != '\0' && k != std::string_view::npos) {
-    for (std::size_t i = 0; i <= k; ++i) unit *= 1024;
-    ++end;
-    if (*end == 'i') ++end;
+std::optional<std::uint64_t> parse_size(std::string_view text) noexcept {
+  const auto number = take_number(text);
+  if (!number) return std::nullopt;
+  text.remove_prefix(std::min(text.find_first_not_of(" \t\n"), text.size()));
+  double bytes = *number;
+  constexpr std::string_view units = "KkMmGgTt";
+  if (const auto k = text.empty() ? units.npos : units.find(text.front()); k != units.npos) {
+    for (std::size_t i = 0; i <= k / 2; ++i) bytes *= 1024;
+    text.remove_prefix(1);
+    if (text.starts_with('i')) text.remove_prefix(1);
   }
-  if (*end == 'B' || *end == 'b') ++end;
-  if (*end != '\0' || number * unit >= 9e18) return std::nullopt;
-  return static_cast<std::uint64_t>(number * unit);
+  if (text.starts_with('B') || text.starts_with('b')) text.remove_prefix(1);
+  if (!text.empty() || bytes >= 9e18) return std::nullopt;
+  return static_cast<std::uint64_t>(bytes);
 }
 
 /// A size from the environment; nothing if there is none.
 std::optional<std::uint64_t> size_setting(const char* name) {
   const char* text = environment(name);
+  if (text == nullptr) return std::nullopt;
   const auto size = parse_size(text);
-  if (text != nullptr && !size)
+  if (!size)
     throw std::invalid_argument(std::string(name) + " is '" + text +
                                 "', which is no size: a number of bytes below 8 EiB, also as 8GiB");
   return size;
@@ -79,11 +88,9 @@ std::optional<std::uint64_t> size_setting(const char* name) {
 constexpr double default_linger = 10;
 
 /// Seconds in "10", "0.5"; nothing if it is none of these.
-std::optional<double> parse_seconds(const char* text) noexcept {
-  char* end = nullptr;
-  const double seconds = std::strtod(text, &end);
-  if (end == text || *end != '\0' || !(seconds >= 0)) return std::nullopt;
-  return seconds;
+std::optional<double> parse_seconds(std::string_view text) noexcept {
+  const auto seconds = take_number(text);
+  return text.empty() ? seconds : std::nullopt;
 }
 
 /// Tells of a setting that would be passed over in silence at the end, when nobody can be told.
@@ -182,7 +189,7 @@ void leave_if_idle(registry& r, arena& a) noexcept {
 }
 
 void settle_on(registry& r, arena& a) {
-  r.homes.push_back(&a);
+  if (std::find(r.homes.begin(), r.homes.end(), &a) == r.homes.end()) r.homes.push_back(&a);
   r.home.store(&a, release_order);
   set_environment("SHAREDMEM_ARENA", to_text(a.where()));
 }
@@ -220,6 +227,25 @@ arena& home() {
   const std::lock_guard lock(r.lock);
   if (arena* a = r.home.load(acquire_order)) return *a;
   return decide(r);
+}
+
+allocation allocate(std::uint64_t bytes, std::uint64_t alignment, pages how) {
+  arena* a = &home();
+  allocation made;
+  if (a->allocate_cached(bytes, alignment, made)) [[likely]]
+    return made;
+  if (!a->is_of_this_user()) {
+    registry& r = all();
+    const std::lock_guard lock(r.lock);
+    a = r.home.load(relaxed);
+    if (!a->is_of_this_user()) {
+      const auto former = std::find_if(r.homes.begin(), r.homes.end(),
+                                       [](const arena* each) { return each->is_of_this_user(); });
+      a = former != r.homes.end() ? *former : &make_new(r);
+      settle_on(r, *a);
+    }
+  }
+  return a->allocate(bytes, alignment, how);
 }
 
 arena* home_if_any() noexcept { return all().home.load(acquire_order); }

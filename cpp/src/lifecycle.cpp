@@ -78,6 +78,7 @@ void arena::state::enter() {
   const header& h = words.head();
   held.reserve(std::uint64_t{h.chunk_capacity} * descriptors_per_chunk);
   identity.open();
+  user = effective_user();
   pool.open(identity);
   become(take_slot());
 }

@@ -46,6 +46,7 @@ struct arena::state {
   // Who this process is in the arena.
   own_slot identity;
   actor me;
+  std::uint32_t user = 0;  // the effective user at birth
   std::uint32_t epoch = 0;
   std::uint32_t child_slot = ~std::uint32_t{0};  // reserved by prepare_fork
   bool child_overflows = false;
@@ -93,6 +94,7 @@ struct arena::state {
   bool in_overflow() const noexcept { return slot() == words.overflow_slot(); }
   bool has_slot() const noexcept { return slot() < words.overflow_slot(); }
   void settle();                     // at every entry: who are we, if a fork without handlers made us?
+  void repair_earlier_programs();    // what this process held before it called exec
   std::uint32_t take_slot();         // a slot of our own; \throws no_memory all taken
   void become(std::uint32_t s) noexcept { identity.become(s); }
   void leave_overflow();             // tries for a slot of our own

@@ -13,6 +13,7 @@
 #include <sharedmem/arena.hpp>
 #include <sharedmem/inspect.hpp>
 #include "segment/mapping.hpp"
+#include "shared/layout.hpp"
 
 #include "arena_tools.hpp"
 
@@ -144,6 +145,6 @@ TEST_CASE("an arena that makes no sense is refused") {
   CHECK_THROWS_AS((void)inspect(a->where().segment), corrupted);
   words[0] = 0;  // being made
   CHECK(!inspect(a->where().segment).has_value());
-  words[0] = 1;
+  words[0] = layout_version;
   ::shmdt(words);
 }

@@ -12,9 +12,10 @@ from libc.float cimport FLT_MAX, FLT_MIN
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t
 from libc.string cimport memcpy, memset
 
-from sharedmem.arena cimport home_arena
+from sharedmem.arena cimport export_home, home_arena
 from sharedmem.array cimport adopt
 from sharedmem.libsharedmem.arena cimport allocation, arena, pages
+from sharedmem.libsharedmem.home cimport allocate, home_if_any
 
 from sharedmem.errors import refuse_objects
 
@@ -229,12 +230,14 @@ cdef object make(plan* p, cnp.dtype descr, pages how, content what, const void* 
     cdef size_t itemsize = cnp.PyDataType_ELSIZE(descr)
     cdef int flags = cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_WRITEABLE
     if p.bytes < large_bytes:
-        block = home.allocate(p.bytes, 64, how)
+        block = allocate(p.bytes, 64, how)
         write(p, block, what, source, itemsize)
     else:
         with nogil:
-            block = home.allocate(p.bytes, 64, how)
+            block = allocate(p.bytes, 64, how)
             write(p, block, what, source, itemsize)
+    if home_if_any() != home:
+        export_home()       # another user's from now on
     if p.fortran:
         flags |= cnp.NPY_ARRAY_F_CONTIGUOUS
     if p.permuted:

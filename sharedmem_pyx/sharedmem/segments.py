@@ -175,7 +175,7 @@ def _sysv_segments(uid: int) -> Iterator[Segment]:
 
 def _may_be_ours(kind: str, perms: int, resident: int) -> bool:
     # Other programs may have such keys, too: ftok(3) makes them for files on some devices. Ours have a key
-    # only until they are marked for removal, and are not written to so early, but for the census's first bytes.
+    # only until they are marked for removal; so early nothing is in them but the census's first bytes.
     return perms & 0o777 == 0o600 and (kind != "arena" or resident == 0)
 
 

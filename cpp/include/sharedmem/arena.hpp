@@ -106,6 +106,11 @@ class SHAREDMEM_API arena {
   /// \throws std::invalid_argument  the alignment is something else.
   /// \throws no_memory              with bytes asked for, bytes available, the limit met and its knob.
   allocation allocate(std::uint64_t bytes, std::uint64_t alignment = 64, pages how = pages::as_needed);
+  /// The same from what this thread's cache has, without a system call. False: it has no such block.
+  bool allocate_cached(std::uint64_t bytes, std::uint64_t alignment, allocation& made) noexcept;
+  /// Whether the effective user of this process is still the one who made or attached the arena: nobody else
+  /// can attach it.
+  bool is_of_this_user() const noexcept;
 
   /// Gives a local reference back; the last one of the last process frees the block. Empties `ref`.
   void release(block_ref& ref) noexcept;

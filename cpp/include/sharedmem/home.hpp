@@ -16,6 +16,12 @@ namespace sharedmem {
 
 /// The home arena; made or joined at the first call. Throws what arena::create throws.
 SHAREDMEM_API arena& home();
+/// A block of the home arena. If the effective user of this process is no longer the one who made or joined that
+/// arena (setuid(2)), no process of this user could attach it: from then on home is an arena of this user, a
+/// former home or a new one. The former stays attached, and what is in it can be used as before. This is
+/// noticed where the thread's cache has no block to give. Throws what `home` and arena::allocate throw.
+SHAREDMEM_API allocation allocate(std::uint64_t bytes, std::uint64_t alignment = 64,
+                                  pages how = pages::as_needed);
 /// The home arena or nullptr; makes none.
 SHAREDMEM_API arena* home_if_any() noexcept;
 /// Makes the home arena now if this process is the root of a tree: no locator in the environment. Never

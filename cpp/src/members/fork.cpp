@@ -159,6 +159,7 @@ void arena::after_fork_in_child() noexcept {
       mine.cached.store(0, relaxed);
       mine.chunks.store(0, relaxed);
       mine.forking.store(0, relaxed);
+      mine.program.store(this_program(), sc);
     }
   }
   step<point::fork_adopted>();

@@ -27,9 +27,37 @@ std::uint32_t arena::state::namespace_index() {
                   "process an arena of its own");
 }
 
+/// A server that restarts in place (execve(2)) keeps its pid and start time, and nobody else can tell its slot
+/// of before from that of now. Slots of this program are let alone: another copy of this library in this
+/// process may have them.
+void arena::state::repair_earlier_programs() {
+  const std::uint64_t program = this_program();
+  if (program == 0 || me.start == 0) return;
+  const std::lock_guard lock(repairing);
+  const auto mark = static_cast<std::uint32_t>(words.slot_mark().load(sc));
+  for (std::uint32_t s = 0; s < mark && s < words.overflow_slot(); ++s) {
+    std::uint64_t active = slot_word{slot_state::active, me}.bits();
+    const std::uint64_t repair = slot_word{slot_state::repair, me}.bits();
+    const std::uint64_t earlier = words.slot(s).program.load(sc);
+    if (earlier == 0 || earlier == program || words.slot(s).ctl.load(sc) != active) continue;
+    try {
+      words.sync();  // a slot becomes VOID only after all its traces are gone, in every extent
+    } catch (...) {
+      return;
+    }
+    if (!words.slot(s).ctl.compare_exchange_strong(active, repair, sc)) continue;
+    // Another copy of the library may have repaired and taken it since: the same `ctl`, but of this program.
+    if (words.slot(s).program.load(sc) == earlier)
+      repair_slot(s, repair);
+    else
+      words.slot(s).ctl.store(active, sc);
+  }
+}
+
 std::uint32_t arena::state::take_slot() {
   const process_id self_id = this_process();
   me = {self_id.pid, self_id.start, namespace_index()};
+  repair_earlier_programs();
   const slot_word active{slot_state::active, me};
   header& h = words.head();
   for (int round = 0; round < 2; ++round) {
@@ -45,6 +73,7 @@ std::uint32_t arena::state::take_slot() {
       words.slot(s).cached.store(0, relaxed);
       words.slot(s).chunks.store(0, relaxed);
       words.slot(s).forking.store(0, relaxed);
+      words.slot(s).program.store(this_program(), sc);
       return s;
     }
     if (round == 0) look_for_dead(true);  // only repair can help

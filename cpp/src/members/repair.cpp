@@ -112,6 +112,7 @@ void arena::state::repair_slot(std::uint32_t dead, std::uint64_t seen) {
   participant_entry& slot_line = words.slot(dead);
   slot_line.cached.store(0, relaxed);
   slot_line.chunks.store(0, relaxed);
+  slot_line.program.store(0, relaxed);  // before the slot is VOID: who takes it next sets it after
   words.head().repairs.fetch_add(1, std::memory_order_release);
   std::uint64_t done = mine.bits();
   slot_line.ctl.compare_exchange_strong(done, 0, std::memory_order_release);

@@ -25,7 +25,7 @@ using word32 = std::atomic<std::uint32_t>;
 static_assert(word64::is_always_lock_free && word32::is_always_lock_free);
 static_assert(sizeof(word64) == 8 && alignof(word64) == 8 && std::is_standard_layout_v<word64>);
 
-inline constexpr std::uint32_t layout_version = 1;
+inline constexpr std::uint32_t layout_version = 2;
 inline constexpr std::uint64_t arena_magic = 0x31616e657261'6d73ULL;   ///< "smarena1", little-endian
 inline constexpr std::uint64_t extent_magic = 0x31746e657478'6d73ULL;  ///< "smxtent1"
 
@@ -42,7 +42,9 @@ struct alignas(64) participant_entry {
   word64 cached;  ///< bytes of free but resident runs in its chunks; an estimate
   word64 chunks;  ///< chunks owned; for reports
   word64 forking;  ///< not 0: its process gives the overflow slot's bits to a child that it is about to fork
-  word64 reserved[3];
+  word64
+      program;  ///< of its process: changes with exec; 0 while it is not known, and whenever the slot is VOID
+  word64 reserved[2];
 };
 
 /// One line per chunk of data space.

@@ -1,13 +1,15 @@
+from libc.stdint cimport uint64_t
 from libcpp.string cimport string
 from libcpp.string_view cimport string_view
 from libcpp.vector cimport vector
 
-from sharedmem.libsharedmem.arena cimport allocation, arena, block_ref, claim
+from sharedmem.libsharedmem.arena cimport allocation, arena, block_ref, claim, pages
 from sharedmem.libsharedmem.handle cimport locator, set_python_error
 
 
 cdef extern from "<sharedmem/home.hpp>" namespace "sharedmem" nogil:
     arena& home() except +set_python_error
+    allocation allocate "sharedmem::allocate"(uint64_t, uint64_t, pages) except +set_python_error
     arena* home_if_any() noexcept
     void make_root() noexcept
     void offer(string_view) except +set_python_error

@@ -41,8 +41,6 @@ int open_quietly(const char* name, int flags) noexcept {
 
 std::uint32_t pid() noexcept { return static_cast<std::uint32_t>(::getpid()); }
 
-std::uint32_t effective_user() noexcept { return ::geteuid(); }
-
 int probe(std::uint32_t pid) noexcept {
   // 0 and negative numbers mean groups
   if (pid == 0 || pid > static_cast<std::uint32_t>(INT_MAX)) return EINVAL;

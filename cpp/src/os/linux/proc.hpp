@@ -9,7 +9,6 @@
 namespace sharedmem::os {
 
 std::uint32_t pid() noexcept;
-std::uint32_t effective_user() noexcept;
 /// Signal 0: an errno value; ESRCH is the only proof of anything.
 int probe(std::uint32_t pid) noexcept;
 

@@ -9,6 +9,7 @@
 
 #include <sharedmem/error.hpp>
 
+#include "os/identity.hpp"
 #include "os/linux/address_space.hpp"
 #include "os/linux/memfd.hpp"
 #include "os/linux/proc.hpp"

@@ -6,6 +6,7 @@
 
 #include <sharedmem/error.hpp>
 
+#include "os/identity.hpp"
 #include "os/linux/sysv.hpp"
 #include "os/pages.hpp"
 
@@ -39,7 +40,7 @@ bool is_unmarked_census(const os::sysv_table::row& r) noexcept {
 }
 
 bool is_orphan(const os::sysv_table::row& r) noexcept {
-  const std::uint32_t user = os::effective_user();
+  const std::uint32_t user = effective_user();
   const os::sysv_status& s = r.status;
   if (s.owner != user || s.creator != user || s.mode != 0600 || s.removed || s.attaches != 0) return false;
   if (s.creator_pid <= 0 || os::probe(static_cast<std::uint32_t>(s.creator_pid)) != ESRCH) return false;
