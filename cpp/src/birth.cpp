@@ -84,6 +84,7 @@ void arena::state::enter() {
   user = os::effective_user();
   caches_usable = register_barrier();
   enter_caches();
+  enter_budget();
   become(take_slot());
 }
 

@@ -1,7 +1,8 @@
 /// Whether there is memory: asked before pages are promised, so that what does not fit is an exception and
-/// not the kernel's killer. An estimate: the least of MemAvailable and what cgroups leave, less what this
-/// arena has handed out and nobody has touched yet.
+/// not the kernel's killer. An estimate: the least of MemAvailable and what cgroups leave, less what
+/// the arenas of this process have handed out and nobody has touched yet.
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <string>
 #include <string_view>
@@ -9,12 +10,35 @@
 #include <sharedmem/memory.hpp>
 
 #include "machine.hpp"
+#include "os/os.hpp"
 #include "state.hpp"
 
 namespace sharedmem {
 namespace {
 
 constexpr auto relaxed = std::memory_order_relaxed;
+
+/// The arenas of this process. Its lock is the last to be taken, and holds the pid of its owner: a child that was
+/// forked while another thread had it takes it over. The list makes sense after any store.
+struct {
+  std::atomic<std::uint32_t> owner{0};
+  arena::state* first = nullptr;
+} budget;
+
+class budget_lock {
+ public:
+  budget_lock() noexcept {
+    const std::uint32_t me = os::pid();
+    for (;;) {
+      std::uint32_t seen = budget.owner.load(relaxed);
+      if (seen != me && budget.owner.compare_exchange_weak(seen, me, std::memory_order_acquire)) return;
+      yield_cpu();
+    }
+  }
+  ~budget_lock() { budget.owner.store(0, std::memory_order_release); }
+  budget_lock(const budget_lock&) = delete;
+  budget_lock& operator=(const budget_lock&) = delete;
+};
 
 }  // namespace
 
@@ -45,6 +69,37 @@ std::uint64_t arena::state::claimed_bytes() const noexcept {
   return (mark - std::min(mark, missing)) * chunk_bytes;
 }
 
+/// Bytes of arrays that nobody has written yet.
+std::uint64_t arena::state::promised_bytes() const noexcept {
+  // In this order, what others touch or claim meanwhile counts twice rather than not at all.
+  const std::uint64_t there = resident();
+  const std::uint64_t claimed = claimed_bytes();
+  return claimed > there ? claimed - there : 0;
+}
+
+void arena::state::enter_budget() noexcept {
+  const budget_lock lock;
+  next_in_budget = budget.first;
+  budget.first = this;
+}
+
+void arena::state::leave_budget() noexcept {
+  const budget_lock lock;
+  for (state** at = &budget.first; *at != nullptr; at = &(*at)->next_in_budget) {
+    if (*at != this) continue;
+    *at = next_in_budget;
+    return;
+  }
+}
+
+std::uint64_t arena::state::promised_by_others() const noexcept {
+  const budget_lock lock;
+  std::uint64_t bytes = 0;
+  for (const state* each = budget.first; each != nullptr; each = each->next_in_budget)
+    if (each->where.uuid != where.uuid) bytes += each->promised_bytes();
+  return bytes;
+}
+
 void arena::state::reserve_memory(std::uint64_t bytes, std::uint64_t asked) {
   const std::uint64_t now = monotonic_ns();
   if (now < look_holds_until) {
@@ -52,10 +107,11 @@ void arena::state::reserve_memory(std::uint64_t bytes, std::uint64_t asked) {
     if (claimed <= claims_allowed && bytes <= claims_allowed - claimed) return;
   }
   // In this order, what others touch or claim meanwhile counts twice rather than not at all.
+  const std::uint64_t elsewhere = promised_by_others();
   const std::uint64_t there = resident();
   const memory_estimate estimate = available_memory();
   const std::uint64_t claimed = claimed_bytes();
-  const std::uint64_t promised = claimed > there ? claimed - there : 0;
+  const std::uint64_t promised = (claimed > there ? claimed - there : 0) + elsewhere;
   const std::uint64_t left = estimate.available > promised ? estimate.available - promised : 0;
   if (bytes > left) {
     const bool by_cgroup = std::string_view(estimate.limit) == "cgroup";

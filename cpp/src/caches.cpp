@@ -114,6 +114,7 @@ void arena::state::flush_idle_caches() noexcept {
 }
 
 arena::state::~state() {
+  leave_budget();
   {
     living_states& states = living();
     const std::lock_guard lock(states.lock);
