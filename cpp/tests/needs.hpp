@@ -7,6 +7,8 @@
 
 #include <unistd.h>
 
+#include <string>
+
 /// Test cases of this program that were skipped.
 inline int skipped_cases = 0;
 /// What a child returns that was refused what it needs.
@@ -16,7 +18,7 @@ inline constexpr int not_allowed = 77;
 inline bool needs(bool there, const char* what) {
   if (there) return true;
   ++skipped_cases;
-  MESSAGE("skipped: needs ", what);
+  MESSAGE("skipped: needs ", std::string(what));
   return false;
 }
 

@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <sys/resource.h>
+#include <sys/shm.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,7 +11,9 @@
 #include <optional>
 
 #include <sharedmem/arena.hpp>
+#include <sharedmem/error.hpp>
 #include <sharedmem/identity.hpp>
+#include <sharedmem/layout.hpp>
 
 #include "arena_tools.hpp"
 #include "needs.hpp"
@@ -153,4 +156,34 @@ TEST_CASE("a part of the arena that cannot be attached is room that is not there
   CHECK(limited->wait() == 0);
   a->release(large.ref);
   nothing_left(*a, 2);
+}
+
+TEST_CASE("a joiner repairs what its process held before it called exec, and nothing of the same program") {
+  const auto a = arena::create(tiny);
+  REQUIRE(a->where().segment.kind == backing::sysv);
+  auto same = arena::attach(a->where());  // as another copy of the library in this process
+  allocation kept = make(*same, 5000, 1);
+  const claim shared = same->share(kept.ref, false);
+  CHECK(arena::attach(a->where())->participants().size() == 3);
+  CHECK(a->participants().size() == 2);
+
+  auto* base = static_cast<std::byte*>(::shmat(a->where().segment.id, nullptr, 0));
+  REQUIRE(base != reinterpret_cast<std::byte*>(-1));
+  const auto* head = reinterpret_cast<const header*>(base);
+  auto* slots = reinterpret_cast<participant_entry*>(base + head->at_participants);
+  CHECK(slots[1].program.load() == this_program());
+  for (const bool known : {false, true}) {
+    CAPTURE(known);
+    slots[1].program.store(known ? this_program() ^ 1 : 0);
+    const auto joined = arena::attach(a->where());
+    CHECK(joined->participants().size() == (known ? 2 : 3));
+    if (known) {
+      CHECK_THROWS_AS((void)a->acquire(shared), stale_handle);
+    } else {
+      allocation got = a->acquire(shared);
+      CHECK(filled(got.data, 5000, 1));
+      a->release(got.ref);
+    }
+  }
+  ::shmdt(base);
 }
