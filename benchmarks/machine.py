@@ -36,7 +36,7 @@ def describe() -> dict[str, str]:
     pages = "/sys/kernel/mm/transparent_hugepage/"
     memory = int(_field("/proc/meminfo", "MemTotal").split()[0]) * 1024
     return {
-        "date": time.strftime("%Y-%m-%d %H:%M %Z"),
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "processor": _field("/proc/cpuinfo", "model name"),
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{memory / 2**30:.1f} GiB",

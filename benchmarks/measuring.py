@@ -79,5 +79,5 @@ def descriptors() -> int:
 
 def mappings() -> int:
     """Mappings in the address space of this process."""
-    with open("/proc/self/maps") as maps:
+    with open("/proc/self/maps", errors="replace") as maps:
         return sum(1 for _ in maps)

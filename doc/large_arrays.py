@@ -136,7 +136,7 @@ def machine():
     with open("/proc/meminfo") as file:
         ram = int(file.readline().split()[1]) * KIB
     return (
-        f"{time.strftime('%Y-%m-%d')}, Linux {platform.release()}, {platform.machine()}, "
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, Linux {platform.release()}, {platform.machine()}, "
         f"{multiprocessing.cpu_count()} cores, {amount(ram)} of memory, Python {platform.python_version()}, "
         f"NumPy {np.__version__}."
     )

@@ -1,20 +1,32 @@
 /// Whether there is memory: asked before pages are promised, so that what does not fit is an exception and
-/// not the kernel's killer. An estimate: the least of MemAvailable and what cgroups leave, less what this
-/// arena has handed out and nobody has touched yet.
+/// not the kernel's killer. An estimate: the least of MemAvailable and what cgroups leave, less what
+/// the arenas of this process have handed out and nobody has touched yet.
 #include <algorithm>
 #include <charconv>
+#include <mutex>
 #include <string>
 #include <string_view>
 
 #include "os/memory.hpp"
 
 #include "os/machine.hpp"
+#include "os/wiped.hpp"
 #include "state.hpp"
 
 namespace sharedmem {
 namespace {
 
 constexpr auto relaxed = std::memory_order_relaxed;
+
+/// The arenas of this process, a list that makes sense after any store: in a child that was forked while
+/// another thread changed it the lock is free.
+arena::state* first_in_budget = nullptr;
+
+/// The last lock that a thread takes.
+std::mutex& budget_lock() {
+  static auto* const lock = make_wiped<std::mutex>();  // outlives every arena
+  return *lock;
+}
 
 }  // namespace
 
@@ -45,6 +57,37 @@ std::uint64_t arena::state::claimed_bytes() const noexcept {
   return (mark - std::min(mark, missing)) * chunk_bytes;
 }
 
+/// Bytes of arrays that nobody has written yet.
+std::uint64_t arena::state::promised_bytes() const noexcept {
+  // In this order, what others touch or claim meanwhile counts twice rather than not at all.
+  const std::uint64_t there = resident();
+  const std::uint64_t claimed = claimed_bytes();
+  return claimed > there ? claimed - there : 0;
+}
+
+void arena::state::enter_budget() noexcept {
+  const std::lock_guard lock(budget_lock());
+  next_in_budget = first_in_budget;
+  first_in_budget = this;
+}
+
+void arena::state::leave_budget() noexcept {
+  const std::lock_guard lock(budget_lock());
+  for (state** at = &first_in_budget; *at != nullptr; at = &(*at)->next_in_budget) {
+    if (*at != this) continue;
+    *at = next_in_budget;
+    return;
+  }
+}
+
+std::uint64_t arena::state::promised_by_others() const noexcept {
+  const std::lock_guard lock(budget_lock());
+  std::uint64_t bytes = 0;
+  for (const state* each = first_in_budget; each != nullptr; each = each->next_in_budget)
+    if (each->where.uuid != where.uuid) bytes += each->promised_bytes();
+  return bytes;
+}
+
 void arena::state::reserve_memory(std::uint64_t bytes, std::uint64_t asked) {
   const std::uint64_t now = monotonic_ns();
   if (now < look_holds_until) {
@@ -52,10 +95,11 @@ void arena::state::reserve_memory(std::uint64_t bytes, std::uint64_t asked) {
     if (claimed <= claims_allowed && bytes <= claims_allowed - claimed) return;
   }
   // In this order, what others touch or claim meanwhile counts twice rather than not at all.
+  const std::uint64_t elsewhere = promised_by_others();
   const std::uint64_t there = resident();
   const memory_estimate estimate = available_memory();
   const std::uint64_t claimed = claimed_bytes();
-  const std::uint64_t promised = claimed > there ? claimed - there : 0;
+  const std::uint64_t promised = (claimed > there ? claimed - there : 0) + elsewhere;
   const std::uint64_t left = estimate.available > promised ? estimate.available - promised : 0;
   if (bytes > left) {
     const bool by_cgroup = std::string_view(estimate.limit) == "cgroup";

@@ -80,6 +80,7 @@ void arena::state::enter() {
   identity.open();
   user = effective_user();
   pool.open(identity);
+  enter_budget();
   become(take_slot());
 }
 

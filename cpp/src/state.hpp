@@ -35,6 +35,7 @@ inline constexpr std::uint64_t look_interval_ns = second_ns / 10;
 
 struct arena::state {
   explicit state(arena& self) noexcept : self(self), rules(words), pool(words) {}
+  ~state() { leave_budget(); }
 
   arena& self;
   locator where;
@@ -134,6 +135,11 @@ struct arena::state {
 
   // budget.cpp
   std::uint64_t claimed_bytes() const noexcept;
+  std::uint64_t promised_bytes() const noexcept;
+  std::uint64_t promised_by_others() const noexcept;  // other arenas that this process has attached
+  void enter_budget() noexcept;
+  void leave_budget() noexcept;
+  state* next_in_budget = nullptr;
   void reserve_memory(std::uint64_t bytes, std::uint64_t asked);  // \throws no_memory by the estimate
   [[noreturn]] void no_room(std::uint64_t asked, const std::string& why) const;
 };

@@ -19,6 +19,7 @@
 #include "segment/mapping.hpp"
 
 #include "child.hpp"
+#include "needs.hpp"
 
 using namespace sharedmem;
 
@@ -71,8 +72,6 @@ bool sysv_exists(int id) {
   shmid_ds record{};
   return ::shmctl(id, IPC_STAT, &record) == 0;
 }
-
-bool is_root() { return ::geteuid() == 0; }
 
 }  // namespace
 
@@ -290,7 +289,7 @@ TEST_CASE("a descriptor number that has become a stranger's is left alone") {
 }
 
 TEST_CASE("the segment of another user is refused with EPERM or EACCES") {
-  if (!is_root()) return;  // needs a second user
+  if (!needs_root()) return;
   channel names;
   for (const backing kind : {backing::sysv, backing::memfd}) {
     CAPTURE(static_cast<int>(kind));
@@ -350,4 +349,56 @@ TEST_CASE("what the system refuses names the call and the bytes") {
     return 2;
   }};
   CHECK(limited.wait() == 0);
+}
+
+TEST_CASE("the looks at a segment are left out of core dumps") {
+  for (const backing kind : {backing::sysv, backing::memfd}) {
+    CAPTURE(static_cast<int>(kind));
+    const mapping first = make(kind);
+    int left_out = 0;
+    const auto count = [](const void* base, std::size_t, void* context) {
+      if (smaps(base).find(" dd") != std::string::npos) ++*static_cast<int*>(context);
+      return true;
+    };
+    const mapping second = mapping::attach(first.name(), mebibyte, tag, count, &left_out);
+    CHECK(left_out == 2);
+  }
+}
+
+TEST_CASE("a segment that has changed since it was first looked at is not attached") {
+  mapping made = make(backing::sysv);
+  int id = made.name().id;
+  const auto change = [](const void*, std::size_t, void* context) {
+    ::sleep(2);  // the kernel notes changes by the second
+    shmid_ds record{};
+    const int changed = *static_cast<int*>(context);
+    return ::shmctl(changed, IPC_STAT, &record) == 0 && ::shmctl(changed, IPC_SET, &record) == 0;
+  };
+  CHECK_THROWS_AS((void)mapping::attach(made.name(), mebibyte, tag, change, &id), stale_handle);
+}
+
+TEST_CASE("a segment that another user made and gave to this one is refused") {
+  if (!needs_root()) return;
+  channel ids;
+  channel given;
+  child other{[&] {
+    if (::setuid(somebody) != 0) return 1;
+    const int id = ::shmget(IPC_PRIVATE, mebibyte, IPC_CREAT | 0600);
+    void* at = ::shmat(id, nullptr, 0);
+    ids.put(id);
+    (void)given.get<char>();
+    return at == nullptr ? 1 : 0;
+  }};
+  const int id = ids.get<int>();
+  shmid_ds record{};
+  REQUIRE(::shmctl(id, IPC_STAT, &record) == 0);
+  record.shm_perm.uid = ::geteuid();
+  CHECK(::shmctl(id, IPC_SET, &record) == 0);
+  void* at = ::shmat(id, nullptr, 0);  // keeps it after the mark
+  ::shmctl(id, IPC_RMID, nullptr);
+  CHECK(code_of([&] { (void)mapping::attach({backing::sysv, id, 0}, mebibyte, tag, accept, nullptr); }) ==
+        EPERM);
+  ::shmdt(at);
+  given.put('g');
+  CHECK(other.wait() == 0);
 }

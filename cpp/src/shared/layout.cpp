@@ -17,9 +17,10 @@ constexpr std::uint64_t max_blocks = std::numeric_limits<std::uint32_t>::max();
 /// chunks as fit in `bytes`.
 void place_data(geometry_plan& plan, std::uint64_t start, std::uint64_t chunks,
                 std::uint32_t descriptor_bytes) {
-  plan.at_descriptors = round_up(start, page_bytes) + page_bytes;  // a guard page before
+  plan.at_descriptors = round_up(start, guard_bytes) + guard_bytes;  // a guard before
   const std::uint64_t table = chunks * descriptors_per_chunk * descriptor_bytes;
-  plan.at_data = round_up(plan.at_descriptors + table + page_bytes, chunk_bytes);  // and one behind, at least
+  plan.at_data =
+      round_up(plan.at_descriptors + table + guard_bytes, chunk_bytes);  // and one behind, at least
   plan.chunks = static_cast<std::uint32_t>(chunks);
   plan.bytes = plan.at_data + chunks * chunk_bytes;
 }

@@ -31,6 +31,9 @@ inline constexpr std::uint64_t extent_magic = 0x31746e657478'6d73ULL;  ///< "smx
 
 inline constexpr std::uint64_t chunk_bytes = os::huge_page_size;
 inline constexpr std::uint64_t page_bytes = 4096;
+/// Of a guard, and what it is aligned to: the largest pages of the kernels that this runs on (AArch64, POWER),
+/// since mprotect(2) takes whole ones only.
+inline constexpr std::uint64_t guard_bytes = 65536;
 inline constexpr std::uint32_t max_extents = 64;
 inline constexpr std::uint32_t max_namespaces = 32;
 inline constexpr std::uint32_t descriptors_per_chunk = 8192;  ///< one per 256 bytes of data space

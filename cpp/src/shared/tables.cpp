@@ -64,8 +64,8 @@ void tables::add(mapping&& memory, std::uint32_t chunks, const geometry_plan& pl
   if (memory) {
     e.data = memory.data() + plan.at_data;
     e.descriptors = memory.data() + plan.at_descriptors;
-    memory.guard(plan.at_descriptors - page_bytes, page_bytes);
-    memory.guard(plan.at_data - page_bytes, page_bytes);
+    memory.guard(plan.at_descriptors - guard_bytes, guard_bytes);
+    memory.guard(plan.at_data - guard_bytes, guard_bytes);
     memory.prefer_huge(plan.at_data, std::uint64_t{chunks} * chunk_bytes);
     e.memory = std::move(memory);
   }

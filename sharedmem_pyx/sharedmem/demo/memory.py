@@ -81,7 +81,7 @@ def available() -> int:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 best = int(line.split()[1]) * 1024
-        groups = Path("/proc/self/cgroup").read_text().splitlines()
+        groups = os.fsdecode(Path("/proc/self/cgroup").read_bytes()).splitlines()
     except OSError:
         return best
     for line in groups:
