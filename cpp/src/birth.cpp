@@ -78,6 +78,7 @@ void arena::state::enter() {
   const header& h = words.head();
   held.reserve(std::uint64_t{h.chunk_capacity} * descriptors_per_chunk);
   owned.reserve(h.chunk_capacity);
+  roll.reserve(h.slots);
   identity = identity_page::map();
   if (identity == nullptr) throw no_memory("no page of private memory for an arena's participant");
   caches_usable = register_barrier();

@@ -84,6 +84,7 @@ void arena::state::cut(slab* run, std::uint32_t c) {
   slab* s = nullptr;
   try {
     ensure_descriptors(run->chunk, count);
+    held.make_ready(words.chunk(run->chunk).first.load(relaxed), count);  // a fork must not want memory
     s = slab::make(count);
   } catch (...) {
     cache_run(run);
@@ -275,6 +276,7 @@ arena::state::taken arena::state::take_run(std::uint32_t chunks, std::uint64_t a
   slab* run = obtain(chunks, no_class, asked, lock);
   try {
     ensure_descriptors(run->chunk, 1);
+    held.make_ready(words.chunk(run->chunk).first.load(relaxed), 1);
   } catch (...) {
     cache_run(run);
     throw;

@@ -54,6 +54,7 @@ struct arena::state {
 
   std::mutex joining;  // for leave_overflow
   std::mutex repairing;
+  zero_table<std::uint64_t> roll;  // under `repairing`: a word for each slot
   std::array<std::mutex, stripe_count> stripes;
   std::mutex pool;
 
@@ -65,6 +66,8 @@ struct arena::state {
   std::set<std::pair<std::uint32_t, std::uint32_t>> cached_runs;  // length, head chunk
   std::uint64_t cached_bytes = 0;
   std::uint64_t repairs_seen = 0;
+  // header::orphans, as it was before our last look at all chunks.
+  std::uint64_t orphans_seen = 0;
   // Until then nobody asks the system for memory again while all processes' claims stay below so many bytes.
   std::uint64_t look_holds_until = 0, claims_allowed = 0;
   std::vector<thread_cache*> caches;
@@ -84,8 +87,8 @@ struct arena::state {
   std::uint32_t reserve_slot() noexcept;
   bool reserve_slot_is_hopeless() const noexcept;
   void populate_descriptors(const slab& s) noexcept;
-  bool enter_overflow() noexcept;
-  void claim_for(std::uint32_t child);
+  std::uint32_t enter_overflow() noexcept;
+  void claim_for(std::uint32_t child) noexcept;
   void let_go_after_fork() noexcept;
   bool fork_prepared = false;
 
@@ -103,10 +106,11 @@ struct arena::state {
 
   // participants.cpp
   std::uint32_t slot() const noexcept { return identity->slot_plus_one.load(std::memory_order_relaxed) - 1; }
-  bool in_overflow() const noexcept { return slot() == words.overflow_slot(); }
+  bool in_overflow() const noexcept { return slot() - words.overflow_slot() < overflow_slots; }
   bool has_slot() const noexcept { return slot() < words.overflow_slot(); }
   void settle();                     // at every entry: who are we, if a fork without handlers made us?
-  std::uint32_t take_slot();         // a slot of our own; \throws no_memory all taken
+  /// A slot of our own. \throws no_memory all taken
+  std::uint32_t take_slot(slot_state as = slot_state::active);
   void become(std::uint32_t s) noexcept { identity->slot_plus_one.store(s + 1, std::memory_order_relaxed); }
   void leave_overflow();             // tries for a slot of our own
   std::uint32_t namespace_index();   // \throws no_memory the table is full
@@ -121,14 +125,17 @@ struct arena::state {
 
   // repair.cpp
   bool look_for_dead(bool now);      // repairs; true if something was
-  void repair_slot(std::uint32_t dead, std::uint64_t seen);
+  bool repair_slot(std::uint32_t dead, std::uint64_t seen);  // false: not by us, or not now
   bool free_if_unclaimed(std::uint32_t b);       // stripe(b) held
   bool free_if_unclaimed(std::uint32_t b, std::uint32_t signer);
   bool on_arena_clock() const noexcept;
   std::uint64_t expire(bool now);                // leases whose grace is over
-  void take_back(std::uint32_t slot_of_dead);
-  void clear_overflow();
-  bool stop_overflow() noexcept;
+  template <class Expired>
+  std::uint64_t end_leases(Expired&& expired);
+  std::uint64_t revoke(std::uint64_t older_than_ns);
+  bool take_back(std::uint32_t slot_of_dead);
+  void clear_overflow(std::uint32_t k);
+  bool stop_overflow(std::uint32_t k) noexcept;
 
   // blocks.cpp
   void after_free(std::uint32_t b, std::uint64_t place);
