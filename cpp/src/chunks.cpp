@@ -222,7 +222,6 @@ bool arena::state::adopt_orphans() {
   header& h = words.head();
   const std::uint64_t orphans = h.orphans.load(std::memory_order_acquire);
   if (orphans == orphans_seen) return false;
-  words.try_sync();
   const auto mark = static_cast<std::uint32_t>(h.chunk_mark.load(sc));
   bool any = false, left = mark > words.chunk_count();
   for (std::uint32_t c = 0; c < mark && c < words.chunk_count(); ++c) {

@@ -26,6 +26,11 @@ class arena_words {
   [[nodiscard]] sharedmem::participant_entry& slot(std::uint32_t s) const {
     return reinterpret_cast<sharedmem::participant_entry*>(base_ + head().at_participants)[s];
   }
+  /// Of a block in the first segment.
+  [[nodiscard]] sharedmem::word64* descriptor(std::uint32_t b) const {
+    return reinterpret_cast<sharedmem::word64*>(base_ + head().at_descriptors +
+                                                std::size_t{b} * head().descriptor_bytes);
+  }
 
  private:
   std::byte* base_;
