@@ -150,16 +150,7 @@ std::uint64_t arena::collect(bool leases) {
 std::uint64_t arena::revoke(std::uint64_t older_than_ns) {
   state& s = *s_;
   s.settle();
-  const std::uint64_t now = monotonic_ns();
-  return s.rules.leases.expire(
-      [&](lease_word v, std::uint64_t taken) {
-        return v.slot != nobody && taken <= now && now - taken >= older_than_ns;
-      },
-      [&s](std::uint32_t b) {
-        if (!s.words.has_block(b)) return;
-        const std::lock_guard lock(s.stripe(b));
-        s.free_if_unclaimed(b);
-      });
+  return s.revoke(older_than_ns);
 }
 
 std::uint64_t arena::cache_limit() const noexcept { return s_->words.head().cache_limit.load(relaxed); }

@@ -77,6 +77,7 @@ bool is_arena(const void* base, std::size_t bytes, void* context) {
 void arena::state::enter() {
   const header& h = words.head();
   held.reserve(std::uint64_t{h.chunk_capacity} * descriptors_per_chunk);
+  roll.reserve(h.slots);
   identity.open();
   user = effective_user();
   pool.open(identity);

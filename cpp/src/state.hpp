@@ -20,7 +20,7 @@
 #include "shared/protocol.hpp"
 
 #include "heap/heap.hpp"
-#include "references/records.hpp"
+#include "heap/records.hpp"
 #include "shared/own_slot.hpp"
 #include "shared/tables.hpp"
 
@@ -34,7 +34,7 @@ inline constexpr std::uint64_t lease_grace_ns = 60 * second_ns;
 inline constexpr std::uint64_t look_interval_ns = second_ns / 10;
 
 struct arena::state {
-  explicit state(arena& self) noexcept : self(self), rules(words), pool(words) {}
+  explicit state(arena& self) noexcept : self(self), rules(words), pool(words, held) {}
   ~state() { leave_budget(); }
 
   arena& self;
@@ -54,6 +54,7 @@ struct arena::state {
 
   std::mutex joining;  // for leave_overflow
   std::mutex repairing;
+  zero_table<std::uint64_t> roll;  // under `repairing`: a word for each slot
   std::array<std::mutex, stripe_count> stripes;
   heap pool;
 
@@ -73,8 +74,8 @@ struct arena::state {
   std::uint32_t reserve_slot() noexcept;
   bool reserve_slot_is_hopeless() const noexcept;
   void populate_descriptors(const slab& s) noexcept;
-  bool enter_overflow() noexcept;
-  void claim_for(std::uint32_t child);
+  std::uint32_t enter_overflow() noexcept;
+  void claim_for(std::uint32_t child) noexcept;
   void let_go_after_fork() noexcept;
   bool fork_prepared = false;
 
@@ -92,11 +93,12 @@ struct arena::state {
 
   // participants.cpp
   std::uint32_t slot() const noexcept { return identity.index(); }
-  bool in_overflow() const noexcept { return slot() == words.overflow_slot(); }
+  bool in_overflow() const noexcept { return slot() - words.overflow_slot() < overflow_slots; }
   bool has_slot() const noexcept { return slot() < words.overflow_slot(); }
   void settle();                     // at every entry: who are we, if a fork without handlers made us?
   void repair_earlier_programs();    // what this process held before it called exec
-  std::uint32_t take_slot();         // a slot of our own; \throws no_memory all taken
+  /// A slot of our own. \throws no_memory all taken
+  std::uint32_t take_slot(slot_state as = slot_state::active);
   void become(std::uint32_t s) noexcept { identity.become(s); }
   void leave_overflow();             // tries for a slot of our own
   std::uint32_t namespace_index();   // \throws no_memory the table is full
@@ -111,14 +113,17 @@ struct arena::state {
 
   // repair.cpp
   bool look_for_dead(bool now);      // repairs; true if something was
-  void repair_slot(std::uint32_t dead, std::uint64_t seen);
+  bool repair_slot(std::uint32_t dead, std::uint64_t seen);  // false: not by us, or not now
   bool free_if_unclaimed(std::uint32_t b);       // stripe(b) held
   bool free_if_unclaimed(std::uint32_t b, std::uint32_t signer);
   bool on_arena_clock() const noexcept;
   std::uint64_t expire(bool now);                // leases whose grace is over
-  void take_back(std::uint32_t slot_of_dead);
-  void clear_overflow();
-  bool stop_overflow() noexcept;
+  template <class Expired>
+  std::uint64_t end_leases(Expired&& expired);
+  std::uint64_t revoke(std::uint64_t older_than_ns);
+  bool take_back(std::uint32_t slot_of_dead);
+  void clear_overflow(std::uint32_t k);
+  bool stop_overflow(std::uint32_t k) noexcept;
 
   // blocks.cpp
   void after_free(std::uint32_t b, std::uint64_t place);

@@ -33,7 +33,10 @@ struct bare_tables {
 
 /// An owner of chunks: a heap with a process slot of its own.
 struct owner {
-  owner(bare_tables& tables, std::uint32_t number) : heap(tables.words) {
+  owner(bare_tables& tables, std::uint32_t number) : heap(tables.words, held) {
+    using namespace sharedmem;
+    held.reserve(std::uint64_t{tables.words.head().chunk_capacity} * descriptors_per_chunk);
+    tables.words.slot(number).ctl.store(slot_word{slot_state::active, {1, 1, 0}}.bits());
     slot.open();
     slot.become(number);
     heap.open(slot);
@@ -63,5 +66,6 @@ struct owner {
   }
 
   sharedmem::own_slot slot;
+  sharedmem::records held;
   sharedmem::heap heap;
 };

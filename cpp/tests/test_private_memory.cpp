@@ -50,6 +50,13 @@ extern "C" void* __libc_calloc(std::size_t, std::size_t);
 extern "C" void* calloc(std::size_t count, std::size_t bytes) noexcept {
   return refuse() ? nullptr : __libc_calloc(count, bytes);
 }
+extern "C" void* mmap(void* base, std::size_t bytes, int rights, int flags, int fd, off_t offset) noexcept {
+  if ((flags & MAP_ANONYMOUS) != 0 && (rights & PROT_WRITE) != 0 && refuse()) {
+    errno = ENOMEM;
+    return MAP_FAILED;
+  }
+  return reinterpret_cast<void*>(::syscall(SYS_mmap, base, bytes, rights, flags, fd, offset));
+}
 extern "C" int madvise(void* base, std::size_t bytes, int advice) noexcept {
   if (advice == MADV_REMOVE && pages_stay) {
     errno = ENOMEM;
@@ -150,6 +157,11 @@ struct life {
 }  // namespace
 
 TEST_CASE("private memory that is refused leaves the arena as it was") {
+  {  // the C library ends the process if it has no memory to note a thread's destructors
+    const auto a = arena::create(tiny);
+    allocation first = a->allocate(100);
+    a->release(first.ref);
+  }
   int refusals = 0;
   for (unsigned seed = 0; seed < 20; ++seed) {
     CAPTURE(seed);
@@ -173,4 +185,31 @@ TEST_CASE("private memory that is refused leaves the arena as it was") {
     nothing_left(*one.a);
   }
   CHECK(refusals > 100);
+}
+
+TEST_CASE("a fork needs no private memory: the child holds what its parent holds") {
+  const auto a = arena::create(64 * mib);
+  std::vector<allocation> arrays;
+  for (const std::uint64_t bytes : {std::uint64_t{100}, 100 * kib, 3 * mib})
+    for (std::uint64_t i = 0; i < 50'000; i += bytes == 100 ? 1 : 5'000) arrays.push_back(make(*a, bytes, i));
+  const auto seed_of = [&](std::size_t i) { return i < 50'000 ? i : (i - 50'000) % 10 * 5'000; };
+  channel go;
+  until_refusal = 0;
+  a->prepare_fork();
+  until_refusal = -1;
+  child forked([&] {
+    a->after_fork_in_child();
+    (void)go.get<char>();
+    for (std::size_t i = 0; i < arrays.size(); ++i)
+      if (!filled(arrays[i].data, i < 50'000 ? 100 : i < 50'010 ? 100 * kib : 3 * mib, seed_of(i))) return 1;
+    return 0;
+  });
+  a->after_fork_in_parent();
+  for (allocation& x : arrays) a->release(x.ref);
+  std::vector<allocation> others;
+  for (std::uint64_t i = 0; i < 50'000; ++i) others.push_back(make(*a, 100, i + 1'000'000));
+  go.put('g');
+  CHECK(forked.wait() == 0);
+  for (allocation& x : others) a->release(x.ref);
+  nothing_left(*a, 2);
 }

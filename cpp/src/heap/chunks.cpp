@@ -223,26 +223,26 @@ void heap::unclaim(slab* run) noexcept {
 
 bool heap::adopt_orphans() {
   header& h = words.head();
-  if (h.orphans.load(relaxed) == 0) return false;
+  const std::uint64_t orphans = h.orphans.load(std::memory_order_acquire);
+  if (orphans == orphans_seen) return false;
   const auto mark = static_cast<std::uint32_t>(h.chunk_mark.load(sc));
-  bool any = false, left = false;
+  bool any = false, left = mark > words.chunk_count();
   for (std::uint32_t c = 0; c < mark && c < words.chunk_count(); ++c) {
     std::uint64_t seen = words.chunk(c).owner.load(relaxed);
     if (owner_word::from(seen).state != chunk_state::orphan || words.extent_of_chunk(c).lost()) continue;
     const owner_word mine{chunk_state::owned, slot(), 0};
     if (!words.chunk(c).owner.compare_exchange_strong(seen, mine.bits(), acq_rel, relaxed)) continue;
     step<point::chunk_adopted>();
-    lower(h.orphans, 1);
     try {
       adopt(c);
       any = true;
     } catch (const std::bad_alloc&) {  // no private memory for its table: leave it to somebody else
       words.chunk(c).owner.store(owner_word{chunk_state::orphan, 0, 0}.bits(), std::memory_order_release);
-      h.orphans.fetch_add(1, relaxed);
+      h.orphans.fetch_add(1, std::memory_order_release);
       left = true;
     }
   }
-  if (!any && !left) h.orphans.store(0, relaxed);  // a hint that promised too much
+  if (!left) orphans_seen = orphans;  // as read before the look: what has become an orphan since is not in it
   return any;
 }
 
@@ -252,6 +252,7 @@ void heap::adopt(std::uint32_t c) {
   const auto cut = cut_word::from(e.cut.load(std::memory_order_acquire));
   if (cut.run == 1 && cut.size_class < class_count &&
       e.capacity.load(relaxed) >= blocks_per_chunk(cut.size_class)) {
+    held.make_ready(e.first.load(relaxed), blocks_per_chunk(cut.size_class));
     slab* s = slab::make(blocks_per_chunk(cut.size_class));
     s->chunk = c;
     s->size_class = cut.size_class;

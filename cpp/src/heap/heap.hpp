@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "heap/records.hpp"
 #include "heap/size_class.hpp"
 #include "heap/slab.hpp"
 #include "heap/thread_cache.hpp"
@@ -36,7 +37,7 @@ class heap {
     bool zeroed = false;      // its bytes read as zero
   };
 
-  explicit heap(tables& words) noexcept : words(words) {}
+  heap(tables& words, records& held) noexcept : words(words), held(held) {}
   heap(const heap&) = delete;
   heap& operator=(const heap&) = delete;
   ~heap();
@@ -166,6 +167,7 @@ class heap {
   void drop_caches() noexcept;
 
   tables& words;
+  records& held;  // has room for every block of ours, so that a fork needs no memory
   const own_slot* self_ = nullptr;
   std::mutex mutex_;
 
@@ -176,6 +178,7 @@ class heap {
   run_set cached_runs;
   std::uint64_t cached_bytes = 0;
   std::uint64_t repairs_seen = 0;
+  std::uint64_t orphans_seen = 0;  // header::orphans, as it was before our last look at all chunks
   std::vector<thread_cache*> caches;
   bool caches_usable = false;
   std::atomic<bool> stopped{false};

@@ -84,6 +84,7 @@ void heap::cut(slab* run, std::uint32_t c) {
   slab* s = nullptr;
   try {
     ensure_descriptors(run->chunk, count);
+    held.make_ready(words.chunk(run->chunk).first.load(relaxed), count);  // a fork must not want memory
     s = slab::make(count);
   } catch (...) {
     cache_run(run);
@@ -202,6 +203,7 @@ void heap::sweep_all() noexcept {
 heap::taken heap::take_run(slab* run) {
   try {
     ensure_descriptors(run->chunk, 1);
+    held.make_ready(words.chunk(run->chunk).first.load(relaxed), 1);
   } catch (...) {
     cache_run(run);
     throw;

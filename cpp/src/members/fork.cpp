@@ -34,30 +34,22 @@ bool arena::state::reserve_slot_is_hopeless() const noexcept {
   return true;
 }
 
-/// Announces that a child will use the overflow slot; see clear_overflow. False: somebody is clearing that
-/// slot and does not get on with it.
-bool arena::state::enter_overflow() noexcept {
+/// Announces that a child will use an overflow slot, and returns which: one that nobody is clearing. See
+/// clear_overflow.
+std::uint32_t arena::state::enter_overflow() noexcept {
   word64& overflow = words.head().overflow;
   words.slot_mark().store(words.slots(), sc);
   if (has_slot()) words.slot(slot()).forking.store(1, sc);  // without one we show up in the census
   std::uint64_t seen = overflow.load(sc);
-  for (int patience = 0; patience < 1000;) {
-    if ((seen & overflow_clearing) != 0) {
-      const auto by = slot_word::from(words.slot(words.overflow_slot()).ctl.load(sc));
-      if (by.state != slot_state::repair || look(by.who) != liveness::dead) {
-        let_others_run(static_cast<unsigned>(patience++));
-        seen = overflow.load(sc);
-        continue;
-      }
-    }
-    const std::uint64_t used = ((seen & ~overflow_clearing) | overflow_used) + 1;
-    if (overflow.compare_exchange_weak(seen, used, sc)) return true;
+  for (;;) {
+    const std::uint32_t k = (seen & overflow_clearing(0)) == 0 ? 0 : 1;
+    if (overflow.compare_exchange_weak(seen, seen | overflow_used(k), sc)) return words.overflow_slot() + k;
   }
-  return false;
 }
 
 /// Publishes what only this process knew, and sets the child's bit on all that is held. All locks are held.
-void arena::state::claim_for(std::uint32_t child) {
+/// Needs no memory, hence cannot fail: a child without claims would see its arrays turn into others'.
+void arena::state::claim_for(std::uint32_t child) noexcept {
   held.each_held([&](std::uint32_t b, const record& r) { rules.hold(b, child, r.generation); },
                  [&](std::uint32_t b) { __builtin_prefetch(words.block(b), 1); });
   const slab* last = nullptr;
@@ -68,7 +60,7 @@ void arena::state::claim_for(std::uint32_t child) {
       populate_descriptors(s);
     }
     const std::uint32_t b = s.first + i;
-    record& r = held.at(b);
+    record& r = *held.find(b);  // made ready with its chunk
     r.generation = rules.publish_for_two(b, slot(), child, words.chunk_place(s.chunk) + i * s.block_bytes,
                                          s.block_bytes);
     r.count = 1;
@@ -113,13 +105,9 @@ void arena::prepare_fork() noexcept {
   s.fork_prepared = true;
   s.child_slot = s.reserve_slot();
   s.child_overflows = s.child_slot == none;
-  if (s.child_overflows && s.enter_overflow()) s.child_slot = s.words.overflow_slot();
+  if (s.child_overflows) s.child_slot = s.enter_overflow();
   step<point::fork_reserved>();
-  try {
-    if (s.child_slot != none) s.claim_for(s.child_slot);
-  } catch (const std::bad_alloc&) {
-    s.child_slot = none;  // the child cannot be told what it holds: it starts with nothing, as if unannounced
-  }
+  s.claim_for(s.child_slot);
   step<point::fork_bits>();
 }
 

@@ -54,11 +54,11 @@ void arena::state::repair_earlier_programs() {
   }
 }
 
-std::uint32_t arena::state::take_slot() {
+std::uint32_t arena::state::take_slot(slot_state as) {
   const process_id self_id = this_process();
   me = {self_id.pid, self_id.start, namespace_index()};
   repair_earlier_programs();
-  const slot_word active{slot_state::active, me};
+  const slot_word taken{as, me};
   header& h = words.head();
   for (int round = 0; round < 2; ++round) {
     for (std::uint32_t s = 0; s < words.overflow_slot(); ++s) {
@@ -67,7 +67,7 @@ std::uint32_t arena::state::take_slot() {
       while (mark <= s && !h.slot_mark.compare_exchange_weak(mark, s + 1, sc)) {
       }
       std::uint64_t none = 0;
-      if (!words.slot(s).ctl.compare_exchange_strong(none, active.bits(), sc)) continue;
+      if (!words.slot(s).ctl.compare_exchange_strong(none, taken.bits(), sc)) continue;
       step<point::join_active>();
       words.slot(s).returns.store(0, relaxed);
       words.slot(s).cached.store(0, relaxed);
@@ -80,7 +80,7 @@ std::uint32_t arena::state::take_slot() {
   }
   throw no_memory(
       "all " + std::to_string(words.overflow_slot()) +
-      " process slots of this arena are taken (256 or four per core, fixed when the first process made "
+      " process slots of this arena are taken (254, or four per core, fixed when the first process made "
       "it); end some processes, or give groups of them arenas of their own with SHAREDMEM_ARENA=new");
 }
 
@@ -123,10 +123,12 @@ std::array<std::unique_lock<std::mutex>, stripe_count> arena::state::all_stripes
 void arena::state::leave_overflow() {
   const std::lock_guard alone(joining);
   if (!in_overflow()) return;
-  const std::uint32_t own = take_slot();
+  // RESERVED until our own bits are set: for the census we are still a process without a slot, so that nobody
+  // clears the overflow slot, whose bits hold our blocks until then.
+  const std::uint32_t own = take_slot(slot_state::reserved);
   const auto locks = all_stripes();
-  // The overflow slot's bits still hold our blocks while ours are set.
   held.each_held([&](std::uint32_t b, const record& r) { rules.hold(b, own, r.generation); });
+  words.slot(own).ctl.store(slot_word{slot_state::active, me}.bits(), sc);
   become(own);
 }
 
@@ -143,26 +145,25 @@ bool arena::state::is_counted(const actor& who) const noexcept {
                        maps_segment(who.pid, words.at(0).memory.name(), false));
 }
 
-/// Whether the census counts the ACTIVE actors that `expected` picks, each of them, and nobody else.
+/// Whether the census counts the ACTIVE actors that `expected` picks, each of them, and nobody else. `repairing`
+/// is held.
 template <class Pick>
 bool arena::state::census_is(Pick&& expected) const noexcept {
   if (!attendance) return false;
-  std::array<actor, 256> seen;  // more than that, and it can wait
   std::uint32_t active = 0;
   const auto mark = static_cast<std::uint32_t>(words.slot_mark().load(sc));
   for (std::uint32_t s = 0; s < mark && s < words.overflow_slot(); ++s) {
     const auto w = slot_word::from(words.slot(s).ctl.load(sc));
     if (w.state != slot_state::active || !expected(w.who)) continue;
-    if (active == seen.size()) return false;
-    seen[active++] = w.who;
+    roll[active++] = w.bits();
   }
   try {
     if (static_cast<std::uint32_t>(attendance.processes()) != active) return false;  // after the slots
   } catch (const error&) {
     return false;
   }
-  return std::all_of(seen.begin(), seen.begin() + active,
-                     [this](const actor& who) { return is_counted(who); });
+  return std::all_of(&roll[0], &roll[active],
+                     [this](std::uint64_t bits) { return is_counted(slot_word::from(bits).who); });
 }
 
 /// Whether every process that can touch the arena has a slot.

@@ -34,11 +34,6 @@ bool arena::state::look_for_dead(bool now) {
   const std::unique_lock lock(repairing, std::try_to_lock);
   if (!lock.owns_lock()) return false;  // another thread of ours is at it
   last_look.store(time, relaxed);
-  try {
-    words.sync();  // a slot becomes VOID only after all its traces are gone, in every extent
-  } catch (...) {
-    return false;
-  }
   bool repaired = false;
   bool fewer = false;
   const auto mark = static_cast<std::uint32_t>(words.slot_mark().load(sc));
@@ -47,10 +42,8 @@ bool arena::state::look_for_dead(bool now) {
     const std::uint64_t seen = words.slot(s).ctl.load(sc);
     const auto w = slot_word::from(seen);
     if (w.state == slot_state::active) ++active;
-    if ((w.state == slot_state::active || w.state == slot_state::repair) && look(w.who) == liveness::dead) {
-      repair_slot(s, seen);
-      repaired = true;
-    }
+    if ((w.state == slot_state::active || w.state == slot_state::repair) && look(w.who) == liveness::dead)
+      repaired = repair_slot(s, seen) || repaired;
   }
   if (attendance) {
     try {
@@ -62,24 +55,23 @@ bool arena::state::look_for_dead(bool now) {
     const std::uint64_t seen = words.slot(s).ctl.load(sc);
     const auto w = slot_word::from(seen);
     if (w.state == slot_state::active && fewer &&
-        (exec_happened(w.who) || (w.who.space != me.space && only_we_are_left()))) {
-      repair_slot(s, seen);
-      repaired = true;
-    }
+        (exec_happened(w.who) || (w.who.space != me.space && only_we_are_left())))
+      repaired = repair_slot(s, seen) || repaired;
     if (w.state == slot_state::reserved && s != child_slot &&
-        (w.who == me || look(w.who) == liveness::dead) && no_child_without_slot()) {
-      repair_slot(s, seen);
-      repaired = true;
-    }
+        (w.who == me || look(w.who) == liveness::dead) && no_child_without_slot())
+      repaired = repair_slot(s, seen) || repaired;
   }
-  clear_overflow();
+  for (std::uint32_t k = 0; k < overflow_slots; ++k) clear_overflow(k);
   // A pass costs some microseconds a participant: never more than one part in fifty of the time.
   look_pause.store(std::max(look_interval_ns, 50 * (monotonic_ns() - time)), relaxed);
   return repaired;
 }
 
-/// All that the process of a slot held, and what it left half-done.
-void arena::state::take_back(std::uint32_t slot_of_dead) {
+/// All that the process of a slot held, and what it left half-done. False, with nothing done: a part of the arena
+/// cannot be attached here.
+bool arena::state::take_back(std::uint32_t slot_of_dead) {
+  // Now, not before the slot was claimed for repair: until it died, the process may have added an extension.
+  if (!words.try_sync()) return false;
   // Who joins a full arena has no slot yet, but while it repairs this one nobody else signs with it.
   const std::uint32_t signer = has_slot() ? slot() : slot_of_dead;
   rules.repair(
@@ -90,10 +82,11 @@ void arena::state::take_back(std::uint32_t slot_of_dead) {
           std::uint64_t owner = words.chunk(c).owner.load(sc);
           const auto w = owner_word::from(owner);
           if (w.state != chunk_state::owned || w.slot != d) continue;
-          if (words.chunk(c).owner.compare_exchange_strong(owner,
-                                                           owner_word{chunk_state::orphan, 0, 0}.bits(), sc))
-            words.head().orphans.fetch_add(1, relaxed);
+          words.chunk(c).owner.compare_exchange_strong(owner, owner_word{chunk_state::orphan, 0, 0}.bits(),
+                                                       sc);
         }
+        // After all of them, and always: a repairer may have died between them and this.
+        words.head().orphans.fetch_add(1, std::memory_order_release);
       },
       [this, signer](std::uint32_t b) {
         const auto v = life_word::from(words.block(b)[at_life].load(sc));
@@ -102,14 +95,18 @@ void arena::state::take_back(std::uint32_t slot_of_dead) {
         const std::lock_guard lock(stripe(b));
         free_if_unclaimed(b, signer);
       });
+  return true;
 }
 
-void arena::state::repair_slot(std::uint32_t dead, std::uint64_t seen) {
+bool arena::state::repair_slot(std::uint32_t dead, std::uint64_t seen) {
   const slot_word mine{slot_state::repair, me};
-  if (!words.slot(dead).ctl.compare_exchange_strong(seen, mine.bits(), sc)) return;
-  step<point::repair_claimed>();
-  take_back(dead);
   participant_entry& slot_line = words.slot(dead);
+  if (!slot_line.ctl.compare_exchange_strong(seen, mine.bits(), sc)) return false;
+  step<point::repair_claimed>();
+  if (!take_back(dead)) {
+    slot_line.ctl.store(seen, sc);  // left to a process that can
+    return false;
+  }
   slot_line.cached.store(0, relaxed);
   slot_line.chunks.store(0, relaxed);
   slot_line.program.store(0, relaxed);  // before the slot is VOID: who takes it next sets it after
@@ -117,6 +114,7 @@ void arena::state::repair_slot(std::uint32_t dead, std::uint64_t seen) {
   std::uint64_t done = mine.bits();
   slot_line.ctl.compare_exchange_strong(done, 0, std::memory_order_release);
   step<point::repair_done>();
+  return true;
 }
 
 /// Whether this process has the clock of deadlines, that of the arena's first process: time namespaces have
@@ -128,48 +126,64 @@ bool arena::state::on_arena_clock() const noexcept {
   return clock_of(me.space) == clock_of(0);
 }
 
+/// Gives back leases for which `expired(lease_word, clock)` holds, but for those on blocks in a part of the arena
+/// that is not attached here: who gives a lease back must be able to free its block.
+template <class Expired>
+std::uint64_t arena::state::end_leases(Expired&& expired) {
+  words.try_sync();
+  return rules.leases.expire(std::forward<Expired>(expired), [this](std::uint32_t b) {
+    if (!words.has_block(b)) return;
+    const std::lock_guard lock(stripe(b));
+    free_if_unclaimed(b);
+  });
+}
+
 /// Gives back leases of dead senders whose grace is over (`now`: all of them).
 std::uint64_t arena::state::expire(bool now) {
   if (!now && !on_arena_clock()) return 0;
   const std::uint64_t time = monotonic_ns();
-  return rules.leases.expire(
-      [&](lease_word v, std::uint64_t deadline) { return v.slot == nobody && (now || deadline <= time); },
-      [this](std::uint32_t b) {
-        if (!words.has_block(b)) return;
-        const std::lock_guard lock(stripe(b));
-        free_if_unclaimed(b);
-      });
+  return end_leases(
+      [&](lease_word v, std::uint64_t deadline) { return v.slot == nobody && (now || deadline <= time); });
 }
 
-/// Settles for clearing the overflow slot: true if from now on no fork gives its bits to a child until
-/// `overflow` changes again, none is doing so, and no process has them.
-bool arena::state::stop_overflow() noexcept {
+/// Gives back leases of living senders, whose clock is when they were taken.
+std::uint64_t arena::state::revoke(std::uint64_t older_than_ns) {
+  const std::uint64_t time = monotonic_ns();
+  return end_leases([&](lease_word v, std::uint64_t taken) {
+    return v.slot != nobody && taken <= time && time - taken >= older_than_ns;
+  });
+}
+
+/// Settles for clearing overflow slot `k`: true if from now on no fork gives its bits to a child while
+/// `overflow_clearing(k)` is set, none is doing so, and no process has them.
+bool arena::state::stop_overflow(std::uint32_t k) noexcept {
   word64& overflow = words.head().overflow;
+  if (!no_child_without_slot()) return false;
   std::uint64_t seen = overflow.load(sc);
-  if ((seen & overflow_used) == 0 || !no_child_without_slot()) return false;
-  // The version: a fork that takes over from a dead process that was clearing makes this fail.
-  const std::uint64_t stopped = (seen | overflow_clearing) + 1;
-  if (!overflow.compare_exchange_strong(seen, stopped, sc)) return false;
+  do {
+    if ((seen & overflow_clearing(1 - k)) != 0) return false;  // forks would have no overflow slot
+  } while (!overflow.compare_exchange_weak(seen, seen | overflow_clearing(k), sc));
   bool under_way = false;
   for (std::uint32_t s = 0; s < words.overflow_slot(); ++s)
     under_way = under_way || (words.slot(s).ctl.load(sc) != 0 && words.slot(s).forking.load(sc) != 0);
   if (!under_way && no_child_without_slot()) return true;  // again: a fork may have ended in between
-  overflow.store((stopped & ~overflow_clearing) + 1, sc);
+  overflow.fetch_and(~overflow_clearing(k), sc);
   return false;
 }
 
-/// Bits and leases of the overflow slot belong to all children without a slot together: they are taken
-/// back when the census shows that there is no such child. The slot's `ctl` says who is at it.
-void arena::state::clear_overflow() {
-  if ((words.head().overflow.load(sc) & overflow_used) == 0 || !has_slot()) return;
-  const std::uint32_t shared_slot = words.overflow_slot();
+/// Bits and leases of an overflow slot belong to all children in it together: they are taken back when the
+/// census shows that there is no child without a slot. The slot's `ctl` says who is at it. Nobody takes that over
+/// while it lives, however long it is stopped: it would go on clearing the bits of children born since.
+void arena::state::clear_overflow(std::uint32_t k) {
+  if ((words.head().overflow.load(sc) & overflow_used(k)) == 0 || !has_slot()) return;
+  const std::uint32_t shared_slot = words.overflow_slot() + k;
   std::uint64_t ctl = words.slot(shared_slot).ctl.load(sc);
   if (ctl != 0 && look(slot_word::from(ctl).who) != liveness::dead) return;
   const std::uint64_t mine = slot_word{slot_state::repair, me}.bits();
   if (!words.slot(shared_slot).ctl.compare_exchange_strong(ctl, mine, sc)) return;
-  if (stop_overflow()) {
-    take_back(shared_slot);
-    words.head().overflow.store(words.head().overflow.load(sc) & ~(overflow_used | overflow_clearing), sc);
+  if (stop_overflow(k)) {
+    const bool cleared = take_back(shared_slot);
+    words.head().overflow.fetch_and(~(overflow_clearing(k) | (cleared ? overflow_used(k) : 0)), sc);
   }
   words.slot(shared_slot).ctl.store(0, std::memory_order_release);
 }

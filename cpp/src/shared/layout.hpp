@@ -36,6 +36,7 @@ inline constexpr std::uint64_t page_bytes = 4096;
 inline constexpr std::uint64_t guard_bytes = 65536;
 inline constexpr std::uint32_t max_extents = 64;
 inline constexpr std::uint32_t max_namespaces = 32;
+inline constexpr std::uint32_t overflow_slots = 2;  ///< see `header::overflow`
 inline constexpr std::uint32_t descriptors_per_chunk = 8192;  ///< one per 256 bytes of data space
 
 /// One line per process slot.
@@ -44,7 +45,7 @@ struct alignas(64) participant_entry {
   word64 returns;  ///< not 0: others freed blocks of this slot's chunks; a hint, losing it costs a sweep
   word64 cached;  ///< bytes of free but resident runs in its chunks; an estimate
   word64 chunks;  ///< chunks owned; for reports
-  word64 forking;  ///< not 0: its process gives the overflow slot's bits to a child that it is about to fork
+  word64 forking;  ///< not 0: its process gives an overflow slot's bits to a child that it is about to fork
   word64
       program;  ///< of its process: changes with exec; 0 while it is not known, and whenever the slot is VOID
   word64 reserved[2];
@@ -84,7 +85,7 @@ struct header {
   std::uint64_t host;  ///< identity.hpp: boot and IPC namespace
   std::uint64_t bytes;  ///< of the primary segment
   std::int32_t census;  ///< id of the census segment, -1: none
-  std::uint32_t slots;  ///< process slots; the last one is the overflow slot
+  std::uint32_t slots;  ///< process slots; the last ones are the overflow slots
   std::uint32_t descriptor_bytes;
   std::uint32_t lease_entries;  ///< per group
   std::uint32_t chunk_capacity;  ///< entries of the chunk table, for all extents
@@ -95,10 +96,10 @@ struct header {
   alignas(64) word64 slot_mark;  ///< slots at or above it are VOID and own no bit
   word64 chunk_mark;  ///< chunks at or above it were never claimed
   word64 unclaimed;  ///< chunks below the mark that are UNCLAIMED; a hint
-  word64 orphans;  ///< chunk heads that are ORPHAN; a hint
+  word64 orphans;  ///< changes after chunks have become ORPHAN
   word64 repairs;  ///< dead slots repaired so far
   word64 cache_limit;  ///< bytes of free memory kept warm, all processes together
-  word64 overflow;  ///< the overflow slot: see below
+  word64 overflow;  ///< overflow_used and overflow_clearing of each overflow slot
   alignas(64) word64 namespaces[max_namespaces];  ///< pid namespace:32, time namespace:32
   alignas(64) word64 extents[max_extents];  ///< extent_word; [0] unused
   alignas(64) word64 descriptors_used[max_extents];
@@ -126,10 +127,16 @@ struct cut_word {
   constexpr std::uint64_t bits() const noexcept { return size_class | std::uint64_t{run} << 8; }
 };
 
-/// `overflow`: whether any child has the overflow slot's bits, whether somebody (the actor in that slot's
-/// `ctl`) is clearing them, and in the low bits a version that changes with each of both.
-inline constexpr std::uint64_t overflow_used = std::uint64_t{1} << 62;
-inline constexpr std::uint64_t overflow_clearing = std::uint64_t{1} << 63;
+/// Bits of `header::overflow`. A child that finds no slot of its own shares an overflow slot with others. Once
+/// none of them is left, the slot's bits are cleared, which no child may meet that is born meanwhile: it
+/// gets the other overflow slot. One of the two is cleared at a time, so a fork never waits for who clears.
+///
+/// Whether a child may have bits of overflow slot k.
+constexpr std::uint64_t overflow_used(std::uint32_t k) noexcept { return std::uint64_t{1} << 62 >> 2 * k; }
+/// Whether the actor in the `ctl` of overflow slot k is clearing its bits; no fork gives them to a child then.
+constexpr std::uint64_t overflow_clearing(std::uint32_t k) noexcept {
+  return std::uint64_t{1} << 63 >> 2 * k;
+}
 
 /// Where the parts of an arena of a given size lie. `primary`: with the tables of the whole arena.
 struct geometry_plan {

@@ -131,16 +131,17 @@ class lease_table {
     return true;
   }
 
-  /// Gives back leases for which `expired(lease_word, clock)` holds, and calls `free(block)` after each.
+  /// Gives back leases for which `expired(lease_word, clock)` holds, and calls `free(block)` after each. A lease on
+  /// a block that `Tables` does not reach is left alone: its block could not be freed.
   template <class Expired, class Free>
   std::uint64_t expire(Expired&& expired, Free&& free) {
     std::uint64_t given = 0;
     each([&](std::uint32_t i, lease_word v, word* e) {
       if (v.state != lease_state::out || !expired(v, e[at_clock].load(relaxed))) return;
       const auto b = static_cast<std::uint32_t>(e[at_what].load(relaxed) >> 32);
-      if (!give_back({i, v.nonce})) return;
+      if (b >= t_.block_count() || !give_back({i, v.nonce})) return;
       ++given;
-      if (b < t_.block_count()) free(b);
+      free(b);
     });
     return given;
   }

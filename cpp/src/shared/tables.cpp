@@ -114,6 +114,15 @@ void tables::sync() {
   }
 }
 
+bool tables::try_sync() noexcept {
+  try {
+    sync();
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
 bool tables::extend(std::uint32_t wanted) {
   sync();
   const std::lock_guard lock(growing_);

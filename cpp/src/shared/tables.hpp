@@ -42,7 +42,8 @@ class tables {
   participant_entry& slot(std::uint32_t s) const noexcept { return participants_[s]; }
   chunk_entry& chunk(std::uint32_t c) const noexcept { return chunks_[c]; }
   std::uint32_t slots() const noexcept { return head_->slots; }
-  std::uint32_t overflow_slot() const noexcept { return head_->slots - 1; }
+  /// The first overflow slot. Each slot below it is one process's.
+  std::uint32_t overflow_slot() const noexcept { return head_->slots - overflow_slots; }
 
   // What protocol.hpp asks for.
   word* block(std::uint32_t b) const noexcept {
@@ -106,6 +107,8 @@ class tables {
   /// Attaches extension segments that joined the arena since; those that have gone count as lost.
   /// \throws what mapping::attach throws, but for stale_handle.
   void sync();
+  /// The same; false if it threw.
+  bool try_sync() noexcept;
   /// Makes an extension segment with room for a run of `chunks` and joins it; false if the tables have no
   /// room for another. \throws sharedmem::error what the kernel refused.
   bool extend(std::uint32_t chunks);

@@ -5,10 +5,10 @@
 /// Threads: one record is used under its stripe's lock; the index grows without one.
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
 #include <new>
 
 #include "heap/zero_table.hpp"
+#include "os/machine.hpp"
 
 namespace sharedmem {
 
@@ -34,7 +34,7 @@ class records {
     std::atomic<record*>& place = index_[b / per_page];
     record* page = place.load(std::memory_order_acquire);
     if (page == nullptr) {
-      auto* fresh = static_cast<record*>(std::calloc(per_page, sizeof(record)));
+      auto* fresh = static_cast<record*>(map_private(page_size));
       if (fresh == nullptr) throw std::bad_alloc();
       std::size_t used = used_.load(std::memory_order_relaxed);
       while (used <= b / per_page && !used_.compare_exchange_weak(used, b / per_page + 1)) {
@@ -42,9 +42,16 @@ class records {
       if (place.compare_exchange_strong(page, fresh, std::memory_order_acq_rel))
         page = fresh;
       else
-        std::free(fresh);
+        unmap_private(fresh, page_size);
     }
     return page[b % per_page];
+  }
+
+  /// From now on `find` has a record for each of [first, first + count), until `clear`. Costs addresses: memory is
+  /// taken for those that are written. \throws std::bad_alloc
+  void make_ready(std::uint32_t first, std::uint32_t count) {
+    for (std::uint32_t page = first / per_page; page <= (first + count - 1) / per_page; ++page)
+      at(page * per_page);
   }
 
   /// Calls f(block, record&) for every block held, after `soon(block)` for a few that come next.
@@ -70,10 +77,13 @@ class records {
   /// Forgets everything.
   void clear() noexcept {
     for (std::size_t k = used_.exchange(0); k-- > 0;)
-      std::free(index_[k].exchange(nullptr, std::memory_order_acq_rel));
+      if (record* page = index_[k].exchange(nullptr, std::memory_order_acq_rel))
+        unmap_private(page, page_size);
   }
 
  private:
+  static constexpr std::size_t page_size = per_page * sizeof(record);
+
   zero_table<std::atomic<record*>> index_;
   std::atomic<std::size_t> used_{0};  // pages from there on do not exist; most of a large arena's never will
 };
