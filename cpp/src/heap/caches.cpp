@@ -65,22 +65,16 @@ void heap::leave(thread_cache* cache) noexcept {
 
 thread_cache* heap::ready_cache() noexcept {
   if (!caches_usable || ended) return nullptr;
-  thread_cache* cache = current_cache;
-  if (cache != nullptr)
-    if (void* home = cache->home.load(std::memory_order_relaxed)) return home == this ? cache : nullptr;
+  thread_cache* cache = mine.cache;
+  if (cache == nullptr) cache = mine.cache = thread_cache::map();
+  if (cache == nullptr) return nullptr;
+  if (void* home = cache->home.load(std::memory_order_relaxed)) return home == this ? cache : nullptr;
   try {
     caches.push_back(cache);
   } catch (const std::bad_alloc&) {
     return nullptr;
   }
-  if (cache == nullptr) cache = thread_cache::map();
-  if (cache == nullptr) {
-    caches.pop_back();
-    return nullptr;
-  }
-  caches.back() = cache;
   cache->make_ready(this);
-  mine.cache = cache;
   current_cache = cache;
   return cache;
 }
