@@ -7,12 +7,15 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <utility>
 
 #include "os/identity.hpp"
 
 #include "heap/thread_cache.hpp"
 #include "os/fork_handlers.hpp"
 #include "os/machine.hpp"
+#include "os/wiped.hpp"
+#include "reading.hpp"
 
 namespace sharedmem {
 namespace {
@@ -20,17 +23,36 @@ namespace {
 constexpr auto relaxed = std::memory_order_relaxed;
 constexpr auto acquire_order = std::memory_order_acquire;
 constexpr auto release_order = std::memory_order_release;
+constexpr auto sc = std::memory_order_seq_cst;
 
-/// The arenas of this process. Readers of `arenas` take no lock: entries are set before `count` grows and
-/// an entry of an arena that was left stays null until another takes its place.
-struct registry {
-  static constexpr std::uint32_t most = 128;  // 127 attaches of 1 TiB fit one address space
+constexpr std::uint32_t most_arenas = attached_arenas::most;
+
+struct entry {
+  std::atomic<arena*> visible{nullptr};  // what arena_of looks at
+  arena* attached = nullptr;             // owned; null: the entry is free
+  bool was_home = false;                 // is it, or was it: never left
+};
+
+/// What threads do with the arenas at this moment. These threads do not exist in a forked child, and there all
+/// of it is zero.
+struct activity {
   std::mutex lock;
-  std::array<std::atomic<arena*>, most> arenas{};
-  std::atomic<std::uint32_t> count{0};
+  std::atomic<std::uint32_t> readers{0};         // threads in arena_of, looking at foreign arenas
+  std::array<std::uint32_t, most_arenas> pins{}; // of each entry: how many `attached_arenas` have it
+};
+
+/// The arenas of this process. Everything but atomics is under `now.lock`, which is taken as a registry_lock.
+///
+/// A foreign arena of which nothing is held is left. First it is hidden: `visible` becomes null, so that
+/// arena_of, which takes no lock, does not find it any more. It is deleted as soon as nobody has it pinned and
+/// no reader is there who might have found it before. Whoever goes last sees to that: the holder of the lock
+/// after he has let it go, or the last reader.
+struct registry {
+  activity& now = *make_wiped<activity>();
+  std::array<entry, most_arenas> arenas{};
+  std::atomic<std::uint32_t> count{0};    // entries from there on were never used
+  std::atomic<bool> some_hidden{false};   // and not pinned
   std::atomic<arena*> home{nullptr};
-  std::vector<arena*> homes;               // present and former: never left
-  std::atomic<std::uint32_t> readers{0};   // threads in arena_of, looking at foreign arenas
   std::vector<std::string> offers;
   bool handlers = false;
 };
@@ -101,55 +123,126 @@ void check_linger() {
                                 "', which is no number of seconds, 0 or more");
 }
 
+/// The attached arenas, hidden ones too. Lock held.
+template <class Use>
+void for_each_attached(registry& r, Use&& use) {
+  for (std::uint32_t i = 0; i < r.count.load(relaxed); ++i)
+    if (r.arenas[i].attached != nullptr) use(r.arenas[i], r.now.pins[i]);
+}
+
+/// Hides foreign arenas of which nothing is held: this one, or all. When the last array of one goes, a message may
+/// still be on its way that keeps it; hence all are looked at from time to time. Lock held.
+void hide_idle(registry& r, const arena* only = nullptr) noexcept {
+  for_each_attached(r, [&](entry& e, std::uint32_t pins) {
+    if (e.was_home || (only != nullptr && e.attached != only) || !e.attached->idle()) return;
+    e.visible.store(nullptr, sc);
+    if (pins == 0) r.some_hidden.store(true, sc);
+  });
+}
+
+/// Deletes the hidden arenas that nobody has pinned. Lock held, no reader is there.
+void leave_hidden(registry& r) noexcept {
+  r.some_hidden.store(false, sc);
+  for_each_attached(r, [](entry& e, std::uint32_t pins) {
+    if (e.visible.load(relaxed) != nullptr || pins != 0) return;
+    if (e.attached->idle())
+      delete std::exchange(e.attached, nullptr);
+    else
+      e.visible.store(e.attached, release_order);  // whoever had it pinned took something
+  });
+}
+
+/// Leaves hidden arenas unless somebody is there who will do it: a reader, or the holder of the lock. To be
+/// called by both when they have gone. All is seq_cst: a reader counts itself and then looks for arenas, here
+/// they were hidden before the count is read.
+void leave_what_was_left_undone(registry& r) noexcept {
+  for (;;) {
+    std::atomic_thread_fence(sc);  // the unlock before it and the reads after it keep their order
+    if (!r.some_hidden.load(sc) || r.now.readers.load(sc) != 0 || !r.now.lock.try_lock()) return;
+    if (r.now.readers.load(sc) == 0) leave_hidden(r);
+    r.now.lock.unlock();
+  }
+}
+
+class registry_lock {
+ public:
+  explicit registry_lock(registry& r) : r_(r) { r.now.lock.lock(); }
+  ~registry_lock() {
+    r_.now.lock.unlock();
+    leave_what_was_left_undone(r_);
+  }
+  registry_lock(const registry_lock&) = delete;
+  registry_lock& operator=(const registry_lock&) = delete;
+
+ private:
+  registry& r_;
+};
+
 arena& enter(std::unique_ptr<arena> a) {
   registry& r = all();
-  for (std::uint32_t i = 0; i < registry::most; ++i) {
-    if (r.arenas[i].load(relaxed) != nullptr) continue;
-    r.arenas[i].store(a.get(), release_order);
+  for (std::uint32_t i = 0; i < most_arenas; ++i) {
+    entry& e = r.arenas[i];
+    if (e.attached != nullptr) continue;
+    e.attached = a.release();
+    e.visible.store(e.attached, release_order);
     if (r.count.load(relaxed) <= i) r.count.store(i + 1, release_order);
-    return *a.release();
+    return *e.attached;
   }
-  throw no_memory("this process has attached " + std::to_string(registry::most) + " arenas, the limit");
+  throw no_memory("this process has attached " + std::to_string(most_arenas) + " arenas, the limit");
 }
 
 void prepare() noexcept {
   registry& r = all();
-  r.lock.lock();
+  r.now.lock.lock();
   hold_caches();
-  for (std::uint32_t i = 0; i < r.count.load(relaxed); ++i)
-    if (arena* a = r.arenas[i].load(relaxed)) a->prepare_fork();
+  for_each_attached(r, [](entry& e, std::uint32_t) { e.attached->prepare_fork(); });
 }
 
 void back_in_parent() noexcept {
   registry& r = all();
-  for (std::uint32_t i = 0; i < r.count.load(relaxed); ++i)
-    if (arena* a = r.arenas[i].load(relaxed)) a->after_fork_in_parent();
+  for_each_attached(r, [](entry& e, std::uint32_t) { e.attached->after_fork_in_parent(); });
   let_caches_go();
-  r.lock.unlock();
+  r.now.lock.unlock();
+  leave_what_was_left_undone(r);
 }
 
 void started_in_child() noexcept {
   registry& r = all();
-  r.readers.store(0, relaxed);  // other threads' do not exist here
-  for (std::uint32_t i = 0; i < r.count.load(relaxed); ++i)
-    if (arena* a = r.arenas[i].load(relaxed)) a->after_fork_in_child();
+  new (&r.now) activity;  // where the kernel cannot wipe pages
+  for_each_attached(r, [](entry& e, std::uint32_t) { e.attached->after_fork_in_child(); });
   renew_caches();
-  r.lock.unlock();
+  for_each_attached(r, [&r](entry& e, std::uint32_t) {  // pins of its parent's threads kept it
+    if (e.visible.load(relaxed) == nullptr) r.some_hidden.store(true, sc);
+  });
+  leave_what_was_left_undone(r);
 }
 
-/// Registered with the first arena: from then on a fork has something to say. Lock held.
+/// Lock held.
 void handle_forks(registry& r) {
   if (r.handlers) return;
   at_fork(prepare, back_in_parent, started_in_child);
   r.handlers = true;
 }
 
-/// The attached arena with this uuid, or nullptr. Lock held, or the caller holds a reference into it.
+/// Fork handlers of a program that is linked with this library are registered after ours. They run while nothing
+/// is locked here, and may make and drop arrays: pthread_atfork(3) has the order.
+[[maybe_unused]] const bool tried_at_load = [] {
+  try {
+    handle_forks(all());
+  } catch (...) {  // tried again, and told, when there is an arena
+  }
+  return true;
+}();
+
+/// The attached arena with this uuid, or nullptr. Lock held.
 arena* attached_as(const std::array<std::uint64_t, 2>& uuid) noexcept {
-  registry& r = all();
-  for (std::uint32_t i = 0; i < r.count.load(acquire_order); ++i)
-    if (arena* a = r.arenas[i].load(acquire_order); a != nullptr && a->where().uuid == uuid) return a;
-  return nullptr;
+  arena* found = nullptr;
+  for_each_attached(all(), [&](entry& e, std::uint32_t) {
+    if (e.attached->where().uuid != uuid) return;
+    found = e.attached;
+    e.visible.store(found, release_order);  // no longer hidden
+  });
+  return found;
 }
 
 arena* try_join(std::string_view text) noexcept {
@@ -172,26 +265,13 @@ arena& make_new(registry& r) {
   return a;
 }
 
-/// Leaves a foreign arena of which nothing is held. Lock held.
-void leave_if_idle(registry& r, arena& a) noexcept {
-  if (std::find(r.homes.begin(), r.homes.end(), &a) != r.homes.end()) return;
-  for (std::uint32_t i = 0; i < r.count.load(relaxed); ++i) {
-    if (r.arenas[i].load(relaxed) != &a) continue;
-    if (!a.idle()) return;
-    r.arenas[i].store(nullptr, std::memory_order_seq_cst);
-    if (r.readers.load(std::memory_order_seq_cst) != 0) {  // somebody looks: the next release tries again
-      r.arenas[i].store(&a, release_order);
-      return;
-    }
-    delete &a;
-    return;
-  }
-}
-
 void settle_on(registry& r, arena& a) {
-  if (std::find(r.homes.begin(), r.homes.end(), &a) == r.homes.end()) r.homes.push_back(&a);
+  for_each_attached(r, [&](entry& e, std::uint32_t) { e.was_home = e.was_home || e.attached == &a; });
   r.home.store(&a, release_order);
-  set_environment("SHAREDMEM_ARENA", to_text(a.where()));
+  const std::string text = to_text(a.where());
+  // Other threads may read the environment meanwhile: what need not change stays as it is.
+  if (const char* known = environment("SHAREDMEM_ARENA"); known == nullptr || text != known)
+    set_environment("SHAREDMEM_ARENA", text);
 }
 
 bool wants_new() noexcept {
@@ -224,7 +304,7 @@ arena& home() {
   registry& r = all();
   if (arena* a = r.home.load(acquire_order)) [[likely]]
     return *a;
-  const std::lock_guard lock(r.lock);
+  const registry_lock lock(r);
   if (arena* a = r.home.load(acquire_order)) return *a;
   return decide(r);
 }
@@ -236,12 +316,14 @@ allocation allocate(std::uint64_t bytes, std::uint64_t alignment, pages how) {
     return made;
   if (!a->is_of_this_user()) {
     registry& r = all();
-    const std::lock_guard lock(r.lock);
+    const registry_lock lock(r);
     a = r.home.load(relaxed);
     if (!a->is_of_this_user()) {
-      const auto former = std::find_if(r.homes.begin(), r.homes.end(),
-                                       [](const arena* each) { return each->is_of_this_user(); });
-      a = former != r.homes.end() ? *former : &make_new(r);
+      arena* former = nullptr;
+      for_each_attached(r, [&](entry& e, std::uint32_t) {
+        if (e.was_home && e.attached->is_of_this_user()) former = e.attached;
+      });
+      a = former != nullptr ? former : &make_new(r);
       settle_on(r, *a);
     }
   }
@@ -260,13 +342,13 @@ void make_root() noexcept {
 
 void offer(std::string_view text) {
   registry& r = all();
-  const std::lock_guard lock(r.lock);
-  r.offers.emplace_back(text);
+  const registry_lock lock(r);
+  if (std::find(r.offers.begin(), r.offers.end(), text) == r.offers.end()) r.offers.emplace_back(text);
 }
 
 void start_new_home() {
   registry& r = all();
-  const std::lock_guard lock(r.lock);
+  const registry_lock lock(r);
   settle_on(r, make_new(r));
 }
 
@@ -279,32 +361,44 @@ allocation acquire(const locator& where, const claim& c) {
   registry& r = all();
   if (arena* a = r.home.load(acquire_order); a != nullptr && a->where().uuid == where.uuid) [[likely]]
     return a->acquire(c);
-  const std::lock_guard lock(r.lock);  // a foreign arena is left by whoever drops the last reference
-  if (arena* a = attached_as(where.uuid)) return a->acquire(c);
-  handle_forks(r);
-  if (r.home.load(relaxed) == nullptr && !wants_new()) {
-    arena* found = find_home(r);
-    if (found == nullptr) found = &enter(arena::attach(where));
-    settle_on(r, *found);
-    if (found->where().uuid == where.uuid) return found->acquire(c);
+  const registry_lock lock(r);  // a foreign arena is left by whoever drops the last reference
+  arena* a = attached_as(where.uuid);
+  if (a == nullptr) {
+    handle_forks(r);
+    hide_idle(r);
+    if (r.home.load(relaxed) == nullptr && !wants_new()) {
+      arena* found = find_home(r);
+      if (found == nullptr) found = &enter(arena::attach(where));
+      settle_on(r, *found);
+    }
+    a = attached_as(where.uuid);
+    if (a == nullptr) a = &enter(arena::attach(where));
   }
-  arena& foreign = enter(arena::attach(where));
   try {
-    return foreign.acquire(c);
+    return a->acquire(c);
   } catch (...) {
-    leave_if_idle(r, foreign);
+    hide_idle(r, a);
     throw;
   }
+}
+
+reading::reading() noexcept { all().now.readers.fetch_add(1, sc); }
+
+reading::~reading() {
+  registry& r = all();
+  if (r.now.readers.fetch_sub(1, sc) == 1 && r.some_hidden.load(sc)) [[unlikely]]
+    leave_what_was_left_undone(r);
 }
 
 arena* arena_of(const void* p) noexcept {
   registry& r = all();
   arena* home = r.home.load(acquire_order);
   if (home != nullptr && home->contains(p)) return home;
-  if (r.count.load(acquire_order) < 2) return nullptr;
-  const visiting guard;
+  // Before a process has a home it may have foreign arenas.
+  if (r.count.load(acquire_order) < (home == nullptr ? 1U : 2U)) return nullptr;
+  const reading guard;
   for (std::uint32_t i = 0; i < r.count.load(acquire_order); ++i)
-    if (arena* a = r.arenas[i].load(std::memory_order_seq_cst); a != nullptr && a->contains(p)) return a;
+    if (arena* a = r.arenas[i].visible.load(sc); a != nullptr && a->contains(p)) return a;
   return nullptr;
 }
 
@@ -315,22 +409,31 @@ void release(block_ref& ref) noexcept {
   registry& r = all();
   if (a == r.home.load(relaxed)) [[likely]]
     return;
-  const std::lock_guard lock(r.lock);
-  leave_if_idle(r, *a);
+  const registry_lock lock(r);
+  hide_idle(r, a);
 }
 
-// Both sides are seq_cst: the visitor counts itself, then reads an entry; leave_if_idle clears the entry, then
-// reads the count.
-visiting::visiting() noexcept { all().readers.fetch_add(1, std::memory_order_seq_cst); }
-visiting::~visiting() { all().readers.fetch_sub(1, release_order); }
-
-std::vector<arena*> attached() {
+attached_arenas::attached_arenas() noexcept : process_(os::pid()) {
   registry& r = all();
-  const std::lock_guard lock(r.lock);
-  std::vector<arena*> found;
-  for (std::uint32_t i = 0; i < r.count.load(relaxed); ++i)
-    if (arena* a = r.arenas[i].load(relaxed)) found.push_back(a);
-  return found;
+  const registry_lock lock(r);
+  hide_idle(r);
+  for_each_attached(r, [this](entry& e, std::uint32_t& pins) {
+    if (e.visible.load(relaxed) == nullptr) return;
+    ++pins;
+    arenas_[size_++] = e.attached;
+  });
+}
+
+attached_arenas::~attached_arenas() {
+  if (os::pid() != process_) return;
+  registry& r = all();
+  const registry_lock lock(r);
+  std::size_t mine = 0;
+  for_each_attached(r, [&](entry& e, std::uint32_t& pins) {
+    if (mine == size_ || e.attached != arenas_[mine]) return;
+    ++mine;
+    if (--pins == 0 && e.visible.load(relaxed) == nullptr) r.some_hidden.store(true, sc);
+  });
 }
 
 void linger() noexcept {

@@ -123,6 +123,7 @@ void arena::check() const {
 
 bool arena::idle() const noexcept {
   state& s = *s_;
+  if (!s.identity.known()) return false;  // forked without handlers: locks may be held
   if (s.references.load(relaxed) != 0) return false;
   for (std::mutex& m : s.stripes) const std::lock_guard released(m);  // the last release has left its lock
   const std::lock_guard lock(s.pool);

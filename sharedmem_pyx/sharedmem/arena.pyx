@@ -11,8 +11,7 @@ from libcpp.string_view cimport string_view
 
 from sharedmem.libsharedmem.arena cimport arena, arena_statistics
 from sharedmem.libsharedmem.home cimport (
-    attached, home, home_locator, linger, make_root, offer, start_new_home,
-    visiting)
+    attached_arenas, home, home_locator, linger, make_root, offer, start_new_home)
 
 
 # Where children look for the locator of their parent's arena: a variable that every kind of child
@@ -36,7 +35,8 @@ cdef int export_home() except -1:
     cdef string text = home_locator()
     if not text.empty():
         name = text.decode("ascii")
-        os.environ[_VARIABLE] = name
+        if os.environ.get(_VARIABLE) != name:
+            os.environ[_VARIABLE] = name
         process.current_process()._config[_KEY] = name
     return 0
 
@@ -69,6 +69,43 @@ def new_arena():
 
 
 # -- checking and giving back
+#
+# No Python code runs while an `attached_arenas` lives: it might fork, or drop the last array of an arena.
+
+cdef int check_all() except -1 nogil:
+    cdef attached_arenas arenas
+    cdef size_t i
+    for i in range(arenas.size()):
+        arenas[i].check()
+    return 0
+
+
+cdef uint64_t trim_all() except? 1 nogil:
+    cdef attached_arenas arenas
+    cdef uint64_t done = 0
+    cdef size_t i
+    for i in range(arenas.size()):
+        done += arenas[i].trim()
+    return done
+
+
+cdef uint64_t collect_all(bint leases) except? 1 nogil:
+    cdef attached_arenas arenas
+    cdef uint64_t done = 0
+    cdef size_t i
+    for i in range(arenas.size()):
+        done += arenas[i].collect(leases)
+    return done
+
+
+cdef uint64_t revoke_all(uint64_t older_than) except? 1 nogil:
+    cdef attached_arenas arenas
+    cdef uint64_t done = 0
+    cdef size_t i
+    for i in range(arenas.size()):
+        done += arenas[i].revoke(older_than)
+    return done
+
 
 def check():
     """Look whether the tables of the arenas that this process uses make sense.
@@ -80,11 +117,8 @@ def check():
     RuntimeError
         Names the first thing that makes no sense.
     """
-    cdef visiting _guard
-    cdef arena* each
-    for each in attached():
-        with nogil:
-            each.check()
+    with nogil:
+        check_all()
 
 
 def cleanup():
@@ -105,12 +139,9 @@ def cleanup():
     ----------
     .. [1] Linux man-pages, madvise(2).
     """
-    cdef uint64_t done = 0
-    cdef visiting _guard
-    cdef arena* each
-    for each in attached():
-        with nogil:
-            done += each.trim()
+    cdef uint64_t done
+    with nogil:
+        done = trim_all()
     return done
 
 
@@ -131,13 +162,10 @@ def collect(leases=False):
     int
         Bytes of the arrays that were freed, an estimate.
     """
-    cdef uint64_t done = 0
+    cdef uint64_t done
     cdef bint also = leases
-    cdef visiting _guard
-    cdef arena* each
-    for each in attached():
-        with nogil:
-            done += each.collect(also)
+    with nogil:
+        done = collect_all(also)
     return done
 
 
@@ -163,15 +191,12 @@ def revoke(older_than):
         `older_than` is negative, or 1e9 and more.
     """
     cdef double seconds = older_than
-    cdef uint64_t nanoseconds, done = 0
-    cdef visiting _guard
-    cdef arena* each
+    cdef uint64_t nanoseconds, done
     if not 0 <= seconds < 1e9:
         raise ValueError(f"older_than must be a number of seconds from 0 to 1e9, not {older_than!r}")
     nanoseconds = <uint64_t>(seconds * 1e9)
-    for each in attached():
-        with nogil:
-            done += each.revoke(nanoseconds)
+    with nogil:
+        done = revoke_all(nanoseconds)
     return done
 
 
@@ -257,3 +282,6 @@ if _is_root():
     with nogil:
         make_root()
     export_home()
+# A variable that exists is later replaced by one store. To add one moves the table of all of them, under
+# threads that read it by getenv(3): that must not wait until some thread makes the first array.
+os.environ.setdefault(_VARIABLE, "")

@@ -4,9 +4,27 @@ from libc.stdint cimport uint64_t
 from libcpp.vector cimport vector
 
 from sharedmem.libsharedmem.arena cimport arena, arena_statistics, participant_report, participant_state
-from sharedmem.libsharedmem.home cimport attached, home_if_any, visiting
+from sharedmem.libsharedmem.home cimport attached_arenas, home_if_any
 from sharedmem.libsharedmem.inspect cimport inspect, optional_inspection
 from sharedmem.libsharedmem.segment cimport backing, segment_name
+
+
+cdef size_t add_up(arena* home, arena_statistics* total) except? 1 nogil:
+    """The numbers of the home arena, NULL for none, and what arrays hold in all; how many arenas there are.
+
+    No Python code runs meanwhile: it might fork, or drop the last array of an arena.
+    """
+    cdef attached_arenas arenas
+    cdef arena_statistics one
+    cdef size_t i
+    if home != NULL:
+        total[0] = home.statistics()
+    for i in range(arenas.size()):
+        if &arenas[i] != home:
+            one = arenas[i].statistics()
+            total.live_bytes += one.live_bytes
+            total.live_blocks += one.live_blocks
+    return arenas.size()
 
 
 def stats():
@@ -36,20 +54,11 @@ def stats():
         arena, backing
             The arena's id, and the kind of its segments, 'sysv' or 'memfd'; None before the first use.
     """
-    cdef arena_statistics total, one
+    cdef arena_statistics total
     cdef arena* mine = home_if_any()
-    cdef visiting _guard
-    cdef vector[arena*] arenas = attached()
-    cdef arena* each
-    if mine != NULL:
-        with nogil:
-            total = mine.statistics()
-    for each in arenas:
-        if each != mine:
-            with nogil:
-                one = each.statistics()
-            total.live_bytes += one.live_bytes
-            total.live_blocks += one.live_blocks
+    cdef size_t attached
+    with nogil:
+        attached = add_up(mine, &total)
     return {
         "live_bytes": total.live_bytes,
         "live_blocks": total.live_blocks,
@@ -62,7 +71,7 @@ def stats():
         "segments": total.segments,
         "leases": total.leases,
         "bytes_in_flight": total.bytes_in_flight,
-        "attached_arenas": arenas.size(),
+        "attached_arenas": attached,
         "cache_limit": total.cache_limit,
         "arena": None if mine == NULL else uuid_text(mine.where().uuid[0], mine.where().uuid[1]),
         "backing": None if mine == NULL else backing_text(mine.where().segment.kind),

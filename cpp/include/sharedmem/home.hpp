@@ -5,16 +5,19 @@
 /// handle of theirs is loaded. Which arena is home is decided as late as possible, once: the locator in the
 /// environment (SHAREDMEM_ARENA), else one offered by `offer`, else the arena of the first handle, else a
 /// new one. A locator that is dead, foreign or unreadable is passed over.
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include <sharedmem/arena.hpp>
 
 namespace sharedmem {
 
 /// The home arena; made or joined at the first call. Throws what arena::create throws.
+/// Threads: any, but the first call may add a variable to the environment. A program in which other threads read
+/// that (getenv(3)) makes it before they start.
 SHAREDMEM_API arena& home();
 /// A block of the home arena. If the effective user of this process is no longer the one who made or joined that
 /// arena (setuid(2)), no process of this user could attach it: from then on home is an arena of this user, a
@@ -42,17 +45,28 @@ SHAREDMEM_API allocation acquire(const locator& where, const claim& c);
 SHAREDMEM_API arena* arena_of(const void* p) noexcept;
 /// Releases a reference, and leaves a foreign arena with the last one.
 SHAREDMEM_API void release(block_ref& ref) noexcept;
-/// While one lives, no arena is left: what `attached` returned can be used.
-class SHAREDMEM_API visiting {
+/// The arenas that this process has attached, its home and former homes included, in no order. While the
+/// object lives none of them is left, whoever drops the last array in it.
+/// Threads: of one thread. Processes: in a forked child the object that was copied protects nothing.
+class SHAREDMEM_API attached_arenas {
  public:
-  visiting() noexcept;
-  ~visiting();
-  visiting(const visiting&) = delete;
-  visiting& operator=(const visiting&) = delete;
-};
+  static constexpr std::uint32_t most = 128;  ///< 127 attaches of 1 TiB fit one address space
 
-/// All arenas attached now. To be used under a `visiting`.
-SHAREDMEM_API std::vector<arena*> attached();
+  attached_arenas() noexcept;
+  ~attached_arenas();
+  attached_arenas(const attached_arenas&) = delete;
+  attached_arenas& operator=(const attached_arenas&) = delete;
+
+  std::size_t size() const noexcept { return size_; }
+  arena& operator[](std::size_t i) const noexcept { return *arenas_[i]; }  ///< \pre `i < size()`
+  arena* const* begin() const noexcept { return arenas_.data(); }
+  arena* const* end() const noexcept { return arenas_.data() + size_; }
+
+ private:
+  std::array<arena*, most> arenas_;  // the first `size_`
+  std::size_t size_ = 0;
+  std::uint32_t process_;  // its pid
+};
 
 /// At an orderly exit: if messages would be lost (this process is the sole participant of its home, or they
 /// lie in an extension segment that perhaps nobody else attached), forks a

@@ -30,6 +30,11 @@ struct process_namespaces {
   friend bool operator==(const process_namespaces&, const process_namespaces&) = default;
 };
 
+namespace os {
+/// The pid of this process, in its pid namespace.
+std::uint32_t pid() noexcept;
+}  // namespace os
+
 /// This process, asked anew at each call: right in a forked child.
 process_id this_process() noexcept;
 

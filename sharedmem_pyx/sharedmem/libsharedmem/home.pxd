@@ -1,7 +1,6 @@
 from libc.stdint cimport uint64_t
 from libcpp.string cimport string
 from libcpp.string_view cimport string_view
-from libcpp.vector cimport vector
 
 from sharedmem.libsharedmem.arena cimport allocation, arena, block_ref, claim, pages
 from sharedmem.libsharedmem.handle cimport locator, set_python_error
@@ -18,8 +17,9 @@ cdef extern from "<sharedmem/home.hpp>" namespace "sharedmem" nogil:
     allocation acquire "sharedmem::acquire"(const locator&, const claim&) except +set_python_error
     arena* arena_of(const void*) noexcept
     void release(block_ref&) noexcept
-    cdef cppclass visiting:
-        visiting() noexcept
+    cdef cppclass attached_arenas:
+        attached_arenas() noexcept
+        size_t size() noexcept
+        arena& operator[](size_t) noexcept
 
-    vector[arena*] attached() except +set_python_error
     void linger() noexcept

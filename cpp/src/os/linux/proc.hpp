@@ -6,9 +6,10 @@
 #include <cstdint>
 #include <string_view>
 
+#include "os/identity.hpp"
+
 namespace sharedmem::os {
 
-std::uint32_t pid() noexcept;
 /// Signal 0: an errno value; ESRCH is the only proof of anything.
 int probe(std::uint32_t pid) noexcept;
 
