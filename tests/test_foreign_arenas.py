@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import workers
-from support import Remote, check_python, environment
+from support import Remote, check_python, environment, private_memory
 
 import sharedmem
 
@@ -102,23 +102,37 @@ def test_a_worker_with_a_tree_of_its_own_receives_shared_arrays(method):
     assert check_python(code, method) == str([(True, True, True)] * 2)
 
 
-def test_receiving_alone_takes_no_private_memory(foreign_handle):
-    """Each load before the first array of one's own is offered an arena, always the same one."""
-    code = """
-    import multiprocessing, pickle, sys
-    from support import private_memory
-    multiprocessing.current_process()._config["sharedmem"] = "sysv:1:2:" + "0" * 100
-    import sharedmem
-    handle = bytes.fromhex(sys.argv[1])
+def load_often(conn):
+    handle = conn.recv()
+
     def load(number):
         for _ in range(number):
             pickle.loads(handle)
+
     load(500)
     before = private_memory()
     load(20_000)
-    print(private_memory() - before < 1 << 20)
+    conn.send(private_memory() - before)
+    conn.close()
+
+
+def test_receiving_alone_takes_no_private_memory():
+    """A worker that has made no array yet looks at each load which arena it was offered."""
+    code = """
+    import multiprocessing, os, pickle
+    import sharedmem, test_foreign_arenas
+    a = sharedmem.ones(1000)
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    os.environ["SHAREDMEM_ARENA"] = "new"
+    process = context.Process(target=test_foreign_arenas.load_often, args=(theirs,))
+    process.start()
+    theirs.close()
+    ours.send(pickle.dumps(a))
+    print(ours.recv() < 1 << 20)
+    process.join()
     """
-    assert check_python(code, foreign_handle.hex(), SHAREDMEM_ARENA="new") == "True"
+    assert check_python(code) == "True"
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "_Fork"), reason="needs _Fork of glibc 2.34")
