@@ -208,6 +208,7 @@ void back_in_parent() noexcept {
 
 void started_in_child() noexcept {
   registry& r = all();
+  r.now.lock.unlock();    // zeroed or not; tools that watch locks believe that it is held
   new (&r.now) activity;  // where the kernel cannot wipe pages
   for_each_attached(r, [](entry& e, std::uint32_t) { e.attached->after_fork_in_child(); });
   renew_caches();

@@ -1,6 +1,5 @@
 #include <doctest.h>
 
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -43,18 +42,21 @@ double now() {
   return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
 }
 
-/// How often this thread has slept; giving way to others without sleeping does not count.
-long sleeps() {
-  rusage used{};
-  ::getrusage(RUSAGE_THREAD, &used);
-  return used.ru_nvcsw;
+/// How often a thread of this process has slept; giving way to others without sleeping does not count.
+long sleeps(pid_t thread) {
+  std::ifstream status("/proc/self/task/" + std::to_string(thread) + "/status");
+  const std::string key = "voluntary_ctxt_switches:";
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with(key)) return std::stol(line.substr(key.size()));
+  return 0;
 }
 
 }  // namespace
 
 TEST_CASE("a fork waits for a thread that is within its cache, and sleeps meanwhile") {
   const auto a = arena::create(tiny);
-  std::atomic<bool> is_within{false}, prepared{false}, too_early{false};
+  const pid_t main = ::gettid();
+  std::atomic<bool> is_within{false}, prepared{false}, too_early{false}, slept{false};
   std::thread other([&] {
     thread_cache& cache = cache_of(*a);
     const heap& h = heap_of(cache);
@@ -62,19 +64,22 @@ TEST_CASE("a fork waits for a thread that is within its cache, and sleeps meanwh
       const within guard(cache);
       is_within = true;
       while (!h.threads_stopped() && !prepared) std::this_thread::yield();
-      for (const double end = now() + 0.5; now() < end && !prepared;) std::this_thread::yield();
+      const long before = sleeps(main);
+      const double start = now();
+      // A minute: only a thread that never sleeps gets there.
+      while (!prepared && now() < start + 60 && (now() < start + 0.2 || sleeps(main) < before + 3))
+        std::this_thread::yield();
       too_early = prepared.load();
+      slept = sleeps(main) >= before + 3;  // else no thread of lower priority would run
     }
   });
   while (!is_within) std::this_thread::yield();
-  const long before = sleeps();
   a->prepare_fork();
-  const long slept = sleeps() - before;
   prepared = true;
   a->after_fork_in_parent();
   other.join();
   CHECK(!too_early);
-  CHECK(slept > 100);  // else no thread of lower priority would run
+  CHECK(slept);
 }
 
 TEST_CASE("whoever stops the threads sees none of them within its cache") {
