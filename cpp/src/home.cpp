@@ -13,6 +13,7 @@
 
 #include "fork_handlers.hpp"
 #include "machine.hpp"
+#include "settings.hpp"
 #include "thread_cache.hpp"
 
 namespace sharedmem {
@@ -74,24 +75,6 @@ std::optional<std::uint64_t> size_setting(const char* name) {
     throw std::invalid_argument(std::string(name) + " is '" + text +
                                 "', which is no size: a number of bytes below 8 EiB, also as 8GiB");
   return size;
-}
-
-constexpr double default_linger = 10;
-
-/// Seconds in "10", "0.5"; nothing if it is none of these.
-std::optional<double> parse_seconds(const char* text) noexcept {
-  char* end = nullptr;
-  const double seconds = std::strtod(text, &end);
-  if (end == text || *end != '\0' || !(seconds >= 0)) return std::nullopt;
-  return seconds;
-}
-
-/// Tells of a setting that would be passed over in silence at the end, when nobody can be told.
-void check_linger() {
-  const char* text = environment("SHAREDMEM_LINGER");
-  if (text != nullptr && !parse_seconds(text))
-    throw std::invalid_argument(std::string("SHAREDMEM_LINGER is '") + text +
-                                "', which is no number of seconds, 0 or more");
 }
 
 arena& enter(std::unique_ptr<arena> a) {
@@ -159,7 +142,7 @@ arena* try_join(std::string_view text) noexcept {
 arena& make_new(registry& r) {
   handle_forks(r);
   const auto cache_limit = size_setting("SHAREDMEM_CACHE_LIMIT");
-  check_linger();
+  (void)linger_seconds();  // at the end nobody could be told that it means nothing
   arena& a = enter(arena::create(size_setting("SHAREDMEM_ARENA_SIZE").value_or(0)));
   if (cache_limit) a.set_cache_limit(*cache_limit);
   return a;
@@ -305,27 +288,6 @@ std::vector<arena*> attached() {
   for (std::uint32_t i = 0; i < r.count.load(relaxed); ++i)
     if (arena* a = r.arenas[i].load(relaxed)) found.push_back(a);
   return found;
-}
-
-void linger() noexcept {
-  arena* a = home_if_any();
-  if (a == nullptr || !a->must_linger()) return;
-  double seconds = default_linger;
-  if (const char* text = environment("SHAREDMEM_LINGER"))
-    seconds = parse_seconds(text).value_or(default_linger);
-  if (!(seconds > 0)) return;
-  std::vector<int> kept;
-  try {
-    kept = a->descriptors();
-  } catch (const std::bad_alloc&) {
-    return;
-  }
-  if (!fork_to_linger(kept)) return;
-  // The child: async-signal-safe calls only from here on.
-  a->take_over_slot();
-  const std::uint64_t end = monotonic_ns() + static_cast<std::uint64_t>(std::min(seconds, 3600.0) * 1e9);
-  while (monotonic_ns() < end && a->must_linger()) sleep_ms(20);
-  exit_now();
 }
 
 }  // namespace sharedmem

@@ -21,3 +21,4 @@ cdef extern from "<sharedmem/home.hpp>" namespace "sharedmem" nogil:
 
     vector[arena*] attached() except +set_python_error
     void linger() noexcept
+    void linger_at_exit() noexcept
