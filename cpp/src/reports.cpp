@@ -137,8 +137,7 @@ bool arena::idle() const noexcept {
   const std::uint64_t now = s.on_arena_clock() ? monotonic_ns() : 0;
   s.rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
     const bool over = v.slot == nobody && e[at_clock].load(relaxed) <= now;
-    sent = sent || (v.state == lease_state::out && !over) ||
-           (v.state != lease_state::vacant && v.slot == s.slot());
+    sent = sent || (v.state == lease_state::out && !over);
   });
   return !sent;
 }

@@ -3,11 +3,15 @@
 #include <sys/prctl.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <memory>
 #include <thread>
+#include <vector>
 
 #include <sharedmem/home.hpp>
+#include <sharedmem/identity.hpp>
+#include <sharedmem/inspect.hpp>
 
 #include "arena_tools.hpp"
 
@@ -57,6 +61,18 @@ int orphans() {
   int number = 0;
   while (::waitpid(-1, nullptr, 0) > 0) ++number;
   return number;
+}
+
+/// A participant that has become another program: its slot stays taken, its memory is gone.
+std::unique_ptr<child> another_program(arena& a, bool ends_first) {
+  auto made = fork_from(a, [&] {
+    if (ends_first) a.begin_to_end();
+    ::execl("/bin/sleep", "sleep", "600", static_cast<char*>(nullptr));
+    return 1;
+  });
+  while (maps_segment(static_cast<std::uint32_t>(made->pid()), a.where().segment, true))
+    std::this_thread::yield();
+  return made;
 }
 
 std::size_t active_ones(arena& a) {
@@ -120,6 +136,31 @@ TEST_CASE("who ends counts on another that has not begun to end, and leaves nobo
   CHECK(orphans() == 1);
 }
 
+TEST_CASE("who ends does not count on a process that has become another program") {
+  ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+  channel sent, pid;
+  child sender([&] {
+    start_tree("60");
+    const message m = sent_from_home();
+    const pid_t other = ::fork();
+    if (other == 0) {
+      ::execl("/bin/sleep", "sleep", "600", static_cast<char*>(nullptr));
+      ::_exit(1);
+    }
+    while (maps_segment(static_cast<std::uint32_t>(other), home().where().segment, true))
+      std::this_thread::yield();
+    sent.put(m);
+    pid.put(other);
+    linger();
+    return 0;
+  });
+  const message m = sent.get<message>();
+  CHECK(sender.wait() == 0);
+  CHECK(can_be_read(m));
+  ::kill(pid.get<pid_t>(), SIGKILL);
+  CHECK(orphans() == 2);
+}
+
 TEST_CASE("a participant that has begun to end goes on like any other, and is repaired like any other") {
   const auto a = arena::create(tiny);
   channel ready;
@@ -147,6 +188,55 @@ TEST_CASE("a participant that has begun to end goes on like any other, and is re
   nothing_left(*a);
 }
 
+TEST_CASE("a participant that has begun to end is one of those that the census counts") {
+  const auto a = arena::create(tiny);
+  channel ready;
+  auto ending = fork_from(*a, [&] {
+    a->begin_to_end();
+    ready.put('r');
+    sleep_for_ever();
+    return 0;
+  });
+  (void)ready.get<char>();
+  for (const bool ends_first : {false, true}) {
+    const auto other = another_program(*a, ends_first);
+    (void)a->collect(false);
+    CHECK(active_ones(*a) == 2);
+    CHECK(a->participants().size() == 2);  // the slot of who has become another program is free again
+  }
+  a->prepare_fork();
+  a->after_fork_in_parent();  // as if fork had failed
+  CHECK(a->participants().size() == 3);
+  (void)a->collect(false);
+  CHECK(a->participants().size() == 2);
+  ending->kill();
+  nothing_left(*a, 2);
+}
+
+TEST_CASE("what lingers takes the slot over when its parent has ended") {
+  ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+  channel sent;
+  child sender([&] {
+    start_tree("60");
+    sent.put(sent_from_home());
+    linger();
+    return 0;
+  });
+  const message m = sent.get<message>();
+  const auto parent = static_cast<std::uint32_t>(sender.pid());
+  CHECK(sender.wait() == 0);
+  const locator where = *parse_locator(m.where);
+  std::vector<participant_report> found;
+  do {
+    found = inspect(where.segment, where.uuid[0]).value().participants;
+  } while (found.size() == 1 && found[0].what == participant_report::state::dead);
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].what == participant_report::state::active);
+  CHECK(found[0].pid != parent);
+  CHECK(can_be_read(m));
+  CHECK(orphans() == 1);
+}
+
 TEST_CASE("who has begun to end can leave its slot") {
   const auto a = arena::create(tiny);
   auto leaving = fork_from(*a, [&] {
@@ -156,6 +246,7 @@ TEST_CASE("who has begun to end can leave its slot") {
     return 0;
   });
   CHECK(leaving->wait() == 0);
+  CHECK(a->participants().size() == 2);  // the other one it had by the fork
   (void)a->collect(false);
   CHECK(a->participants().size() == 1);
   nothing_left(*a, 2);
