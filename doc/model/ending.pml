@@ -56,8 +56,9 @@ inline look() {
   other = N; i = 0;
   do
   :: atomic { i < N && other == N ->
-       if :: i != s && (ctl[i] == ACTIVE COUNTED) && !killed[i] -> other = i :: else fi; i++ }
-  :: atomic { i == N || other < N -> i = 0; break }
+       if :: i != s && (ctl[i] == ACTIVE COUNTED) && !killed[i] -> other = i :: else fi;
+       i++;
+       if :: i == N || other < N -> i = 0; break :: else fi }
   od
 }
 
@@ -108,12 +109,13 @@ proctype participant(byte s) {
     fi;
     atomic { other = 0; lingers = false; attached--; gone[s] = true; assert_kept(s) }  /* the slot stays ENDING until it is repaired */
   } unless { killed[s] };
-done: skip;
-  d_step { i = 0; other = 0; lingers = false; r = 0; q = 0 }        /* private memory is gone */
+done:
+  atomic { i = 0; other = 0; lingers = false; r = 0; q = 0 }        /* private memory is gone */
 }
 
 proctype killer() {
   byte p;
+end:
   do
   :: atomic {
        deaths < D ->
@@ -124,7 +126,6 @@ proctype killer() {
        fi;
        p = 0
      }
-  :: break
   od
 }
 
