@@ -16,6 +16,7 @@
 #include "os/machine.hpp"
 #include "os/wiped.hpp"
 #include "reading.hpp"
+#include "settings.hpp"
 
 namespace sharedmem {
 namespace {
@@ -60,67 +61,6 @@ struct registry {
 registry& all() {
   static auto* const r = new registry;  // outlives every thread and every destructor
   return *r;
-}
-
-const char* environment(const char* name) noexcept {
-  const char* text = secure_environment(name);
-  return text == nullptr || *text == '\0' ? nullptr : text;
-}
-
-/// Takes the number, 0 or more, with which `text` begins; nothing if there is none. Not by strtod(3) and the
-/// like: they read "0.5" as 0 where the program's locale has a decimal comma.
-std::optional<double> take_number(std::string_view& text) noexcept {
-  text.remove_prefix(std::min(text.find_first_not_of(" \t\n"), text.size()));
-  if (text.starts_with('+')) text.remove_prefix(1);
-  double number = 0;
-  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (failure != std::errc{} || !(number >= 0)) return std::nullopt;
-  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
-  return number;
-}
-
-/// Bytes in "8GiB", "512M", "1e9", "123456"; nothing if it is none of these.
-std::optional<std::uint64_t> parse_size(std::string_view text) noexcept {
-  const auto number = take_number(text);
-  if (!number) return std::nullopt;
-  text.remove_prefix(std::min(text.find_first_not_of(" \t\n"), text.size()));
-  double bytes = *number;
-  constexpr std::string_view units = "KkMmGgTt";
-  if (const auto k = text.empty() ? units.npos : units.find(text.front()); k != units.npos) {
-    for (std::size_t i = 0; i <= k / 2; ++i) bytes *= 1024;
-    text.remove_prefix(1);
-    if (text.starts_with('i')) text.remove_prefix(1);
-  }
-  if (text.starts_with('B') || text.starts_with('b')) text.remove_prefix(1);
-  if (!text.empty() || bytes >= 9e18) return std::nullopt;
-  return static_cast<std::uint64_t>(bytes);
-}
-
-/// A size from the environment; nothing if there is none.
-std::optional<std::uint64_t> size_setting(const char* name) {
-  const char* text = environment(name);
-  if (text == nullptr) return std::nullopt;
-  const auto size = parse_size(text);
-  if (!size)
-    throw std::invalid_argument(std::string(name) + " is '" + text +
-                                "', which is no size: a number of bytes below 8 EiB, also as 8GiB");
-  return size;
-}
-
-constexpr double default_linger = 10;
-
-/// Seconds in "10", "0.5"; nothing if it is none of these.
-std::optional<double> parse_seconds(std::string_view text) noexcept {
-  const auto seconds = take_number(text);
-  return text.empty() ? seconds : std::nullopt;
-}
-
-/// Tells of a setting that would be passed over in silence at the end, when nobody can be told.
-void check_linger() {
-  const char* text = environment("SHAREDMEM_LINGER");
-  if (text != nullptr && !parse_seconds(text))
-    throw std::invalid_argument(std::string("SHAREDMEM_LINGER is '") + text +
-                                "', which is no number of seconds, 0 or more");
 }
 
 /// The attached arenas, hidden ones too. Lock held.
@@ -260,7 +200,7 @@ arena* try_join(std::string_view text) noexcept {
 arena& make_new(registry& r) {
   handle_forks(r);
   const auto cache_limit = size_setting("SHAREDMEM_CACHE_LIMIT");
-  check_linger();
+  (void)linger_seconds();  // at the end nobody could be told that it means nothing
   arena& a = enter(arena::create(size_setting("SHAREDMEM_ARENA_SIZE").value_or(0)));
   if (cache_limit) a.set_cache_limit(*cache_limit);
   return a;
@@ -271,19 +211,19 @@ void settle_on(registry& r, arena& a) {
   r.home.store(&a, release_order);
   const std::string text = to_text(a.where());
   // Other threads may read the environment meanwhile: what need not change stays as it is.
-  if (const char* known = environment("SHAREDMEM_ARENA"); known == nullptr || text != known)
+  if (const char* known = setting("SHAREDMEM_ARENA"); known == nullptr || text != known)
     set_environment("SHAREDMEM_ARENA", text);
 }
 
 bool wants_new() noexcept {
-  const char* text = environment("SHAREDMEM_ARENA");
+  const char* text = setting("SHAREDMEM_ARENA");
   return text != nullptr && std::string_view(text) == "new";
 }
 
 /// The arena of our tree, by environment or offers; nullptr: none that can be joined. Lock held.
 arena* find_home(registry& r) noexcept {
   if (wants_new()) return nullptr;
-  if (const char* text = environment("SHAREDMEM_ARENA"))
+  if (const char* text = setting("SHAREDMEM_ARENA"))
     if (arena* a = try_join(text)) return a;
   for (const std::string& text : r.offers)
     if (arena* a = try_join(text)) return a;
@@ -334,7 +274,7 @@ allocation allocate(std::uint64_t bytes, std::uint64_t alignment, pages how) {
 arena* home_if_any() noexcept { return all().home.load(acquire_order); }
 
 void make_root() noexcept {
-  if (!wants_new() && environment("SHAREDMEM_ARENA") != nullptr) return;
+  if (!wants_new() && setting("SHAREDMEM_ARENA") != nullptr) return;
   try {
     home();
   } catch (...) {  // the next call to home() tells
@@ -435,27 +375,6 @@ attached_arenas::~attached_arenas() {
     ++mine;
     if (--pins == 0 && e.visible.load(relaxed) == nullptr) r.some_hidden.store(true, sc);
   });
-}
-
-void linger() noexcept {
-  arena* a = home_if_any();
-  if (a == nullptr || !a->must_linger()) return;
-  double seconds = default_linger;
-  if (const char* text = environment("SHAREDMEM_LINGER"))
-    seconds = parse_seconds(text).value_or(default_linger);
-  if (!(seconds > 0)) return;
-  std::vector<int> kept;
-  try {
-    kept = a->descriptors();
-  } catch (const std::bad_alloc&) {
-    return;
-  }
-  if (!fork_to_linger(kept)) return;
-  // The child: async-signal-safe calls only from here on.
-  a->take_over_slot();
-  const std::uint64_t end = monotonic_ns() + static_cast<std::uint64_t>(std::min(seconds, 3600.0) * 1e9);
-  while (monotonic_ns() < end && a->must_linger()) sleep_ms(20);
-  exit_now();
 }
 
 }  // namespace sharedmem

@@ -11,26 +11,13 @@
 #include "shared/lease_table.hpp"
 
 #include "reports.hpp"
+#include "shared/primary_tables.hpp"
 
 namespace sharedmem {
 namespace {
 
 constexpr auto relaxed = std::memory_order_relaxed;
 constexpr auto sc = std::memory_order_seq_cst;
-
-/// Where an arena's leases are, for `lease_table::each`, which only reads: the mapping is read-only.
-struct tables_of_leases {
-  using word = native_atomics::word;
-
-  std::byte* base;
-  header& head;
-
-  word* lease(std::uint32_t i) const noexcept {
-    return reinterpret_cast<lease_words*>(base + head.at_leases)[i].words;
-  }
-  word& lease_mark(std::uint32_t g) const noexcept { return head.lease_marks[g * 8]; }
-  std::uint32_t lease_group_entries() const noexcept { return head.lease_entries; }
-};
 
 /// Dead, by what this process may know: of processes in other namespaces it knows nothing.
 bool is_gone(const header& h, const slot_word& seen, const segment_name& name) {
@@ -70,8 +57,7 @@ bool read(const void* base, std::size_t bytes, void* context) {
     if (w.state == slot_state::empty || k + 1 == h.slots) continue;  // the last one is the overflow slot
     found.participants.push_back(report_of(k, entries[k], w, is_gone(h, w, wish.name)));
   }
-  tables_of_leases words{start, h};
-  lease_table<native_atomics, tables_of_leases>(words).each([&](std::uint32_t, lease_word v, auto* e) {
+  primary_tables{start}.each_lease([&](std::uint32_t, lease_word v, auto* e) {
     if (v.state != lease_state::out) return;
     ++found.leases;
     found.bytes_in_flight += e[at_lease_bytes].load(relaxed);

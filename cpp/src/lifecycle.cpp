@@ -158,12 +158,12 @@ arena::~arena() {
   if (!s.has_slot() || !idle()) return;
   trim();
   // Leaving is repairing one's own slot; allowed only now that nothing is held.
-  std::uint64_t active = slot_word{slot_state::active, s.me}.bits();
   const std::uint32_t mine = s.slot();
-  if (s.words.slot(mine).ctl.load(std::memory_order_seq_cst) != active) return;
+  const std::uint64_t seen = s.words.slot(mine).ctl.load(std::memory_order_seq_cst);
+  if (const auto w = slot_word::from(seen); !takes_part(w.state) || w.who != s.me) return;
   const std::lock_guard lock(s.repairing);
   step<point::leave_claimed>();
-  s.repair_slot(mine, active);
+  s.repair_slot(mine, seen);
   step<point::leave_done>();
 }
 

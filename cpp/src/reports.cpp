@@ -99,7 +99,8 @@ void arena::check() const {
     if (static_cast<std::uint32_t>(s.words.lease_mark(g).load(sc)) > h.lease_entries)
       fail("the mark of lease group", g);
   for (std::uint32_t k = 0; k < h.slots && k < h.slot_mark.load(sc); ++k)
-    if (const std::uint64_t ctl = s.words.slot(k).ctl.load(sc); (ctl & 7) > 3)
+    if (const std::uint64_t ctl = s.words.slot(k).ctl.load(sc);
+        slot_word::from(ctl).state > slot_state::ending)
       fail("the state of process slot", k);
   for (std::uint32_t c = 0; c < mark && c < s.words.chunk_count(); ++c) {
     const chunk_entry& e = s.words.chunk(c);
@@ -130,59 +131,20 @@ bool arena::idle() const noexcept {
   bool held = false;
   s.pool.each_unshared([&](const slab&, std::uint32_t) { held = true; });
   if (held) return false;
+  // Whoever sent a message: perhaps nobody else is there who keeps the arena until it is read.
   bool sent = false;
-  s.rules.leases.each([&](std::uint32_t, lease_word v, auto*) {
-    sent = sent || (v.state != lease_state::vacant && v.slot == s.slot());
+  const std::uint64_t now = s.on_arena_clock() ? monotonic_ns() : 0;
+  s.rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
+    const bool over = v.slot == nobody && e[at_clock].load(relaxed) <= now;
+    sent = sent || (v.state == lease_state::out && !over);
   });
   return !sent;
-}
-
-bool arena::state::leases_out() noexcept {
-  bool any = false;
-  rules.leases.each([&](std::uint32_t, lease_word v, auto*) { any = any || v.state == lease_state::out; });
-  return any;
-}
-
-/// Whether another participant is ACTIVE.
-bool arena::state::others_present() const noexcept {
-  const auto mark = static_cast<std::uint32_t>(words.slot_mark().load(sc));
-  for (std::uint32_t k = 0; k < mark && k < words.overflow_slot(); ++k) {
-    const auto w = slot_word::from(words.slot(k).ctl.load(sc));
-    if (w.state == slot_state::active && w.who != me && look(w.who) != liveness::dead) return true;
-  }
-  return false;
-}
-
-std::vector<int> arena::descriptors() const {
-  const tables& words = s_->words;
-  std::vector<int> all;
-  for (std::uint32_t k = 0; k < words.extents(); ++k)
-    if (const segment_name name = words.at(k).memory.name(); name.kind == backing::memfd)
-      all.push_back(name.id);
-  std::sort(all.begin(), all.end());
-  return all;
 }
 
 std::uint64_t arena::state::resident() const noexcept {
   std::uint64_t bytes = 0;
   for (std::uint32_t k = 0; k < words.extents(); ++k) bytes += words.at(k).memory.resident();
   return bytes;
-}
-
-/// Whether a message of ours is out for a block in an extension segment: perhaps nobody else has attached that.
-bool arena::state::sent_from_extension() noexcept {
-  bool any = false;
-  rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
-    any = any || (v.state == lease_state::out && v.slot == slot() &&
-                  (e[at_what].load(relaxed) >> 32) >= words.at(0).blocks);
-  });
-  return any;
-}
-
-bool arena::must_linger() noexcept {
-  state& s = *s_;
-  if (!s.identity.known()) return false;
-  return (s.leases_out() && !s.others_present()) || s.sent_from_extension();
 }
 
 }  // namespace sharedmem

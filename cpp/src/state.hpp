@@ -79,10 +79,10 @@ struct arena::state {
   void let_go_after_fork() noexcept;
   bool fork_prepared = false;
 
+  // linger.cpp
+  std::uint32_t keeper_of = 0;  // pid of the process that has left one to linger here
+
   // reports.cpp
-  bool leases_out() noexcept;
-  bool others_present() const noexcept;
-  bool sent_from_extension() noexcept;
   std::uint64_t resident() const noexcept;  // bytes of the arena's segments that are in memory
 
   // arena.cpp

@@ -13,9 +13,10 @@
 #include <vector>
 
 #include <sharedmem/arena.hpp>
-#include "shared/fault.hpp"
+#include <sharedmem/home.hpp>
 
 #include "arena_tools.hpp"
+#include "shared/fault.hpp"
 
 using namespace sharedmem;
 
@@ -93,6 +94,15 @@ bool fork_one(arena& a, channel& out) {
   return killed;
 }
 
+/// The home arena keeps a message: what lingers for it ends soon.
+void end_in_order() {
+  ::unsetenv("SHAREDMEM_ARENA");
+  ::setenv("SHAREDMEM_ARENA_SIZE", "32MiB", 1);
+  ::setenv("SHAREDMEM_LINGER", "0.01", 1);
+  (void)home().share(make(home(), 2 * kib, 51).ref, true);
+  linger();
+}
+
 int use_everything(std::unique_ptr<arena> a, const gifts& given, channel& out) {
   allocation small = make(*a, 100, 20);
   allocation medium = make(*a, 40 * kib, 21);
@@ -117,6 +127,7 @@ int use_everything(std::unique_ptr<arena> a, const gifts& given, channel& out) {
   use_much(*a, out);
   killed = fork_one(*a, out) || killed;
   for (allocation* x : {&small, &medium, &large, &plain, &leased}) a->release(x->ref);
+  a->begin_to_end();
   a.reset();
 
   for (int i = 0; i < 3; ++i) {
@@ -124,6 +135,7 @@ int use_everything(std::unique_ptr<arena> a, const gifts& given, channel& out) {
     allocation block = make(*own, 2 * mib, 50);
     own->release(block.ref);
   }
+  end_in_order();
   return !intact ? 2 : killed ? a_child_was_killed : 0;
 }
 
@@ -167,10 +179,12 @@ struct survivor {
     child& one = how_ == way::join ? *one_that_joins_ : *forked;
     pid_ = one.pid();
     const int code = one.wait();
-    while (::waitpid(-1, nullptr, 0) > 0) {  // its children are ours now
-    }
     CHECK((code == -SIGKILL || code == 0 || code == a_child_was_killed));
-    return code == -SIGKILL || code == a_child_was_killed;
+    bool killed = code == -SIGKILL || code == a_child_was_killed;
+    int status = 0;
+    while (::waitpid(-1, &status, 0) > 0)  // its children are ours now, and the process that lingers
+      killed = killed || WIFSIGNALED(status);
+    return killed;
   }
 
   /// Everything that the dead sent arrives, nothing else of theirs is left, and all memory can be used again.

@@ -3,6 +3,8 @@
 import multiprocessing
 import operator
 import os
+import sys
+import threading
 from multiprocessing import process, util
 
 from libc.stdint cimport uint64_t
@@ -11,7 +13,7 @@ from libcpp.string_view cimport string_view
 
 from sharedmem.libsharedmem.arena cimport arena, arena_statistics
 from sharedmem.libsharedmem.home cimport (
-    attached_arenas, home, home_locator, linger, make_root, offer, start_new_home)
+    attached_arenas, home, home_locator, linger, linger_at_exit, make_root, offer, start_new_home)
 
 
 # Where children look for the locator of their parent's arena: a variable that every kind of child
@@ -249,24 +251,28 @@ def memory_limit(cache=None):
 
 # -- birth and end
 
-_finalizer = None
-_lingered = None    # the process that did: exit handlers may run twice
-
-
 def _linger():
-    global _lingered
-    if _lingered != os.getpid():
-        _lingered = os.getpid()
-        with nogil:
-            linger()
+    # A child that was forked ends by os._exit, without the handlers of exit(3). Nothing tells how this one was
+    # made: for one that was spawned those run, too, and keep what is still to be kept then.
+    if multiprocessing.parent_process() is None:
+        return
+    if sys.exc_info()[0] in (None, SystemExit):
+        # multiprocessing would wait for these threads next, and they may still send. After an error it first
+        # reports that.
+        threading._shutdown()
+    with nogil:
+        linger()
 
 
 def _watch_exit(_=None):
-    """Asks to be called at an orderly end, after children have been joined and queues flushed."""
+    """Asks to be called at the orderly end of a child of multiprocessing, as the last of its finalizers."""
     global _finalizer
     if _finalizer is not None:
         _finalizer.cancel()     # a forked child's copy is its parent's and would be passed over
-    _finalizer = util.Finalize(None, _linger, exitpriority=-100)
+    _finalizer = util.Finalize(None, _linger, exitpriority=-sys.maxsize)
+
+
+_finalizer = None
 
 
 def _is_root():
@@ -275,6 +281,8 @@ def _is_root():
     return multiprocessing.parent_process() is None and not getattr(here, "_inheriting", False)
 
 
+# Exit handlers of Python run before those of exit(3), also the ones that were registered before this import.
+linger_at_exit()
 _watch_exit()
 os.register_at_fork(after_in_child=_watch_exit)
 util.register_after_fork(_watch_exit, _watch_exit)  # a multiprocessing child drops all finalizers first

@@ -15,6 +15,7 @@
 namespace sharedmem {
 
 class arena;
+struct kept_arenas;
 struct slab;
 
 /// One local reference to a block. A plain value, so that a language binding can hold it in place of a
@@ -174,20 +175,20 @@ class SHAREDMEM_API arena {
   /// \throws corrupted  naming the first thing that does not make sense.
   void check() const;
 
-  /// Whether this process holds no block and has no lease out.
+  /// Whether the arena can be left: this process holds no block of it, and no lease is out, whoever took it.
   bool idle() const noexcept;
-  /// Whether messages are out that would be lost if this process ended now. Async-signal-safe.
-  bool must_linger() noexcept;
-  /// The descriptors that this process has for the arena's segments, ascending; empty for System V memory.
-  std::vector<int> descriptors() const;
+  /// The first step of an orderly end: marks this process's slot, so that others that end as well no longer
+  /// count on this process to keep the arena. It can go on using the arena.
+  void begin_to_end() noexcept;
+  /// What `linger` looks at, after `begin_to_end` in all arenas: whether messages are out that could be lost if
+  /// this process ended now. If so, adds to `kept` what keeps this arena.
+  /// \throws std::bad_alloc
+  void keep_if_needed(kept_arenas& kept);
 
   /// Before fork(2): takes all locks, a slot for the child, and claims for it on what this process references.
   void prepare_fork() noexcept;
   void after_fork_in_parent() noexcept;  ///< after it, in the parent, also if it failed
   void after_fork_in_child() noexcept;  ///< after it, in the child: takes the slot over
-  /// In a child forked to linger: takes over the parent's slot (ACTIVE(parent) -> ACTIVE(this process)).
-  /// Async-signal-safe.
-  void take_over_slot() noexcept;
 
   struct SHAREDMEM_HIDDEN state;
 

@@ -68,10 +68,14 @@ class SHAREDMEM_API attached_arenas {
   std::uint32_t process_;  // its pid
 };
 
-/// At an orderly exit: if messages would be lost (this process is the sole participant of its home, or they
-/// lie in an extension segment that perhaps nobody else attached), forks a
-/// process that keeps the arena until another participant comes, no lease is out, or `seconds` have passed
-/// (SHAREDMEM_LINGER, default 10, 0: none). Returns in the caller at once.
+/// At an orderly exit: marks this process as ending in all its arenas. If messages would be lost with it, whoever
+/// sent them (nobody else is there who has not begun to end, or this process sent them from an extension segment
+/// that perhaps nobody else attached), forks one small process that keeps these arenas. It waits for the end of
+/// this process and then until another participant comes, no lease is out, or some seconds have passed
+/// (SHAREDMEM_LINGER, default 10, 0: none). Returns in the caller at once; the process can go on, and call again.
+/// Threads: one at a time.
 SHAREDMEM_API void linger() noexcept;
+/// Has `linger` called by exit(3), after the handlers that are registered from now on.
+SHAREDMEM_API void linger_at_exit() noexcept;
 
 }  // namespace sharedmem

@@ -158,18 +158,4 @@ void arena::after_fork_in_child() noexcept {
   s.let_go_after_fork();
 }
 
-void arena::take_over_slot() noexcept {
-  state& s = *s_;
-  // Runs in a child that prepare_fork did not announce: its own slot is unknown.
-  const actor parent = s.me;
-  const process_id self_id = this_process();
-  s.me = {self_id.pid, self_id.start, parent.space};
-  const auto mark = static_cast<std::uint32_t>(s.words.slot_mark().load(sc));
-  for (std::uint32_t k = 0; k < mark; ++k) {
-    std::uint64_t active = slot_word{slot_state::active, parent}.bits();
-    if (s.words.slot(k).ctl.compare_exchange_strong(active, slot_word{slot_state::active, s.me}.bits(), sc))
-      return s.become(k);
-  }
-}
-
 }  // namespace sharedmem

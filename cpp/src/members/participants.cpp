@@ -145,7 +145,7 @@ bool arena::state::is_counted(const actor& who) const noexcept {
                        maps_segment(who.pid, words.at(0).memory.name(), false));
 }
 
-/// Whether the census counts the ACTIVE actors that `expected` picks, each of them, and nobody else. `repairing`
+/// Whether the census counts the actors that take part and that `expected` picks, each of them, and nobody else. `repairing`
 /// is held.
 template <class Pick>
 bool arena::state::census_is(Pick&& expected) const noexcept {
@@ -154,7 +154,7 @@ bool arena::state::census_is(Pick&& expected) const noexcept {
   const auto mark = static_cast<std::uint32_t>(words.slot_mark().load(sc));
   for (std::uint32_t s = 0; s < mark && s < words.overflow_slot(); ++s) {
     const auto w = slot_word::from(words.slot(s).ctl.load(sc));
-    if (w.state != slot_state::active || !expected(w.who)) continue;
+    if (!takes_part(w.state) || !expected(w.who)) continue;
     roll[active++] = w.bits();
   }
   try {
@@ -171,7 +171,7 @@ bool arena::state::no_child_without_slot() const noexcept {
   return census_is([](const actor&) { return true; });
 }
 
-/// Whether every process that can touch the arena is an ACTIVE one of our namespaces. Of an actor in other
+/// Whether every process that can touch the arena takes part in it and is of our namespaces. Of an actor in other
 /// namespaces nothing can be told by its pid; if this holds it is gone.
 bool arena::state::only_we_are_left() const noexcept {
   return census_is([this](const actor& who) { return who.space == me.space; });

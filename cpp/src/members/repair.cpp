@@ -41,8 +41,8 @@ bool arena::state::look_for_dead(bool now) {
   for (std::uint32_t s = 0; s < mark && s < words.overflow_slot(); ++s) {
     const std::uint64_t seen = words.slot(s).ctl.load(sc);
     const auto w = slot_word::from(seen);
-    if (w.state == slot_state::active) ++active;
-    if ((w.state == slot_state::active || w.state == slot_state::repair) && look(w.who) == liveness::dead)
+    if (takes_part(w.state)) ++active;
+    if ((takes_part(w.state) || w.state == slot_state::repair) && look(w.who) == liveness::dead)
       repaired = repair_slot(s, seen) || repaired;
   }
   if (attendance) {
@@ -54,7 +54,7 @@ bool arena::state::look_for_dead(bool now) {
   for (std::uint32_t s = 0; s < mark && s < words.overflow_slot(); ++s) {
     const std::uint64_t seen = words.slot(s).ctl.load(sc);
     const auto w = slot_word::from(seen);
-    if (w.state == slot_state::active && fewer &&
+    if (takes_part(w.state) && fewer &&
         (exec_happened(w.who) || (w.who.space != me.space && only_we_are_left())))
       repaired = repair_slot(s, seen) || repaired;
     if (w.state == slot_state::reserved && s != child_slot &&

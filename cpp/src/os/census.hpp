@@ -34,6 +34,9 @@ class census {
   /// \throws sharedmem::error         EPERM or EACCES: another user's; ENOMEM; ...
   [[nodiscard]] static census attach(std::int32_t id);
 
+  /// Where its page is attached; nullptr if empty.
+  [[nodiscard]] const void* data() const noexcept { return base_; }
+
   /// The shmid; -1 if empty.
   [[nodiscard]] std::int32_t id() const noexcept { return id_; }
 

@@ -69,7 +69,14 @@ struct actor {
 };
 
 /// `ctl` of a participant's slot: state:3, namespace:5, start:34, pid:22.
-enum class slot_state : std::uint8_t { empty = 0, active = 1, reserved = 2, repair = 3 };
+/// ENDING: a process that has begun its orderly end. It takes part as an ACTIVE one does, and is repaired as one
+/// when it dies, but nobody who ends as well counts on it to keep the arena (doc/model/ending.pml).
+enum class slot_state : std::uint8_t { empty = 0, active = 1, reserved = 2, repair = 3, ending = 4 };
+
+/// Whether the slot belongs to a process that uses the arena.
+constexpr bool takes_part(slot_state s) noexcept {
+  return s == slot_state::active || s == slot_state::ending;
+}
 
 struct slot_word {
   slot_state state = slot_state::empty;

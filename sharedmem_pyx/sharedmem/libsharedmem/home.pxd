@@ -23,3 +23,4 @@ cdef extern from "<sharedmem/home.hpp>" namespace "sharedmem" nogil:
         arena& operator[](size_t) noexcept
 
     void linger() noexcept
+    void linger_at_exit() noexcept

@@ -11,7 +11,9 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <climits>
 #include <cstdio>
 #include <cstring>
@@ -48,8 +50,12 @@ int probe(std::uint32_t pid) noexcept {
 }
 
 path proc_path(std::uint32_t pid, const char* what) noexcept {
-  path made{};
-  std::snprintf(made.text, sizeof made.text, "/proc/%lu/%s", static_cast<unsigned long>(pid), what);
+  path made{};  // not by snprintf, which is not async-signal-safe
+  char* at = std::copy_n("/proc/", 6, made.text);
+  char* const end = made.text + sizeof made.text - 1;
+  at = std::to_chars(at, end, pid).ptr;
+  if (at != end) *at++ = '/';
+  std::copy_n(what, std::min<std::size_t>(std::strlen(what), static_cast<std::size_t>(end - at)), at);
   return made;
 }
 

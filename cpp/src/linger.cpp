@@ -1,0 +1,114 @@
+/// The orderly end of a process: nothing that it, or others, have sent is lost with it.
+///
+/// The kernel removes an arena with the last process that has it attached. Who ends marks its slot ENDING in every
+/// arena, then looks: if a message is out and nobody else is there who has not begun to end, it leaves a small
+/// process behind that keeps the arena. Of several that end at the same moment the last one to mark itself sees all
+/// others marked. That process takes the slot over as it is, since the census counts it; nobody counts on it either.
+/// Model: doc/model/ending.pml.
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+#include <stdexcept>
+
+#include <sharedmem/home.hpp>
+
+#include "members/last_look.hpp"
+#include "os/lingering.hpp"
+#include "os/machine.hpp"
+#include "os/pages.hpp"
+#include "settings.hpp"
+#include "shared/fault.hpp"
+#include "state.hpp"
+
+namespace sharedmem {
+namespace {
+
+constexpr unsigned pause_ms = 20;
+
+double seconds_or_default() {
+  try {
+    return linger_seconds();
+  } catch (const std::invalid_argument&) {
+    return 10;  // set after the arena was made, which would have refused it
+  }
+}
+
+/// What the lingering process does: async-signal-safe calls only.
+[[noreturn]] void keep(std::span<last_look> arenas, double seconds) noexcept {
+  // The process that ends may still run for a while, threads of it, and send.
+  const actor& parent = arenas.front().me;
+  while (look_at({parent.pid, parent.start}) == liveness::alive) sleep_ms(pause_ms);
+  for (last_look& each : arenas) each.take_over_slot();
+  const std::uint64_t end = monotonic_ns() + static_cast<std::uint64_t>(seconds * 1e9);
+  while (monotonic_ns() < end &&
+         std::any_of(arenas.begin(), arenas.end(), [](last_look& each) { return each.must_linger(); }))
+    sleep_ms(pause_ms);
+  exit_now();
+}
+
+template <class T>
+kept_range pages_of(const std::vector<T>& values) noexcept {
+  return kept_range::of(values.data(), values.size() * sizeof(T), false);
+}
+
+}  // namespace
+
+void arena::begin_to_end() noexcept {
+  state& s = *s_;
+  if (!s.has_slot()) return;  // in the overflow slot: nobody counts on us
+  std::uint64_t active = slot_word{slot_state::active, s.me}.bits();
+  s.words.slot(s.slot()).ctl.compare_exchange_strong(active, slot_word{slot_state::ending, s.me}.bits(),
+                                                     std::memory_order_seq_cst);
+  step<point::ending_marked>();
+}
+
+void arena::keep_if_needed(kept_arenas& kept) {
+  state& s = *s_;
+  if (!s.identity.known() || s.keeper_of == s.me.pid) return;
+  const tables& words = s.words;
+  last_look look{{words.at(0).memory.data()}, s.me, s.slot(), words.at(0).blocks};
+  if (!look.leases_out()) return;
+  s.look_for_dead(true);  // that a program has become another shows only here
+  if (!look.must_linger()) return;
+  for (std::uint32_t k = 0; k < words.extents(); ++k) {
+    const mapping& memory = words.at(k).memory;
+    if (memory.size() == 0) continue;  // lost
+    kept.memory.push_back(kept_range::of(memory.data(), memory.size(), true));
+    if (memory.name().kind == backing::memfd) kept.descriptors.push_back(memory.name().id);
+  }
+  if (s.attendance) kept.memory.push_back(kept_range::of(s.attendance.data(), os::page_size(), true));
+  kept.arenas.push_back(look);
+  s.keeper_of = s.me.pid;
+}
+
+void linger() noexcept {
+  const attached_arenas all;  // none is left meanwhile
+  try {
+    for (arena* a : all) a->begin_to_end();
+    const double seconds = seconds_or_default();
+    if (seconds <= 0) return;
+    kept_arenas kept;
+    for (arena* a : all) a->keep_if_needed(kept);
+    if (kept.arenas.empty()) return;
+    keep_what_runs(__builtin_frame_address(0), kept.memory);
+    kept.memory.push_back(pages_of(kept.arenas));
+    kept.memory.reserve(kept.memory.size() + 1);
+    kept.memory.push_back(
+        kept_range::of(kept.memory.data(), kept.memory.capacity() * sizeof(kept_range), false));
+    std::sort(kept.memory.begin(), kept.memory.end(),
+              [](const kept_range& a, const kept_range& b) { return a.begin < b.begin; });
+    std::sort(kept.descriptors.begin(), kept.descriptors.end());
+    const std::span<last_look> arenas = kept.arenas;
+    if (fork_to_linger()) {
+      step<point::linger_started>();
+      keep_only(kept.memory, kept.descriptors);
+      keep(arenas, seconds);
+    }
+    step<point::linger_forked>();
+  } catch (const std::bad_alloc&) {  // no memory to keep anything with
+  }
+}
+
+void linger_at_exit() noexcept { (void)std::atexit(linger); }
+
+}  // namespace sharedmem

@@ -1,0 +1,71 @@
+#pragma once
+
+/// What an arena's tables say, at the end of a process, of messages that nobody has read.
+#include <cstdint>
+
+#include <vector>
+
+#include "os/identity.hpp"
+#include "os/lingering.hpp"
+#include "shared/primary_tables.hpp"
+#include "shared/words.hpp"
+
+namespace sharedmem {
+
+/// A plain value that refers to the primary segment and to nothing else, so that a lingering process, which has
+/// given back its private memory, can look. Async-signal-safe.
+struct last_look {
+  primary_tables tables;
+  actor me;                           // the process that ends
+  std::uint32_t slot;                 // its slot
+  std::uint32_t first_extended_block;  // blocks from there on lie in extension segments
+
+  bool leases_out() noexcept {
+    bool any = false;
+    tables.each_lease([&](std::uint32_t, lease_word v, auto*) { any = any || v.state == lease_state::out; });
+    return any;
+  }
+
+  /// Whether the arena is needed and nobody else is sure to keep it: no other participant is there that has not
+  /// begun to end, or a message of ours is out for a block in an extension, which perhaps nobody else has attached.
+  bool must_linger() noexcept { return (leases_out() && !others_stay()) || sent_from_extension(); }
+
+  /// In the lingering process, after the end of the one that it was forked from: ENDING(me) -> ENDING(this process),
+  /// unless somebody has begun to repair the slot.
+  void take_over_slot() const noexcept {
+    const process_id self = this_process();
+    std::uint64_t seen = slot_word{slot_state::ending, me}.bits();
+    const slot_word mine{slot_state::ending, {self.pid, self.start, me.space}};
+    tables.slot(slot).ctl.compare_exchange_strong(seen, mine.bits(), std::memory_order_seq_cst);
+  }
+
+ private:
+  bool others_stay() const noexcept {
+    bool any = false;
+    tables.each_slot([&](const participant_entry& e) {
+      const auto w = slot_word::from(e.ctl.load(std::memory_order_seq_cst));
+      any = any || (w.state == slot_state::active && !is_dead(w.who));
+    });
+    return any;
+  }
+  bool is_dead(const actor& who) const noexcept {
+    return who.space == me.space && look_at({who.pid, who.start}) == liveness::dead;
+  }
+  bool sent_from_extension() noexcept {
+    bool any = false;
+    tables.each_lease([&](std::uint32_t, lease_word v, auto* e) {
+      any = any || (v.state == lease_state::out && v.slot == slot &&
+                    (e[at_what].load(std::memory_order_relaxed) >> 32) >= first_extended_block);
+    });
+    return any;
+  }
+};
+
+/// What a lingering process keeps of the process that it was forked from.
+struct kept_arenas {
+  std::vector<last_look> arenas;
+  std::vector<kept_range> memory;
+  std::vector<int> descriptors;  // of memfd segments: others attach these by them
+};
+
+}  // namespace sharedmem

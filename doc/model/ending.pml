@@ -1,0 +1,146 @@
+/* The orderly end: which of several processes that end leaves a process behind to keep the arena for a message
+ * that nobody has read.  protocol.rst says it in prose; `run` verifies it.  Reading rules as in block.pml.
+ *
+ * The kernel removes the arena with the last process that has it attached.  Who ends in order therefore keeps it
+ * by a lingering process, unless somebody else is there who will decide later.  The decision:
+ *     mark my slot ENDING;  a message is out, and nobody else is ACTIVE: leave a lingering process
+ * A lingering process leaves as soon as it sees somebody ACTIVE; that it leaves when its time is over is not
+ * modelled.  Sizes are macros given by `run`; -DBUG_x switches one known mistake on.
+ */
+#ifndef N
+#define N 2            /* processes */
+#endif
+#ifndef START
+#define START N        /* of them there from the beginning; the others join at any time */
+#endif
+#ifndef D
+#define D 1            /* how many may be killed */
+#endif
+#ifndef M
+#define M 1            /* messages, one at a time */
+#endif
+
+#define VOID   0
+#define ACTIVE 1
+#define ENDING 2
+
+byte ctl[N];                          /* the slots */
+bool out;                             /* a message that nobody has read */
+byte attached;                        /* processes that have the arena: at 0 it is gone, and so is the message */
+
+/* ghost */
+byte deaths;
+bool killed[N], gone[N];             /* died; ended in order */
+byte sender, sent;                    /* of the message that is out; how many there were */
+#define NONE  N
+#define LATER (N+1)
+byte relied[N];                       /* on whom a process counted when it left nobody behind; LATER: on whoever
+                                       * sends something, since nothing was out; NONE: it left somebody behind */
+
+/* The last one that goes may be one that counted on another, if that one was killed meanwhile; or if that one
+ * counted on a third that was killed: among three processes no chain is longer. */
+#define ON(x) (x >= N -> NONE : (relied[x] == LATER -> sender : relied[x]))
+inline assert_kept(me) {
+  r = ON(me); q = ON(r);
+  assert(attached > 0 || !out || (r < N && killed[r]) || (q < N && killed[q]));
+  r = 0; q = 0
+}
+
+#ifdef BUG_COUNTS_ON_WHO_ENDS
+#define COUNTED || ctl[i] == ENDING
+#else
+#define COUNTED
+#endif
+/* Looks at all slots, one at a time: `other` is somebody else on whom to count, or N. */
+inline look() {
+  other = N; i = 0;
+  do
+  :: atomic { i < N && other == N ->
+       if :: i != s && (ctl[i] == ACTIVE COUNTED) && !killed[i] -> other = i :: else fi;
+       i++;
+       if :: i == N || other < N -> i = 0; break :: else fi }
+  od
+}
+
+proctype lingering(byte s) {
+  byte i, other = N, r, q;
+  do
+  :: look();
+     if
+     :: other < N ->                   /* somebody came who will decide at its own end */
+        atomic { relied[s] = other; attached--; assert_kept(s) }
+        break
+     :: else -> skip
+     fi
+  :: atomic { !out -> relied[s] = LATER; attached--; assert_kept(s) } break
+  od
+}
+
+proctype participant(byte s) {
+  byte i, other = N, r, q;
+  bool lingers;
+  if
+  :: ctl[s] == VOID ->                  /* joins, if there still is an arena */
+     if
+     :: atomic { attached > 0 -> attached++; ctl[s] = ACTIVE }
+     :: goto done
+     fi
+  :: else
+  fi;
+  {
+    do                                  /* lives: somebody sends, somebody loads */
+    :: atomic { !out && sent < M -> out = true; sender = s; sent++ }
+    :: out = false
+    :: break
+    od;
+#ifndef BUG_LOOKS_BEFORE_IT_MARKS
+    ctl[s] = ENDING;
+#endif
+    if
+    :: !out -> other = LATER
+    :: out -> look(); lingers = (other == N)
+    fi;
+#ifdef BUG_LOOKS_BEFORE_IT_MARKS
+    ctl[s] = ENDING;
+#endif
+    if
+    :: lingers -> atomic { attached++; run lingering(s) }
+    :: !lingers -> relied[s] = other
+    fi;
+    atomic { other = 0; lingers = false; attached--; gone[s] = true; assert_kept(s) }  /* the slot stays ENDING until it is repaired */
+  } unless { killed[s] };
+done:
+  atomic { i = 0; other = 0; lingers = false; r = 0; q = 0 }        /* private memory is gone */
+}
+
+proctype killer() {
+  byte p;
+end:
+  do
+  :: atomic {
+       deaths < D ->
+       if :: p = 0 :: p = 1 :: p = N - 1 fi;
+       if
+       :: ctl[p] != VOID && !gone[p] && !killed[p] -> deaths++; killed[p] = true; attached--
+       :: else
+       fi;
+       p = 0
+     }
+  od
+}
+
+init {
+  byte i;
+  atomic {
+    do
+    :: i < N ->
+       relied[i] = N;
+       if :: i < START -> ctl[i] = ACTIVE; attached++ :: else fi;
+       i++
+    :: else -> break
+    od;
+    i = 0;
+    do :: i < N -> run participant(i); i++ :: else -> break od;
+    run killer()
+  }
+}
