@@ -1,8 +1,13 @@
 #include <doctest.h>
 
+#include <dlfcn.h>
+#include <linux/membarrier.h>
+#include <sched.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdarg>
 #include <ctime>
 #include <fstream>
 #include <mutex>
@@ -15,6 +20,28 @@
 #include "heap/thread_local_cache.hpp"
 
 using namespace sharedmem;
+
+namespace {
+
+const heap* stopping = nullptr;  // what to look at when the barrier is asked for
+std::atomic<int> barriers{0};                           // asked for while it was set
+
+}  // namespace
+
+// The library's calls come here: symbols of the program are found first.
+extern "C" long syscall(long number, ...) noexcept {
+  using function = long (*)(long, ...);
+  static const auto real = reinterpret_cast<function>(::dlsym(RTLD_NEXT, "syscall"));
+  va_list list;
+  va_start(list, number);
+  long a[6];
+  for (long& each : a) each = va_arg(list, long);
+  va_end(list);
+  if (number == SYS_membarrier && a[0] == MEMBARRIER_CMD_PRIVATE_EXPEDITED && stopping != nullptr &&
+      stopping->threads_stopped())
+    ++barriers;
+  return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
 
 // The caches of threads: who waits for whom, and what happens at a thread's end.
 
@@ -34,6 +61,16 @@ std::uint64_t address_space() {
   std::uint64_t pages = 0;
   std::ifstream("/proc/self/statm") >> pages;
   return pages * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+/// Has this thread run on the core of this number among those that it may use, if there are so many.
+void run_on(int number) {
+  cpu_set_t all, one;
+  ::sched_getaffinity(0, sizeof all, &all);
+  CPU_ZERO(&one);
+  for (int core = 0; core < CPU_SETSIZE; ++core)
+    if (CPU_ISSET(core, &all) && number-- == 0) CPU_SET(core, &one);
+  ::sched_setaffinity(0, sizeof one, &one);  // an empty set is refused
 }
 
 double now() {
@@ -82,33 +119,63 @@ TEST_CASE("a fork waits for a thread that is within its cache, and sleeps meanwh
   CHECK(slept);
 }
 
+TEST_CASE("after threads are told to stop, and before their caches are looked at, there is a barrier") {
+  const auto a = arena::create(tiny);
+  thread_cache& cache = cache_of(*a);
+  stopping = &heap_of(cache);
+  // Another thread is within its cache: the barrier must come before the wait for it has ended.
+  std::atomic<int> before_the_end{0};
+  std::atomic<bool> ready{false};
+  std::thread other([&] {
+    const within guard(cache_of(*a));
+    ready = true;
+    while (!stopping->threads_stopped()) std::this_thread::yield();
+    for (const double start = now(); barriers == 0 && now() < start + 0.5;) std::this_thread::yield();
+    before_the_end = barriers.load();
+  });
+  while (!ready) std::this_thread::yield();
+  a->prepare_fork();
+  a->after_fork_in_parent();
+  other.join();
+  stopping = nullptr;
+  CHECK(before_the_end >= 1);  // the first one of a process may be refused: it has to register
+}
+
 TEST_CASE("whoever stops the threads sees none of them within its cache") {
   const auto a = arena::create(tiny);
-  std::atomic<bool> end{false}, ready{false};
-  std::atomic<std::uint64_t> inside{0};
+  std::atomic<bool> end{false}, ready{false}, stopped{false};
+  std::atomic<int> seen{0};
   std::thread other([&] {
     thread_cache& cache = cache_of(*a);
     const heap& h = heap_of(cache);
+    run_on(1);
     ready = true;
     while (!end.load(std::memory_order_relaxed)) {
+      for (int i = 0; i < 50; ++i) (void)seen.load(std::memory_order_relaxed);
       const within guard(cache);  // as arena::allocate does
       if (h.threads_stopped()) continue;
-      inside.store(1, std::memory_order_relaxed);
-      for (int i = 0; i < 20; ++i) std::atomic_signal_fence(std::memory_order_seq_cst);
-      inside.store(0, std::memory_order_relaxed);
+      for (int i = 0; i < 50; ++i)
+        if (stopped.load(std::memory_order_relaxed)) seen.store(1, std::memory_order_relaxed);
     }
   });
   while (!ready) std::this_thread::yield();
   heap& h = heap_of(cache_of(*a));
-  int seen = 0;
-  for (int round = 0; round < 100'000; ++round) {
-    const std::lock_guard lock(h);
-    h.stop_threads();
-    for (int i = 0; i < 20; ++i) seen += inside.load(std::memory_order_relaxed) != 0 ? 1 : 0;
-    h.resume_threads();
+  cpu_set_t all;
+  ::sched_getaffinity(0, sizeof all, &all);
+  run_on(0);
+  for (const double start = now(); now() < start + 3;) {  // so long that both threads run at once for a while
+    for (int round = 0; round < 100; ++round) {
+      const std::lock_guard lock(h);
+      h.stop_threads();
+      stopped.store(true, std::memory_order_relaxed);
+      for (int i = 0; i < 50; ++i) (void)seen.load(std::memory_order_relaxed);
+      stopped.store(false, std::memory_order_relaxed);
+      h.resume_threads();
+    }
   }
   end = true;
   other.join();
+  ::sched_setaffinity(0, sizeof all, &all);
   CHECK(seen == 0);
 }
 
