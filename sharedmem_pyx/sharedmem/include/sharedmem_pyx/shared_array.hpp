@@ -5,6 +5,9 @@
 /// A static type without a dict and not tracked by the garbage collector, so that a shared array costs
 /// what an ndarray costs. It defines no `__array_finalize__`: views, slices and copies are made by NumPy
 /// alone, with a tail of zeros. A view keeps its memory alive as any view does, by its base.
+///
+/// Functions that call Python are not noexcept: up to version 3.13 Python ends a daemon thread that wants the
+/// GIL back after the end by `pthread_exit`, which unwinds its stack and must not meet a noexcept function.
 /// To be included by one extension module only, after its `import_array`.
 #include <numpy/arrayobject.h>
 #include <Python.h>
@@ -39,7 +42,6 @@ inline tail* tail_of(PyObject* array) noexcept {
   return reinterpret_cast<tail*>(reinterpret_cast<char*>(array) + tail_offset);
 }
 
-// Not noexcept: Python ends a daemon thread that wants the GIL back after the end by unwinding its stack.
 inline void dealloc(PyObject* self) {
   tail mine = std::exchange(*tail_of(self), tail{});
   // Weak references are cleared here, and their callbacks may still look at the memory.
@@ -54,14 +56,14 @@ inline void dealloc(PyObject* self) {
   }
 }
 
-inline PyObject* refuse_new(PyTypeObject*, PyObject*, PyObject*) noexcept {
+inline PyObject* refuse_new(PyTypeObject*, PyObject*, PyObject*) {
   PyErr_SetString(PyExc_TypeError,
                   "SharedArray is not made by calling it: use sharedmem.empty, zeros, ones, full or array, "
                   "or asshared for what exists already");
   return nullptr;
 }
 
-inline PyObject* array_wrap(PyObject* self, PyObject* const* args, Py_ssize_t count) noexcept {
+inline PyObject* array_wrap(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   if (count < 1 || count > 3 || !PyArray_Check(args[0])) {
     PyErr_SetString(PyExc_TypeError,
                     "__array_wrap__ takes an ndarray, a context and whether a scalar is wanted");
@@ -75,7 +77,7 @@ inline PyObject* array_wrap(PyObject* self, PyObject* const* args, Py_ssize_t co
   return Py_NewRef(args[0]);
 }
 
-inline PyObject* array_prepare(PyObject*, PyObject* const* args, Py_ssize_t count) noexcept {
+inline PyObject* array_prepare(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (count < 1 || count > 2) {
     PyErr_SetString(PyExc_TypeError, "__array_prepare__ takes an ndarray and a context");
     return nullptr;
@@ -83,7 +85,7 @@ inline PyObject* array_prepare(PyObject*, PyObject* const* args, Py_ssize_t coun
   return Py_NewRef(args[0]);
 }
 
-inline PyObject* setflags(PyObject* self, PyObject* args, PyObject* keywords) noexcept {
+inline PyObject* setflags(PyObject* self, PyObject* args, PyObject* keywords) {
   static const char* const names[] = {"write", "align", "uic", nullptr};
   PyObject *write = Py_None, *align = Py_None, *uic = Py_None;
   if (!PyArg_ParseTupleAndKeywords(args, keywords, "|OOO:setflags", const_cast<char**>(names), &write, &align,
@@ -108,7 +110,7 @@ inline PyObject* setflags(PyObject* self, PyObject* args, PyObject* keywords) no
   return done;
 }
 
-inline PyObject* reduce_ex(PyObject* self, PyObject* protocol) noexcept {
+inline PyObject* reduce_ex(PyObject* self, PyObject* protocol) {
   const long number = PyLong_AsLong(protocol);
   if (number == -1 && PyErr_Occurred() != nullptr) return nullptr;
   if (Py_TYPE(self) != &shared_array_type) {
@@ -122,7 +124,7 @@ inline PyObject* reduce_ex(PyObject* self, PyObject* protocol) noexcept {
   return reduce(self, static_cast<int>(std::clamp(number, 0L, 5L)));
 }
 
-inline PyObject* reduce_2(PyObject* self, PyObject*) noexcept { return reduce(self, 2); }
+inline PyObject* reduce_2(PyObject* self, PyObject*) { return reduce(self, 2); }
 
 inline PyMethodDef* methods() noexcept {
   // Without the casts to void a compiler warns of the signature, which METH_FASTCALL describes.
@@ -166,7 +168,7 @@ inline constexpr const char* shared_array_doc =
     "with their data; `sharedmem.is_shared` tells them apart and `sharedmem.copy` makes a shared copy.\n";
 
 /// Makes the type ready and returns it; null with an exception set.
-inline PyObject* make_shared_array_type(reducer how) noexcept {
+inline PyObject* make_shared_array_type(reducer how) {
   reduce = how;
   PyTypeObject& type = shared_array_type;
   if (PyArray_Type.tp_itemsize != 0 || PyArray_Type.tp_dictoffset != 0 || PyType_IS_GC(&PyArray_Type)) {
@@ -197,7 +199,7 @@ inline PyObject* make_shared_array_type(reducer how) noexcept {
 /// \param prototype  for the `__array_finalize__` of a subclass; may be None.
 inline PyObject* adopt(sharedmem::allocation& block, PyTypeObject* cls, PyObject* dtype, int ndim,
                        const npy_intp* shape, const npy_intp* strides, void* data, int flags,
-                       PyObject* prototype) noexcept {
+                       PyObject* prototype) {
   PyObject* array = PyArray_NewFromDescr(cls == nullptr ? &shared_array_type : cls,
                                          reinterpret_cast<PyArray_Descr*>(Py_NewRef(dtype)), ndim, shape,
                                          strides, data, flags, prototype);
