@@ -133,7 +133,8 @@ cdef object reduce_array(object obj, int protocol):
     text = dtype_text(descr)
     state = encode_array(a, &found, descr, text)
     if type(a) is not SharedArray:
-        return _load, (state, None if text is not None else descr, type(a))
+        # The empty state is one that a subclass may extend, as it may ndarray's.
+        return _load, (state, None if text is not None else descr, type(a)), ()
     if text is None:
         return _load, (state, descr)
     return _load, (state,)

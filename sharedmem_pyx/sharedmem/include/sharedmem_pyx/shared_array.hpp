@@ -56,11 +56,19 @@ inline void dealloc(PyObject* self) {
   }
 }
 
-inline PyObject* refuse_new(PyTypeObject*, PyObject*, PyObject*) {
+// `tp_new` stays ndarray's: `ndarray.__new__(type(a), ...)`, as np.ma calls it, refuses types that have another.
+inline PyObject* refuse_call(PyObject*, PyObject* const*, std::size_t, PyObject*) {
   PyErr_SetString(PyExc_TypeError,
                   "SharedArray is not made by calling it: use sharedmem.empty, zeros, ones, full or array, "
                   "or asshared for what exists already");
   return nullptr;
+}
+
+/// Refuses to call a subclass that has no `__new__` of its own: it would make an array in private memory.
+inline int init(PyObject* self, PyObject*, PyObject*) {
+  if (Py_TYPE(self)->tp_new != PyArray_Type.tp_new) return 0;
+  refuse_call(nullptr, nullptr, 0, nullptr);
+  return -1;
 }
 
 inline PyObject* array_wrap(PyObject* self, PyObject* const* args, Py_ssize_t count) {
@@ -126,6 +134,12 @@ inline PyObject* reduce_ex(PyObject* self, PyObject* protocol) {
 
 inline PyObject* reduce_2(PyObject* self, PyObject*) { return reduce(self, 2); }
 
+/// As ndarray's; an empty state, which a handle of a subclass has, leaves the array as it is.
+inline PyObject* setstate(PyObject* self, PyObject* state) {
+  if (PyTuple_Check(state) && PyTuple_GET_SIZE(state) == 0) Py_RETURN_NONE;
+  return PyObject_CallMethod(reinterpret_cast<PyObject*>(&PyArray_Type), "__setstate__", "OO", self, state);
+}
+
 inline PyMethodDef* methods() noexcept {
   // Without the casts to void a compiler warns of the signature, which METH_FASTCALL describes.
   static PyMethodDef table[] = {
@@ -144,6 +158,9 @@ inline PyMethodDef* methods() noexcept {
       {"__reduce__", reduce_2, METH_NOARGS,
        "__reduce__($self, /)\n--\n\n"
        "As `__reduce_ex__`."},
+      {"__setstate__", setstate, METH_O,
+       "__setstate__($self, state, /)\n--\n\n"
+       "As `ndarray.__setstate__`; nothing is to be done for the empty state of a handle."},
       {"setflags", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(setflags)),
        METH_VARARGS | METH_KEYWORDS,
        "setflags($self, /, write=None, align=None, uic=None)\n--\n\n"
@@ -187,22 +204,32 @@ inline PyObject* make_shared_array_type(reducer how) {
   type.tp_doc = shared_array_doc;
   type.tp_dealloc = dealloc;
   type.tp_methods = methods();
-  type.tp_new = refuse_new;
+  type.tp_vectorcall = refuse_call;
+  type.tp_init = init;
   if (PyType_Ready(&type) < 0) return nullptr;
   own_reduce = PyObject_GetAttrString(reinterpret_cast<PyObject*>(&type), "__reduce__");
   return own_reduce == nullptr ? nullptr : Py_NewRef(reinterpret_cast<PyObject*>(&type));
 }
 
+/// What `owner` shows as an array of class `cls`, a subclass; `owner` becomes its base before its
+/// `__array_finalize__` runs, which may raise and leave the array to a traceback.
+/// \param prototype  for the `__array_finalize__`, of class `cls`; None: it is given `owner`, as by `view`.
+inline PyObject* as_subclass(PyObject* owner, PyTypeObject* cls, PyObject* prototype) {
+  if (prototype == Py_None) return PyArray_View(reinterpret_cast<PyArrayObject*>(owner), nullptr, cls);
+  return PyObject_CallMethod(reinterpret_cast<PyObject*>(&PyArray_Type), "__array_wrap__", "OO", prototype,
+                             owner);
+}
+
 /// A SharedArray over bytes of `block`, whose reference it takes over, also when it fails.
 /// \param cls        SharedArray or a subclass; null: SharedArray.
 /// \param strides    null: contiguous, in Fortran's order if `flags` has NPY_ARRAY_F_CONTIGUOUS.
-/// \param prototype  for the `__array_finalize__` of a subclass; may be None.
+/// \param prototype  for the `__array_finalize__` of a subclass: an array of class `cls`, or None.
 inline PyObject* adopt(sharedmem::allocation& block, PyTypeObject* cls, PyObject* dtype, int ndim,
                        const npy_intp* shape, const npy_intp* strides, void* data, int flags,
                        PyObject* prototype) {
-  PyObject* array = PyArray_NewFromDescr(cls == nullptr ? &shared_array_type : cls,
-                                         reinterpret_cast<PyArray_Descr*>(Py_NewRef(dtype)), ndim, shape,
-                                         strides, data, flags, prototype);
+  PyObject* array =
+      PyArray_NewFromDescr(&shared_array_type, reinterpret_cast<PyArray_Descr*>(Py_NewRef(dtype)), ndim,
+                           shape, strides, data, flags, nullptr);
   if (array == nullptr) {
     sharedmem::release(block.ref);
     return nullptr;
@@ -211,7 +238,10 @@ inline PyObject* adopt(sharedmem::allocation& block, PyTypeObject* cls, PyObject
   mine->ref = std::exchange(block.ref, sharedmem::block_ref{});
   mine->read_only = (flags & NPY_ARRAY_WRITEABLE) == 0;
   mine->large = block.bytes >= large_bytes;
-  return array;
+  if (cls == nullptr || cls == &shared_array_type) return array;
+  PyObject* result = as_subclass(array, cls, prototype);
+  Py_DECREF(array);
+  return result;
 }
 
 }  // namespace sharedmem_pyx
