@@ -209,6 +209,9 @@ def _load(bytes state not None, dtype=None, cls=None):
         The memory has gone, or belongs to another host or user.
     ValueError
         The handle is truncated, altered, or makes no sense.
+    OSError
+        The kernel refuses the memory: PermissionError if it is another user's, ENOMEM if there is no
+        address space for it.
     """
     cdef handle h = decode(bytes_in(<byte*>PyBytes_AS_STRING(state), PyBytes_GET_SIZE(state)))
     cdef cnp.dtype descr = find_dtype(&h, dtype)
