@@ -268,3 +268,89 @@ def test_a_timeout_that_is_no_number(timeout):
         lock.acquire(timeout=timeout)
     assert lock.acquire(timeout=-1)  # it was left free
     lock.release()
+
+
+SAME_ID = """
+import os, threading, warnings
+from sharedmem.lock import RLock
+
+lock, dead, found = RLock(), [], {}
+warnings.simplefilter("ignore")  # of forks beside threads
+
+def die_holding():
+    lock.acquire()
+    dead.append(threading.get_native_id())
+
+def in_another_process():
+    pid = os.fork()
+    if pid == 0:
+        warnings.simplefilter("ignore")
+        os._exit(lock.acquire(False))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+
+def look():
+    if threading.get_native_id() != dead[0]:
+        return
+    try:
+        lock.release()
+        found["released"] = True
+    except AssertionError:
+        found["released"] = False
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found["taken"] = lock.acquire(timeout=0)
+    found["warnings"] = len(said)
+    found["also taken"] = in_another_process()
+
+def run(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+
+run(die_holding)
+for _ in range(1000):       # until no other process gets the id
+    with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+        file.write(str(dead[0] - 1))
+    run(look)
+    if found:
+        break
+print(found)
+"""
+
+
+@support.needs_root
+def test_a_thread_that_gets_the_id_of_a_dead_owner(python):
+    namespaces = ("--pid", "--fork", "--mount-proc", "--kill-child")
+    support.needs_namespaces(*namespaces)
+    if not os.access("/proc/sys/kernel/ns_last_pid", os.W_OK):
+        pytest.skip("the kernel lets nobody choose the next id")
+    found = {"released": False, "taken": True, "warnings": 1, "also taken": False}
+    assert python(SAME_ID, prefix=("unshare", *namespaces)) == str(found)
+
+
+def test_want_of_memory_leaves_it_as_it_was():
+    testcapi = pytest.importorskip("_testcapi")
+    lock, failures = RLock(), 0
+
+    def call(function, n):
+        """Calls function() with the nth allocation from now on refused; whether that was noticed."""
+        testcapi.set_nomemory(n, n + 1)
+        try:
+            function()
+        except MemoryError:
+            return True
+        finally:
+            testcapi.remove_mem_hooks()
+        return False
+
+    for n in range(1, 60):
+        if call(lock.acquire, n):
+            failures += 1
+            assert not held_elsewhere(lock)
+            lock.acquire()
+        if call(lock.release, n):
+            failures += 1
+            assert held_elsewhere(lock)
+            lock.release()
+        assert not held_elsewhere(lock)
+    assert failures > 0

@@ -135,7 +135,8 @@ cdef object reduce_array(object obj, int protocol):
     text = dtype_text(descr)
     state = encode_array(a, &found, descr, text)
     if type(a) is not SharedArray:
-        return _load, (state, None if text is not None else descr, type(a))
+        # The empty state is one that a subclass may extend, as it may ndarray's.
+        return _load, (state, None if text is not None else descr, type(a)), ()
     if text is None:
         return _load, (state, descr)
     return _load, (state,)
@@ -215,6 +216,9 @@ def _load(bytes state not None, dtype=None, cls=None):
         The memory has gone, or belongs to another host or user.
     ValueError
         The handle is truncated, altered, or makes no sense.
+    OSError
+        The kernel refuses the memory: PermissionError if it is another user's, ENOMEM if there is no
+        address space for it.
     """
     cdef handle h = decode(bytes_in(<byte*>PyBytes_AS_STRING(state), PyBytes_GET_SIZE(state)))
     cdef cnp.dtype descr = find_dtype(&h, dtype)

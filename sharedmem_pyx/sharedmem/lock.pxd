@@ -7,4 +7,4 @@ cdef class RLock:
     cdef size_t address            # of those bytes
 
     cdef robust_mutex_outcome wait(self, double timeout) except *
-    cdef int take(self, robust_mutex_outcome how) except -1
+    cdef int take(self, robust_mutex_outcome how, object key) except -1

@@ -5,6 +5,7 @@ import warnings
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport uint64_t
 
 from sharedmem.libsharedmem.mutex cimport (
     busy, inherited, nanoseconds, robust_mutex, robust_mutex_bytes, robust_mutex_outcome,
@@ -17,6 +18,23 @@ from sharedmem.creation import empty
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_native_id()
 
+
+cdef extern from *:
+    """
+    #include <atomic>
+    #include <cstdint>
+
+    // The calling thread's number, which no other thread of this process has or ever had. The kernel gives
+    // the id of a thread that has ended to a new one, and so does Python.
+    inline std::uint64_t thread_number() noexcept {
+      static std::atomic<std::uint64_t> last{0};
+      thread_local const std::uint64_t mine = ++last;
+      return mine;
+    }
+    """
+    uint64_t thread_number() noexcept
+
+
 # Seconds between two looks for a signal such as Ctrl-C: a wait for a mutex is not ended by one.
 cdef double slice_of_wait = 0.1
 
@@ -25,8 +43,12 @@ cdef double slice_of_wait = 0.1
 cdef class _Hold:
     """How a thread of this process holds a lock."""
     cdef object memory             # stays while the thread's list of held locks points into it
-    cdef unsigned long thread
+    cdef unsigned long thread      # the kernel's id: differs from those of the process that was forked
+    cdef uint64_t number           # and from those of threads that have ended
     cdef Py_ssize_t depth
+
+    cdef bint is_mine(self) noexcept:
+        return self.number == thread_number() and self.thread == PyThread_get_thread_native_id()
 
 
 # Address of a lock -> _Hold. An entry belongs to the thread that holds the lock: it alone adds and
@@ -99,8 +121,9 @@ cdef class RLock:
         TypeError
             `timeout` is no number.
         """
-        cdef _Hold hold = holds.get(self.address)
-        if hold is not None and hold.thread == PyThread_get_thread_native_id():
+        cdef object key = self.address
+        cdef _Hold hold = holds.get(key)
+        if hold is not None and hold.is_mine():
             hold.depth += 1
             return True
         cdef double seconds = 0.0
@@ -109,7 +132,7 @@ cdef class RLock:
         how = self.wait(seconds)
         if how == busy:
             return False
-        self.take(how)
+        self.take(how, key)
         return True
 
     cdef robust_mutex_outcome wait(self, double timeout) except *:
@@ -127,19 +150,21 @@ cdef class RLock:
                 left = end - time.monotonic()
         return how
 
-    cdef int take(self, robust_mutex_outcome how) except -1:
-        cdef _Hold hold = _Hold.__new__(_Hold)
-        hold.memory = self.memory
-        hold.thread = PyThread_get_thread_native_id()
-        hold.depth = 1
-        holds[self.address] = hold
-        if how != inherited:
-            return 0
+    cdef int take(self, robust_mutex_outcome how, object key) except -1:
+        cdef _Hold hold
         try:
-            warnings.warn("a thread or process ended while it held this lock: what the lock guards "
-                          "may be half-written", RuntimeWarning, stacklevel=1)
+            hold = _Hold.__new__(_Hold)
+            hold.memory = self.memory
+            hold.thread = PyThread_get_thread_native_id()
+            hold.number = thread_number()
+            hold.depth = 1
+            holds[key] = hold
+            if how == inherited:
+                warnings.warn("a thread or process ended while it held this lock: what the lock guards "
+                              "may be half-written", RuntimeWarning, stacklevel=1)
         except BaseException:
-            self.release()
+            holds.pop(key, None)
+            self.c_obj.unlock()
             raise
         return 0
 
@@ -151,12 +176,13 @@ cdef class RLock:
         AssertionError
             The calling thread does not hold the lock.
         """
-        cdef _Hold hold = holds.get(self.address)
-        if hold is None or hold.thread != PyThread_get_thread_native_id():
+        cdef object key = self.address      # first: it may want memory, and then the lock stays as it is
+        cdef _Hold hold = holds.get(key)
+        if hold is None or not hold.is_mine():
             raise AssertionError("attempt to release a lock that this thread does not hold")
         hold.depth -= 1
         if hold.depth == 0:
-            del holds[self.address]
+            del holds[key]
             self.c_obj.unlock()
 
     def __enter__(self):

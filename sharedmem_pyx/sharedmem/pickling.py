@@ -15,6 +15,7 @@ from typing import Any
 
 from sharedmem.array import by_value, dumping_alone, holding
 from sharedmem.importing import when_imported
+from sharedmem.pools import watch_executor, watch_pool
 
 
 @contextmanager
@@ -48,9 +49,11 @@ def _hold(owner: Any) -> None:
 
 
 def install() -> None:
-    """Make transfers that deliver once hold the arrays in their messages."""
+    """Make transfers that deliver once hold the arrays in their messages, and Pools report their errors."""
     _hold(ForkingPickler)
     ForkingPickler.dumps = dumping_alone(ForkingPickler)  # type: ignore[method-assign]
+    when_imported("multiprocessing.pool", watch_pool)
+    when_imported("concurrent.futures.process", watch_executor)
     when_imported("loky.backend.reduction", _hold)
     when_imported("joblib.externals.loky.backend.reduction", _hold)
     when_imported("joblib.pool", lambda pool: _hold(pool.CustomizablePickler))

@@ -40,7 +40,8 @@ reservation::reservation(std::size_t bytes) : size_{bytes} {
   }
   const std::size_t all = bytes + alignment;
   void* at = ::mmap(nullptr, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (at == MAP_FAILED) throw error(errno, "mmap", bytes_text(all) + " of address space");
+  if (at == MAP_FAILED)
+    throw error(errno, "mmap", bytes_text(all) + " of address space, see ulimit -v and SHAREDMEM_ARENA_SIZE");
   auto* first = static_cast<std::byte*>(at);
   const std::size_t past = reinterpret_cast<std::uintptr_t>(first) % alignment;
   const std::size_t before = past == 0 ? 0 : alignment - past;

@@ -5,6 +5,9 @@
 /// A static type without a dict and not tracked by the garbage collector, so that a shared array costs
 /// what an ndarray costs. It defines no `__array_finalize__`: views, slices and copies are made by NumPy
 /// alone, with a tail of zeros. A view keeps its memory alive as any view does, by its base.
+///
+/// Functions that call Python are not noexcept: up to version 3.13 Python ends a daemon thread that wants the
+/// GIL back after the end by `pthread_exit`, which unwinds its stack and must not meet a noexcept function.
 /// To be included by one extension module only, after its `import_array`.
 #include <numpy/arrayobject.h>
 #include <Python.h>
@@ -39,7 +42,6 @@ inline tail* tail_of(PyObject* array) noexcept {
   return reinterpret_cast<tail*>(reinterpret_cast<char*>(array) + tail_offset);
 }
 
-// Not noexcept: Python ends a daemon thread that wants the GIL back after the end by unwinding its stack.
 inline void dealloc(PyObject* self) {
   tail mine = std::exchange(*tail_of(self), tail{});
   // Weak references are cleared here, and their callbacks may still look at the memory.
@@ -54,14 +56,22 @@ inline void dealloc(PyObject* self) {
   }
 }
 
-inline PyObject* refuse_new(PyTypeObject*, PyObject*, PyObject*) noexcept {
+// `tp_new` stays ndarray's: `ndarray.__new__(type(a), ...)`, as np.ma calls it, refuses types that have another.
+inline PyObject* refuse_call(PyObject*, PyObject* const*, std::size_t, PyObject*) {
   PyErr_SetString(PyExc_TypeError,
                   "SharedArray is not made by calling it: use sharedmem.empty, zeros, ones, full or array, "
                   "or asshared for what exists already");
   return nullptr;
 }
 
-inline PyObject* array_wrap(PyObject* self, PyObject* const* args, Py_ssize_t count) noexcept {
+/// Refuses to call a subclass that has no `__new__` of its own: it would make an array in private memory.
+inline int init(PyObject* self, PyObject*, PyObject*) {
+  if (Py_TYPE(self)->tp_new != PyArray_Type.tp_new) return 0;
+  refuse_call(nullptr, nullptr, 0, nullptr);
+  return -1;
+}
+
+inline PyObject* array_wrap(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   if (count < 1 || count > 3 || !PyArray_Check(args[0])) {
     PyErr_SetString(PyExc_TypeError,
                     "__array_wrap__ takes an ndarray, a context and whether a scalar is wanted");
@@ -75,7 +85,7 @@ inline PyObject* array_wrap(PyObject* self, PyObject* const* args, Py_ssize_t co
   return Py_NewRef(args[0]);
 }
 
-inline PyObject* array_prepare(PyObject*, PyObject* const* args, Py_ssize_t count) noexcept {
+inline PyObject* array_prepare(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (count < 1 || count > 2) {
     PyErr_SetString(PyExc_TypeError, "__array_prepare__ takes an ndarray and a context");
     return nullptr;
@@ -83,7 +93,7 @@ inline PyObject* array_prepare(PyObject*, PyObject* const* args, Py_ssize_t coun
   return Py_NewRef(args[0]);
 }
 
-inline PyObject* setflags(PyObject* self, PyObject* args, PyObject* keywords) noexcept {
+inline PyObject* setflags(PyObject* self, PyObject* args, PyObject* keywords) {
   static const char* const names[] = {"write", "align", "uic", nullptr};
   PyObject *write = Py_None, *align = Py_None, *uic = Py_None;
   if (!PyArg_ParseTupleAndKeywords(args, keywords, "|OOO:setflags", const_cast<char**>(names), &write, &align,
@@ -108,7 +118,7 @@ inline PyObject* setflags(PyObject* self, PyObject* args, PyObject* keywords) no
   return done;
 }
 
-inline PyObject* reduce_ex(PyObject* self, PyObject* protocol) noexcept {
+inline PyObject* reduce_ex(PyObject* self, PyObject* protocol) {
   const long number = PyLong_AsLong(protocol);
   if (number == -1 && PyErr_Occurred() != nullptr) return nullptr;
   if (Py_TYPE(self) != &shared_array_type) {
@@ -122,7 +132,13 @@ inline PyObject* reduce_ex(PyObject* self, PyObject* protocol) noexcept {
   return reduce(self, static_cast<int>(std::clamp(number, 0L, 5L)));
 }
 
-inline PyObject* reduce_2(PyObject* self, PyObject*) noexcept { return reduce(self, 2); }
+inline PyObject* reduce_2(PyObject* self, PyObject*) { return reduce(self, 2); }
+
+/// As ndarray's; an empty state, which a handle of a subclass has, leaves the array as it is.
+inline PyObject* setstate(PyObject* self, PyObject* state) {
+  if (PyTuple_Check(state) && PyTuple_GET_SIZE(state) == 0) Py_RETURN_NONE;
+  return PyObject_CallMethod(reinterpret_cast<PyObject*>(&PyArray_Type), "__setstate__", "OO", self, state);
+}
 
 inline PyMethodDef* methods() noexcept {
   // Without the casts to void a compiler warns of the signature, which METH_FASTCALL describes.
@@ -142,6 +158,9 @@ inline PyMethodDef* methods() noexcept {
       {"__reduce__", reduce_2, METH_NOARGS,
        "__reduce__($self, /)\n--\n\n"
        "As `__reduce_ex__`."},
+      {"__setstate__", setstate, METH_O,
+       "__setstate__($self, state, /)\n--\n\n"
+       "As `ndarray.__setstate__`; nothing is to be done for the empty state of a handle."},
       {"setflags", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(setflags)),
        METH_VARARGS | METH_KEYWORDS,
        "setflags($self, /, write=None, align=None, uic=None)\n--\n\n"
@@ -166,7 +185,7 @@ inline constexpr const char* shared_array_doc =
     "with their data; `sharedmem.is_shared` tells them apart and `sharedmem.copy` makes a shared copy.\n";
 
 /// Makes the type ready and returns it; null with an exception set.
-inline PyObject* make_shared_array_type(reducer how) noexcept {
+inline PyObject* make_shared_array_type(reducer how) {
   reduce = how;
   PyTypeObject& type = shared_array_type;
   if (PyArray_Type.tp_itemsize != 0 || PyArray_Type.tp_dictoffset != 0 || PyType_IS_GC(&PyArray_Type)) {
@@ -185,22 +204,32 @@ inline PyObject* make_shared_array_type(reducer how) noexcept {
   type.tp_doc = shared_array_doc;
   type.tp_dealloc = dealloc;
   type.tp_methods = methods();
-  type.tp_new = refuse_new;
+  type.tp_vectorcall = refuse_call;
+  type.tp_init = init;
   if (PyType_Ready(&type) < 0) return nullptr;
   own_reduce = PyObject_GetAttrString(reinterpret_cast<PyObject*>(&type), "__reduce__");
   return own_reduce == nullptr ? nullptr : Py_NewRef(reinterpret_cast<PyObject*>(&type));
 }
 
+/// What `owner` shows as an array of class `cls`, a subclass; `owner` becomes its base before its
+/// `__array_finalize__` runs, which may raise and leave the array to a traceback.
+/// \param prototype  for the `__array_finalize__`, of class `cls`; None: it is given `owner`, as by `view`.
+inline PyObject* as_subclass(PyObject* owner, PyTypeObject* cls, PyObject* prototype) {
+  if (prototype == Py_None) return PyArray_View(reinterpret_cast<PyArrayObject*>(owner), nullptr, cls);
+  return PyObject_CallMethod(reinterpret_cast<PyObject*>(&PyArray_Type), "__array_wrap__", "OO", prototype,
+                             owner);
+}
+
 /// A SharedArray over bytes of `block`, whose reference it takes over, also when it fails.
 /// \param cls        SharedArray or a subclass; null: SharedArray.
 /// \param strides    null: contiguous, in Fortran's order if `flags` has NPY_ARRAY_F_CONTIGUOUS.
-/// \param prototype  for the `__array_finalize__` of a subclass; may be None.
+/// \param prototype  for the `__array_finalize__` of a subclass: an array of class `cls`, or None.
 inline PyObject* adopt(sharedmem::allocation& block, PyTypeObject* cls, PyObject* dtype, int ndim,
                        const npy_intp* shape, const npy_intp* strides, void* data, int flags,
-                       PyObject* prototype) noexcept {
-  PyObject* array = PyArray_NewFromDescr(cls == nullptr ? &shared_array_type : cls,
-                                         reinterpret_cast<PyArray_Descr*>(Py_NewRef(dtype)), ndim, shape,
-                                         strides, data, flags, prototype);
+                       PyObject* prototype) {
+  PyObject* array =
+      PyArray_NewFromDescr(&shared_array_type, reinterpret_cast<PyArray_Descr*>(Py_NewRef(dtype)), ndim,
+                           shape, strides, data, flags, nullptr);
   if (array == nullptr) {
     sharedmem::release(block.ref);
     return nullptr;
@@ -209,7 +238,10 @@ inline PyObject* adopt(sharedmem::allocation& block, PyTypeObject* cls, PyObject
   mine->ref = std::exchange(block.ref, sharedmem::block_ref{});
   mine->read_only = (flags & NPY_ARRAY_WRITEABLE) == 0;
   mine->large = block.bytes >= large_bytes;
-  return array;
+  if (cls == nullptr || cls == &shared_array_type) return array;
+  PyObject* result = as_subclass(array, cls, prototype);
+  Py_DECREF(array);
+  return result;
 }
 
 }  // namespace sharedmem_pyx

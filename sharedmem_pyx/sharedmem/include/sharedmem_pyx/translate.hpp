@@ -10,6 +10,8 @@
 ///   | std::system_error        | OSError(errno, text)                                      |
 ///   | std::bad_alloc           | MemoryError                                               |
 ///   | everything else          | RuntimeError                                              |
+///
+/// Not noexcept: Python up to 3.13 ends daemon threads by unwinding their stacks.
 #include <Python.h>
 
 #include <new>
@@ -21,7 +23,7 @@
 namespace sharedmem_pyx {
 
 /// Sets sharedmem.StaleHandleError.
-inline void set_stale_handle(const char* what) noexcept {
+inline void set_stale_handle(const char* what) {
   PyObject* module = PyImport_ImportModule("sharedmem.errors");
   PyObject* type = module == nullptr ? nullptr : PyObject_GetAttrString(module, "StaleHandleError");
   Py_XDECREF(module);
@@ -31,7 +33,7 @@ inline void set_stale_handle(const char* what) noexcept {
 }
 
 /// Sets OSError, or the subclass that Python has for the number.
-inline void set_os_error(int number, const char* what) noexcept {
+inline void set_os_error(int number, const char* what) {
   PyObject* error = PyObject_CallFunction(PyExc_OSError, "is", number, what);
   if (error == nullptr) return;
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error)), error);
@@ -39,7 +41,7 @@ inline void set_os_error(int number, const char* what) noexcept {
 }
 
 /// \pre called while a C++ exception is handled, with the GIL held.
-inline int set_python_error() noexcept {
+inline int set_python_error() {
   try {
     throw;
   } catch (const sharedmem::stale_handle& e) {
