@@ -363,3 +363,30 @@ def test_unread_messages_of_a_fork_stay_readable_once():
     settle()
     with pytest.raises(StaleHandleError):
         pickle.loads(data)
+
+
+def test_whose_messages_are_in_flight_and_since_when():
+    with Remote("spawn") as remote:
+        data = remote.call(workers.total_of_leased, 100_000, 2.0)
+        (theirs,) = [p for p in sharedmem.participants() if p["pid"] == remote.pid]
+        assert theirs["leases"] == 1
+        assert theirs["bytes_in_flight"] >= 800_000
+        first = theirs["oldest_in_flight"]
+        time.sleep(0.05)
+        (theirs,) = [p for p in sharedmem.participants() if p["pid"] == remote.pid]
+        assert theirs["oldest_in_flight"] >= first + 0.05
+        assert sharedmem.stats()["oldest_in_flight"] >= theirs["oldest_in_flight"]
+        assert pickle.loads(data)[0] == 2
+        (theirs,) = [p for p in sharedmem.participants() if p["pid"] == remote.pid]
+        assert (theirs["leases"], theirs["bytes_in_flight"], theirs["oldest_in_flight"]) == (0, 0, 0)
+
+
+def test_an_error_for_want_of_memory_names_what_is_in_flight():
+    a = sharedmem.ones(1000)
+    data = dumps(a)
+    with pytest.raises(MemoryError, match=r"1 array in messages .* since \d+ s: .*revoke\(older_than\)"):
+        sharedmem.empty(2**62, "u1")
+    assert pickle.loads(data).sum() == 1000
+    with pytest.raises(MemoryError) as error:
+        sharedmem.empty(2**62, "u1")
+    assert "revoke" not in str(error.value)

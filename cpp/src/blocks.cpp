@@ -100,8 +100,8 @@ claim arena::share(const block_ref& ref, bool lease) {
   }
   if (!id)
     throw no_memory("all " + std::to_string(s.words.lease_count()) +
-                    " leases of this arena are out: that many arrays were sent and not received; "
-                    "sharedmem.revoke(older_than) gives back those of messages that nobody will read");
+                    " leases of this arena are out: that many arrays were sent and not received" +
+                    s.in_flight_text());
   c.lease = id->entry;
   c.nonce = id->nonce;
   return c;

@@ -64,13 +64,14 @@ void arena::state::reserve_memory(std::uint64_t bytes, std::uint64_t asked) {
                     " in all, " + size_text(promised) +
                     " promised to arrays not yet written); free arrays, or " +
                     (by_cgroup ? "raise the cgroup's limit (memory.max, docker run --memory)"
-                               : "have other programs give memory back"));
+                               : "have other programs give memory back") +
+                    in_flight_text());
   }
   claims_allowed = claimed + bytes + (left - bytes) / 8;
   look_holds_until = now + look_interval_ns;
 }
 
-void arena::state::no_room(std::uint64_t asked, const std::string& why) const {
+void arena::state::no_room(std::uint64_t asked, const std::string& why) {
   const header& h = words.head();
   const std::uint64_t mark = h.chunk_mark.load(relaxed);
   const std::uint64_t total = words.chunk_count();
@@ -83,7 +84,7 @@ void arena::state::no_room(std::uint64_t asked, const std::string& why) const {
       "; limited by the size of the arena (SHAREDMEM_ARENA_SIZE) or the address space (ulimit -v: " +
       (address_space_left() == UINT64_MAX ? std::string("unlimited")
                                           : size_text(address_space_left()) + " left") +
-      ")");
+      ")" + in_flight_text());
 }
 
 }  // namespace sharedmem

@@ -10,6 +10,7 @@
 #include <sharedmem/lease_table.hpp>
 #include <sharedmem/mapping.hpp>
 
+#include "machine.hpp"
 #include "reports.hpp"
 
 namespace sharedmem {
@@ -71,11 +72,17 @@ bool read(const void* base, std::size_t bytes, void* context) {
     found.participants.push_back(report_of(k, entries[k], w, is_gone(h, w, wish.name)));
   }
   tables_of_leases words{start, h};
-  lease_table<native_atomics, tables_of_leases>(words).each([&](std::uint32_t, lease_word v, auto* e) {
-    if (v.state != lease_state::out) return;
-    ++found.leases;
-    found.bytes_in_flight += e[at_lease_bytes].load(relaxed);
+  lease_table<native_atomics, tables_of_leases> leases(words);
+  const bool same_clock = this_namespaces().time == static_cast<std::uint32_t>(h.namespaces[0].load(relaxed));
+  const std::uint64_t now = same_clock ? monotonic_ns() : 0;
+  in_flight all;
+  leases.each([&](std::uint32_t, lease_word v, auto* e) {
+    if (v.state == lease_state::out) all.add(v, e, now);
   });
+  found.leases = all.leases;
+  found.bytes_in_flight = all.bytes;
+  found.oldest_in_flight_ns = all.oldest_ns;
+  count_messages(leases, found.participants, now);
   return true;
 }
 

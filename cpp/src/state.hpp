@@ -20,6 +20,7 @@
 #include <sharedmem/protocol.hpp>
 
 #include "records.hpp"
+#include "reports.hpp"
 #include "slab.hpp"
 #include "tables.hpp"
 #include "thread_cache.hpp"
@@ -29,8 +30,6 @@ namespace sharedmem {
 
 inline constexpr std::uint32_t stripe_count = 16;
 inline constexpr std::uint64_t second_ns = 1'000'000'000;
-/// How long a lease of a sender found dead is kept for its message, from that finding.
-inline constexpr std::uint64_t lease_grace_ns = 60 * second_ns;
 /// How often the slow path looks for the dead, at most.
 inline constexpr std::uint64_t look_interval_ns = second_ns / 10;
 
@@ -90,6 +89,8 @@ struct arena::state {
   bool fork_prepared = false;
 
   // reports.cpp
+  in_flight messages() noexcept;           // of all processes
+  std::string in_flight_text();   // for an error: what messages keep; empty if there are none
   bool leases_out() noexcept;
   bool others_present() const noexcept;
   bool sent_from_extension() noexcept;
@@ -197,7 +198,7 @@ struct arena::state {
   // budget.cpp
   std::uint64_t claimed_bytes() const noexcept;
   void reserve_memory(std::uint64_t bytes, std::uint64_t asked);  // \throws no_memory by the estimate
-  [[noreturn]] void no_room(std::uint64_t asked, const std::string& why) const;
+  [[noreturn]] void no_room(std::uint64_t asked, const std::string& why);
 };
 
 std::string size_text(std::uint64_t bytes);

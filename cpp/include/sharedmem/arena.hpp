@@ -63,6 +63,7 @@ struct arena_statistics {
   std::uint64_t cache_limit = 0;  ///< of `cached_bytes`
   std::uint64_t leases = 0;  ///< references in flight
   std::uint64_t bytes_in_flight = 0;  ///< of the blocks that these keep
+  std::uint64_t oldest_in_flight_ns = 0;  ///< age of the oldest of them, nanoseconds; 0: none, or unknown
   std::uint32_t participants = 0;  ///< processes in the arena
   std::uint32_t segments = 0;  ///< the primary one and its extensions
 };
@@ -75,6 +76,9 @@ struct participant_report {
   enum class state : std::uint8_t { active, reserved, dead } what = state::active;
   std::uint64_t chunks = 0;  ///< chunks owned
   std::uint64_t bytes = 0;  ///< their size
+  std::uint64_t leases = 0;  ///< references in flight that it sent
+  std::uint64_t bytes_in_flight = 0;  ///< as in `arena_statistics`
+  std::uint64_t oldest_in_flight_ns = 0;  ///< as in `arena_statistics`
   bool self = false;  ///< it is the process that asks
 };
 

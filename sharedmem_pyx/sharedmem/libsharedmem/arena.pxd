@@ -39,6 +39,7 @@ cdef extern from "<sharedmem/arena.hpp>" namespace "sharedmem" nogil:
         uint64_t cache_limit
         uint64_t leases
         uint64_t bytes_in_flight
+        uint64_t oldest_in_flight_ns
         uint32_t participants
         uint32_t segments
 
@@ -53,6 +54,9 @@ cdef extern from "<sharedmem/arena.hpp>" namespace "sharedmem" nogil:
         participant_state what
         uint64_t chunks
         uint64_t bytes
+        uint64_t leases
+        uint64_t bytes_in_flight
+        uint64_t oldest_in_flight_ns
         bool self
 
     cdef cppclass arena:
