@@ -293,18 +293,16 @@ def test_revoke_leaves_arrays_alone():
     assert np.shares_memory(pickle.loads(data), a)
 
 
-def test_revoke_after_a_queue_was_thrown_away():
+def test_revoke_of_a_queue_that_nobody_reads():
     before = leases()
     queue = multiprocessing.Queue()
     for i in range(50):
         queue.put(sharedmem.full(1000, float(i)))
-    queue.close()
-    queue.join_thread()
-    del queue
-    settle()
-    assert leases() == before + 50
+    assert wait_until(lambda: leases() == before + 50)
     time.sleep(0.05)
     assert sharedmem.revoke(0) >= 50
+    queue.close()
+    queue.join_thread()
 
 
 def test_collect_never_takes_a_living_senders_lease():
@@ -321,8 +319,8 @@ def test_collect_never_takes_a_living_senders_lease():
 def test_a_dead_senders_lease_can_be_taken_back_by_request():
     before = leases()
     with Remote("spawn") as remote:
-        data = remote.call(workers.total_of_leased, 100_000, 2.0)
-        kept = remote.call(workers.total_of_leased, 1000, 3.0)
+        data = bytes.fromhex(remote.call(workers.leased_as_hex, 100_000, 2.0))
+        kept = bytes.fromhex(remote.call(workers.leased_as_hex, 1000, 3.0))
         assert leases() == before + 2
         remote.kill()
     sharedmem.collect()
@@ -341,9 +339,7 @@ def test_a_message_lost_with_its_receiver():
         remote.conn.send((workers.hold, ("a", sharedmem.ones(1000))))
         remote.kill()
     sharedmem.collect()
-    assert leases() == before + 1
-    time.sleep(0.05)
-    assert sharedmem.revoke(0) >= 1
+    assert leases() == before
 
 
 @pytest.mark.parametrize("start_method", START_METHODS)
@@ -367,7 +363,7 @@ def test_unread_messages_of_a_fork_stay_readable_once():
 
 def test_whose_messages_are_in_flight_and_since_when():
     with Remote("spawn") as remote:
-        data = remote.call(workers.total_of_leased, 100_000, 2.0)
+        data = bytes.fromhex(remote.call(workers.leased_as_hex, 100_000, 2.0))
         (theirs,) = [p for p in sharedmem.participants() if p["pid"] == remote.pid]
         assert theirs["leases"] == 1
         assert theirs["bytes_in_flight"] >= 800_000

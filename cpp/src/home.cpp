@@ -159,6 +159,7 @@ arena* try_join(std::string_view text) noexcept {
 arena& make_new(registry& r) {
   handle_forks(r);
   const auto cache_limit = size_setting("SHAREDMEM_CACHE_LIMIT");
+  size_setting("SHAREDMEM_IN_FLIGHT_LIMIT");  // `settle_on` cannot tell what is wrong with it
   check_linger();
   arena& a = enter(arena::create(size_setting("SHAREDMEM_ARENA_SIZE").value_or(0)));
   if (cache_limit) a.set_cache_limit(*cache_limit);
@@ -182,6 +183,7 @@ void leave_if_idle(registry& r, arena& a) noexcept {
 }
 
 void settle_on(registry& r, arena& a) {
+  a.limit_in_flight(parse_size(environment("SHAREDMEM_IN_FLIGHT_LIMIT")).value_or(UINT64_MAX));
   r.homes.push_back(&a);
   r.home.store(&a, release_order);
   set_environment("SHAREDMEM_ARENA", to_text(a.where()));
@@ -247,6 +249,68 @@ void start_new_home() {
 std::string home_locator() {
   const arena* a = home_if_any();
   return a == nullptr ? std::string() : to_text(a->where());
+}
+
+namespace {
+
+/// The arena that `where` names; attached now if it is not. Lock held.
+arena& find_or_attach(registry& r, const locator& where) {
+  if (arena* a = attached_as(where.uuid)) return *a;
+  handle_forks(r);
+  if (r.home.load(relaxed) == nullptr && !wants_new()) {
+    arena* found = find_home(r);
+    if (found == nullptr) found = &enter(arena::attach(where));
+    settle_on(r, *found);
+    if (found->where().uuid == where.uuid) return *found;
+  }
+  return enter(arena::attach(where));
+}
+
+/// Calls `act(arena)` if the arena that `where` names is attached, and gives what that returns; else `otherwise`.
+template <class Act>
+bool if_attached(const locator& where, bool otherwise, Act&& act) noexcept {
+  registry& r = all();
+  if (arena* a = r.home.load(acquire_order); a != nullptr && a->where().uuid == where.uuid) [[likely]]
+    return act(*a);
+  const std::lock_guard lock(r.lock);
+  arena* a = attached_as(where.uuid);
+  return a == nullptr ? otherwise : act(*a);
+}
+
+}  // namespace
+
+bool note_read(const locator& where, const claim& c) noexcept {
+  registry& r = all();
+  if (arena* a = r.home.load(acquire_order); a != nullptr && a->where().uuid == where.uuid) [[likely]]
+    return a->note_read(c);
+  try {
+    const std::lock_guard lock(r.lock);
+    return find_or_attach(r, where).note_read(c);
+  } catch (const std::exception&) {  // whoever loads the message is told why
+    return false;
+  }
+}
+
+bool note_written(const locator& where, const claim& c, bool again) noexcept {
+  return if_attached(where, false, [&](arena& a) { return a.note_written(c, again); });
+}
+
+bool stands_for(const locator& where, const claim& c) noexcept {
+  return if_attached(where, false, [&](arena& a) { return a.stands_for(c); });
+}
+
+bool give_back_lost(const locator& where, const claim& c) noexcept {
+  return if_attached(where, false, [&](arena& a) { return a.give_back_lost(c); });
+}
+
+void read_elsewhere(const locator& where, std::uint64_t end) {
+  registry& r = all();
+  const std::lock_guard lock(r.lock);
+  find_or_attach(r, where).read_elsewhere(end);
+}
+
+bool is_read_elsewhere(const locator& where, std::uint64_t end) noexcept {
+  return if_attached(where, true, [&](arena& a) { return a.is_read_elsewhere(end); });
 }
 
 allocation acquire(const locator& where, const claim& c) {

@@ -2,6 +2,7 @@
 /// under one lock of this process; only `life` of published blocks is read, to see what came back.
 #include <algorithm>
 
+#include "machine.hpp"
 #include "state.hpp"
 
 namespace sharedmem {
@@ -213,6 +214,10 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
   }
   lock.unlock();
   look_for_dead(false);
+  if (const std::uint64_t now = monotonic_ns(); now - last_expiry.load(relaxed) > second_ns) {
+    last_expiry.store(now, relaxed);
+    expire(false);
+  }
   lock.lock();
   bool news = adopt_orphans();
   if (const std::uint64_t repairs = words.head().repairs.load(std::memory_order_acquire);

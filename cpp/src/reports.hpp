@@ -23,7 +23,7 @@ struct in_flight {
   /// \param now  by the arena's clock; 0: this process has another one.
   void add(const lease_word& v, const word64* entry, std::uint64_t now) noexcept {
     ++leases;
-    bytes += entry[at_lease_bytes].load(std::memory_order_relaxed);
+    bytes += entry[at_lease_bytes].load(std::memory_order_relaxed) & ~copied_message;
     std::uint64_t since = entry[at_clock].load(std::memory_order_relaxed);
     // A lease of nobody has its deadline there: it counts from the moment its sender was found dead.
     if (v.slot == nobody) since = since > lease_grace_ns ? since - lease_grace_ns : 0;

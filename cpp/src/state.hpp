@@ -70,6 +70,7 @@ struct arena::state {
   bool caches_usable = false;
 
   std::atomic<bool> forking{false};
+  std::atomic<std::uint64_t> last_expiry{0};
   std::atomic<std::uint64_t> last_look{0}, look_pause{look_interval_ns};
   std::atomic<std::uint64_t> references{0};  // records with a count: blocks of the protocol held here
 
@@ -87,6 +88,11 @@ struct arena::state {
   void claim_for(std::uint32_t child);
   void let_go_after_fork() noexcept;
   bool fork_prepared = false;
+
+  // budget.cpp
+  void check_in_flight(std::uint64_t bytes);  // before a lease of so many bytes; \throws no_memory
+  std::atomic<std::uint64_t> in_flight_limit{UINT64_MAX};
+  std::atomic<std::uint64_t> in_flight_left{0};  // bytes that may be sent until somebody looks again
 
   // reports.cpp
   in_flight messages() noexcept;           // of all processes

@@ -10,6 +10,7 @@ process by multiprocessing, or as the bytes of a pickle, it arrives as the same 
 import sharedmem.interpreter  # noqa: F401 -- the first: it may refuse
 from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
 from sharedmem.array import SharedArray, is_shared
+from sharedmem.connections import install as _watch_connections
 from sharedmem.copying import array, asshared, copy
 from sharedmem.creation import (
     empty,
@@ -29,6 +30,7 @@ from sharedmem.reports import participants, stats
 from sharedmem.version import __version__
 
 _install()
+_watch_connections()
 
 # Names whose modules are imported when they are first asked for.
 _LATER = {

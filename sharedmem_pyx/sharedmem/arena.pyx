@@ -115,7 +115,7 @@ def cleanup():
 
 
 def collect(leases=False):
-    """Take back what dead processes held.
+    """Take back what dead processes held, and what messages keep that this process sent to readers now dead.
 
     That happens by itself before memory is refused; this is for whoever wants it sooner. Any thread may
     call it, and processes may die while it runs: it can be repeated without harm.
@@ -131,10 +131,12 @@ def collect(leases=False):
     int
         Bytes of the arrays that were freed, an estimate.
     """
+    from sharedmem.in_flight import look
     cdef uint64_t done = 0
     cdef bint also = leases
     cdef visiting _guard
     cdef arena* each
+    look()
     for each in attached():
         with nogil:
             done += each.collect(also)
@@ -232,6 +234,8 @@ def _linger():
     global _lingered
     if _lingered != os.getpid():
         _lingered = os.getpid()
+        from sharedmem.in_flight import look
+        look()      # nobody waits for messages that nobody can read
         with nogil:
             linger()
 

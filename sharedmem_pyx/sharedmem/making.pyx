@@ -221,6 +221,15 @@ cdef void write(plan* p, const allocation& block, content what, const void* sour
         memcpy(block.data, source, p.bytes)
 
 
+cdef int allocate(arena* home, plan* p, pages how, allocation* block) except -1:
+    if p.bytes < large_bytes:
+        block[0] = home.allocate(p.bytes, 64, how)
+    else:
+        with nogil:
+            block[0] = home.allocate(p.bytes, 64, how)
+    return 0
+
+
 cdef object make(plan* p, cnp.dtype descr, pages how, content what, const void* source, PyTypeObject* cls,
                  object prototype):
     cdef arena* home = home_arena()
@@ -228,12 +237,17 @@ cdef object make(plan* p, cnp.dtype descr, pages how, content what, const void* 
     cdef cnp.npy_intp* strides = NULL
     cdef size_t itemsize = cnp.PyDataType_ELSIZE(descr)
     cdef int flags = cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_WRITEABLE
+    try:
+        allocate(home, p, how, &block)
+    except MemoryError:
+        from sharedmem.in_flight import look
+        if look() == 0:
+            raise
+        allocate(home, p, how, &block)
     if p.bytes < large_bytes:
-        block = home.allocate(p.bytes, 64, how)
         write(p, block, what, source, itemsize)
     else:
         with nogil:
-            block = home.allocate(p.bytes, 64, how)
             write(p, block, what, source, itemsize)
     if p.fortran:
         flags |= cnp.NPY_ARRAY_F_CONTIGUOUS

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace sharedmem::os {
 
@@ -160,6 +161,21 @@ class lines {
   bool failed_ = false;
   bool cut_ = false;  // what follows belongs to a line that was handed out cut
 };
+
+// ---- pipes and sockets --------------------------------------------------------------------------
+
+struct channel_status {
+  bool pipe = false;    // unnamed
+  bool socket = false;  // AF_UNIX, SOCK_STREAM
+  std::uint64_t inode = 0;
+};
+channel_status channel_look(int fd) noexcept;
+bool channel_abandoned(int fd, bool pipe) noexcept;  // nobody has the other end open
+bool channel_drained(int fd, bool pipe) noexcept;    // nothing that was written is still to be read
+int pipe_name(int fd) noexcept;  // a descriptor that names the pipe and is no end of it; -1: none to be had
+int pipe_open(int name) noexcept;  // a writing end; -1: none to be had
+/// See channel::unread; the pipe must be abandoned.
+std::vector<std::byte> pipe_unread(int fd);
 
 // ---- the rest -----------------------------------------------------------------------------------
 
