@@ -43,6 +43,7 @@ cdef extern from "Python.h":
 cdef enum:
     shortest = 60           # bytes of a message with a handle in it; it has more
     longest = 1 << 20       # bytes of a message that is looked through: looking takes as long as writing
+    long_end = 2 << 10      # bytes at either end of a long message
     most_messages = 4096    # of one connection in the ledger; an older one is kept until it is loaded
     few_messages = 16
     most_connections = 256  # that are looked at
@@ -133,23 +134,30 @@ cdef int lose_copy(Carried c) except -1:
     return 0
 
 
-cdef list enter_leases(object buf):
-    """The leases that a message carries, entered as of a message that may be read from now on; None: none."""
-    cdef Py_buffer view
-    cdef handle h
+cdef size_t first_handle(const Py_buffer* view, handle& h) noexcept:
+    """The offset past a message's first handle; 0: none, or the message is too long to look through for it.
+
+    Long messages of other data have a price: of those only both ends are searched before the rest is. Writers
+    and readers find the same.
+    """
+    cdef const byte* data = <const byte*>view.buf
+    cdef size_t size = view.len
+    if size < shortest or size > longest:
+        return 0
+    if size > 2 * long_end and find_handle(bytes_in(data, long_end), 0, h) == 0 and (
+            find_handle(bytes_in(data + size - long_end, long_end), 0, h) == 0):
+        return 0
+    return find_handle(bytes_in(data, size), 0, h)
+
+
+cdef list enter_leases(object buf, const Py_buffer* view, handle& h, size_t at):
+    """Enters the leases that a message carries; `h` is its first handle, that ends at `at`. None: none."""
     cdef Carried c
     cdef Bytes source = None
     cdef list message = None
-    cdef size_t at = 0
     cdef object data
-    PyObject_GetBuffer(buf, &view, PyBUF_SIMPLE)
-    try:
-        while True:
-            at = find_handle(bytes_in(<byte*>view.buf, view.len), at, h)
-            if at == 0:
-                return message
-            if h.lease == no_lease:
-                continue
+    while at != 0:
+        if h.lease != no_lease:
             key = key_of(h)
             c = ledger.get(key)
             if c is None:
@@ -158,29 +166,17 @@ cdef list enter_leases(object buf):
                 c.what = claim_of(h)
                 c.key = key
                 c.sources = []
-            elif message is not None and c in message:  # several handles of a message may have the same lease
-                continue
-            if not note_written(c.where, c.what, c.copies > 0):
-                continue    # there may be other copies: it is kept
-            if message is None:
-                message = []
-                data = <object>PyMemoryView_GET_BUFFER(buf).obj if PyMemoryView_Check(buf) else buf
-            ledger[key] = c
-            c.copies += 1
-            source = add_source(c, data, source)
-            message.append(c)
-    finally:
-        PyBuffer_Release(&view)
-
-
-cdef bint has_handle(object buf) except -1:
-    cdef Py_buffer view
-    cdef handle h
-    PyObject_GetBuffer(buf, &view, PyBUF_SIMPLE)
-    try:
-        return shortest <= view.len <= longest and find_handle(bytes_in(<byte*>view.buf, view.len), 0, h) != 0
-    finally:
-        PyBuffer_Release(&view)
+            # Several handles of a message may have the same lease.
+            if (message is None or c not in message) and note_written(c.where, c.what, c.copies > 0):
+                if message is None:
+                    message = []
+                    data = <object>PyMemoryView_GET_BUFFER(buf).obj if PyMemoryView_Check(buf) else buf
+                ledger[key] = c
+                c.copies += 1
+                source = add_source(c, data, source)
+                message.append(c)
+        at = find_handle(bytes_in(<byte*>view.buf, view.len), at, h)
+    return message
 
 
 cdef Bytes add_source(Carried c, object data, Bytes source):
@@ -320,16 +316,23 @@ def enter(conn, buf):
 
     Before the write: a reader may have it before that returns.
     """
-    cdef list message
+    cdef Py_buffer view
+    cdef handle h
+    cdef size_t at
+    cdef list message = None
     cdef Outgoing out
-    if not has_handle(buf):
-        return None
-    with lock:
-        message = enter_leases(buf)
-        if message is not None:
-            out = outgoing(conn)
-            tidy(out)
-            out.messages.append(message)
+    PyObject_GetBuffer(buf, &view, PyBUF_SIMPLE)
+    try:
+        at = first_handle(&view, h)
+        if at != 0:
+            with lock:
+                message = enter_leases(buf, &view, h, at)
+                if message is not None:
+                    out = outgoing(conn)
+                    tidy(out)
+                    out.messages.append(message)
+    finally:
+        PyBuffer_Release(&view)
     return message
 
 
@@ -356,23 +359,19 @@ def take_over(buf):
     """Take the leases of a message over that was read from a connection."""
     cdef Py_buffer view
     cdef handle h
-    cdef size_t at = 0
+    cdef size_t at
     PyObject_GetBuffer(buf, &view, PyBUF_SIMPLE)
     try:
-        if view.len < shortest or view.len > longest:
-            return
-        while True:
+        at = first_handle(&view, h)
+        while at != 0:
+            if h.lease != no_lease:
+                note_read(h.where, claim_of(h))
+                if ledger:      # a message that this process wrote itself
+                    with lock:
+                        known = ledger.get(key_of(h))
+                        if known is not None:
+                            forget(known)
             at = find_handle(bytes_in(<byte*>view.buf, view.len), at, h)
-            if at == 0:
-                return
-            if h.lease == no_lease:
-                continue
-            note_read(h.where, claim_of(h))
-            if ledger:      # a message that this process wrote itself
-                with lock:
-                    known = ledger.get(key_of(h))
-                    if known is not None:
-                        forget(known)
     finally:
         PyBuffer_Release(&view)
 
@@ -402,7 +401,7 @@ def look_now_and_then():
 
 
 def new_ends():
-    """Numbers for both ends of a new connection, each with the arena that knows it; None: there is no arena."""
+    """Numbers for both ends of a new connection, each with the arena that knows it; or None."""
     cdef arena* home = home_if_any()
     cdef string where
     cdef uint64_t first
