@@ -14,6 +14,8 @@ from sharedmem.libsharedmem.home cimport (
     attached, home, home_locator, linger, make_root, offer, start_new_home,
     visiting)
 
+from sharedmem.in_flight import look
+
 
 # Where children look for the locator of their parent's arena: a variable that every kind of child
 # inherits, and a key of the configuration that travels with each Process object, also to children of a
@@ -131,7 +133,6 @@ def collect(leases=False):
     int
         Bytes of the arrays that were freed, an estimate.
     """
-    from sharedmem.in_flight import look
     cdef uint64_t done = 0
     cdef bint also = leases
     cdef visiting _guard
@@ -234,7 +235,6 @@ def _linger():
     global _lingered
     if _lingered != os.getpid():
         _lingered = os.getpid()
-        from sharedmem.in_flight import look
         look()      # nobody waits for messages that nobody can read
         with nogil:
             linger()

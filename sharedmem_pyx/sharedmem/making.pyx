@@ -17,6 +17,7 @@ from sharedmem.array cimport adopt
 from sharedmem.libsharedmem.arena cimport allocation, arena, pages
 
 from sharedmem.errors import refuse_objects
+from sharedmem.in_flight import look
 
 
 cdef extern from "<sharedmem_pyx/fill.hpp>" namespace "sharedmem_pyx" nogil:
@@ -240,7 +241,6 @@ cdef object make(plan* p, cnp.dtype descr, pages how, content what, const void* 
     try:
         allocate(home, p, how, &block)
     except MemoryError:
-        from sharedmem.in_flight import look
         if look() == 0:
             raise
         allocate(home, p, how, &block)
