@@ -452,6 +452,24 @@ def test_selectors_and_poll_are_no_other_readers(before):
     sharedmem.revoke(0)
 
 
+def test_the_limit_of_what_messages_keep():
+    code = """
+    import sharedmem
+    from multiprocessing.reduction import ForkingPickler
+    sent = [ForkingPickler.dumps(sharedmem.ones(2**20, "u1")) for _ in range(4)]
+    try:
+        ForkingPickler.dumps(sharedmem.ones(10))
+    except MemoryError as error:
+        print(error)
+    for message in sent:
+        ForkingPickler.loads(message)
+    ForkingPickler.dumps(sharedmem.ones(10))
+    """
+    said = check_python(code, SHAREDMEM_IN_FLIGHT_LIMIT="4MiB")
+    assert "SHAREDMEM_IN_FLIGHT_LIMIT" in said
+    assert "4 arrays in messages" in said
+
+
 @pytest.mark.parametrize("mode", ["pipe", "duplex", "queue", "pool", "executor"])
 def test_chaos(mode):
     command = [sys.executable, "-m", "tests.chaos_messages", "--minutes=0.05", "--seed=1", f"--mode={mode}"]

@@ -19,7 +19,7 @@ _plain_recv_bytes = Connection._recv_bytes  # type: ignore[attr-defined]
 _plain_close = Connection._close  # type: ignore[attr-defined]
 _plain_fileno = Connection.fileno
 _plain_pipe = connection.Pipe
-_plain_reduce = connection.reduce_connection  # type: ignore[attr-defined]
+_plain_reduce: Any = connection.reduce_connection  # type: ignore[attr-defined]
 
 
 def _send_bytes(self: Any, buf: Any) -> None:
@@ -58,7 +58,7 @@ def _fileno(self: Any) -> int:
 
 
 def _pipe(duplex: bool = True) -> tuple[Any, Any]:
-    pair = _plain_pipe(duplex)
+    pair: Any = _plain_pipe(duplex)
     ends = in_flight.new_ends()
     if ends is not None:
         for each, end in zip(pair, ends, strict=True):
@@ -66,7 +66,7 @@ def _pipe(duplex: bool = True) -> tuple[Any, Any]:
     return pair
 
 
-def _reduce(conn: Any) -> tuple[Any, ...]:
+def _reduce(conn: Any) -> Any:
     end = conn._sharedmem_end
     if end is None:
         return _plain_reduce(conn)
@@ -110,5 +110,5 @@ def install() -> None:
     cls._close = _close
     cls.fileno = _fileno
     _pipe.__doc__ = _plain_pipe.__doc__
-    connection.Pipe = _pipe  # type: ignore[assignment]
+    connection.Pipe = _pipe
     reduction.register(Connection, _reduce)
