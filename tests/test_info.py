@@ -75,6 +75,11 @@ def test_bytes_in_flight():
     found = arena_of_this_process(info())
     assert found["leases"] >= 1
     assert found["bytes_in_flight"] >= a.nbytes
+    assert found["oldest_in_flight"] > 0
+    (mine,) = [p for p in found["participants"] if p["pid"] == os.getpid()]
+    assert mine["leases"] >= 1
+    assert mine["bytes_in_flight"] >= a.nbytes
+    assert 0 < mine["oldest_in_flight"] <= found["oldest_in_flight"]
     assert queue.get() is not None
     queue.close()
 

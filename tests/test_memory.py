@@ -226,7 +226,9 @@ def test_an_odd_setting_never_breaks_the_import(size, said):
     assert check_python(code, SHAREDMEM_ARENA_SIZE=size) == said
 
 
-@pytest.mark.parametrize("name", ["SHAREDMEM_ARENA_SIZE", "SHAREDMEM_CACHE_LIMIT", "SHAREDMEM_LINGER"])
+@pytest.mark.parametrize(
+    "name", ["SHAREDMEM_ARENA_SIZE", "SHAREDMEM_CACHE_LIMIT", "SHAREDMEM_IN_FLIGHT_LIMIT", "SHAREDMEM_LINGER"]
+)
 @pytest.mark.parametrize("value", ["nonsense", "-5", "3 parsecs", "nan"])
 def test_a_setting_that_means_nothing_is_told(name, value):
     """By the first array, not by the import; and again by the next."""

@@ -205,8 +205,9 @@ def total_of_handle(handle):
     return pickle.loads(handle).sum().item()
 
 
-def total_of_leased(shape, value):
-    return bytes(ForkingPickler.dumps(full(shape, value)))
+def leased_as_hex(shape, value):
+    """A message, not as bytes: whoever reads those from a connection stands for it."""
+    return bytes(ForkingPickler.dumps(full(shape, value))).hex()
 
 
 def stats():

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -109,13 +110,42 @@ void arena::state::reserve_memory(std::uint64_t bytes, std::uint64_t asked) {
                     " in all, " + size_text(promised) +
                     " promised to arrays not yet written); free arrays, or " +
                     (by_cgroup ? "raise the cgroup's limit (memory.max, docker run --memory)"
-                               : "have other programs give memory back"));
+                               : "have other programs give memory back") +
+                    in_flight_text());
   }
   claims_allowed = claimed + bytes + (left - bytes) / 8;
   look_holds_until = now + look_interval_ns;
 }
 
-void arena::state::no_room(std::uint64_t asked, const std::string& why) const {
+/// Looks at the leases only when as much has been sent as the last look left room for.
+void arena::state::check_in_flight(std::uint64_t bytes) {
+  const std::uint64_t limit = in_flight_limit.load(relaxed);
+  if (limit == UINT64_MAX) return;
+  std::uint64_t left = in_flight_left.load(relaxed);
+  if (left < bytes) {
+    std::set<std::uint32_t> seen;
+    std::uint64_t kept = 0;
+    rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
+      if (v.state != lease_state::out || v.slot != slot()) return;
+      if (seen.insert(static_cast<std::uint32_t>(e[at_what].load(relaxed) >> 32)).second)
+        kept += e[at_lease_bytes].load(relaxed) & ~copied_message;
+    });
+    if (kept >= limit)
+      throw no_memory("cannot send " + size_text(bytes) +
+                      " of shared memory: messages of this process keep " + size_text(kept) +
+                      ", the limit is " + size_text(limit) + " (SHAREDMEM_IN_FLIGHT_LIMIT)" +
+                      in_flight_text());
+    left = limit - kept;
+  }
+  in_flight_left.store(left - std::min(left, bytes), relaxed);
+}
+
+void arena::limit_in_flight(std::uint64_t bytes) noexcept {
+  s_->in_flight_limit.store(bytes, relaxed);
+  s_->in_flight_left.store(0, relaxed);
+}
+
+void arena::state::no_room(std::uint64_t asked, const std::string& why) {
   const header& h = words.head();
   const std::uint64_t mark = h.chunk_mark.load(relaxed);
   const std::uint64_t total = words.chunk_count();
@@ -128,7 +158,7 @@ void arena::state::no_room(std::uint64_t asked, const std::string& why) const {
       "; limited by the size of the arena (SHAREDMEM_ARENA_SIZE) or the address space (ulimit -v: " +
       (address_space_left() == UINT64_MAX ? std::string("unlimited")
                                           : size_text(address_space_left()) + " left") +
-      ")");
+      ")" + in_flight_text());
 }
 
 }  // namespace sharedmem

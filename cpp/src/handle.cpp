@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include <sharedmem/handle.hpp>
+#include "os/identity.hpp"
 
 #include "wire.hpp"
 
@@ -31,6 +32,8 @@ enum flag : unsigned {
 };
 
 constexpr std::size_t checksum_bytes = sizeof(uint32_t);
+constexpr std::size_t at_host = 2 + 16;
+constexpr std::size_t fixed_bytes = at_host + 8;
 constexpr std::size_t longest_varint = 10;
 constexpr uint64_t most_48_bits = (uint64_t{1} << 48) - 1;
 constexpr uint64_t most_signed = static_cast<uint64_t>(std::numeric_limits<std::int64_t>::max());
@@ -195,6 +198,33 @@ uint32_t checksum_of(std::string_view text) noexcept {
   return checksum(reinterpret_cast<const std::byte*>(text.data()), text.size());
 }
 
+/// The fields of a handle that begins at `start`; `from` reads what follows the fixed ones.
+handle read_fields(const std::byte* start, reader& from) {
+  const auto flags = static_cast<unsigned>(start[1]);
+  if ((flags & ~unsigned{all_flags}) != 0 ||
+      (flags & (c_contiguous | f_contiguous)) == (c_contiguous | f_contiguous))
+    refuse_field("flags");
+
+  handle h;
+  h.where.uuid = {get_word<uint64_t>(start + 2), get_word<uint64_t>(start + 10)};
+  h.where.host = get_word<uint64_t>(start + 18);
+  h.where.segment.kind = (flags & in_memfd) != 0 ? backing::memfd : backing::sysv;
+  h.where.segment.id = static_cast<std::int32_t>(from.varint(most_id, "segment"));
+  h.where.segment.pid =
+      (flags & in_memfd) != 0 ? static_cast<std::int32_t>(from.varint(most_id, "segment")) : 0;
+  h.where.bytes = from.varint(std::numeric_limits<uint64_t>::max(), "size of the segment");
+  h.block = static_cast<uint32_t>(from.varint(most_32_bits, "block"));
+  h.generation = from.varint(most_48_bits, "generation");
+  if ((flags & with_lease) != 0) {
+    h.lease = static_cast<uint32_t>(from.varint(no_lease - 1, "lease"));
+    h.nonce = from.varint(most_48_bits, "nonce");
+  }
+  read_geometry(from, flags, h.shape);
+  const auto dtype_bytes = static_cast<std::size_t>(from.varint(most_32_bits, "dtype"));
+  h.dtype = {reinterpret_cast<const char*>(from.take(dtype_bytes, "dtype")), dtype_bytes};
+  return h;
+}
+
 }  // namespace
 
 std::string to_text(const locator& where) {
@@ -306,37 +336,38 @@ handle decode(std::span<const std::byte> in) {
   if (in.empty() || (static_cast<uint8_t>(in[0]) & 0xf0u) != magic) refuse("these bytes are none");
   if ((static_cast<uint8_t>(in[0]) & 0x0fu) != handle_version)
     refuse("it was made by a version of the library that does not fit this one");
-  constexpr std::size_t fixed_bytes = 2 + 16 + 8;
   if (in.size() < fixed_bytes + checksum_bytes) refuse("it is truncated");
   const std::size_t size = in.size() - checksum_bytes;
   if (get_word<uint32_t>(in.data() + size) != checksum(in.data(), size))
     refuse("its checksum is wrong: it is truncated or was altered");
 
-  const auto flags = static_cast<unsigned>(in[1]);
-  if ((flags & ~unsigned{all_flags}) != 0 ||
-      (flags & (c_contiguous | f_contiguous)) == (c_contiguous | f_contiguous))
-    refuse_field("flags");
-
-  handle h;
-  h.where.uuid = {get_word<uint64_t>(in.data() + 2), get_word<uint64_t>(in.data() + 10)};
-  h.where.host = get_word<uint64_t>(in.data() + 18);
   reader from(in.first(size).subspan(fixed_bytes));
-  h.where.segment.kind = (flags & in_memfd) != 0 ? backing::memfd : backing::sysv;
-  h.where.segment.id = static_cast<std::int32_t>(from.varint(most_id, "segment"));
-  h.where.segment.pid =
-      (flags & in_memfd) != 0 ? static_cast<std::int32_t>(from.varint(most_id, "segment")) : 0;
-  h.where.bytes = from.varint(std::numeric_limits<uint64_t>::max(), "size of the segment");
-  h.block = static_cast<uint32_t>(from.varint(most_32_bits, "block"));
-  h.generation = from.varint(most_48_bits, "generation");
-  if ((flags & with_lease) != 0) {
-    h.lease = static_cast<uint32_t>(from.varint(no_lease - 1, "lease"));
-    h.nonce = from.varint(most_48_bits, "nonce");
-  }
-  read_geometry(from, flags, h.shape);
-  const auto dtype_bytes = static_cast<std::size_t>(from.varint(most_32_bits, "dtype"));
-  h.dtype = {reinterpret_cast<const char*>(from.take(dtype_bytes, "dtype")), dtype_bytes};
+  handle h = read_fields(in.data(), from);
   if (from.left() != 0) refuse("more bytes follow than belong to it");
   return h;
+}
+
+std::size_t find_handle(std::span<const std::byte> in, std::size_t from, handle& found) noexcept {
+  std::byte host[8];
+  put_word(host, host_id());
+  while (in.size() >= from && in.size() - from >= fixed_bytes + checksum_bytes) {
+    const auto* at = static_cast<const std::byte*>(
+        ::memmem(in.data() + from + at_host, in.size() - from - at_host, host, sizeof host));
+    if (at == nullptr) return 0;
+    const std::byte* start = at - at_host;
+    from = static_cast<std::size_t>(start - in.data()) + 1;
+    if (static_cast<uint8_t>(*start) != (magic | handle_version)) continue;
+    try {
+      reader fields(in.subspan(from - 1).subspan(fixed_bytes));
+      found = read_fields(start, fields);
+      const std::size_t size = in.size() - (from - 1) - fields.left();
+      if (fields.left() < checksum_bytes || get_word<uint32_t>(start + size) != checksum(start, size))
+        continue;
+      return from - 1 + size + checksum_bytes;
+    } catch (const std::exception&) {  // only looks like one
+    }
+  }
+  return 0;
 }
 
 }  // namespace sharedmem

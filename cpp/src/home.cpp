@@ -207,6 +207,7 @@ arena& make_new(registry& r) {
 }
 
 void settle_on(registry& r, arena& a) {
+  a.limit_in_flight(size_setting("SHAREDMEM_IN_FLIGHT_LIMIT").value_or(UINT64_MAX));
   for_each_attached(r, [&](entry& e, std::uint32_t) { e.was_home = e.was_home || e.attached == &a; });
   r.home.store(&a, release_order);
   const std::string text = to_text(a.where());
@@ -298,27 +299,82 @@ std::string home_locator() {
   return a == nullptr ? std::string() : to_text(a->where());
 }
 
+namespace {
+
+/// The arena that `where` names; attached now if it is not. Lock held.
+arena& find_or_attach(registry& r, const locator& where) {
+  if (arena* a = attached_as(where.uuid)) return *a;
+  handle_forks(r);
+  hide_idle(r);
+  if (r.home.load(relaxed) == nullptr && !wants_new()) {
+    arena* found = find_home(r);
+    if (found == nullptr) found = &enter(arena::attach(where));
+    settle_on(r, *found);
+  }
+  arena* a = attached_as(where.uuid);
+  return a != nullptr ? *a : enter(arena::attach(where));
+}
+
+/// Calls `act(arena)` if the arena that `where` names is attached, and gives what that returns; else `otherwise`.
+template <class Act>
+bool if_attached(const locator& where, bool otherwise, Act&& act) noexcept {
+  registry& r = all();
+  if (arena* a = r.home.load(acquire_order); a != nullptr && a->where().uuid == where.uuid) [[likely]]
+    return act(*a);
+  const registry_lock lock(r);
+  arena* a = attached_as(where.uuid);
+  return a == nullptr ? otherwise : act(*a);
+}
+
+}  // namespace
+
+bool note_read(const locator& where, const claim& c) noexcept {
+  registry& r = all();
+  if (arena* a = r.home.load(acquire_order); a != nullptr && a->where().uuid == where.uuid) [[likely]]
+    return a->note_read(c);
+  try {
+    const registry_lock lock(r);
+    arena& a = find_or_attach(r, where);
+    if (a.note_read(c)) return true;
+    hide_idle(r, &a);
+    return false;
+  } catch (const std::exception&) {  // whoever loads the message is told why
+    return false;
+  }
+}
+
+bool note_written(const locator& where, const claim& c, bool again) noexcept {
+  return if_attached(where, false, [&](arena& a) { return a.note_written(c, again); });
+}
+
+bool stands_for(const locator& where, const claim& c) noexcept {
+  return if_attached(where, false, [&](arena& a) { return a.stands_for(c); });
+}
+
+bool give_back_lost(const locator& where, const claim& c) noexcept {
+  return if_attached(where, false, [&](arena& a) { return a.give_back_lost(c); });
+}
+
+void read_elsewhere(const locator& where, std::uint64_t end) {
+  registry& r = all();
+  const registry_lock lock(r);
+  find_or_attach(r, where).read_elsewhere(end);
+}
+
+bool is_read_elsewhere(const locator& where, std::uint64_t end) noexcept {
+  return if_attached(where, true, [&](arena& a) { return a.is_read_elsewhere(end); });
+}
+
 allocation acquire(const locator& where, const claim& c) {
   registry& r = all();
   if (arena* a = r.home.load(acquire_order); a != nullptr && a->where().uuid == where.uuid) [[likely]]
     return a->acquire(c);
   const registry_lock lock(r);  // a foreign arena is left by whoever drops the last reference
-  arena* a = attached_as(where.uuid);
-  if (a == nullptr) {
-    handle_forks(r);
-    hide_idle(r);
-    if (r.home.load(relaxed) == nullptr && !wants_new()) {
-      arena* found = find_home(r);
-      if (found == nullptr) found = &enter(arena::attach(where));
-      settle_on(r, *found);
-    }
-    a = attached_as(where.uuid);
-    if (a == nullptr) a = &enter(arena::attach(where));
-  }
+  arena& a = find_or_attach(r, where);
   try {
-    return a->acquire(c);
+    return a.acquire(c);
   } catch (...) {
-    hide_idle(r, a);
+    hide_idle(r, &a);
     throw;
   }
 }

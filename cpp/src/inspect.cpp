@@ -10,6 +10,7 @@
 #include "shared/layout.hpp"
 #include "shared/lease_table.hpp"
 
+#include "os/machine.hpp"
 #include "reports.hpp"
 #include "shared/primary_tables.hpp"
 
@@ -57,11 +58,18 @@ bool read(const void* base, std::size_t bytes, void* context) {
     if (w.state == slot_state::empty || k + 1 == h.slots) continue;  // the last one is the overflow slot
     found.participants.push_back(report_of(k, entries[k], w, is_gone(h, w, wish.name)));
   }
-  primary_tables{start}.each_lease([&](std::uint32_t, lease_word v, auto* e) {
-    if (v.state != lease_state::out) return;
-    ++found.leases;
-    found.bytes_in_flight += e[at_lease_bytes].load(relaxed);
+  primary_tables words{start};
+  lease_table<native_atomics, primary_tables> leases(words);
+  const bool same_clock = this_namespaces().time == static_cast<std::uint32_t>(h.namespaces[0].load(relaxed));
+  const std::uint64_t now = same_clock ? monotonic_ns() : 0;
+  in_flight all;
+  leases.each([&](std::uint32_t, lease_word v, auto* e) {
+    if (v.state == lease_state::out) all.add(v, e, now);
   });
+  found.leases = all.leases;
+  found.bytes_in_flight = all.bytes;
+  found.oldest_in_flight_ns = all.oldest_ns;
+  count_messages(leases, found.participants, now);
   return true;
 }
 

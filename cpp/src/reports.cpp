@@ -57,11 +57,10 @@ arena_statistics arena::statistics() {
   a.cached_bytes = std::min(s.pool.cached_everywhere(), a.resident_bytes);
   a.segments = s.words.extents() + (s.attendance ? 1 : 0);
   a.cache_limit = cache_limit();
-  s.rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
-    if (v.state != lease_state::out) return;
-    ++a.leases;
-    a.bytes_in_flight += e[at_lease_bytes].load(relaxed);
-  });
+  const in_flight sent = s.messages();
+  a.leases = sent.leases;
+  a.bytes_in_flight = sent.bytes;
+  a.oldest_in_flight_ns = sent.oldest_ns;
   for (const participant_report& p : participants())
     if (p.what == participant_report::state::active) ++a.participants;
   return a;
@@ -80,6 +79,8 @@ std::vector<participant_report> arena::participants() {
     all.push_back(report_of(k, s.words.slot(k), w, gone));
     all.back().self = w.who == s.me;
   }
+  const std::uint64_t now = s.on_arena_clock() ? monotonic_ns() : 0;
+  count_messages(s.rules.leases, all, now);
   return all;
 }
 
@@ -139,6 +140,25 @@ bool arena::idle() const noexcept {
     sent = sent || (v.state == lease_state::out && !over);
   });
   return !sent;
+}
+
+in_flight arena::state::messages() noexcept {
+  const std::uint64_t now = on_arena_clock() ? monotonic_ns() : 0;
+  in_flight all;
+  rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
+    if (v.state == lease_state::out) all.add(v, e, now);
+  });
+  return all;
+}
+
+std::string arena::state::in_flight_text() {
+  const in_flight all = messages();
+  if (all.leases == 0) return {};
+  return "; " + std::to_string(all.leases) + (all.leases == 1 ? " array" : " arrays") +
+         " in messages that nobody has loaded keep up to " + size_text(all.bytes) + ", the oldest since " +
+         std::to_string(all.oldest_ns / second_ns) +
+         " s: sharedmem.participants() tells whose they are, sharedmem.revoke(older_than) frees those that "
+         "nobody will load";
 }
 
 std::uint64_t arena::state::resident() const noexcept {

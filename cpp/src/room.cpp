@@ -1,4 +1,5 @@
 /// Room for a new block: what is tried, one after the other, when the heap has none at hand.
+#include "os/machine.hpp"
 #include "state.hpp"
 
 namespace sharedmem {
@@ -24,6 +25,11 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
   }
   lock.unlock();
   look_for_dead(false);
+  if (const std::uint64_t now = monotonic_ns();
+      now - last_expiry.load(std::memory_order_relaxed) > second_ns) {
+    last_expiry.store(now, std::memory_order_relaxed);
+    expire(false);
+  }
   lock.lock();
   bool news = pool.adopt_orphans();
   if (pool.sweep_after_repairs()) news = true;

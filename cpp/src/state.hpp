@@ -21,6 +21,7 @@
 
 #include "heap/heap.hpp"
 #include "heap/records.hpp"
+#include "reports.hpp"
 #include "shared/own_slot.hpp"
 #include "shared/tables.hpp"
 
@@ -28,8 +29,6 @@ namespace sharedmem {
 
 inline constexpr std::uint32_t stripe_count = 16;
 inline constexpr std::uint64_t second_ns = 1'000'000'000;
-/// How long a lease of a sender found dead is kept for its message, from that finding.
-inline constexpr std::uint64_t lease_grace_ns = 60 * second_ns;
 /// How often the slow path looks for the dead, at most.
 inline constexpr std::uint64_t look_interval_ns = second_ns / 10;
 
@@ -61,6 +60,7 @@ struct arena::state {
   // Until then nobody asks the system for memory again while all processes' claims stay below so many bytes.
   std::uint64_t look_holds_until = 0, claims_allowed = 0;
 
+  std::atomic<std::uint64_t> last_expiry{0};
   std::atomic<std::uint64_t> last_look{0}, look_pause{look_interval_ns};
   std::atomic<std::uint64_t> references{0};  // records with a count: blocks of the protocol held here
 
@@ -82,7 +82,14 @@ struct arena::state {
   // linger.cpp
   std::uint32_t keeper_of = 0;  // pid of the process that has left one to linger here
 
+  // budget.cpp
+  void check_in_flight(std::uint64_t bytes);  // before a lease of so many bytes; \throws no_memory
+  std::atomic<std::uint64_t> in_flight_limit{UINT64_MAX};
+  std::atomic<std::uint64_t> in_flight_left{0};  // bytes that may be sent until somebody looks again
+
   // reports.cpp
+  in_flight messages() noexcept;           // of all processes
+  std::string in_flight_text();   // for an error: what messages keep; empty if there are none
   std::uint64_t resident() const noexcept;  // bytes of the arena's segments that are in memory
 
   // arena.cpp
@@ -146,7 +153,7 @@ struct arena::state {
   void leave_budget() noexcept;
   state* next_in_budget = nullptr;
   void reserve_memory(std::uint64_t bytes, std::uint64_t asked);  // \throws no_memory by the estimate
-  [[noreturn]] void no_room(std::uint64_t asked, const std::string& why) const;
+  [[noreturn]] void no_room(std::uint64_t asked, const std::string& why);
 };
 
 std::string size_text(std::uint64_t bytes);

@@ -113,6 +113,7 @@ int use_everything(std::unique_ptr<arena> a, const gifts& given, channel& out) {
   send_and_drop(*a, out, 1 * kib, 23);
 
   allocation plain = a->acquire(given.plain);
+  (void)a->note_read(given.leased);
   allocation leased = a->acquire(given.leased);
   const bool intact = filled(plain.data, given_bytes, 1) && filled(leased.data, given_bytes, 2);
   try {
@@ -122,6 +123,8 @@ int use_everything(std::unique_ptr<arena> a, const gifts& given, channel& out) {
   }
   const claim unsent = a->share(small.ref, true);
   a->give_back(unsent);
+  const claim lost = a->share(small.ref, true);
+  if (!a->note_written(lost, false) || !a->give_back_lost(lost)) return 3;
 
   bool killed = fork_one(*a, out);
   use_much(*a, out);

@@ -11,6 +11,7 @@ import sharedmem.interpreter  # the first: it may refuse
 import sharedmem.making  # noqa: F401 -- only compiled modules use it, whose imports PyInstaller does not see
 from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
 from sharedmem.array import SharedArray, is_shared
+from sharedmem.connections import install as _watch_connections
 from sharedmem.copying import array, asshared, copy
 from sharedmem.creation import (
     empty,
@@ -32,6 +33,7 @@ from sharedmem.version import __version__
 
 _install_holding()
 _install_saving()
+_watch_connections()
 
 # Names whose modules are imported when they are first asked for.
 _LATER = {

@@ -15,6 +15,8 @@ from sharedmem.libsharedmem.arena cimport arena, arena_statistics
 from sharedmem.libsharedmem.home cimport (
     attached_arenas, home, home_locator, linger, linger_at_exit, make_root, offer, start_new_home)
 
+from sharedmem.in_flight import look
+
 
 # Where children look for the locator of their parent's arena: a variable that every kind of child
 # inherits, and a key of the configuration that travels with each Process object, also to children of a
@@ -148,7 +150,7 @@ def cleanup():
 
 
 def collect(leases=False):
-    """Take back what dead processes held.
+    """Take back what dead processes held, and what messages keep that this process sent to readers now dead.
 
     That happens by itself before memory is refused; this is for whoever wants it sooner. Any thread may
     call it, and processes may die while it runs: it can be repeated without harm.
@@ -166,6 +168,7 @@ def collect(leases=False):
     """
     cdef uint64_t done
     cdef bint also = leases
+    look()
     with nogil:
         done = collect_all(also)
     return done
@@ -252,6 +255,7 @@ def memory_limit(cache=None):
 # -- birth and end
 
 def _linger():
+    look()      # nobody waits for messages that nobody can read
     # A child that was forked ends by os._exit, without the handlers of exit(3). Nothing tells how this one was
     # made: for one that was spawned those run, too, and keep what is still to be kept then.
     if multiprocessing.parent_process() is None:

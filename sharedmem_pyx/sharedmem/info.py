@@ -139,7 +139,7 @@ def _print_arena(arena: dict[str, Any], commands: dict[int, str]) -> None:
         return
     print_table(
         f"{title}, {arena['arena']}: its participants",
-        (">slot", ">pid", "state", ">chunks", ">of bytes", "command"),
+        (">slot", ">pid", "state", ">chunks", ">of bytes", ">in flight", ">oldest", "command"),
         [
             (
                 participant["slot"],
@@ -147,6 +147,8 @@ def _print_arena(arena: dict[str, Any], commands: dict[int, str]) -> None:
                 participant["state"],
                 participant["chunks"],
                 format_bytes(participant["bytes"]),
+                format_bytes(participant["bytes_in_flight"]),
+                f"{participant['oldest_in_flight']:.0f} s" if participant["leases"] else "",
                 commands.get(participant["pid"], ""),
             )
             for participant in arena["participants"]
@@ -154,5 +156,6 @@ def _print_arena(arena: dict[str, Any], commands: dict[int, str]) -> None:
     )
     print(
         f"Free but kept warm {format_bytes(arena['cached_bytes'])}; "
-        f"in flight {format_bytes(arena['bytes_in_flight'])} by {arena['leases']} leases."
+        f"in flight {format_bytes(arena['bytes_in_flight'])} by {arena['leases']} leases"
+        + (f", the oldest since {arena['oldest_in_flight']:.0f} s." if arena["leases"] else ".")
     )

@@ -18,6 +18,7 @@ from sharedmem.libsharedmem.arena cimport allocation, arena, pages
 from sharedmem.libsharedmem.home cimport allocate, home_if_any
 
 from sharedmem.errors import refuse_objects
+from sharedmem.in_flight import look
 
 
 cdef extern from "<sharedmem_pyx/fill.hpp>" namespace "sharedmem_pyx" nogil:
@@ -222,6 +223,15 @@ cdef void write(plan* p, const allocation& block, content what, const void* sour
         memcpy(block.data, source, p.bytes)
 
 
+cdef int take_memory(plan* p, pages how, allocation* block) except -1:
+    if p.bytes < large_bytes:
+        block[0] = allocate(p.bytes, 64, how)
+    else:
+        with nogil:
+            block[0] = allocate(p.bytes, 64, how)
+    return 0
+
+
 cdef object make(plan* p, cnp.dtype descr, pages how, content what, const void* source, PyTypeObject* cls,
                  object prototype):
     cdef arena* home = home_arena()
@@ -229,12 +239,16 @@ cdef object make(plan* p, cnp.dtype descr, pages how, content what, const void* 
     cdef cnp.npy_intp* strides = NULL
     cdef size_t itemsize = cnp.PyDataType_ELSIZE(descr)
     cdef int flags = cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_WRITEABLE
+    try:
+        take_memory(p, how, &block)
+    except MemoryError:
+        if look() == 0:
+            raise
+        take_memory(p, how, &block)
     if p.bytes < large_bytes:
-        block = allocate(p.bytes, 64, how)
         write(p, block, what, source, itemsize)
     else:
         with nogil:
-            block = allocate(p.bytes, 64, how)
             write(p, block, what, source, itemsize)
     if home_if_any() != home:
         export_home()       # another user's from now on

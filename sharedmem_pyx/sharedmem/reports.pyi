@@ -12,6 +12,7 @@ class _Stats(TypedDict):
     segments: int
     leases: int
     bytes_in_flight: int
+    oldest_in_flight: float
     attached_arenas: int
     cache_limit: int
     arena: str | None
@@ -23,6 +24,9 @@ class _Participant(TypedDict):
     state: str
     chunks: int
     bytes: int
+    leases: int
+    bytes_in_flight: int
+    oldest_in_flight: float
     self: bool
 
 class _Inspection(TypedDict):
@@ -32,6 +36,7 @@ class _Inspection(TypedDict):
     cache_limit: int
     leases: int
     bytes_in_flight: int
+    oldest_in_flight: float
     participants: list[_Participant]
 
 def stats() -> _Stats: ...

@@ -47,6 +47,9 @@ def stats():
             Processes in the arena, and kernel objects that it consists of.
         leases, bytes_in_flight
             Arrays that were sent and not loaded yet, and the bytes that they keep.
+        oldest_in_flight
+            Seconds since the oldest of them was sent; 0.0 if there is none. `participants` tells whose
+            they are.
         attached_arenas
             Arenas that this process has in use, its own included.
         cache_limit
@@ -71,6 +74,7 @@ def stats():
         "segments": total.segments,
         "leases": total.leases,
         "bytes_in_flight": total.bytes_in_flight,
+        "oldest_in_flight": total.oldest_in_flight_ns / 1e9,
         "attached_arenas": attached,
         "cache_limit": total.cache_limit,
         "arena": None if mine == NULL else uuid_text(mine.where().uuid[0], mine.where().uuid[1]),
@@ -100,6 +104,9 @@ def participants():
             'active'; 'reserved' for a child about to be forked; 'dead' if nobody has cleared up yet.
         chunks, bytes
             Parts of the arena from which it allocates.
+        leases, bytes_in_flight, oldest_in_flight
+            As in `stats`, of arrays that it sent. What the dead sent is nobody's: the sums may be less than
+            `stats` says.
         self
             Whether it is this process.
 
@@ -138,7 +145,8 @@ def inspect_arena(str backing_name, int id, int pid=0, uint64_t tag=0):
     Returns
     -------
     dict or None
-        arena, segments, cached_bytes, cache_limit, leases, bytes_in_flight as in `stats`; participants.
+        arena, segments, cached_bytes, cache_limit, leases, bytes_in_flight and oldest_in_flight as in
+        `stats`; participants.
         None: the segment is not the first one of an arena.
     """
     cdef segment_name name
@@ -157,6 +165,7 @@ def inspect_arena(str backing_name, int id, int pid=0, uint64_t tag=0):
         "cache_limit": found.value().cache_limit,
         "leases": found.value().leases,
         "bytes_in_flight": found.value().bytes_in_flight,
+        "oldest_in_flight": found.value().oldest_in_flight_ns / 1e9,
         "participants": participant_list(found.value().participants),
     }
 
@@ -164,7 +173,8 @@ def inspect_arena(str backing_name, int id, int pid=0, uint64_t tag=0):
 cdef list participant_list(vector[participant_report]& reports):
     cdef participant_report each
     return [{"slot": each.slot, "pid": each.pid, "state": state_text(each.what), "chunks": each.chunks,
-             "bytes": each.bytes, "self": each.self} for each in reports]
+             "bytes": each.bytes, "leases": each.leases, "bytes_in_flight": each.bytes_in_flight,
+             "oldest_in_flight": each.oldest_in_flight_ns / 1e9, "self": each.self} for each in reports]
 
 
 cdef str state_text(participant_state what):

@@ -64,6 +64,7 @@ struct arena_statistics {
   std::uint64_t cache_limit = 0;  ///< of `cached_bytes`
   std::uint64_t leases = 0;  ///< references in flight
   std::uint64_t bytes_in_flight = 0;  ///< of the blocks that these keep
+  std::uint64_t oldest_in_flight_ns = 0;  ///< age of the oldest of them, nanoseconds; 0: none, or unknown
   std::uint32_t participants = 0;  ///< processes in the arena
   std::uint32_t segments = 0;  ///< the primary one and its extensions
 };
@@ -76,6 +77,9 @@ struct participant_report {
   enum class state : std::uint8_t { active, reserved, dead } what = state::active;
   std::uint64_t chunks = 0;  ///< chunks owned
   std::uint64_t bytes = 0;  ///< their size
+  std::uint64_t leases = 0;  ///< references in flight that it sent
+  std::uint64_t bytes_in_flight = 0;  ///< as in `arena_statistics`
+  std::uint64_t oldest_in_flight_ns = 0;  ///< as in `arena_statistics`
   bool self = false;  ///< it is the process that asks
 };
 
@@ -119,9 +123,14 @@ class SHAREDMEM_API arena {
   /// The claim that a handle needs: publishes the block on its first share. With `lease`, a reference
   /// in flight is taken too, that keeps the block until `acquire` consumes it.
   /// \pre    the caller holds `ref`.
-  /// \throws no_memory     no descriptor or lease is free; the text has numbers.
+  /// \throws no_memory     no descriptor or lease is free, or messages keep as much as `limit_in_flight` allows; the
+  ///                       text has numbers.
   /// \throws stale_handle  `ref` was copied into this process by a fork without handlers.
   claim share(const block_ref& ref, bool lease);
+
+  /// From now on `share` refuses leases while messages of this process keep that many bytes, each block counted
+  /// once. Without it nothing is refused.
+  void limit_in_flight(std::uint64_t bytes) noexcept;
 
   /// A local reference to the block that `c` names; consumes its lease if it has one.
   /// \return  with `data` and `bytes` set; `zeroed` tells nothing.
@@ -133,6 +142,26 @@ class SHAREDMEM_API arena {
 
   /// Gives back a lease that was taken for a message that will not be sent. No effect if it was loaded.
   void give_back(const claim& c) noexcept;
+
+  /// This process has read a message with that claim's lease, and stands for it from now on: after its death the
+  /// message is kept as any of a dead sender. False: the lease is not out.
+  bool note_read(const claim& c) noexcept;
+  /// The same for a message that it is about to write somewhere. `again`: it has done so before, and that copy may
+  /// still be there. True: nobody else can have a copy.
+  bool note_written(const claim& c, bool again) noexcept;
+  /// Whether the lease is out and this process stands for it. False in a process without a slot of its own.
+  bool stands_for(const claim& c) noexcept;
+  /// Gives back the lease of a message of which nobody has the bytes, if this process stands for it and there
+  /// never was another copy.
+  /// \return  whether it did.
+  bool give_back_lost(const claim& c) noexcept;
+
+  /// Two numbers, n and n + 1, for the ends of a new connection: by them other processes say how they read it.
+  std::uint64_t new_ends() noexcept;
+  /// From now on `is_read_elsewhere(end)`: bytes that arrive at this end may be read by code that does not tell.
+  /// Never taken back; numbers that are 4096 apart share it.
+  void read_elsewhere(std::uint64_t end) noexcept;
+  bool is_read_elsewhere(std::uint64_t end) const noexcept;
 
   /// The block that holds address `p`, if this process holds a reference to it: its start, size and
   /// index. `ref.home` is null else. Takes no reference.

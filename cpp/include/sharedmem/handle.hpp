@@ -104,4 +104,11 @@ SHAREDMEM_API std::size_t encode(const handle& h, std::span<std::byte> out);
 ///                                which field makes no sense.
 [[nodiscard]] SHAREDMEM_API handle decode(std::span<const std::byte> in);
 
+/// Finds handles of this host in the bytes of a message, by their `host`, and believes them by their checksum.
+/// \param from  where to begin.
+/// \param found  set if there is one; `dtype` points into `in`.
+/// \return the offset past the first handle that begins at `from` or later; 0: there is none.
+[[nodiscard]] SHAREDMEM_API std::size_t find_handle(std::span<const std::byte> in, std::size_t from,
+                                                    handle& found) noexcept;
+
 }  // namespace sharedmem

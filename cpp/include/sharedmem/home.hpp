@@ -43,6 +43,17 @@ SHAREDMEM_API allocation acquire(const locator& where, const claim& c);
 /// The arena whose data space holds `p`, or nullptr. A few ns; waits for nobody. The result can be used
 /// as long as a reference to the block at `p` is held.
 SHAREDMEM_API arena* arena_of(const void* p) noexcept;
+/// `arena::note_read` in the arena that `where` names; attached now if it is not. False also if it cannot be.
+SHAREDMEM_API bool note_read(const locator& where, const claim& c) noexcept;
+/// The functions of `arena` of these names, in an attached arena; false also if it is not attached.
+SHAREDMEM_API bool note_written(const locator& where, const claim& c, bool again) noexcept;
+SHAREDMEM_API bool stands_for(const locator& where, const claim& c) noexcept;
+SHAREDMEM_API bool give_back_lost(const locator& where, const claim& c) noexcept;
+/// `arena::read_elsewhere` in the arena that `where` names; attached now if it is not.
+/// Throws what arena::attach throws, and no_memory where too many arenas are attached.
+SHAREDMEM_API void read_elsewhere(const locator& where, std::uint64_t end);
+/// True also if the arena is not attached.
+SHAREDMEM_API bool is_read_elsewhere(const locator& where, std::uint64_t end) noexcept;
 /// Releases a reference, and leaves a foreign arena with the last one.
 SHAREDMEM_API void release(block_ref& ref) noexcept;
 /// The arenas that this process has attached, its home and former homes included, in no order. While the

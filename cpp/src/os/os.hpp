@@ -7,10 +7,12 @@
 /// | segment.hpp      | make, find, attach and detach kernel objects of shared memory                      |
 /// | pages.hpp        | give pages back, forbid them, make them present, ask for huge ones                 |
 /// | census.hpp       | how many processes have an arena attached                                          |
+/// | channel.hpp      | what a pipe or socket says about its other end                                     |
 /// | identity.hpp     | who is this process, is that one alive, does it have a segment; random bytes       |
 /// | memory.hpp       | how much memory there is to be had, and which limit says so                        |
 /// | machine.hpp      | private pages, barriers over threads, the clock, the size of the machine           |
-/// | fork_handlers.hpp| fork handlers, the environment, a process that lingers                             |
+/// | fork_handlers.hpp| fork handlers, the environment                                                     |
+/// | lingering.hpp    | a small process that keeps segments after the end of this one                      |
 ///
 /// The public robust_mutex.hpp and `sweep_orphans` of segment.hpp are implemented there, too.
 ///
@@ -19,6 +21,7 @@
 #pragma once
 
 #include "os/census.hpp"
+#include "os/channel.hpp"
 #include "os/fork_handlers.hpp"
 #include "os/identity.hpp"
 #include "os/machine.hpp"

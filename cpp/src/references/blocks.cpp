@@ -91,6 +91,7 @@ claim arena::share(const block_ref& ref, bool lease) {
   claim c{ref.block, r.generation, no_lease, 0};
   if (!lease) return c;
   const std::uint64_t bytes = s.words.block(ref.block)[at_bytes].load(relaxed);
+  s.check_in_flight(bytes);
   auto id = s.rules.leases.send(ref.block, r.generation, s.slot(), monotonic_ns(), bytes);
   if (!id) {  // what the dead sent and nobody received; frees blocks, hence without the lock
     lock.unlock();
@@ -101,8 +102,8 @@ claim arena::share(const block_ref& ref, bool lease) {
   }
   if (!id)
     throw no_memory("all " + std::to_string(s.words.lease_count()) +
-                    " leases of this arena are out: that many arrays were sent and not received; "
-                    "sharedmem.revoke(older_than) gives back those of messages that nobody will read");
+                    " leases of this arena are out: that many arrays were sent and not received" +
+                    s.in_flight_text());
   c.lease = id->entry;
   c.nonce = id->nonce;
   return c;
@@ -114,6 +115,46 @@ void arena::give_back(const claim& c) noexcept {
   if (!s.identity.known()) return;
   const std::lock_guard lock(s.stripe(c.block));
   if (s.rules.leases.give_back({c.lease, c.nonce})) s.free_if_unclaimed(c.block);
+}
+
+bool arena::note_read(const claim& c) noexcept {
+  state& s = *s_;
+  if (c.lease >= s.words.lease_count() || !s.identity.known()) return false;
+  return s.rules.leases.take_over({c.lease, c.nonce}, s.slot()) != taken_over::not_out;
+}
+
+bool arena::note_written(const claim& c, bool again) noexcept {
+  state& s = *s_;
+  if (c.lease >= s.words.lease_count() || !s.identity.known()) return false;
+  const taken_over before = s.rules.leases.take_over({c.lease, c.nonce}, s.slot());
+  if (before == taken_over::own && !again) return s.has_slot();
+  if (before != taken_over::not_out) s.rules.leases.note_copies({c.lease, c.nonce});
+  return false;
+}
+
+bool arena::stands_for(const claim& c) noexcept {
+  state& s = *s_;
+  if (c.lease >= s.words.lease_count() || !s.identity.known()) return false;
+  return s.has_slot() && s.rules.leases.is_out({c.lease, c.nonce}, s.slot());
+}
+
+bool arena::give_back_lost(const claim& c) noexcept {
+  state& s = *s_;
+  if (!stands_for(c) || !s.words.has_block(c.block)) return false;
+  const std::lock_guard lock(s.stripe(c.block));
+  if (!s.rules.leases.give_back_lost({c.lease, c.nonce}, s.slot())) return false;
+  s.free_if_unclaimed(c.block);
+  return true;
+}
+
+std::uint64_t arena::new_ends() noexcept { return s_->words.head().ends.fetch_add(2, relaxed); }
+
+void arena::read_elsewhere(std::uint64_t end) noexcept {
+  s_->words.head().read_elsewhere[end / 64 % end_words].fetch_or(std::uint64_t{1} << end % 64);
+}
+
+bool arena::is_read_elsewhere(std::uint64_t end) const noexcept {
+  return (s_->words.head().read_elsewhere[end / 64 % end_words].load() >> end % 64 & 1) != 0;
 }
 
 allocation arena::acquire(const claim& c) {

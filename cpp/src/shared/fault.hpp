@@ -12,7 +12,7 @@
   X(publish_bit) X(publish_live) X(clear_bit) X(set_freeing) X(back_to_live) X(set_free) \
   X(set_emptying) X(pages_emptied) X(lease_filling) X(lease_described) X(lease_hinted) \
   X(lease_out) X(lease_loading) X(acquire_bit) X(acquire_confirmed) X(acquire_backed_out) \
-  X(lease_vacant) X(lease_returned) X(repair_claimed) X(repair_bits) X(repair_chunks) \
+  X(lease_vacant) X(lease_returned) X(lease_taken_over) X(repair_claimed) X(repair_bits) X(repair_chunks) \
   X(repair_leases) X(repair_swept) X(repair_done) X(fork_reserved) X(fork_bits) \
   X(fork_child_started) X(fork_adopted) X(fork_parent_back) X(join_census) X(join_attached) \
   X(join_active) X(leave_claimed) X(leave_done) X(chunk_claimed) X(chunk_run_named) X(chunk_cut) \

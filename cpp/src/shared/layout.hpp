@@ -37,6 +37,7 @@ inline constexpr std::uint64_t guard_bytes = 65536;
 inline constexpr std::uint32_t max_extents = 64;
 inline constexpr std::uint32_t max_namespaces = 32;
 inline constexpr std::uint32_t overflow_slots = 2;  ///< see `header::overflow`
+inline constexpr std::uint32_t end_words = 64;
 inline constexpr std::uint32_t descriptors_per_chunk = 8192;  ///< one per 256 bytes of data space
 
 /// One line per process slot.
@@ -104,6 +105,8 @@ struct header {
   alignas(64) word64 extents[max_extents];  ///< extent_word; [0] unused
   alignas(64) word64 descriptors_used[max_extents];
   alignas(64) word64 lease_marks[lease_group_count * 8];  ///< one line per group
+  alignas(64) word64 ends;  ///< numbers given to ends of connections, see arena::new_ends
+  word64 read_elsewhere[end_words];  ///< a bit per number, modulo their count: see arena::read_elsewhere
 };
 static_assert(std::is_standard_layout_v<header> && sizeof(header) <= 2 * page_bytes);
 static_assert(sizeof(participant_entry) == 64 && sizeof(chunk_entry) == 64 && sizeof(lease_words) == 32);

@@ -12,6 +12,10 @@
 /// | OUT(nobody,n)  | -            | LOADING(r,n)           | -           | -                          | VACANT, try_free|
 /// | LOADING(r,n)   | -            | no lease               | VACANT      | r dead: VACANT             | -               |
 ///
+/// Two more steps change a lease that is out, whoever stands for it: a process r that reads the bytes of its
+/// message without loading them, or writes them somewhere, stands for it from then on, OUT(r,n); and whoever knows
+/// that nobody has the bytes any more gives it back, VACANT(n), and calls `try_free`.
+///
 /// What a death leaves behind: OUT (loaded, or taken back after its grace), FILLING or LOADING (repair:
 /// VACANT). The rules that make a lease a claim are those of protocol.hpp.
 ///
@@ -47,6 +51,9 @@ struct lease_id {
   std::uint32_t entry = 0;
   std::uint64_t nonce = 0;
 };
+
+/// Who stood for a lease before.
+enum class taken_over : std::uint8_t { not_out, own, anothers };
 
 /// The entries that all processes share, and where this process found room last.
 /// Threads: any, at any time. Processes: any; each entry changes hands by compare-and-swap.
@@ -133,6 +140,44 @@ class lease_table {
 
   /// Gives back leases for which `expired(lease_word, clock)` holds, and calls `free(block)` after each. A lease on
   /// a block that `Tables` does not reach is left alone: its block could not be freed.
+  /// OUT(any, n) -> OUT(s, n): the process of slot s has the bytes of the message, and stands for it from now on.
+  taken_over take_over(lease_id id, std::uint32_t s) {
+    word& w = t_.lease(id.entry)[at_word];
+    std::uint64_t seen = w.load(sc);
+    for (;;) {
+      const auto v = lease_word::from(seen);
+      if (v.state != lease_state::out || v.nonce != id.nonce) return taken_over::not_out;
+      if (v.slot == s) return taken_over::own;
+      if (w.compare_exchange_weak(seen, lease_word{lease_state::out, s, id.nonce}.bits(), sc, sc)) {
+        Atomics::template step<point::lease_taken_over>();
+        return taken_over::anothers;
+      }
+    }
+  }
+
+  /// Says that there may be several copies of the message. On the lease of another message, should this one have
+  /// been loaded meanwhile, it does no harm: that is kept until it is loaded.
+  void note_copies(lease_id id) { t_.lease(id.entry)[at_lease_bytes].fetch_or(copied_message, sc); }
+
+  /// Whether that lease is out, and the process of slot s stands for it.
+  bool is_out(lease_id id, std::uint32_t s) {
+    return t_.lease(id.entry)[at_word].load(sc) == lease_word{lease_state::out, s, id.nonce}.bits();
+  }
+
+  /// OUT(s, n) -> VACANT(n): nobody has the bytes of its message, of which there was one copy, and s stood for it.
+  /// One step: whoever took the message over meanwhile keeps it. The caller owes `try_free`.
+  bool give_back_lost(lease_id id, std::uint32_t s) {
+    if ((t_.lease(id.entry)[at_lease_bytes].load(sc) & copied_message) != 0) return false;
+    std::uint64_t mine = lease_word{lease_state::out, s, id.nonce}.bits();
+    if (!t_.lease(id.entry)[at_word].compare_exchange_strong(
+            mine, lease_word{lease_state::vacant, 0, id.nonce}.bits(), sc, sc))
+      return false;
+    Atomics::template step<point::lease_returned>();
+    lower_mark(id.entry);
+    return true;
+  }
+
+  /// Gives back leases for which `expired(lease_word, clock)` holds, and calls `free(block)` after each.
   template <class Expired, class Free>
   std::uint64_t expire(Expired&& expired, Free&& free) {
     std::uint64_t given = 0;

@@ -20,6 +20,9 @@ inline constexpr std::uint32_t nobody = max_slots - 1;
 enum : int { at_life = 0, at_lease_groups = 1, at_place = 2, at_bytes = 3, at_holders = 4 };
 /// Words of a lease entry.
 enum : int { at_word = 0, at_what = 1, at_clock = 2, at_lease_bytes = 3, lease_entry_words = 4 };
+/// Bit of the word `at_lease_bytes`: its message was written twice, or by a process that did not stand for it. Then
+/// nobody knows all copies, and the lease stays out until one is loaded.
+inline constexpr std::uint64_t copied_message = std::uint64_t{1} << 63;
 /// Groups of the lease table, a bit each in `lease_groups`.
 inline constexpr std::uint32_t lease_group_count = 64;
 

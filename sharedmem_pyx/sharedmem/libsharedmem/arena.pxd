@@ -39,6 +39,7 @@ cdef extern from "<sharedmem/arena.hpp>" namespace "sharedmem" nogil:
         uint64_t cache_limit
         uint64_t leases
         uint64_t bytes_in_flight
+        uint64_t oldest_in_flight_ns
         uint32_t participants
         uint32_t segments
 
@@ -53,6 +54,9 @@ cdef extern from "<sharedmem/arena.hpp>" namespace "sharedmem" nogil:
         participant_state what
         uint64_t chunks
         uint64_t bytes
+        uint64_t leases
+        uint64_t bytes_in_flight
+        uint64_t oldest_in_flight_ns
         bool self
 
     cdef cppclass arena:
@@ -64,6 +68,13 @@ cdef extern from "<sharedmem/arena.hpp>" namespace "sharedmem" nogil:
         claim share(const block_ref&, bool) except +set_python_error
         allocation acquire(const claim&) except +set_python_error
         void give_back(const claim&) noexcept
+        bool note_read(const claim&) noexcept
+        bool note_written(const claim&, bool) noexcept
+        bool stands_for(const claim&) noexcept
+        bool give_back_lost(const claim&) noexcept
+        uint64_t new_ends() noexcept
+        void read_elsewhere(uint64_t) noexcept
+        bool is_read_elsewhere(uint64_t) noexcept
         allocation find(const void*) noexcept
         bool contains(const void*) noexcept
         block_ref duplicate(const block_ref&) except +set_python_error

@@ -37,6 +37,12 @@ cdef extern from "<sharedmem/handle.hpp>" namespace "sharedmem" nogil:
 
     string to_text(const locator&) except +set_python_error
 
+    cdef cppclass optional_locator "std::optional<sharedmem::locator>":
+        bool has_value() noexcept
+        locator& value() noexcept
+
+    optional_locator parse_locator(string_view) noexcept
+
     cdef cppclass geometry:
         uint64_t offset
         uint32_t itemsize
@@ -58,3 +64,4 @@ cdef extern from "<sharedmem/handle.hpp>" namespace "sharedmem" nogil:
 
     size_t encode(const handle&, bytes_out) except +set_python_error
     handle decode(bytes_in) except +set_python_error
+    size_t find_handle(bytes_in, size_t, handle&) noexcept

@@ -1,4 +1,5 @@
 from libc.stdint cimport uint64_t
+from libcpp cimport bool
 from libcpp.string cimport string
 from libcpp.string_view cimport string_view
 
@@ -15,6 +16,12 @@ cdef extern from "<sharedmem/home.hpp>" namespace "sharedmem" nogil:
     void start_new_home() except +set_python_error
     string home_locator() except +set_python_error
     allocation acquire "sharedmem::acquire"(const locator&, const claim&) except +set_python_error
+    bool note_read(const locator&, const claim&) noexcept
+    bool note_written(const locator&, const claim&, bool) noexcept
+    bool stands_for(const locator&, const claim&) noexcept
+    bool give_back_lost(const locator&, const claim&) noexcept
+    void read_elsewhere(const locator&, uint64_t) except +set_python_error
+    bool is_read_elsewhere(const locator&, uint64_t) noexcept
     arena* arena_of(const void*) noexcept
     void release(block_ref&) noexcept
     cdef cppclass attached_arenas:

@@ -14,6 +14,7 @@ cdef extern from "<sharedmem/inspect.hpp>" namespace "sharedmem" nogil:
         uint64_t cache_limit
         uint64_t leases
         uint64_t bytes_in_flight
+        uint64_t oldest_in_flight_ns
         uint32_t segments
         vector[participant_report] participants
 

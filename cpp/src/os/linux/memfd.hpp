@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "os/channel.hpp"
 #include "os/linux/address_space.hpp"
 
 namespace sharedmem::os {
@@ -24,7 +25,6 @@ struct file_status {
 int memfd_create(const std::string& name, std::size_t bytes);
 void file_attach(int fd, const reservation& room, access mode);
 bool file_look(int fd, file_status& status) noexcept;
-void file_close(int fd) noexcept;
 /// A descriptor of our own for the memfd `name`, that process `pid` has as `fd`; -1: it is not there, or, by
 /// errno, there is no descriptor to be had: `none_left`.
 int memfd_open(std::int32_t pid, std::int32_t fd, std::string_view name) noexcept;
