@@ -18,7 +18,7 @@ _plain_send_bytes = Connection._send_bytes  # type: ignore[attr-defined]
 _plain_recv_bytes = Connection._recv_bytes  # type: ignore[attr-defined]
 _plain_close = Connection._close  # type: ignore[attr-defined]
 _plain_fileno = Connection.fileno
-_plain_pipe = connection.Pipe
+_plain_pipe: Any = connection.Pipe
 _plain_reduce: Any = connection.reduce_connection  # type: ignore[attr-defined]
 
 
@@ -57,8 +57,8 @@ def _fileno(self: Any) -> int:
     return _plain_fileno(self)
 
 
-def _pipe(duplex: bool = True) -> tuple[Any, Any]:
-    pair: Any = _plain_pipe(duplex)
+def _pipe(duplex: bool = True) -> Any:
+    pair = _plain_pipe(duplex)
     ends = in_flight.new_ends()
     if ends is not None:
         for each, end in zip(pair, ends, strict=True):
