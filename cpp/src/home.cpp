@@ -271,6 +271,15 @@ allocation acquire(const locator& where, const claim& c) {
   }
 }
 
+void give_back(const std::array<std::uint64_t, 2>& uuid, const claim& c) noexcept {
+  registry& r = all();
+  const std::lock_guard lock(r.lock);  // nobody else leaves the arena meanwhile
+  arena* a = attached_as(uuid);
+  if (a == nullptr) return;
+  a->give_back(c);
+  leave_if_idle(r, *a);
+}
+
 arena* arena_of(const void* p) noexcept {
   registry& r = all();
   arena* home = r.home.load(acquire_order);
