@@ -387,6 +387,15 @@ reading::~reading() {
     leave_what_was_left_undone(r);
 }
 
+void give_back(const std::array<std::uint64_t, 2>& uuid, const claim& c) noexcept {
+  registry& r = all();
+  const registry_lock lock(r);  // nobody else leaves the arena meanwhile
+  arena* a = attached_as(uuid);
+  if (a == nullptr) return;
+  a->give_back(c);
+  hide_idle(r, a);
+}
+
 arena* arena_of(const void* p) noexcept {
   registry& r = all();
   arena* home = r.home.load(acquire_order);

@@ -92,6 +92,13 @@ byte fslot, fpar;                     /* what a forked child finds in its copy o
 /* ------------------------------------------------------------------ ghost */
 byte ref[N*B];                        /* generation to which p has a local reference to b, 0 = none */
 #define REF(p,b)   ref[(p)*B+(b)]
+#ifdef VIEWS                          /* a message has two handles of its block; B is 1 */
+byte kept[N*B];                       /* the same of the keeper, which p's unpickler refers to */
+#define KEPT(p,b)  kept[(p)*B+(b)]
+#define HELD(p,b)  (REF(p,b) + KEPT(p,b))
+#else
+#define HELD(p,b)  REF(p,b)
+#endif
 byte nsend, nrep, nfork;
 bit  spent[NS+1];                     /* lease of nonce n was consumed or has expired */
 bit  inhand[NS+1];                    /* handle n was read from the pipe, its load has not begun */
@@ -125,7 +132,7 @@ inline scan_leases() {
 
 inline assert_unused() {              /* ghost: nobody has a reference to b */
   k = 0;
-  do :: k < N -> assert(REF(k,b) == 0); k++ :: else -> k = 0; break od
+  do :: k < N -> assert(HELD(k,b) == 0); k++ :: else -> k = 0; break od
 }
 inline assert_free_is_right() {       /* ghost: about to free (b, g) */
   assert_unused();                                                      /* no use after free */
@@ -287,7 +294,7 @@ inline no_unadopted_child() {
 #ifdef BUG_SWEEP_TRUSTS_FREE
 #define owner_free(x)  (owner[x] == s && st[x] == FREE && gen[x] <= G)
 #else
-#define owner_free(x)  (owner[x] == s && st[x] == FREE && gen[x] <= G && REF(me,x) == 0)
+#define owner_free(x)  (owner[x] == s && st[x] == FREE && gen[x] <= G && HELD(me,x) == 0)
 #endif
 /* A block that was never shared may be allocated and dropped for ever; where cycles are searched for, PRIV bounds it. */
 #ifdef PRIV
@@ -309,7 +316,7 @@ inline publish() {
 #if B > 1
 #define HOLDS_NOTHING(p) (REF(p,0) == 0 && REF(p,1) == 0)
 #else
-#define HOLDS_NOTHING(p) (REF(p,0) == 0)
+#define HOLDS_NOTHING(p) (HELD(p,0) == 0)
 #endif
 
 #ifdef BUG_LEAVE_WHILE_HOLDING
@@ -329,6 +336,14 @@ proctype participant(byte me) {
   byte b, g, e, n, i, k, d;
   byte set, mine = NOBODY;     /* mine: slot I reserved for a child, fork() has returned */
   bit  claim, ok, got;
+#ifdef VIEWS
+  byte vg, ve, vn;             /* the view's handle while its message is loaded; generation 0: no message is */
+#define BETWEEN_HANDLES (vg != 0)
+#define KEEPS(x) KEPT(me,x)
+#else
+#define BETWEEN_HANDLES 0
+#define KEEPS(x) 0
+#endif
   {
     /* ---------------- come in */
     if
@@ -376,7 +391,7 @@ end_idle:
 #endif
     /* ---------------- drop the last local reference */
     :: atomic { REF(me,0) && st[0] == FREE && MAY_DROP -> REF(me,0) = 0; DROPPED }   /* private: no shared word */
-    :: atomic { REF(me,0) && st[0] != FREE -> b = 0; REF(me,0) = 0; HOLD(0,s) = 0 } -> goto do_try_free
+    :: atomic { REF(me,0) && st[0] != FREE && !KEEPS(0) -> b = 0; REF(me,0) = 0; HOLD(0,s) = 0 } -> goto do_try_free
 #ifdef GIVEBACK
     :: atomic { owner[0] == s && st[0] == FREE && REF(me,0) == 0 -> owner[0] = NOBODY }
 #endif
@@ -387,8 +402,23 @@ end_idle:
     :: atomic { owner[1] == s && st[1] == FREE && REF(me,1) == 0 -> owner[1] = NOBODY }
 #endif
 #endif
+#ifdef VIEWS
+    /* ---------------- between the handles of a message: other threads drop what they have; then the view is
+     * loaded, or an exception ends the load before that */
+    :: atomic { REF(me,0) && KEEPS(0) -> REF(me,0) = 0 }                /* private: the count falls from 2 to 1 */
+    :: atomic { BETWEEN_HANDLES -> b = 0; g = vg } -> goto do_load_view
+    :: atomic { BETWEEN_HANDLES -> vg = 0; ve = 0; vn = 0; b = 0 } -> goto do_drop_keeper
+#ifdef BUG_KEEPER_DROPPED
+    :: atomic { BETWEEN_HANDLES && KEEPS(0) -> b = 0 } -> goto do_drop_keeper
+#endif
+#endif
     /* ---------------- load a handle, perhaps keeping its bytes to load them again */
+#ifdef VIEWS
+    :: atomic { !BETWEEN_HANDLES && len(pipe) > 0 -> pipe?b,g,e,n; inhand[n] = 1;
+                if :: nrep < NR -> nrep++; pipe!b,g,e,n :: skip fi } -> goto do_load
+#else
     :: atomic { pipe?b,g,e,n -> inhand[n] = 1; if :: nrep < NR -> nrep++; pipe!b,g,e,n :: skip fi } -> goto do_load
+#endif
     /* ---------------- repair a dead participant's slot: one repairer at a time */
     :: atomic { DEADSLOT(0) -> d = 0; cst[d] = REPAIR; cac[d] = me } -> goto do_repair
     :: atomic { DEADSLOT(1) -> d = 1; cst[d] = REPAIR; cac[d] = me } -> goto do_repair
@@ -450,6 +480,9 @@ do_send:
     goto end_idle;
 
 do_load:
+#ifdef BUG_LEASE_UNTIL_THE_END
+    atomic { inhand[n] = 0; ve = e; vn = n };
+#else
 #ifdef BUG_LEASE_CONSUMED_FIRST
     atomic { if :: lst[e] == OUT && lno[e] == n -> lst[e] = VACANT; lac[e] = 0; spent[n] = 1; got = 1
                 :: else -> got = 0; assert(spent[n]) fi };
@@ -463,6 +496,7 @@ do_load:
 #endif
              :: else -> got = 0; assert(spent[n]) fi;       /* no unspent lease was lost */
              inhand[n] = 0 };
+#endif
 #endif
     if
     :: atomic { REF(me,b) -> ok = (REF(me,b) == g) }        /* I hold it: private count only */
@@ -487,8 +521,31 @@ do_load:
 #ifndef BUG_LEASE_CONSUMED_FIRST
     atomic { if :: got -> assert(lst[e] == LOADING && lac[e] == s); lst[e] = VACANT; lac[e] = 0 :: else fi };
 #endif
+#ifdef VIEWS
+    atomic { if :: ok && KEPT(me,b) == 0 -> KEPT(me,b) = g; vg = g
+                :: else fi };
+#endif
     atomic { ok = 0; got = 0; b = 0; g = 0; e = 0; n = 0 };
     goto end_idle;
+
+#ifdef VIEWS
+do_load_view:                                               /* its handle has no lease: the keeper is all it needs */
+    if
+    :: atomic { HELD(me,b) -> ok = (REF(me,b) == g || KEPT(me,b) == g) }
+    :: else -> HOLD(b,s) = 1; confirm(me)
+    fi;
+    assert(ok);                                             /* never stale */
+#ifdef BUG_LEASE_UNTIL_THE_END
+    atomic { if :: lst[ve] == OUT && lno[ve] == vn -> lst[ve] = VACANT; lac[ve] = 0; spent[vn] = 1 :: else fi };
+#endif
+    atomic { REF(me,b) = g; KEPT(me,b) = 0; vg = 0; ve = 0; vn = 0; ok = 0; b = 0; g = 0 };
+    goto end_idle;
+
+do_drop_keeper:
+    atomic { if :: KEPT(me,b) && REF(me,b) == 0 -> KEPT(me,b) = 0; HOLD(b,s) = 0
+                :: else -> KEPT(me,b) = 0; b = 0; goto end_idle fi };
+    goto do_try_free;
+#endif
 
 do_try_free:
     try_free(s);
@@ -537,8 +594,13 @@ gone: skip
 
 /* ------------------------------------------------------------------ death, and the end */
 #define CAN_DIE(x) (ndead < D && phase[x] == RUNS)
+#ifdef VIEWS
+#define NOT_KEPT(p,b) KEPT(p,b) = 0
+#else
+#define NOT_KEPT(p,b) skip
+#endif
 #define KILL  ndead++; phase[p] = EXITING; j = 0; \
-              do :: j < B -> REF(p,j) = 0; j++ :: else -> j = 0; break od; NOW
+              do :: j < B -> REF(p,j) = 0; NOT_KEPT(p,j); j++ :: else -> j = 0; break od; NOW
 #ifdef FORK                                                  /* exit in steps: others may look in between */
 #define NOW   skip
 #define LATER ; att[p] = 0; atomic { phase[p] = DEAD; p = 0 }

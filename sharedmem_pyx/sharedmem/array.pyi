@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, NoReturn
+from typing import Any, NoReturn, final
 
 import numpy as np
 from typing_extensions import ParamSpec, TypeVar
@@ -15,6 +15,13 @@ _Shape_co = TypeVar("_Shape_co", bound=tuple[int, ...], default=tuple[Any, ...],
 _DType_co = TypeVar("_DType_co", bound=np.dtype[Any], default=np.dtype[Any], covariant=True)
 
 by_value: ContextVar[bool]
+current_message: ContextVar[Message | None]
+
+@final
+class Message: ...
+
+@final
+class Keeper: ...
 
 class SharedArray(np.ndarray[_Shape_co, _DType_co]):
     def __new__(cls, *args: Any, **keywords: Any) -> NoReturn: ...
@@ -31,4 +38,10 @@ def holding(dump: Callable[_P, _R]) -> Callable[_P, _R]: ...
 def dumping_alone(pickler: type[Any]) -> Any: ...
 def _load(
     state: bytes, dtype: np.dtype[Any] | None = None, cls: type[SharedArray] | None = None
+) -> SharedArray: ...
+def _load_kept(
+    state: bytes,
+    keeper: SharedArray,
+    dtype: np.dtype[Any] | None = None,
+    cls: type[SharedArray] | None = None,
 ) -> SharedArray: ...

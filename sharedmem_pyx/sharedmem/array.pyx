@@ -7,10 +7,11 @@ import functools
 
 import numpy as np
 
+cimport cython
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.contextvars cimport get_value
-from cpython.object cimport PyTypeObject
+from cpython.contextvars cimport PyContextVar_Reset, PyContextVar_Set, get_value
+from cpython.object cimport PyObject, PyTypeObject
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeLatin1
 from libcpp.string_view cimport string_view
 
@@ -32,10 +33,12 @@ cdef extern from "<sharedmem_pyx/shared_array.hpp>" namespace "sharedmem_pyx":
 cdef extern from "<sharedmem_pyx/message.hpp>" namespace "sharedmem_pyx":
     cdef cppclass message:
         message()
-        @staticmethod
-        message* current() noexcept
+        bint usable() noexcept
         claim share(const block_ref&) except +set_python_error
-        void sent() noexcept
+        bint is_first(const void*) except +set_python_error
+        PyObject* keeper(const void*) noexcept
+        void keep(const void*, PyObject*) noexcept
+        void end(bint) noexcept
 
 
 cdef extern from "<numpy/arrayobject.h>":
@@ -57,6 +60,8 @@ cdef PyTypeObject* void_type = <PyTypeObject*>np.void
 cdef bytes loading = b"\x80\x04\x8c\x0fsharedmem.array\x8c\x05_load\x93C"
 
 by_value = contextvars.ContextVar("sharedmem.pickle_by_value", default=False)
+# The Message that is being pickled. A context variable, since greenlets take turns within a thread.
+current_message = contextvars.ContextVar("sharedmem.message", default=None)
 
 
 # -- from an array to its handle
@@ -89,7 +94,8 @@ cdef object dtype_text(cnp.dtype descr):
     return text if len(text) <= longest_dtype else None
 
 
-cdef bytes encode_array(cnp.ndarray a, const allocation* found, cnp.dtype descr, object text):
+cdef bytes encode_array(cnp.ndarray a, const allocation* found, cnp.dtype descr, object text,
+                        message* leased_by):
     cdef handle h
     cdef claim c
     cdef byte buffer[max_handle_bytes + longest_dtype]
@@ -108,8 +114,8 @@ cdef bytes encode_array(cnp.ndarray a, const allocation* found, cnp.dtype descr,
     if text is not None:
         characters = PyUnicode_AsUTF8AndSize(text, &size)
         h.dtype = string_view(characters, size) if size > 0 else string_view(&character, 1)
-    if message.current() != NULL:
-        c = message.current().share(found.ref)
+    if leased_by != NULL:
+        c = leased_by.share(found.ref)
     else:
         c = found.ref.home.share(found.ref, False)
     h.block = c.block
@@ -119,9 +125,55 @@ cdef bytes encode_array(cnp.ndarray a, const allocation* found, cnp.dtype descr,
     return PyBytes_FromStringAndSize(<char*>buffer, encode(h, bytes_out(buffer, sizeof(buffer))))
 
 
+@cython.final
+cdef class Message:
+    """What a pickler writes. Copies of its context may hold it after its end; it takes no leases then."""
+    cdef message written
+
+
+cdef message* leases_of(Message within) noexcept:
+    """Where leases for what this thread pickles in `within` belong; NULL: it takes none."""
+    return &within.written if within is not None and within.written.usable() else NULL
+
+
+@cython.final
+cdef class Keeper:
+    """Keeps a block while a pickle of several views of it is loaded.
+
+    The handles of these views have no leases: with each travels a reference to the keeper, which loads as
+    an array of its own. Each pickler that meets the keeper takes one lease for it, whatever it pickles
+    besides; this holds for a pickler that an object uses for itself in the middle of a message, too.
+    """
+    cdef cnp.ndarray array
+
+    def __reduce__(self):
+        cdef Message within = get_value(current_message)
+        return reduce_for(self.array, 4, leases_of(within), False)
+
+
+cdef object keeper_of(cnp.ndarray a, const allocation* found, message* within):
+    """The keeper of a block in a message; None for its first view, which has a lease of its own."""
+    cdef Keeper made
+    if within.is_first(found.data):
+        return None
+    if within.keeper(found.data) == NULL:
+        made = Keeper.__new__(Keeper)
+        made.array = a.view(SharedArray)
+        within.keep(found.data, <PyObject*>made)
+    return <object>within.keeper(found.data)
+
+
 cdef object reduce_array(object obj, int protocol):
     """What `__reduce_ex__` returns for a SharedArray."""
-    cdef cnp.ndarray a = obj
+    cdef Message within = get_value(current_message)
+    return reduce_for(obj, protocol, leases_of(within), True)
+
+
+cdef object reduce_for(cnp.ndarray a, int protocol, message* leased_by, bint among_others):
+    """What a pickle has for an array; `among_others`: there may be more of the same block.
+
+    `leased_by` NULL: the handle has no lease.
+    """
     cdef cnp.dtype descr
     cdef arena* where = NULL
     cdef allocation found
@@ -133,13 +185,18 @@ cdef object reduce_array(object obj, int protocol):
         return np.ndarray.__reduce__(a)
     descr = a.descr
     text = dtype_text(descr)
-    state = encode_array(a, &found, descr, text)
+    keeper = keeper_of(a, &found, leased_by) if among_others and leased_by != NULL else None
+    state = encode_array(a, &found, descr, text, leased_by if keeper is None else NULL)
+    given = None if text is not None else descr
     if type(a) is not SharedArray:
         # The empty state is one that a subclass may extend, as it may ndarray's.
-        return _load, (state, None if text is not None else descr, type(a)), ()
-    if text is None:
-        return _load, (state, descr)
-    return _load, (state,)
+        if keeper is not None:
+            return _load_kept, (state, keeper, given, type(a)), ()
+        return _load, (state, given, type(a)), ()
+    if keeper is not None:
+        return _load_kept, (state, keeper) if given is None else (state, keeper, given)
+    return _load, (state,) if given is None else (state, given)
+
 
 
 # -- from a handle to its array
@@ -220,6 +277,21 @@ def _load(bytes state not None, dtype=None, cls=None):
         The kernel refuses the memory: PermissionError if it is another user's, ENOMEM if there is no
         address space for it.
     """
+    return load(state, dtype, cls)
+
+
+def _load_kept(bytes state not None, keeper, dtype=None, cls=None):
+    """The same for one of several views of a block in a pickle.
+
+    Parameters
+    ----------
+    keeper : SharedArray
+        Over the same block, which it keeps during the call; see `Keeper`.
+    """
+    return load(state, dtype, cls)
+
+
+cdef inline object load(bytes state, object dtype, object cls):
     cdef handle h = decode(bytes_in(<byte*>PyBytes_AS_STRING(state), PyBytes_GET_SIZE(state)))
     cdef cnp.dtype descr = find_dtype(&h, dtype)
     cdef PyTypeObject* type_ = NULL
@@ -257,9 +329,15 @@ def holding(dump):
     """
     @functools.wraps(dump)
     def dump_holding(*args, **kwargs):
-        cdef message m
-        result = dump(*args, **kwargs)
-        m.sent()
+        cdef Message within = Message.__new__(Message)
+        cdef bint complete = False
+        before = PyContextVar_Set(current_message, within)
+        try:
+            result = dump(*args, **kwargs)
+            complete = True
+        finally:
+            within.written.end(complete)
+            PyContextVar_Reset(current_message, before)
         return result
     return dump_holding
 
@@ -270,14 +348,14 @@ cdef object pickle_alone(object obj):
     It says what a pickler would write, in protocol 4, but for what only messages of several objects need.
     """
     cdef message m
-    reduced = reduce_array(obj, 4)
+    reduced = reduce_for(obj, 4, &m, False)
     if reduced[0] is not _load or len(reduced[1]) != 1:
         return None
     state = <bytes>reduced[1][0]
     if PyBytes_GET_SIZE(state) > longest_short_bytes:
         return None
     pickled = b"%b%c%b\x85R." % (loading, PyBytes_GET_SIZE(state), state)
-    m.sent()
+    m.end(True)
     return pickled
 
 

@@ -40,6 +40,9 @@ SHAREDMEM_API std::string home_locator();
 /// The block that a handle names, in the home arena, a foreign one or one attached now.
 /// Throws what arena::attach and arena::acquire throw, and no_memory where too many arenas are attached.
 SHAREDMEM_API allocation acquire(const locator& where, const claim& c);
+/// Gives back a lease that was taken in the arena of this uuid for a message that will not be sent. No effect if
+/// it was loaded, or if the arena was left meanwhile. Leaves a foreign arena of which nothing else is held.
+SHAREDMEM_API void give_back(const std::array<std::uint64_t, 2>& uuid, const claim& c) noexcept;
 /// The arena whose data space holds `p`, or nullptr. A few ns; waits for nobody. The result can be used
 /// as long as a reference to the block at `p` is held.
 SHAREDMEM_API arena* arena_of(const void* p) noexcept;
