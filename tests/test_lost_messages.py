@@ -316,9 +316,11 @@ def test_a_message_that_another_program_passed_on(duplex, before):
 @DUPLEX
 def test_a_reader_that_lives_and_does_not_read(context, duplex, before):
     reader, writer = ways(context, duplex)
-    process = context.Process(target=answer_when_told, args=(reader, writer), daemon=True)
+    ready = context.Event()
+    process = context.Process(target=answer_when_told, args=(reader, writer, ready), daemon=True)
     process.start()
     reader.close()
+    assert ready.wait(TIMEOUT)
     writer.send(sharedmem.full(1000, 5.0))
     for _ in range(3):
         sharedmem.collect()
@@ -329,17 +331,11 @@ def test_a_reader_that_lives_and_does_not_read(context, duplex, before):
     writer.close()
 
 
-def answer_when_told(reader, _):
+def answer_when_told(reader, _, ready):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})  # it would kill this process
+    ready.set()
     signal.sigwait({signal.SIGUSR1})
     assert reader.recv().sum() == 5000
-
-
-@pytest.fixture(autouse=True)
-def wait_for_signals():
-    """`answer_when_told` waits for a signal that must not kill it before."""
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    yield
-    signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
 @DUPLEX
