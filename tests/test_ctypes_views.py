@@ -11,7 +11,7 @@ from samples import DTYPES, fill, name
 from support import address, same
 
 import sharedmem
-from sharedmem.ctypes_types import TYPECODES, dtype_of, type_of
+from sharedmem._ctypes.dtypes import TYPECODES, dtype_of, type_of
 
 
 class Point(ctypes.Structure):

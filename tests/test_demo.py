@@ -7,13 +7,13 @@ import pytest
 import support
 
 import sharedmem
-from sharedmem import console
+from sharedmem._cli import console
 
 pytest.importorskip("rich", reason="the demo needs rich")
 
-from sharedmem import demo
-from sharedmem.demo import memory, source, work
-from sharedmem.demo.contest import Result
+from sharedmem._cli import demo
+from sharedmem._cli.demo import memory, source, work
+from sharedmem._cli.demo.contest import Result
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", ">i2", "u4", "i8", "u8", "f2", "f4", ">f8", "g"])

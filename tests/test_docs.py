@@ -14,7 +14,7 @@ import pytest
 import support
 
 import sharedmem
-import sharedmem.legacy
+import sharedmem._legacy
 import shmarray
 
 ROOT = Path(__file__).parents[1]
@@ -134,7 +134,7 @@ def listed_in_api():
 def test_every_python_name_is_on_its_page(module):
     tables, text = listed_in_api()
     unlisted = {name for name in module.__all__ if f"{module.__name__}.{name}" not in tables}
-    assert unlisted <= text & {"__version__", *sharedmem.legacy.__all__}
+    assert unlisted <= text & {"__version__", *sharedmem._legacy.__all__}
 
 
 def test_every_header_is_on_its_page():

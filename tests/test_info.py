@@ -14,8 +14,8 @@ import support
 import workers
 
 import sharedmem
-import sharedmem.info
-from sharedmem import segments
+import sharedmem._cli.info
+from sharedmem._cli import segments
 
 IPC_CREAT, IPC_RMID, IPC_PRIVATE = 0o1000, 0, 0
 
@@ -92,9 +92,9 @@ def test_an_arena_that_cannot_be_read_is_told(monkeypatch):
         looked.append(where)
         raise PermissionError("not here")
 
-    monkeypatch.setattr(sharedmem.info, "inspect_arena", refuse)
-    monkeypatch.setattr(sharedmem.info, "survey", lambda uid, but: ([other], []))
-    assert sharedmem.info.gather()["arenas"] == [{"segment": 0, "error": "not here"}]
+    monkeypatch.setattr(sharedmem._cli.info, "inspect_arena", refuse)
+    monkeypatch.setattr(sharedmem._cli.info, "survey", lambda uid, but: ([other], []))
+    assert sharedmem._cli.info.gather()["arenas"] == [{"segment": 0, "error": "not here"}]
     assert looked == [("sysv", 0, 0, 0)]
 
 

@@ -164,7 +164,7 @@ def test_killed_worker():
     code = """
     import os, signal, sys
     from sharedmem.__main__ import main
-    from sharedmem.demo import work
+    from sharedmem._cli.demo import work
     parent, usual = os.getpid(), work.Brighten.__call__
     def killed(self, first, part):
         if first > 0 and os.getpid() != parent:

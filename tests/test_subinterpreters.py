@@ -56,7 +56,7 @@ def run(kind, code):
 
 STATEMENTS = [
     "import sharedmem",
-    "import sharedmem.creation",
+    "import sharedmem._creation",
     "from sharedmem import lock",
     "import shmarray",
 ]

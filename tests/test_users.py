@@ -63,7 +63,7 @@ def test_another_user_does_not_join():
     code = """
     import os, sys
     import numpy
-    import sharedmem.array, sharedmem.creation, sharedmem.pickling
+    import sharedmem.array, sharedmem._creation, sharedmem._transfers.pickling
     os.setgroups([])
     os.setresgid(65534, 65534, 65534)
     os.setresuid(65534, 65534, 65534)

@@ -7,13 +7,10 @@
 process by multiprocessing, or as the bytes of a pickle, it arrives as the same memory.
 """
 
-import sharedmem.interpreter  # the first: it may refuse
-import sharedmem.making  # noqa: F401 -- only compiled modules use it, whose imports PyInstaller does not see
-from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
-from sharedmem.array import SharedArray, is_shared
-from sharedmem.connections import install as _watch_connections
-from sharedmem.copying import array, asshared, copy
-from sharedmem.creation import (
+import sharedmem._startup.interpreter  # isort: skip -- the first: it may refuse
+import sharedmem._new_array  # noqa: F401 -- only compiled modules use it, whose imports PyInstaller does not see
+from sharedmem._copying import array, asshared, copy
+from sharedmem._creation import (
     empty,
     empty_like,
     full,
@@ -23,12 +20,15 @@ from sharedmem.creation import (
     zeros,
     zeros_like,
 )
+from sharedmem._files import fromfile, load
+from sharedmem._reports import participants, stats
+from sharedmem._transfers.connections import install as _watch_connections
+from sharedmem._transfers.pickling import install as _install_holding
+from sharedmem._transfers.pickling import pickle_by_value
+from sharedmem._transfers.saving import install as _install_saving
+from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
+from sharedmem.array import SharedArray, is_shared
 from sharedmem.errors import StaleHandleError
-from sharedmem.files import fromfile, load
-from sharedmem.pickling import install as _install_holding
-from sharedmem.pickling import pickle_by_value
-from sharedmem.reports import participants, stats
-from sharedmem.saving import install as _install_saving
 from sharedmem.version import __version__
 
 _install_holding()
@@ -37,18 +37,18 @@ _watch_connections()
 
 # Names whose modules are imported when they are first asked for.
 _LATER = {
-    "Array": "ctypes_",
-    "RawArray": "ctypes_",
-    "RawValue": "ctypes_",
-    "Value": "ctypes_",
-    "as_ctypes": "ctypes_views",
-    "shmem_as_ndarray": "ctypes_views",
-    "get_cython_include": "paths",
-    "get_include": "paths",
-    "get_library_dir": "paths",
-    "shared_empty": "legacy",
-    "shared_ones": "legacy",
-    "shared_zeros": "legacy",
+    "Array": "values",
+    "RawArray": "values",
+    "RawValue": "values",
+    "Value": "values",
+    "as_ctypes": "views",
+    "shmem_as_ndarray": "views",
+    "get_cython_include": "_paths",
+    "get_include": "_paths",
+    "get_library_dir": "_paths",
+    "shared_empty": "_legacy",
+    "shared_ones": "_legacy",
+    "shared_zeros": "_legacy",
 }
 
 __all__ = [
@@ -83,14 +83,14 @@ __all__ = [
 
 def __getattr__(name):
     match _LATER.get(name):  # with plain imports, so that PyInstaller and the like find the modules
-        case "ctypes_":
-            import sharedmem.ctypes_ as module
-        case "ctypes_views":
-            import sharedmem.ctypes_views as module
-        case "legacy":
-            import sharedmem.legacy as module
-        case "paths":
-            import sharedmem.paths as module
+        case "values":
+            import sharedmem._ctypes.values as module
+        case "views":
+            import sharedmem._ctypes.views as module
+        case "_legacy":
+            import sharedmem._legacy as module
+        case "_paths":
+            import sharedmem._paths as module
         case _:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(module, name)

@@ -1,7 +1,5 @@
-from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
-from sharedmem.array import SharedArray, is_shared
-from sharedmem.copying import array, asshared, copy
-from sharedmem.creation import (
+from sharedmem._copying import array, asshared, copy
+from sharedmem._creation import (
     empty,
     empty_like,
     full,
@@ -11,14 +9,16 @@ from sharedmem.creation import (
     zeros,
     zeros_like,
 )
-from sharedmem.ctypes_ import Array, RawArray, RawValue, Value
-from sharedmem.ctypes_views import as_ctypes, shmem_as_ndarray
+from sharedmem._ctypes.values import Array, RawArray, RawValue, Value
+from sharedmem._ctypes.views import as_ctypes, shmem_as_ndarray
+from sharedmem._files import fromfile, load
+from sharedmem._legacy import shared_empty, shared_ones, shared_zeros
+from sharedmem._paths import get_cython_include, get_include, get_library_dir
+from sharedmem._reports import participants, stats
+from sharedmem._transfers.pickling import pickle_by_value
+from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
+from sharedmem.array import SharedArray, is_shared
 from sharedmem.errors import StaleHandleError
-from sharedmem.files import fromfile, load
-from sharedmem.legacy import shared_empty, shared_ones, shared_zeros
-from sharedmem.paths import get_cython_include, get_include, get_library_dir
-from sharedmem.pickling import pickle_by_value
-from sharedmem.reports import participants, stats
 from sharedmem.version import __version__
 
 __all__ = [

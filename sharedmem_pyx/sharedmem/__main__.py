@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from sharedmem import __version__
-from sharedmem.console import parse_bytes
+from sharedmem._cli.console import parse_bytes
 
 _DEMO = """\
 Several worker processes brighten one large array in place, and another process
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _demo(options: argparse.Namespace) -> int:
     try:
-        from sharedmem import demo
+        from sharedmem._cli import demo
     except ImportError as error:
         if not (error.name or "").startswith("rich"):
             raise
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "demo":
             return _demo(options)
-        from sharedmem import info
+        from sharedmem._cli import info
 
         return info.run(as_json=options.json)
     except KeyboardInterrupt:

@@ -15,7 +15,7 @@ from sharedmem.libsharedmem.arena cimport arena, arena_statistics
 from sharedmem.libsharedmem.home cimport (
     attached_arenas, home, home_locator, linger, linger_at_exit, make_root, offer, start_new_home)
 
-from sharedmem.in_flight import look
+from sharedmem._in_flight import look
 
 
 # Where children look for the locator of their parent's arena: a variable that every kind of child
@@ -256,8 +256,8 @@ def memory_limit(cache=None):
 
 def _linger():
     look()      # nobody waits for messages that nobody can read
-    # A child that was forked ends by os._exit, without the handlers of exit(3). Nothing tells how this one was
-    # made: for one that was spawned those run, too, and keep what is still to be kept then.
+    # A child that was forked ends by os._exit, without the handlers of exit(3). Nothing tells how this one
+    # was made: for one that was spawned those run, too, and keep what is still to be kept then.
     if multiprocessing.parent_process() is None:
         return
     if sys.exc_info()[0] in (None, SystemExit):

@@ -5,9 +5,9 @@ from typing import Any, NoReturn, final
 import numpy as np
 from typing_extensions import ParamSpec, TypeVar
 
-from .legacy import shared_empty as shared_empty
-from .legacy import shared_ones as shared_ones
-from .legacy import shared_zeros as shared_zeros
+from sharedmem._legacy import shared_empty as shared_empty
+from sharedmem._legacy import shared_ones as shared_ones
+from sharedmem._legacy import shared_zeros as shared_zeros
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

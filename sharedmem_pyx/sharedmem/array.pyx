@@ -198,7 +198,6 @@ cdef object reduce_for(cnp.ndarray a, int protocol, message* leased_by, bint amo
     return _load, (state,) if given is None else (state, given)
 
 
-
 # -- from a handle to its array
 
 cdef str looks_saved = (
@@ -412,7 +411,8 @@ def is_shared(a, /):
 
 def __getattr__(name):
     """The names that the array module of the package of 2009 had."""
-    from sharedmem import legacy
-    if name in legacy.__all__:
-        return getattr(legacy, name)
+    if name.startswith("shared_"):
+        from sharedmem import _legacy
+        if name in _legacy.__all__:
+            return getattr(_legacy, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import operator
 
+from sharedmem._creation import empty
 from sharedmem.arena import cleanup
-from sharedmem.creation import empty
 
 __all__ = ["BufferWrapper", "cleanup"]
 

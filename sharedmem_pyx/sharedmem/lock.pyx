@@ -13,7 +13,7 @@ from sharedmem.libsharedmem.mutex cimport (
 
 from sharedmem.array import by_value as _by_value
 from sharedmem.array import is_shared
-from sharedmem.creation import empty
+from sharedmem._creation import empty
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_native_id()

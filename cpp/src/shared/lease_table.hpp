@@ -53,7 +53,7 @@ struct lease_id {
 };
 
 /// Who stood for a lease before.
-enum class taken_over : std::uint8_t { not_out, own, anothers };
+enum class taken_over : std::uint8_t { not_out, own, another_process };
 
 /// The entries that all processes share, and where this process found room last.
 /// Threads: any, at any time. Processes: any; each entry changes hands by compare-and-swap.
@@ -150,7 +150,7 @@ class lease_table {
       if (v.slot == s) return taken_over::own;
       if (w.compare_exchange_weak(seen, lease_word{lease_state::out, s, id.nonce}.bits(), sc, sc)) {
         Atomics::template step<point::lease_taken_over>();
-        return taken_over::anothers;
+        return taken_over::another_process;
       }
     }
   }

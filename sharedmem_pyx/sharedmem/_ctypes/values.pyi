@@ -4,7 +4,7 @@ from typing import Any, Literal, SupportsIndex, TypeVar, overload
 
 from numpy.typing import NDArray
 
-from .lock import RLock
+from sharedmem.lock import RLock
 
 __all__ = ["Array", "RawArray", "RawValue", "Value"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sharedmem.demo.source import Source
+from sharedmem._cli.demo.source import Source
 
 #: Elements worked on at a time: what NumPy needs in between stays in the processor's cache.
 _BLOCK = 1 << 16

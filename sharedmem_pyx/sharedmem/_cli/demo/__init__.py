@@ -8,13 +8,13 @@ import os
 import sys
 
 import sharedmem
-from sharedmem.console import format_bytes
-from sharedmem.demo.contest import ROOM, Contest, Result
-from sharedmem.demo.memory import available
-from sharedmem.demo.processes import WorkerError
-from sharedmem.demo.report import Screen, print_results
-from sharedmem.demo.source import InputError, NpyFile, Source, Stack, nbytes
-from sharedmem.demo.ways import WAYS, NoRoomError
+from sharedmem._cli.console import format_bytes
+from sharedmem._cli.demo.contest import ROOM, Contest, Result
+from sharedmem._cli.demo.memory import available
+from sharedmem._cli.demo.processes import WorkerError
+from sharedmem._cli.demo.report import Screen, print_results
+from sharedmem._cli.demo.source import InputError, NpyFile, Source, Stack, nbytes
+from sharedmem._cli.demo.ways import WAYS, NoRoomError
 
 __all__ = ["InputError", "WorkerError", "run"]
 

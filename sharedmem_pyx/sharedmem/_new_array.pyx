@@ -18,7 +18,7 @@ from sharedmem.libsharedmem.arena cimport allocation, arena, pages
 from sharedmem.libsharedmem.home cimport allocate, home_if_any
 
 from sharedmem.errors import refuse_objects
-from sharedmem.in_flight import look
+from sharedmem._in_flight import look
 
 
 cdef extern from "<sharedmem_pyx/fill.hpp>" namespace "sharedmem_pyx" nogil:

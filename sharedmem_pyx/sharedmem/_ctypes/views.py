@@ -4,11 +4,11 @@ import ctypes
 
 import numpy as np
 
-from .array import SharedArray, is_shared
-from .copying import asshared
-from .creation import empty
-from .ctypes_handles import attach
-from .ctypes_types import DATA, dtype_of, shape_for, split, type_of
+from sharedmem._copying import asshared
+from sharedmem._creation import empty
+from sharedmem._ctypes.dtypes import DATA, dtype_of, shape_for, split, type_of
+from sharedmem._ctypes.handles import attach
+from sharedmem.array import SharedArray, is_shared
 
 __all__ = ["as_ctypes", "shmem_as_ndarray"]
 

@@ -3,7 +3,7 @@
 A pickle of a shared array is a handle. Transfers that deliver a message once (multiprocessing, and
 loky and joblib as soon as they are imported) keep the memory of a handle until it is loaded, so that
 the sender may drop the array, or end. No other pickle does: nobody can tell how often it is loaded.
-Functions that write files pickle by value: see `sharedmem.saving`.
+Functions that write files pickle by value: see `sharedmem._transfers.saving`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+from sharedmem._startup.importing import when_imported
+from sharedmem._transfers.pools import watch_executor, watch_pool
 from sharedmem.array import by_value, dumping_alone, holding
-from sharedmem.importing import when_imported
-from sharedmem.pools import watch_executor, watch_pool
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from sharedmem.console import format_bytes
-from sharedmem.demo.contest import Result
+from sharedmem._cli.console import format_bytes
+from sharedmem._cli.demo.contest import Result
 
 _PHASES = ("filling", "working", "checking")
 

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from typing import Any
 
 import sharedmem
-from sharedmem.console import format_bytes, print_table
-from sharedmem.reports import inspect_arena
-from sharedmem.segments import Process, Segment, find_memfd, survey
+from sharedmem._cli.console import format_bytes, print_table
+from sharedmem._cli.segments import Process, Segment, find_memfd, survey
+from sharedmem._reports import inspect_arena
 
 
 def run(as_json: bool = False) -> int:

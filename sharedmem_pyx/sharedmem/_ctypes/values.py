@@ -9,11 +9,11 @@ from multiprocessing import sharedctypes
 
 import numpy as np
 
-from .creation import zeros
-from .ctypes_handles import attach
-from .ctypes_types import element_type, importable, split
-from .ctypes_views import shmem_as_ndarray
-from .lock import RLock
+from sharedmem._creation import zeros
+from sharedmem._ctypes.dtypes import element_type, importable, split
+from sharedmem._ctypes.handles import attach
+from sharedmem._ctypes.views import shmem_as_ndarray
+from sharedmem.lock import RLock
 
 __all__ = ["Array", "RawArray", "RawValue", "Value"]
 

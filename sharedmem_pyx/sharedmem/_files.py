@@ -6,15 +6,17 @@ import errno
 import io
 import os
 import stat
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
+from sharedmem._copying import array, copy
+from sharedmem._creation import empty
 from sharedmem.array import SharedArray
-from sharedmem.copying import array, copy
-from sharedmem.creation import empty
 from sharedmem.errors import refuse_objects
+
+if TYPE_CHECKING:  # importing it takes as long as half of this package
+    from numpy.typing import DTypeLike
 
 _Path = str | bytes | os.PathLike[Any]
 _PIECE = 1 << 26  # bytes asked for at once: between two pieces Ctrl-C is heard

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 import sharedmem
-from sharedmem.demo.memory import array_folder
-from sharedmem.demo.source import Source, nbytes
+from sharedmem._cli.demo.memory import array_folder
+from sharedmem._cli.demo.source import Source, nbytes
 
 
 class NoRoomError(MemoryError):

@@ -5,7 +5,7 @@ import numpy as np
 cimport numpy as cnp
 
 from sharedmem.array cimport in_arena
-from sharedmem.making cimport anything, make, plan, plan_like, read_dtype, read_populate, same_bytes
+from sharedmem._new_array cimport anything, make, plan, plan_like, read_dtype, read_populate, same_bytes
 
 from sharedmem.array import SharedArray
 

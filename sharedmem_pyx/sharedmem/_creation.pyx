@@ -6,7 +6,7 @@ cimport numpy as cnp
 from cpython.float cimport PyFloat_CheckExact
 from cpython.object cimport PyTypeObject
 
-from sharedmem.making cimport (
+from sharedmem._new_array cimport (
     anything, content, make, make_full, one_item, plan, plan_like, plan_new, read_dtype, read_populate, zero)
 
 from sharedmem.array import SharedArray

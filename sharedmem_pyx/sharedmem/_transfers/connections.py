@@ -1,4 +1,4 @@
-"""What multiprocessing's connections tell the ledger of `sharedmem.in_flight`.
+"""What multiprocessing's connections tell the ledger of `sharedmem._in_flight`.
 
 Every transfer of multiprocessing writes and reads by ``Connection._send_bytes`` and ``_recv_bytes``: `Pipe`,
 `Queue`, `SimpleQueue`, `Pool`, `concurrent.futures`. They are wrapped here, and what makes, closes and sends
@@ -12,7 +12,7 @@ from multiprocessing import connection, reduction
 from multiprocessing.connection import Connection
 from typing import Any
 
-from sharedmem import in_flight
+from sharedmem import _in_flight
 
 _plain_send_bytes = Connection._send_bytes  # type: ignore[attr-defined]
 _plain_recv_bytes = Connection._recv_bytes  # type: ignore[attr-defined]
@@ -23,27 +23,27 @@ _plain_reduce: Any = connection.reduce_connection  # type: ignore[attr-defined]
 
 
 def _send_bytes(self: Any, buf: Any) -> None:
-    message = in_flight.enter(self, buf)
+    message = _in_flight.enter(self, buf)
     if message is None:
         _plain_send_bytes(self, buf)
         return
     try:
         _plain_send_bytes(self, buf)
     except BaseException as error:
-        in_flight.withdraw(self, message, isinstance(error, (BrokenPipeError, ConnectionResetError)))
+        _in_flight.withdraw(self, message, isinstance(error, (BrokenPipeError, ConnectionResetError)))
         raise
-    in_flight.look_now_and_then()
+    _in_flight.look_now_and_then()
 
 
 def _recv_bytes(self: Any, maxsize: int | None = None) -> Any:
     buf = _plain_recv_bytes(self, maxsize)
     if buf is not None:
-        in_flight.take_over(buf.getbuffer())
+        _in_flight.take_over(buf.getbuffer())
     return buf
 
 
 # Defaults, as in the original: at interpreter end the names of a module may be gone before its connections.
-def _close(self: Any, _settle: Any = in_flight.close, _plain: Any = _plain_close) -> None:
+def _close(self: Any, _settle: Any = _in_flight.close, _plain: Any = _plain_close) -> None:
     if self._sharedmem_out is not None:
         _settle(self)
     _plain(self)
@@ -53,13 +53,13 @@ def _fileno(self: Any) -> int:
     """File descriptor or handle of the connection"""
     # Selectors ask, too, and read nothing: those of `wait` and `poll` among them.
     if self._sharedmem_end is not None and sys._getframe(1).f_globals.get("__name__") != "selectors":
-        in_flight.say_read_elsewhere(self._sharedmem_end)
+        _in_flight.say_read_elsewhere(self._sharedmem_end)
     return _plain_fileno(self)
 
 
 def _pipe(duplex: bool = True) -> Any:
     pair = _plain_pipe(duplex)
-    ends = in_flight.new_ends()
+    ends = _in_flight.new_ends()
     if ends is not None:
         for each, end in zip(pair, ends, strict=True):
             each._sharedmem_end = end
@@ -73,7 +73,7 @@ def _reduce(conn: Any) -> Any:
     conn._check_closed()
     if not (conn.readable and conn.writable):
         # The kernel says enough about a pipe: its reader need not import this library before it reads.
-        in_flight.say_read_elsewhere(end)
+        _in_flight.say_read_elsewhere(end)
         return _plain_reduce(conn)
     return rebuild, (reduction.DupFd(conn._handle), conn.readable, conn.writable, end)
 
@@ -88,7 +88,7 @@ def rebuild(df: Any, readable: bool, writable: bool, end: tuple[str, int]) -> An
     readable, writable : bool
         As its attributes.
     end : tuple
-        See `in_flight.new_ends`.
+        See `_in_flight.new_ends`.
 
     Returns
     -------

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from sharedmem.demo.memory import Peak, resident, start_afresh, trim
-from sharedmem.demo.processes import Work, Worker, pids, started
-from sharedmem.demo.source import Source, nbytes
-from sharedmem.demo.ways import Way, make_private
-from sharedmem.demo.work import Brighten, Check, brighten
+from sharedmem._cli.demo.memory import Peak, resident, start_afresh, trim
+from sharedmem._cli.demo.processes import Work, Worker, pids, started
+from sharedmem._cli.demo.source import Source, nbytes
+from sharedmem._cli.demo.ways import Way, make_private
+from sharedmem._cli.demo.work import Brighten, Check, brighten
 
 #: Parts per worker, as in multiprocessing.Pool.map: a slow worker then delays nobody for long.
 PARTS_PER_WORKER = 4

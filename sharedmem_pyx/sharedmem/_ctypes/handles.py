@@ -7,7 +7,7 @@ from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 
-from .ctypes_types import importable, nest, type_of
+from sharedmem._ctypes.dtypes import importable, nest, type_of
 
 
 class _ByHandle:

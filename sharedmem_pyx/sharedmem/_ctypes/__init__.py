@@ -1,0 +1,1 @@
+"""multiprocessing's Array, Value and the like, and views between ctypes and NumPy."""

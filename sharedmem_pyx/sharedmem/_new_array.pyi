@@ -1,0 +1,1 @@
+# Nothing for Python: what it has is declared in _new_array.pxd.

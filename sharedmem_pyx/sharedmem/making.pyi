@@ -1,1 +1,0 @@
-# Nothing for Python: what it has is declared in making.pxd.
