@@ -87,7 +87,16 @@ except MemoryError as error:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("512M", 512 << 20), ("1e9", 10**9), (" 2 GiB", 2 << 30), ("+3k", 3 << 10), (".5T", 1 << 39), ("7B", 7)],
+    [
+        ("512M", 512 << 20),
+        ("1e9", 10**9),
+        (" 2 GiB", 2 << 30),
+        ("+3k", 3 << 10),
+        (".5T", 1 << 39),
+        ("7B", 7),
+        ("1GB", 10**9),
+        ("2kb", 2000),
+    ],
 )
 def test_what_is_a_size(text, expected):
     code = "import sharedmem; sharedmem.new_arena(); print(sharedmem.memory_limit()['cache'])"

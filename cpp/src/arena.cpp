@@ -90,10 +90,8 @@ void arena::state::populate(slab& from, const allocation& a, std::uint64_t bytes
   const std::uint64_t end = std::min(a.bytes, (bytes + page_bytes - 1) / page_bytes * page_bytes);
   const auto start = static_cast<std::size_t>(a.data - memory.data());
   const std::size_t from_page = start / page_bytes * page_bytes;
-  memory.populate(
-      from_page,
-      static_cast<std::size_t>((start + end + page_bytes - 1) / page_bytes * page_bytes - from_page),
-      populate_threads);
+  memory.populate(from_page, static_cast<std::size_t>(
+                                 (start + end + page_bytes - 1) / page_bytes * page_bytes - from_page));
   if (is_run) from.populated = true;
 }
 

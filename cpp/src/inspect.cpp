@@ -47,15 +47,16 @@ bool read(const void* base, std::size_t bytes, void* context) {
     throw corrupted("the arena was made by another version of this library, or a stray write hit its header");
   found.uuid = {h.uuid[0], h.uuid[1]};
   found.cache_limit = h.cache_limit.load(relaxed);
-  found.segments = 1;
+  found.segments = h.census >= 0 ? 2 : 1;
   for (const word64& x : h.extents) found.segments += x.load(relaxed) != 0;
 
   const auto* entries = reinterpret_cast<const participant_entry*>(start + h.at_participants);
   const auto mark = std::min<std::uint64_t>(h.slot_mark.load(sc), h.slots);
   for (std::uint32_t k = 0; k < mark; ++k) {
-    found.cached_bytes += entries[k].cached.load(relaxed);
     const auto w = slot_word::from(entries[k].ctl.load(sc));
-    if (w.state == slot_state::empty || k + 1 == h.slots) continue;  // the last one is the overflow slot
+    if (w.state == slot_state::empty) continue;
+    found.cached_bytes += entries[k].cached.load(relaxed);
+    if (k >= h.slots - overflow_slots) continue;
     found.participants.push_back(report_of(k, entries[k], w, is_gone(h, w, wish.name)));
   }
   primary_tables words{start};

@@ -23,7 +23,7 @@ std::optional<double> take_number(std::string_view& text) noexcept {
   return number;
 }
 
-/// Bytes in "8GiB", "512M", "1e9", "123456"; nothing if it is none of these.
+/// Bytes in "8GiB", "512M", "1GB", "1e9", "123456"; nothing if it is none of these.
 std::optional<std::uint64_t> parse_size(std::string_view text) noexcept {
   const auto number = take_number(text);
   if (!number) return std::nullopt;
@@ -31,8 +31,10 @@ std::optional<std::uint64_t> parse_size(std::string_view text) noexcept {
   double bytes = *number;
   constexpr std::string_view units = "KkMmGgTt";
   if (const auto k = text.empty() ? units.npos : units.find(text.front()); k != units.npos) {
-    for (std::size_t i = 0; i <= k / 2; ++i) bytes *= 1024;
     text.remove_prefix(1);
+    const bool decimal =
+        text.starts_with('B') || text.starts_with('b');  // 1 GB is 10^9 bytes, 1 G and 1 GiB 2^30
+    for (std::size_t i = 0; i <= k / 2; ++i) bytes *= decimal ? 1000 : 1024;
     if (text.starts_with('i')) text.remove_prefix(1);
   }
   if (text.starts_with('B') || text.starts_with('b')) text.remove_prefix(1);

@@ -96,7 +96,6 @@ struct arena::state {
   allocation allocate_slowly(std::uint64_t bytes, std::uint64_t alignment, pages how);
   void populate(slab& from, const allocation& a, std::uint64_t bytes, pages how) noexcept;
   void release_slowly(const block_ref& ref) noexcept;
-  unsigned populate_threads = 1;
 
   // participants.cpp
   std::uint32_t slot() const noexcept { return identity.index(); }

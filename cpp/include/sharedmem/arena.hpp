@@ -66,7 +66,7 @@ struct arena_statistics {
   std::uint64_t bytes_in_flight = 0;  ///< of the blocks that these keep
   std::uint64_t oldest_in_flight_ns = 0;  ///< age of the oldest of them, nanoseconds; 0: none, or unknown
   std::uint32_t participants = 0;  ///< processes in the arena
-  std::uint32_t segments = 0;  ///< the primary one and its extensions
+  std::uint32_t segments = 0;  ///< kernel objects: the primary segment, its extensions, the census
 };
 
 /// One process slot that is in use.
@@ -195,7 +195,7 @@ class SHAREDMEM_API arena {
   /// For all processes of the arena: each keeps to it from its next release on, this one at once.
   void set_cache_limit(std::uint64_t bytes) noexcept;
 
-  /// Counts that are true each for itself, not at one moment.
+  /// Each count is right by itself; others work on meanwhile, so they need not be of the same moment.
   /// \throws sharedmem::error  ENOMEM, EMFILE: a segment of the arena cannot be attached.
   arena_statistics statistics();
   std::vector<participant_report> participants();  ///< who is in it now

@@ -21,7 +21,7 @@ struct inspection {
   std::uint64_t leases = 0;                           ///< as in `arena_statistics`
   std::uint64_t bytes_in_flight = 0;                  ///< as in `arena_statistics`
   std::uint64_t oldest_in_flight_ns = 0;              ///< as in `arena_statistics`
-  std::uint32_t segments = 0;                         ///< its primary segment and its extensions
+  std::uint32_t segments = 0;                         ///< its primary segment, its extensions, its census
   std::vector<participant_report> participants;       ///< none of them `self`
 };
 

@@ -71,6 +71,7 @@ struct actor {
   friend constexpr bool operator==(const actor&, const actor&) = default;
 };
 
+/// `empty` is what comments and the model call VOID, which is a keyword here.
 /// `ctl` of a participant's slot: state:3, namespace:5, start:34, pid:22.
 /// ENDING: a process that has begun its orderly end. It takes part as an ACTIVE one does, and is repaired as one
 /// when it dies, but nobody who ends as well counts on it to keep the arena (doc/model/ending.pml).

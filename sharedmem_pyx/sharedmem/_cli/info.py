@@ -33,7 +33,7 @@ def gather() -> dict[str, Any]:
     -------
     dict
         ``version``, ``user``, ``uid``; ``segments`` and ``processes`` as `segments.survey` gives
-        them; ``arenas``, each as `arena.inspect_arena` describes it, with the id of its first
+        them; ``arenas``, each as `inspect_arena` describes it, with the id of its first
         ``segment``, or with the ``error`` that came up instead.
     """
     uid = os.geteuid()
