@@ -85,22 +85,23 @@ def test_a_frozen_program(tmp_path, kind):
 
 def plain_imports():
     """The package's modules that one comes to from `import sharedmem` by the imports in Python code."""
-    folder = pathlib.Path(sharedmem.__file__).parent
-    found, ahead = set(), ["sharedmem"]
+    folder = pathlib.Path(sharedmem.__file__).parents[1]
+    found, ahead = set(), {"sharedmem"}
     while ahead:
         name = ahead.pop()
         found.add(name)
-        path = folder / (name.partition(".")[2] + ".py") if name != "sharedmem" else folder / "__init__.py"
+        place = folder.joinpath(*name.split("."))
+        path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        named = set()
         for node in ast.walk(ast.parse(path.read_text())) if path.exists() else ():
             if isinstance(node, ast.Import):
-                named = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                named = [node.module]
+                named |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                named = [f"sharedmem.{node.module}"]
-            else:
-                continue
-            ahead += {module for module in named if module.partition(".")[0] == "sharedmem"} - found
+                named |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        for module in named:
+            parts = module.split(".")
+            if parts[0] == "sharedmem":
+                ahead |= {".".join(parts[: i + 1]) for i in range(len(parts))} - found
     return found
 
 
