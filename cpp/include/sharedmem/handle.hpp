@@ -105,6 +105,7 @@ SHAREDMEM_API std::size_t encode(const handle& h, std::span<std::byte> out);
 [[nodiscard]] SHAREDMEM_API handle decode(std::span<const std::byte> in);
 
 /// Finds handles of this host in the bytes of a message, by their `host`, and believes them by their checksum.
+/// \param in  the message, of any length.
 /// \param from  where to begin.
 /// \param found  set if there is one; `dtype` points into `in`.
 /// \return the offset past the first handle that begins at `from` or later; 0: there is none.

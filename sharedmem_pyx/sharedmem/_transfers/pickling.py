@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.reduction import ForkingPickler
+from types import ModuleType
 from typing import Any
 
 from sharedmem._startup.importing import when_imported
-from sharedmem._transfers.pools import watch_executor, watch_pool
 from sharedmem.array import by_value, dumping_alone, holding
 
 
@@ -48,12 +48,24 @@ def _hold(owner: Any) -> None:
     owner.dump = holding(owner.dump)
 
 
+def _watch_pool(module: ModuleType) -> None:
+    from sharedmem._transfers.pools import watch_pool  # which imports re, for programs without pools in vain
+
+    watch_pool(module)
+
+
+def _watch_executor(module: ModuleType) -> None:
+    from sharedmem._transfers.pools import watch_executor
+
+    watch_executor(module)
+
+
 def install() -> None:
     """Make transfers that deliver once hold the arrays in their messages, and Pools report their errors."""
     _hold(ForkingPickler)
     ForkingPickler.dumps = dumping_alone(ForkingPickler)  # type: ignore[method-assign]
-    when_imported("multiprocessing.pool", watch_pool)
-    when_imported("concurrent.futures.process", watch_executor)
+    when_imported("multiprocessing.pool", _watch_pool)
+    when_imported("concurrent.futures.process", _watch_executor)
     when_imported("loky.backend.reduction", _hold)
     when_imported("joblib.externals.loky.backend.reduction", _hold)
     when_imported("joblib.pool", lambda pool: _hold(pool.CustomizablePickler))
