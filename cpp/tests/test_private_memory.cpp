@@ -55,7 +55,11 @@ extern "C" void* mmap(void* base, std::size_t bytes, int rights, int flags, int 
     errno = ENOMEM;
     return MAP_FAILED;
   }
+#ifdef SYS_mmap2  // 32 bit: the offset is a number of pages of 4 KiB (mmap2(2))
+  return reinterpret_cast<void*>(::syscall(SYS_mmap2, base, bytes, rights, flags, fd, offset / 4096));
+#else
   return reinterpret_cast<void*>(::syscall(SYS_mmap, base, bytes, rights, flags, fd, offset));
+#endif
 }
 extern "C" int madvise(void* base, std::size_t bytes, int advice) noexcept {
   if (advice == MADV_REMOVE && pages_stay) {
