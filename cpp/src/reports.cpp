@@ -113,12 +113,10 @@ void arena::check() const {
         (published > 0 && std::uint64_t{e.first.load(sc)} + published > s.words.block_count()))
       fail("the descriptors of chunk", c);
     const extent& x = s.words.extent_of_chunk(c);
-    const std::uint64_t room = std::uint64_t{x.chunks} * chunk_bytes;
     s.words.for_each_published_in(c, [&](std::uint32_t b) {
       auto* d = s.words.block(b);
       if (life_word::from(d[at_life].load(sc)).state != life_state::live) return;
-      const std::uint64_t place = d[at_place].load(relaxed), bytes = d[at_bytes].load(relaxed);
-      if (place % 64 != 0 || place > room || bytes > room - place) fail("the descriptor of block", b);
+      if (!x.has(d[at_place].load(relaxed), d[at_bytes].load(relaxed))) fail("the descriptor of block", b);
     });
   }
 }

@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "os/machine.hpp"
+#include "shared/raise_mark.hpp"
 #include "state.hpp"
 
 namespace sharedmem {
@@ -18,9 +19,7 @@ std::uint32_t arena::state::reserve_slot() noexcept {
   const slot_word reserved{slot_state::reserved, me};
   for (std::uint32_t k = 0; k < words.overflow_slot(); ++k) {
     if (words.slot(k).ctl.load(relaxed) != 0) continue;
-    std::uint64_t mark = words.slot_mark().load(sc);
-    while (mark <= k && !words.slot_mark().compare_exchange_weak(mark, k + 1, sc)) {
-    }
+    raise_mark(words.slot_mark(), k + 1);
     std::uint64_t expected = 0;
     if (words.slot(k).ctl.compare_exchange_strong(expected, reserved.bits(), sc)) return k;
   }
@@ -142,13 +141,7 @@ void arena::after_fork_in_child() noexcept {
     const bool adopted = !s.child_overflows && mine.ctl.compare_exchange_strong(
                                                    reserved, slot_word{slot_state::active, s.me}.bits(), sc);
     if (adopted || s.child_overflows) s.become(s.child_slot);
-    if (adopted) {
-      mine.returns.store(0, relaxed);
-      mine.cached.store(0, relaxed);
-      mine.chunks.store(0, relaxed);
-      mine.forking.store(0, relaxed);
-      mine.program.store(this_program(), sc);
-    }
+    if (adopted) mine.reset(this_program());
   }
   step<point::fork_adopted>();
   s.child_overflows = false;

@@ -2,6 +2,7 @@
 #include <new>
 
 #include "os/machine.hpp"
+#include "shared/raise_mark.hpp"
 #include "state.hpp"
 
 namespace sharedmem {
@@ -59,21 +60,14 @@ std::uint32_t arena::state::take_slot(slot_state as) {
   me = {self_id.pid, self_id.start, namespace_index()};
   repair_earlier_programs();
   const slot_word taken{as, me};
-  header& h = words.head();
   for (int round = 0; round < 2; ++round) {
     for (std::uint32_t s = 0; s < words.overflow_slot(); ++s) {
       if (words.slot(s).ctl.load(relaxed) != 0) continue;
-      std::uint64_t mark = h.slot_mark.load(sc);  // before the slot: it pairs with claimed()
-      while (mark <= s && !h.slot_mark.compare_exchange_weak(mark, s + 1, sc)) {
-      }
+      raise_mark(words.slot_mark(), s + 1);  // before the slot: it pairs with claimed()
       std::uint64_t none = 0;
       if (!words.slot(s).ctl.compare_exchange_strong(none, taken.bits(), sc)) continue;
       step<point::join_active>();
-      words.slot(s).returns.store(0, relaxed);
-      words.slot(s).cached.store(0, relaxed);
-      words.slot(s).chunks.store(0, relaxed);
-      words.slot(s).forking.store(0, relaxed);
-      words.slot(s).program.store(this_program(), sc);
+      words.slot(s).reset(this_program());
       return s;
     }
     if (round == 0) look_for_dead(true);  // only repair can help

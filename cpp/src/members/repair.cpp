@@ -107,9 +107,7 @@ bool arena::state::repair_slot(std::uint32_t dead, std::uint64_t seen) {
     slot_line.ctl.store(seen, sc);  // left to a process that can
     return false;
   }
-  slot_line.cached.store(0, relaxed);
-  slot_line.chunks.store(0, relaxed);
-  slot_line.program.store(0, relaxed);  // before the slot is VOID: who takes it next sets it after
+  slot_line.reset(0);  // before the slot is VOID: who takes it next sets it after
   words.head().repairs.fetch_add(1, std::memory_order_release);
   std::uint64_t done = mine.bits();
   slot_line.ctl.compare_exchange_strong(done, 0, std::memory_order_release);

@@ -2,6 +2,7 @@
 #include <string>
 
 #include "os/machine.hpp"
+#include "shared/raise_mark.hpp"
 #include "state.hpp"
 
 namespace sharedmem {
@@ -25,9 +26,7 @@ void arena::state::empty_pages(std::uint32_t b) noexcept {
   const std::uint64_t place = words.block(b)[at_place].load(relaxed);
   const std::uint64_t bytes = words.block(b)[at_bytes].load(relaxed);
   extent& e = words.extent_of_block(b);
-  const std::uint64_t room = std::uint64_t{e.chunks} * chunk_bytes;
-  if (place % chunk_bytes != 0 || place > room || bytes > room - place)
-    return;  // a table that makes no sense
+  if (place % chunk_bytes != 0 || !e.has(place, bytes)) return;  // a table that makes no sense
   if (e.memory.discard(
           static_cast<std::size_t>(e.data - e.memory.data() + static_cast<std::ptrdiff_t>(place)),
           static_cast<std::size_t>(bytes)))
@@ -77,10 +76,7 @@ claim arena::share(const block_ref& ref, bool lease) {
   const std::uint32_t i = owner == nullptr ? 0 : ref.block - owner->first;
   if (owner != nullptr && owner->states[i].load(relaxed) == use::in_use) {
     chunk_entry& c = s.words.chunk(owner->chunk);
-    std::uint32_t published = c.published.load(relaxed);  // before the bit: repair looks below it only
-    while (published <= i &&
-           !c.published.compare_exchange_weak(published, i + 1, std::memory_order_seq_cst)) {
-    }
+    raise_mark(c.published, i + 1);  // before the bit: repair looks below it only
     r.generation = s.rules.publish(
         ref.block, s.slot(), s.words.chunk_place(owner->chunk) + i * owner->block_bytes, owner->block_bytes);
     r.count = 1;
@@ -192,8 +188,7 @@ allocation arena::acquire(const claim& c) {
   const std::uint64_t place = block[at_place].load(relaxed);
   const std::uint64_t bytes = block[at_bytes].load(relaxed);
   const extent& e = s.words.extent_of_block(c.block);
-  const std::uint64_t room = std::uint64_t{e.chunks} * chunk_bytes;
-  if (place % 64 != 0 || place > room || bytes > room - place) {
+  if (!e.has(place, bytes)) {
     if (r.count == 0) {
       s.rules.clear(c.block, s.slot());
       s.free_if_unclaimed(c.block);

@@ -28,6 +28,11 @@ struct extent {
     return !lost() && static_cast<std::uint64_t>(static_cast<const std::byte*>(p) - data) <
                           std::uint64_t{chunks} * chunk_bytes;
   }
+  /// Whether a descriptor with this place and size makes sense here: that of an aligned block within the data.
+  bool has(std::uint64_t place, std::uint64_t bytes) const noexcept {
+    const std::uint64_t room = std::uint64_t{chunks} * chunk_bytes;
+    return place % 64 == 0 && place <= room && bytes <= room - place;
+  }
 };
 
 class tables {
