@@ -29,7 +29,7 @@ bool arena::allocate_cached(std::uint64_t bytes, std::uint64_t alignment, alloca
   if (bytes <= max_cached_bytes && alignment - 1 < 64 && (alignment & (alignment - 1)) == 0) [[likely]] {
     const heap::taken t = s.pool.take_cached(class_of(bytes == 0 ? 1 : bytes));
     if (t.owner != nullptr) [[likely]] {
-      made = {{this, t.owner, t.owner->first + t.index, s.epoch},
+      made = {{this, t.owner, t.owner->first + t.index, s.refs.epoch()},
               t.owner->block(t.index),
               t.owner->block_bytes,
               false};
@@ -75,7 +75,7 @@ allocation arena::state::allocate_slowly(std::uint64_t bytes, std::uint64_t alig
   lock.unlock();
   slab& from = *t.owner;
   const allocation a{
-      {&self, &from, from.first + t.index, epoch}, from.block(t.index), from.block_bytes, t.zeroed};
+      {&self, &from, from.first + t.index, refs.epoch()}, from.block(t.index), from.block_bytes, t.zeroed};
   populate(from, a, bytes, how);
   return a;
 }
@@ -101,24 +101,15 @@ void arena::release(block_ref& ref) noexcept {
   state& s = *s_;
   slab* owner = ref.owner;
   // The epoch: a child forked without handlers must not list what it only inherited.
-  if (owner == nullptr || ref.epoch != s.epoch || !s.pool.give_cached(*owner, ref.block - owner->first))
-      [[unlikely]]
+  if (owner == nullptr || ref.epoch != s.refs.epoch() ||
+      !s.pool.give_cached(*owner, ref.block - owner->first)) [[unlikely]]
     s.release_slowly(ref);
   ref = {};
 }
 
 void arena::state::release_slowly(const block_ref& ref) noexcept {
   if (!identity.known()) return;  // forked without handlers: not ours to give
-  if (ref.epoch != epoch) return;
-  const std::lock_guard stripe_lock(stripe(ref.block));
-  slab* owner = ref.owner;
-  if (owner != nullptr && owner->states[ref.block - owner->first].load(relaxed) == use::in_use) {
-    const std::lock_guard lock(pool);
-    pool.make_cache_space(owner->size_class);
-    pool.drop_unshared(*owner, ref.block - owner->first);
-    return;
-  }
-  drop_published(ref.block);
+  if (ref.epoch == refs.epoch()) refs.release(ref.block, ref.owner);
 }
 
 std::uint64_t arena::trim() {

@@ -76,7 +76,7 @@ bool is_arena(const void* base, std::size_t bytes, void* context) {
 /// What both ways in have in common once `words` is open.
 void arena::state::enter() {
   const header& h = words.head();
-  held.reserve(std::uint64_t{h.chunk_capacity} * descriptors_per_chunk);
+  refs.open();
   roll.reserve(h.slots);
   identity.open();
   user = effective_user();

@@ -39,8 +39,8 @@ arena_statistics arena::statistics() {
     });
   }
   {
-    const auto locks = s.all_stripes();
-    s.held.each_held([&](std::uint32_t b, const record&) {
+    const auto locks = s.refs.all_stripes();
+    s.refs.each_held([&](std::uint32_t b, const record&) {
       ++a.live_blocks;
       a.live_bytes += s.words.block(b)[at_bytes].load(relaxed);
     });
@@ -80,7 +80,7 @@ std::vector<participant_report> arena::participants() {
     all.back().self = w.who == s.me;
   }
   const std::uint64_t now = s.on_arena_clock() ? monotonic_ns() : 0;
-  count_messages(s.rules.leases, all, now);
+  count_messages(s.refs.rules.leases, all, now);
   return all;
 }
 
@@ -124,8 +124,7 @@ void arena::check() const {
 bool arena::idle() const noexcept {
   state& s = *s_;
   if (!s.identity.known()) return false;  // forked without handlers: locks may be held
-  if (s.references.load(relaxed) != 0) return false;
-  for (std::mutex& m : s.stripes) const std::lock_guard released(m);  // the last release has left its lock
+  if (!s.refs.none_held()) return false;
   const std::lock_guard lock(s.pool);
   bool held = false;
   s.pool.each_unshared([&](const slab&, std::uint32_t) { held = true; });
@@ -133,7 +132,7 @@ bool arena::idle() const noexcept {
   // Whoever sent a message: perhaps nobody else is there who keeps the arena until it is read.
   bool sent = false;
   const std::uint64_t now = s.on_arena_clock() ? monotonic_ns() : 0;
-  s.rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
+  s.refs.rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
     const bool over = v.slot == nobody && e[at_clock].load(relaxed) <= now;
     sent = sent || (v.state == lease_state::out && !over);
   });
@@ -143,7 +142,7 @@ bool arena::idle() const noexcept {
 in_flight arena::state::messages() noexcept {
   const std::uint64_t now = on_arena_clock() ? monotonic_ns() : 0;
   in_flight all;
-  rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
+  refs.rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
     if (v.state == lease_state::out) all.add(v, e, now);
   });
   return all;

@@ -21,51 +21,45 @@
 
 #include "heap/heap.hpp"
 #include "heap/records.hpp"
+#include "references/references.hpp"
 #include "reports.hpp"
 #include "shared/own_slot.hpp"
 #include "shared/tables.hpp"
 
 namespace sharedmem {
 
-inline constexpr std::uint32_t stripe_count = 16;
 inline constexpr std::uint64_t second_ns = 1'000'000'000;
 /// How often the slow path looks for the dead, at most.
 inline constexpr std::uint64_t look_interval_ns = second_ns / 10;
 
 struct arena::state {
-  explicit state(arena& self) noexcept : self(self), rules(words), pool(words, held) {}
+  explicit state(arena& self) noexcept : self(self), pool(words, held), refs(words, held, pool, identity) {}
   ~state() { leave_budget(); }
 
   arena& self;
   locator where;
   tables words;
   census attendance;
-  protocol<native_atomics, tables> rules;
   records held;
 
   // Who this process is in the arena.
   own_slot identity;
   actor me;
   std::uint32_t user = 0;  // the effective user at birth
-  std::uint32_t epoch = 0;
   std::uint32_t child_slot = ~std::uint32_t{0};  // reserved by prepare_fork
   bool child_overflows = false;
 
   std::mutex joining;  // for leave_overflow
   std::mutex repairing;
   zero_table<std::uint64_t> roll;  // under `repairing`: a word for each slot
-  std::array<std::mutex, stripe_count> stripes;
   heap pool;
+  references refs;
 
   // Until then nobody asks the system for memory again while all processes' claims stay below so many bytes.
   std::uint64_t look_holds_until = 0, claims_allowed = 0;
 
   std::atomic<std::uint64_t> last_expiry{0};
   std::atomic<std::uint64_t> last_look{0}, look_pause{look_interval_ns};
-  std::atomic<std::uint64_t> references{0};  // records with a count: blocks of the protocol held here
-
-  std::mutex& stripe(std::uint32_t b) noexcept { return stripes[b % stripe_count]; }
-  std::array<std::unique_lock<std::mutex>, stripe_count> all_stripes();
 
   // birth.cpp
   void enter();
@@ -100,8 +94,8 @@ struct arena::state {
 
   // participants.cpp
   std::uint32_t slot() const noexcept { return identity.index(); }
-  bool in_overflow() const noexcept { return slot() - words.overflow_slot() < overflow_slots; }
-  bool has_slot() const noexcept { return slot() < words.overflow_slot(); }
+  bool in_overflow() const noexcept { return words.is_overflow(slot()); }
+  bool has_slot() const noexcept { return words.is_own(slot()); }
   void settle();                     // at every entry: who are we, if a fork without handlers made us?
   void repair_earlier_programs();    // what this process held before it called exec
   /// A slot of our own. \throws no_memory all taken
@@ -121,8 +115,6 @@ struct arena::state {
   // repair.cpp
   bool look_for_dead(bool now);      // repairs; true if something was
   bool repair_slot(std::uint32_t dead, std::uint64_t seen);  // false: not by us, or not now
-  bool free_if_unclaimed(std::uint32_t b);       // stripe(b) held
-  bool free_if_unclaimed(std::uint32_t b, std::uint32_t signer);
   bool on_arena_clock() const noexcept;
   std::uint64_t expire(bool now);                // leases whose grace is over
   template <class Expired>
@@ -131,12 +123,6 @@ struct arena::state {
   bool take_back(std::uint32_t slot_of_dead);
   void clear_overflow(std::uint32_t k);
   bool stop_overflow(std::uint32_t k) noexcept;
-
-  // blocks.cpp
-  void after_free(std::uint32_t b, std::uint64_t place);
-  bool may_keep(std::uint32_t b) const noexcept;
-  void empty_pages(std::uint32_t b) noexcept;
-  void drop_published(std::uint32_t b) noexcept; // stripe(b) held
 
   // room.cpp
   using held_lock = std::unique_lock<heap>;

@@ -49,7 +49,7 @@ std::uint32_t arena::state::enter_overflow() noexcept {
 /// Publishes what only this process knew, and sets the child's bit on all that is held. All locks are held.
 /// Needs no memory, hence cannot fail: a child without claims would see its arrays turn into others'.
 void arena::state::claim_for(std::uint32_t child) noexcept {
-  held.each_held([&](std::uint32_t b, const record& r) { rules.hold(b, child, r.generation); },
+  refs.each_held([&](std::uint32_t b, const record& r) { refs.rules.hold(b, child, r.generation); },
                  [&](std::uint32_t b) { __builtin_prefetch(words.block(b), 1); });
   const slab* last = nullptr;
   pool.each_unshared([&](slab& s, std::uint32_t i) {
@@ -59,11 +59,9 @@ void arena::state::claim_for(std::uint32_t child) noexcept {
       populate_descriptors(s);
     }
     const std::uint32_t b = s.first + i;
-    record& r = *held.find(b);  // made ready with its chunk
-    r.generation = rules.publish_for_two(b, slot(), child, words.chunk_place(s.chunk) + i * s.block_bytes,
-                                         s.block_bytes);
-    r.count = 1;
-    references.fetch_add(1, relaxed);
+    // Its record was made ready with its chunk.
+    refs.begin(b, refs.rules.publish_for_two(b, slot(), child, words.chunk_place(s.chunk) + i * s.block_bytes,
+                                             s.block_bytes));
     s.states[i].store(use::published, std::memory_order_release);
   });
 }
@@ -82,7 +80,7 @@ void arena::state::populate_descriptors(const slab& s) noexcept {
 void arena::state::let_go_after_fork() noexcept {
   words.let_grow();
   pool.unlock();
-  for (std::mutex& m : stripes) m.unlock();
+  refs.unlock();
   repairing.unlock();
   joining.unlock();
 }
@@ -97,7 +95,7 @@ void arena::prepare_fork() noexcept {
   if (s.reserve_slot_is_hopeless()) s.look_for_dead(true);
   s.joining.lock();
   s.repairing.lock();
-  for (std::mutex& m : s.stripes) m.lock();
+  s.refs.lock();
   s.pool.lock();
   s.words.hold_growth();
   s.pool.stop_threads();

@@ -92,13 +92,11 @@ void arena::state::settle() {
   // do not exist in this process.
   new (&joining) std::mutex;
   new (&repairing) std::mutex;
-  for (std::mutex& m : stripes) new (&m) std::mutex;
+  refs.renew_locks();
   pool.renew_lock();
   words.forget_lock();
   pool.resume_threads();
-  ++epoch;  // references that were copied into this process are nobody's
-  held.clear();
-  references.store(0, relaxed);
+  refs.forget();
   forget_chunks();
   become(take_slot());
 }
@@ -108,20 +106,14 @@ void arena::state::forget_chunks() noexcept {
   look_holds_until = 0;
 }
 
-std::array<std::unique_lock<std::mutex>, stripe_count> arena::state::all_stripes() {
-  std::array<std::unique_lock<std::mutex>, stripe_count> locks;
-  for (std::uint32_t i = 0; i < stripe_count; ++i) locks[i] = std::unique_lock(stripes[i]);
-  return locks;
-}
-
 void arena::state::leave_overflow() {
   const std::lock_guard alone(joining);
   if (!in_overflow()) return;
   // RESERVED until our own bits are set: for the census we are still a process without a slot, so that nobody
   // clears the overflow slot, whose bits hold our blocks until then.
   const std::uint32_t own = take_slot(slot_state::reserved);
-  const auto locks = all_stripes();
-  held.each_held([&](std::uint32_t b, const record& r) { rules.hold(b, own, r.generation); });
+  const auto locks = refs.all_stripes();
+  refs.each_held([&](std::uint32_t b, const record& r) { refs.rules.hold(b, own, r.generation); });
   words.slot(own).ctl.store(slot_word{slot_state::active, me}.bits(), sc);
   become(own);
 }

@@ -13,20 +13,6 @@ constexpr auto sc = std::memory_order_seq_cst;
 
 }  // namespace
 
-/// Several processes may be in the overflow slot: in its name one could take another's FREEING for its own.
-/// They leave the block LIVE, and whoever clears that slot looks at all blocks.
-bool arena::state::free_if_unclaimed(std::uint32_t b) { return has_slot() && free_if_unclaimed(b, slot()); }
-
-/// `signer`: the slot that FREEING names; nobody else may use it at this time.
-bool arena::state::free_if_unclaimed(std::uint32_t b, std::uint32_t signer) {
-  const std::uint64_t place = words.block(b)[at_place].load(relaxed);
-  const bool freed = rules.try_free(
-      b, signer, [this](std::uint32_t x) { return may_keep(x); },
-      [this](std::uint32_t x) { empty_pages(x); });
-  if (freed) after_free(b, place);
-  return freed;
-}
-
 bool arena::state::look_for_dead(bool now) {
   const std::uint64_t time = monotonic_ns();
   std::uint64_t last = last_look.load(relaxed);
@@ -74,7 +60,7 @@ bool arena::state::take_back(std::uint32_t slot_of_dead) {
   if (!words.try_sync()) return false;
   // Who joins a full arena has no slot yet, but while it repairs this one nobody else signs with it.
   const std::uint32_t signer = has_slot() ? slot() : slot_of_dead;
-  rules.repair(
+  refs.rules.repair(
       slot_of_dead, on_arena_clock() ? monotonic_ns() + lease_grace_ns : UINT64_MAX,
       [this](std::uint32_t d) {
         const auto mark = static_cast<std::uint32_t>(words.head().chunk_mark.load(sc));
@@ -90,10 +76,10 @@ bool arena::state::take_back(std::uint32_t slot_of_dead) {
       },
       [this, signer](std::uint32_t b) {
         const auto v = life_word::from(words.block(b)[at_life].load(sc));
-        if (v.state == life_state::free || rules.claimed(b, v.generation))
+        if (v.state == life_state::free || refs.rules.claimed(b, v.generation))
           return;  // what try_free would see first
-        const std::lock_guard lock(stripe(b));
-        free_if_unclaimed(b, signer);
+        const std::lock_guard lock(refs.stripe(b));
+        refs.free_if_unclaimed(b, signer);
       });
   return true;
 }
@@ -129,10 +115,10 @@ bool arena::state::on_arena_clock() const noexcept {
 template <class Expired>
 std::uint64_t arena::state::end_leases(Expired&& expired) {
   words.try_sync();
-  return rules.leases.expire(std::forward<Expired>(expired), [this](std::uint32_t b) {
+  return refs.rules.leases.expire(std::forward<Expired>(expired), [this](std::uint32_t b) {
     if (!words.has_block(b)) return;
-    const std::lock_guard lock(stripe(b));
-    free_if_unclaimed(b);
+    const std::lock_guard lock(refs.stripe(b));
+    refs.free_if_unclaimed(b);
   });
 }
 

@@ -49,6 +49,9 @@ class tables {
   std::uint32_t slots() const noexcept { return head_->slots; }
   /// The first overflow slot. Each slot below it is one process's.
   std::uint32_t overflow_slot() const noexcept { return head_->slots - overflow_slots; }
+  bool is_overflow(std::uint32_t s) const noexcept { return s - overflow_slot() < overflow_slots; }
+  /// Whether s is a slot that one process has for itself.
+  bool is_own(std::uint32_t s) const noexcept { return s < overflow_slot(); }
 
   // What protocol.hpp asks for.
   word* block(std::uint32_t b) const noexcept {
