@@ -52,8 +52,8 @@ allocation arena::state::allocate_slowly(std::uint64_t bytes, std::uint64_t alig
   if (alignment == 0 || (alignment & (alignment - 1)) != 0 || alignment > chunk_bytes)
     throw std::invalid_argument("alignment must be a power of two up to 2 MiB, not " +
                                 std::to_string(alignment));
-  settle();
-  if (in_overflow()) leave_overflow();
+  join_if_forked();
+  if (peers.in_overflow()) member.leave_overflow();
   if (bytes / chunk_bytes >= words.head().chunk_capacity) {
     const std::lock_guard lock(pool);
     reserve_memory(bytes, bytes);  // usually there is no such memory either, which says more
@@ -114,7 +114,7 @@ void arena::state::release_slowly(const block_ref& ref) noexcept {
 
 std::uint64_t arena::trim() {
   state& s = *s_;
-  s.settle();
+  s.join_if_forked();
   const std::lock_guard lock(s.pool);
   // What was handed out lazily and never touched is cached, but costs nothing: the system's count tells.
   const std::uint64_t before = s.resident();
@@ -125,11 +125,11 @@ std::uint64_t arena::trim() {
 
 std::uint64_t arena::collect(bool leases) {
   state& s = *s_;
-  s.settle();
+  s.join_if_forked();
   const auto before = s.words.head().repairs.load(relaxed);
   const std::uint64_t cached = s.pool.cached_everywhere();
-  s.look_for_dead(true);
-  s.expire(leases);
+  s.repairs.look_for_dead(true);
+  s.repairs.expire(leases);
   const std::lock_guard lock(s.pool);
   s.pool.adopt_orphans();
   s.pool.sweep_returns();
@@ -140,8 +140,8 @@ std::uint64_t arena::collect(bool leases) {
 
 std::uint64_t arena::revoke(std::uint64_t older_than_ns) {
   state& s = *s_;
-  s.settle();
-  return s.revoke(older_than_ns);
+  s.join_if_forked();
+  return s.repairs.revoke(older_than_ns);
 }
 
 std::uint64_t arena::cache_limit() const noexcept { return s_->words.head().cache_limit.load(relaxed); }

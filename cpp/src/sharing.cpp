@@ -12,7 +12,7 @@ constexpr auto relaxed = std::memory_order_relaxed;
 
 claim arena::share(const block_ref& ref, bool lease) {
   state& s = *s_;
-  s.settle();
+  s.join_if_forked();
   if (ref.epoch != s.refs.epoch())
     throw stale_handle("this array was inherited by a process that was forked without fork handlers");
   std::unique_lock lock(s.refs.stripe(ref.block));
@@ -23,8 +23,8 @@ claim arena::share(const block_ref& ref, bool lease) {
   bool sent = s.refs.send(c, bytes);
   if (!sent) {  // what the dead sent and nobody received; frees blocks, hence without the lock
     lock.unlock();
-    s.look_for_dead(true);
-    s.expire(false);
+    s.repairs.look_for_dead(true);
+    s.repairs.expire(false);
     lock.lock();
     sent = s.refs.send(c, bytes);
   }
@@ -57,8 +57,9 @@ bool arena::is_read_elsewhere(std::uint64_t end) const noexcept {
 
 allocation arena::acquire(const claim& c) {
   state& s = *s_;
-  s.settle();
-  if (s.in_overflow()) s.leave_overflow();  // its bit is shared: a stale claim could not be backed out of
+  s.join_if_forked();
+  if (s.peers.in_overflow())
+    s.member.leave_overflow();  // its bit is shared: a stale claim could not be backed out of
   const references::located got = s.refs.acquire(c);
   return {{this, nullptr, got.block, s.refs.epoch()}, got.data, got.bytes, false};
 }
