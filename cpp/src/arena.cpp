@@ -29,7 +29,7 @@ bool arena::allocate_cached(std::uint64_t bytes, std::uint64_t alignment, alloca
   if (bytes <= max_cached_bytes && alignment - 1 < 64 && (alignment & (alignment - 1)) == 0) [[likely]] {
     const heap::taken t = s.pool.take_cached(class_of(bytes == 0 ? 1 : bytes));
     if (t.owner != nullptr) [[likely]] {
-      made = {{this, t.owner, t.owner->first + t.index, s.epoch},
+      made = {{this, t.owner, t.owner->first + t.index, s.refs.epoch()},
               t.owner->block(t.index),
               t.owner->block_bytes,
               false};
@@ -52,8 +52,8 @@ allocation arena::state::allocate_slowly(std::uint64_t bytes, std::uint64_t alig
   if (alignment == 0 || (alignment & (alignment - 1)) != 0 || alignment > chunk_bytes)
     throw std::invalid_argument("alignment must be a power of two up to 2 MiB, not " +
                                 std::to_string(alignment));
-  settle();
-  if (in_overflow()) leave_overflow();
+  join_if_forked();
+  if (peers.in_overflow()) member.leave_overflow();
   if (bytes / chunk_bytes >= words.head().chunk_capacity) {
     const std::lock_guard lock(pool);
     reserve_memory(bytes, bytes);  // usually there is no such memory either, which says more
@@ -75,7 +75,7 @@ allocation arena::state::allocate_slowly(std::uint64_t bytes, std::uint64_t alig
   lock.unlock();
   slab& from = *t.owner;
   const allocation a{
-      {&self, &from, from.first + t.index, epoch}, from.block(t.index), from.block_bytes, t.zeroed};
+      {&self, &from, from.first + t.index, refs.epoch()}, from.block(t.index), from.block_bytes, t.zeroed};
   populate(from, a, bytes, how);
   return a;
 }
@@ -99,29 +99,20 @@ void arena::release(block_ref& ref) noexcept {
   state& s = *s_;
   slab* owner = ref.owner;
   // The epoch: a child forked without handlers must not list what it only inherited.
-  if (owner == nullptr || ref.epoch != s.epoch || !s.pool.give_cached(*owner, ref.block - owner->first))
-      [[unlikely]]
+  if (owner == nullptr || ref.epoch != s.refs.epoch() ||
+      !s.pool.give_cached(*owner, ref.block - owner->first)) [[unlikely]]
     s.release_slowly(ref);
   ref = {};
 }
 
 void arena::state::release_slowly(const block_ref& ref) noexcept {
   if (!identity.known()) return;  // forked without handlers: not ours to give
-  if (ref.epoch != epoch) return;
-  const std::lock_guard stripe_lock(stripe(ref.block));
-  slab* owner = ref.owner;
-  if (owner != nullptr && owner->states[ref.block - owner->first].load(relaxed) == use::in_use) {
-    const std::lock_guard lock(pool);
-    pool.make_cache_space(owner->size_class);
-    pool.drop_unshared(*owner, ref.block - owner->first);
-    return;
-  }
-  drop_published(ref.block);
+  if (ref.epoch == refs.epoch()) refs.release(ref.block, ref.owner);
 }
 
 std::uint64_t arena::trim() {
   state& s = *s_;
-  s.settle();
+  s.join_if_forked();
   const std::lock_guard lock(s.pool);
   // What was handed out lazily and never touched is cached, but costs nothing: the system's count tells.
   const std::uint64_t before = s.resident();
@@ -132,11 +123,11 @@ std::uint64_t arena::trim() {
 
 std::uint64_t arena::collect(bool leases) {
   state& s = *s_;
-  s.settle();
+  s.join_if_forked();
   const auto before = s.words.head().repairs.load(relaxed);
   const std::uint64_t cached = s.pool.cached_everywhere();
-  s.look_for_dead(true);
-  s.expire(leases);
+  s.repairs.look_for_dead(true);
+  s.repairs.expire(leases);
   const std::lock_guard lock(s.pool);
   s.pool.adopt_orphans();
   s.pool.sweep_returns();
@@ -147,8 +138,8 @@ std::uint64_t arena::collect(bool leases) {
 
 std::uint64_t arena::revoke(std::uint64_t older_than_ns) {
   state& s = *s_;
-  s.settle();
-  return s.revoke(older_than_ns);
+  s.join_if_forked();
+  return s.repairs.revoke(older_than_ns);
 }
 
 std::uint64_t arena::cache_limit() const noexcept { return s_->words.head().cache_limit.load(relaxed); }

@@ -125,8 +125,8 @@ void arena::state::check_in_flight(std::uint64_t bytes) {
   if (left < bytes) {
     std::set<std::uint32_t> seen;
     std::uint64_t kept = 0;
-    rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
-      if (v.state != lease_state::out || v.slot != slot()) return;
+    refs.rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
+      if (v.state != lease_state::out || v.slot != peers.slot()) return;
       if (seen.insert(static_cast<std::uint32_t>(e[at_what].load(relaxed) >> 32)).second)
         kept += e[at_lease_bytes].load(relaxed) & ~copied_message;
     });

@@ -75,14 +75,17 @@ bool is_arena(const void* base, std::size_t bytes, void* context) {
 
 /// What both ways in have in common once `words` is open.
 void arena::state::enter() {
-  const header& h = words.head();
-  held.reserve(std::uint64_t{h.chunk_capacity} * descriptors_per_chunk);
-  roll.reserve(h.slots);
+  refs.open();
+  peers.open();
   identity.open();
   user = effective_user();
   pool.open(identity);
   enter_budget();
-  become(take_slot());
+  member.join();
+}
+
+void arena::state::join_if_forked() {
+  member.join_if_forked([this] { look_holds_until = 0; });
 }
 
 std::unique_ptr<arena> arena::create(std::uint64_t bytes) {
@@ -99,14 +102,14 @@ std::unique_ptr<arena> arena::create(std::uint64_t bytes) {
   mapping memory = make_primary(wish, slots, uuid[0], plan);
   step<point::birth_segment>();
   try {
-    s->attendance = census::create();
+    s->peers.attendance = census::create();
   } catch (const error&) {
     // No SysV here: without a census a reservation of a child that never was stays until the arena's end.
   }
   step<point::birth_census>();
   const std::uint32_t kind = static_cast<std::uint32_t>(memory.name().kind);
-  header* h =
-      make_header(memory.data(), plan, {kind, {uuid[0], uuid[1]}, host_id(), s->attendance.id(), slots});
+  header* h = make_header(memory.data(), plan,
+                          {kind, {uuid[0], uuid[1]}, host_id(), s->peers.attendance.id(), slots});
   // What one process keeps warm no other can take: the cache must not fill the arena.
   h->cache_limit.store(std::min(available_memory().total, plan.bytes) / 4, std::memory_order_relaxed);
   step<point::birth_header>();
@@ -140,14 +143,14 @@ std::unique_ptr<arena> arena::attach(const locator& where) {
   }
   step<point::join_attached>();
   const auto census_id = reinterpret_cast<const header*>(memory.data())->census;
-  if (census_id >= 0) s->attendance = census::attach(census_id);
+  if (census_id >= 0) s->peers.attendance = census::attach(census_id);
   step<point::join_census>();
   s->where = where;
   s->where.segment = memory.name();
   s->words.open(std::move(memory));
   s->words.sync();
   s->enter();
-  s->look_for_dead(true);
+  s->repairs.look_for_dead(true);
   made->s_ = std::move(s);
   return made;
 }
@@ -155,16 +158,32 @@ std::unique_ptr<arena> arena::attach(const locator& where) {
 arena::~arena() {
   if (s_ == nullptr || !s_->identity.opened()) return;
   state& s = *s_;
-  if (!s.has_slot() || !idle()) return;
+  if (!s.peers.has_slot() || !idle()) return;
   trim();
   // Leaving is repairing one's own slot; allowed only now that nothing is held.
-  const std::uint32_t mine = s.slot();
+  const std::uint32_t mine = s.peers.slot();
   const std::uint64_t seen = s.words.slot(mine).ctl.load(std::memory_order_seq_cst);
-  if (const auto w = slot_word::from(seen); !takes_part(w.state) || w.who != s.me) return;
-  const std::lock_guard lock(s.repairing);
+  if (const auto w = slot_word::from(seen); !takes_part(w.state) || w.who != s.peers.me()) return;
+  const std::lock_guard lock(s.repairs);
   step<point::leave_claimed>();
-  s.repair_slot(mine, seen);
+  s.repairs.repair_slot(mine, seen);
   step<point::leave_done>();
+}
+
+void arena::prepare_fork() noexcept {
+  try {
+    s_->join_if_forked();
+  } catch (...) {
+    return;  // no slot of our own either: the child will find out
+  }
+  s_->member.prepare_fork();
+}
+
+void arena::after_fork_in_parent() noexcept { s_->member.after_fork_in_parent(); }
+
+void arena::after_fork_in_child() noexcept {
+  s_->look_holds_until = 0;
+  s_->member.after_fork_in_child();
 }
 
 }  // namespace sharedmem

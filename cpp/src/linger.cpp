@@ -55,20 +55,21 @@ kept_range pages_of(const std::vector<T>& values) noexcept {
 
 void arena::begin_to_end() noexcept {
   state& s = *s_;
-  if (!s.has_slot()) return;  // in the overflow slot: nobody counts on us
-  std::uint64_t active = slot_word{slot_state::active, s.me}.bits();
-  s.words.slot(s.slot()).ctl.compare_exchange_strong(active, slot_word{slot_state::ending, s.me}.bits(),
-                                                     std::memory_order_seq_cst);
+  if (!s.peers.has_slot()) return;  // in the overflow slot: nobody counts on us
+  std::uint64_t active = slot_word{slot_state::active, s.peers.me()}.bits();
+  s.words.slot(s.peers.slot())
+      .ctl.compare_exchange_strong(active, slot_word{slot_state::ending, s.peers.me()}.bits(),
+                                   std::memory_order_seq_cst);
   step<point::ending_marked>();
 }
 
 void arena::keep_if_needed(kept_arenas& kept) {
   state& s = *s_;
-  if (!s.identity.known() || s.keeper_of == s.me.pid) return;
+  if (!s.identity.known() || s.keeper_of == s.peers.me().pid) return;
   const tables& words = s.words;
-  last_look look{{words.at(0).memory.data()}, s.me, s.slot(), words.at(0).blocks};
+  last_look look{{words.at(0).memory.data()}, s.peers.me(), s.peers.slot(), words.at(0).blocks};
   if (!look.leases_out()) return;
-  s.look_for_dead(true);  // that a program has become another shows only here
+  s.repairs.look_for_dead(true);  // that a program has become another shows only here
   if (!look.must_linger()) return;
   for (std::uint32_t k = 0; k < words.extents(); ++k) {
     const mapping& memory = words.at(k).memory;
@@ -76,9 +77,10 @@ void arena::keep_if_needed(kept_arenas& kept) {
     kept.memory.push_back(kept_range::of(memory.data(), memory.size(), true));
     if (memory.name().kind == backing::memfd) kept.descriptors.push_back(memory.name().id);
   }
-  if (s.attendance) kept.memory.push_back(kept_range::of(s.attendance.data(), os::page_size(), true));
+  if (s.peers.attendance)
+    kept.memory.push_back(kept_range::of(s.peers.attendance.data(), os::page_size(), true));
   kept.arenas.push_back(look);
-  s.keeper_of = s.me.pid;
+  s.keeper_of = s.peers.me().pid;
 }
 
 void linger() noexcept {

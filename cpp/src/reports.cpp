@@ -28,7 +28,7 @@ participant_report report_of(std::uint32_t slot, const participant_entry& entry,
 
 arena_statistics arena::statistics() {
   state& s = *s_;
-  s.settle();
+  s.join_if_forked();
   s.words.sync();
   arena_statistics a;
   {
@@ -39,8 +39,8 @@ arena_statistics arena::statistics() {
     });
   }
   {
-    const auto locks = s.all_stripes();
-    s.held.each_held([&](std::uint32_t b, const record&) {
+    const auto locks = s.refs.all_stripes();
+    s.refs.each_held([&](std::uint32_t b, const record&) {
       ++a.live_blocks;
       a.live_bytes += s.words.block(b)[at_bytes].load(relaxed);
     });
@@ -55,7 +55,7 @@ arena_statistics arena::statistics() {
   for (std::uint32_t k = 0; k < s.words.extents(); ++k) a.arena_bytes += s.words.at(k).memory.size();
   // A block that was handed out lazily is counted whole when it comes back, touched or not.
   a.cached_bytes = std::min(s.pool.cached_everywhere(), a.resident_bytes);
-  a.segments = s.words.extents() + (s.attendance ? 1 : 0);
+  a.segments = s.words.extents() + (s.peers.attendance ? 1 : 0);
   a.cache_limit = cache_limit();
   const in_flight sent = s.messages();
   a.leases = sent.leases;
@@ -68,19 +68,19 @@ arena_statistics arena::statistics() {
 
 std::vector<participant_report> arena::participants() {
   state& s = *s_;
-  s.settle();
+  s.join_if_forked();
   std::vector<participant_report> all;
   const auto mark = static_cast<std::uint32_t>(s.words.slot_mark().load(sc));
   for (std::uint32_t k = 0; k < mark && k < s.words.overflow_slot(); ++k) {
     const auto w = slot_word::from(s.words.slot(k).ctl.load(sc));
     if (w.state == slot_state::empty) continue;
-    const bool gone =
-        w.state != slot_state::reserved && (s.look(w.who) == liveness::dead || s.exec_happened(w.who));
+    const bool gone = w.state != slot_state::reserved &&
+                      (s.peers.look(w.who) == liveness::dead || s.peers.exec_happened(w.who));
     all.push_back(report_of(k, s.words.slot(k), w, gone));
-    all.back().self = w.who == s.me;
+    all.back().self = w.who == s.peers.me();
   }
-  const std::uint64_t now = s.on_arena_clock() ? monotonic_ns() : 0;
-  count_messages(s.rules.leases, all, now);
+  const std::uint64_t now = s.repairs.on_arena_clock() ? monotonic_ns() : 0;
+  count_messages(s.refs.rules.leases, all, now);
   return all;
 }
 
@@ -113,12 +113,10 @@ void arena::check() const {
         (published > 0 && std::uint64_t{e.first.load(sc)} + published > s.words.block_count()))
       fail("the descriptors of chunk", c);
     const extent& x = s.words.extent_of_chunk(c);
-    const std::uint64_t room = std::uint64_t{x.chunks} * chunk_bytes;
     s.words.for_each_published_in(c, [&](std::uint32_t b) {
       auto* d = s.words.block(b);
       if (life_word::from(d[at_life].load(sc)).state != life_state::live) return;
-      const std::uint64_t place = d[at_place].load(relaxed), bytes = d[at_bytes].load(relaxed);
-      if (place % 64 != 0 || place > room || bytes > room - place) fail("the descriptor of block", b);
+      if (!x.has(d[at_place].load(relaxed), d[at_bytes].load(relaxed))) fail("the descriptor of block", b);
     });
   }
 }
@@ -126,16 +124,15 @@ void arena::check() const {
 bool arena::idle() const noexcept {
   state& s = *s_;
   if (!s.identity.known()) return false;  // forked without handlers: locks may be held
-  if (s.references.load(relaxed) != 0) return false;
-  for (std::mutex& m : s.stripes) const std::lock_guard released(m);  // the last release has left its lock
+  if (!s.refs.none_held()) return false;
   const std::lock_guard lock(s.pool);
   bool held = false;
   s.pool.each_unshared([&](const slab&, std::uint32_t) { held = true; });
   if (held) return false;
   // Whoever sent a message: perhaps nobody else is there who keeps the arena until it is read.
   bool sent = false;
-  const std::uint64_t now = s.on_arena_clock() ? monotonic_ns() : 0;
-  s.rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
+  const std::uint64_t now = s.repairs.on_arena_clock() ? monotonic_ns() : 0;
+  s.refs.rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
     const bool over = v.slot == nobody && e[at_clock].load(relaxed) <= now;
     sent = sent || (v.state == lease_state::out && !over);
   });
@@ -143,9 +140,9 @@ bool arena::idle() const noexcept {
 }
 
 in_flight arena::state::messages() noexcept {
-  const std::uint64_t now = on_arena_clock() ? monotonic_ns() : 0;
+  const std::uint64_t now = repairs.on_arena_clock() ? monotonic_ns() : 0;
   in_flight all;
-  rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
+  refs.rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
     if (v.state == lease_state::out) all.add(v, e, now);
   });
   return all;

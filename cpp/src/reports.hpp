@@ -7,11 +7,9 @@
 
 #include <sharedmem/arena.hpp>
 #include "shared/layout.hpp"
+#include "shared/lease_table.hpp"
 
 namespace sharedmem {
-
-/// How long a lease of a sender found dead is kept for its message, from that finding.
-inline constexpr std::uint64_t lease_grace_ns = 60'000'000'000;
 
 /// Leases that are out: how many, what they keep, since when.
 struct in_flight {

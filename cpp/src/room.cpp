@@ -7,8 +7,8 @@ namespace sharedmem {
 /// All that can be had without asking the system for more, however long it takes. Lets go of `lock` meanwhile.
 void arena::state::scrape_together(held_lock& lock) {
   lock.unlock();
-  look_for_dead(true);
-  expire(false);
+  repairs.look_for_dead(true);
+  repairs.expire(false);
   lock.lock();
   pool.adopt_orphans();
   if (!pool.sweep_after_repairs()) pool.sweep_all();
@@ -24,11 +24,11 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
     if (slab* run = pool.uncache(chunks)) return run;
   }
   lock.unlock();
-  look_for_dead(false);
+  repairs.look_for_dead(false);
   if (const std::uint64_t now = monotonic_ns();
       now - last_expiry.load(std::memory_order_relaxed) > second_ns) {
     last_expiry.store(now, std::memory_order_relaxed);
-    expire(false);
+    repairs.expire(false);
   }
   lock.lock();
   bool news = pool.adopt_orphans();

@@ -37,14 +37,6 @@ struct allocation {
   bool zeroed = false;  ///< all of it reads as zero, as the kernel gave it
 };
 
-/// A claim on a block in words: what a handle carries of it.
-struct claim {
-  std::uint32_t block = 0;  ///< index of the descriptor
-  std::uint64_t generation = 0;  ///< which of the block's lives is meant
-  std::uint32_t lease = no_lease;  ///< entry of the lease table, or `no_lease`
-  std::uint64_t nonce = 0;  ///< which use of that entry is meant
-};
-
 /// When the pages of a new block are had (madvise(2): MADV_COLLAPSE, MADV_POPULATE_WRITE).
 enum class pages : std::uint8_t {
   as_needed,  ///< huge pages at once for fresh blocks of 2 MiB and more, up to half of what is available

@@ -64,6 +64,14 @@ struct locator {
 /// The locator that `text` was made from; nothing if it is malformed, altered or of another version.
 [[nodiscard]] SHAREDMEM_API std::optional<locator> parse_locator(std::string_view text) noexcept;
 
+/// A claim on a block in words: what a handle carries of it.
+struct claim {
+  std::uint32_t block = 0;  ///< index of the descriptor
+  std::uint64_t generation = 0;  ///< which of the block's lives is meant
+  std::uint32_t lease = no_lease;  ///< entry of the lease table, or `no_lease`
+  std::uint64_t nonce = 0;  ///< which use of that entry is meant
+};
+
 /// Which bytes of a block an array is made of, and how.
 /// Entries of `shape` and `strides` past `ndim` are not set and not read.
 struct geometry {

@@ -18,6 +18,7 @@
 #include <sharedmem/error.hpp>
 
 #include "heap/heap.hpp"
+#include "shared/raise_mark.hpp"
 
 namespace sharedmem {
 namespace {
@@ -26,12 +27,6 @@ constexpr auto relaxed = std::memory_order_relaxed;
 constexpr auto acq_rel = std::memory_order_acq_rel;
 constexpr auto sc = std::memory_order_seq_cst;
 constexpr std::uint32_t max_chunks = ~std::uint32_t{0};
-
-void raise(word64& mark, std::uint64_t to) noexcept {
-  std::uint64_t seen = mark.load(sc);
-  while (seen < to && !mark.compare_exchange_weak(seen, to, sc)) {
-  }
-}
 
 void lower(word64& hint, std::uint64_t by) noexcept {
   std::uint64_t seen = hint.load(relaxed);
@@ -42,7 +37,7 @@ void lower(word64& hint, std::uint64_t by) noexcept {
 /// UNCLAIMED -> OWNED(s) for [c, c + n); the index of the first that could not be had, or n. Nothing is
 /// kept then.
 std::uint32_t try_claim(tables& words, std::uint32_t c, std::uint32_t n, std::uint32_t s) noexcept {
-  raise(words.head().chunk_mark, std::uint64_t{c} + n);  // before: repair looks below the mark only
+  raise_mark(words.head().chunk_mark, std::uint64_t{c} + n);  // before: repair looks below the mark only
   const std::uint64_t mine = owner_word{chunk_state::owned, s, 0}.bits();
   for (std::uint32_t i = 0; i < n; ++i) {
     std::uint64_t none = owner_word{}.bits();

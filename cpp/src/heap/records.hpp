@@ -9,6 +9,7 @@
 
 #include "heap/zero_table.hpp"
 #include "os/machine.hpp"
+#include "shared/raise_mark.hpp"
 
 namespace sharedmem {
 
@@ -36,9 +37,7 @@ class records {
     if (page == nullptr) {
       auto* fresh = static_cast<record*>(map_private(page_size));
       if (fresh == nullptr) throw std::bad_alloc();
-      std::size_t used = used_.load(std::memory_order_relaxed);
-      while (used <= b / per_page && !used_.compare_exchange_weak(used, b / per_page + 1)) {
-      }
+      raise_mark(used_, b / per_page + 1);
       if (place.compare_exchange_strong(page, fresh, std::memory_order_acq_rel))
         page = fresh;
       else

@@ -1,8 +1,11 @@
 /// Fork: the child gets a slot and a claim on every block that this process references, before it exists.
+#include "members/membership.hpp"
+
 #include <utility>
 
-#include "os/machine.hpp"
-#include "state.hpp"
+#include <sharedmem/error.hpp>
+
+#include "shared/raise_mark.hpp"
 
 namespace sharedmem {
 namespace {
@@ -14,13 +17,11 @@ constexpr std::uint32_t none = ~std::uint32_t{0};
 }  // namespace
 
 /// A slot RESERVED(me) for the child, or `none`.
-std::uint32_t arena::state::reserve_slot() noexcept {
-  const slot_word reserved{slot_state::reserved, me};
+std::uint32_t membership::reserve_slot() noexcept {
+  const slot_word reserved{slot_state::reserved, peers.me()};
   for (std::uint32_t k = 0; k < words.overflow_slot(); ++k) {
     if (words.slot(k).ctl.load(relaxed) != 0) continue;
-    std::uint64_t mark = words.slot_mark().load(sc);
-    while (mark <= k && !words.slot_mark().compare_exchange_weak(mark, k + 1, sc)) {
-    }
+    raise_mark(words.slot_mark(), k + 1);
     std::uint64_t expected = 0;
     if (words.slot(k).ctl.compare_exchange_strong(expected, reserved.bits(), sc)) return k;
   }
@@ -28,7 +29,7 @@ std::uint32_t arena::state::reserve_slot() noexcept {
 }
 
 /// Whether every slot below the overflow slot is taken, perhaps by the dead.
-bool arena::state::reserve_slot_is_hopeless() const noexcept {
+bool membership::reserve_slot_is_hopeless() const noexcept {
   for (std::uint32_t k = 0; k < words.overflow_slot(); ++k)
     if (words.slot(k).ctl.load(relaxed) == 0) return false;
   return true;
@@ -36,10 +37,11 @@ bool arena::state::reserve_slot_is_hopeless() const noexcept {
 
 /// Announces that a child will use an overflow slot, and returns which: one that nobody is clearing. See
 /// clear_overflow.
-std::uint32_t arena::state::enter_overflow() noexcept {
+std::uint32_t membership::enter_overflow() noexcept {
   word64& overflow = words.head().overflow;
   words.slot_mark().store(words.slots(), sc);
-  if (has_slot()) words.slot(slot()).forking.store(1, sc);  // without one we show up in the census
+  if (peers.has_slot())
+    words.slot(peers.slot()).forking.store(1, sc);  // without one we show up in the census
   std::uint64_t seen = overflow.load(sc);
   for (;;) {
     const std::uint32_t k = (seen & overflow_clearing(0)) == 0 ? 0 : 1;
@@ -49,8 +51,8 @@ std::uint32_t arena::state::enter_overflow() noexcept {
 
 /// Publishes what only this process knew, and sets the child's bit on all that is held. All locks are held.
 /// Needs no memory, hence cannot fail: a child without claims would see its arrays turn into others'.
-void arena::state::claim_for(std::uint32_t child) noexcept {
-  held.each_held([&](std::uint32_t b, const record& r) { rules.hold(b, child, r.generation); },
+void membership::claim_for(std::uint32_t child) noexcept {
+  refs.each_held([&](std::uint32_t b, const record& r) { refs.rules.hold(b, child, r.generation); },
                  [&](std::uint32_t b) { __builtin_prefetch(words.block(b), 1); });
   const slab* last = nullptr;
   pool.each_unshared([&](slab& s, std::uint32_t i) {
@@ -60,17 +62,15 @@ void arena::state::claim_for(std::uint32_t child) noexcept {
       populate_descriptors(s);
     }
     const std::uint32_t b = s.first + i;
-    record& r = *held.find(b);  // made ready with its chunk
-    r.generation = rules.publish_for_two(b, slot(), child, words.chunk_place(s.chunk) + i * s.block_bytes,
-                                         s.block_bytes);
-    r.count = 1;
-    references.fetch_add(1, relaxed);
+    // Its record was made ready with its chunk.
+    refs.begin(b, refs.rules.publish_for_two(b, peers.slot(), child,
+                                             words.chunk_place(s.chunk) + i * s.block_bytes, s.block_bytes));
     s.states[i].store(use::published, std::memory_order_release);
   });
 }
 
 /// One call for the pages of many descriptors costs half of their faults.
-void arena::state::populate_descriptors(const slab& s) noexcept {
+void membership::populate_descriptors(const slab& s) noexcept {
   extent& e = words.extent_of_chunk(s.chunk);
   const auto base = static_cast<std::size_t>(e.descriptors - e.memory.data());
   const std::size_t stride = words.head().descriptor_bytes;
@@ -80,82 +80,67 @@ void arena::state::populate_descriptors(const slab& s) noexcept {
     e.memory.populate(start, (end - start + page_bytes - 1) / page_bytes * page_bytes);
 }
 
-void arena::state::let_go_after_fork() noexcept {
+void membership::let_go_after_fork() noexcept {
   words.let_grow();
   pool.unlock();
-  for (std::mutex& m : stripes) m.unlock();
-  repairing.unlock();
+  refs.unlock();
+  repairs.unlock();
   joining.unlock();
 }
 
-void arena::prepare_fork() noexcept {
-  state& s = *s_;
-  try {
-    s.settle();
-  } catch (...) {
-    return;  // no slot of our own either: the child will find out
-  }
-  if (s.reserve_slot_is_hopeless()) s.look_for_dead(true);
-  s.joining.lock();
-  s.repairing.lock();
-  for (std::mutex& m : s.stripes) m.lock();
-  s.pool.lock();
-  s.words.hold_growth();
-  s.pool.stop_threads();
-  s.fork_prepared = true;
-  s.child_slot = s.reserve_slot();
-  s.child_overflows = s.child_slot == none;
-  if (s.child_overflows) s.child_slot = s.enter_overflow();
+void membership::prepare_fork() noexcept {
+  if (reserve_slot_is_hopeless()) repairs.look_for_dead(true);
+  joining.lock();
+  repairs.lock();
+  refs.lock();
+  pool.lock();
+  words.hold_growth();
+  pool.stop_threads();
+  fork_prepared = true;
+  child_slot = reserve_slot();
+  child_overflows = child_slot == none;
+  if (child_overflows) child_slot = enter_overflow();
   step<point::fork_reserved>();
-  s.claim_for(s.child_slot);
+  claim_for(child_slot);
   step<point::fork_bits>();
 }
 
-void arena::after_fork_in_parent() noexcept {
-  state& s = *s_;
-  if (!s.fork_prepared) return;
+void membership::after_fork_in_parent() noexcept {
+  if (!fork_prepared) return;
   step<point::fork_parent_back>();
-  s.fork_prepared = false;
-  if (s.child_overflows && s.has_slot()) s.words.slot(s.slot()).forking.store(0, sc);
-  s.child_overflows = false;
-  s.child_slot = none;
-  s.pool.resume_threads();
-  s.let_go_after_fork();
+  fork_prepared = false;
+  if (child_overflows && peers.has_slot()) words.slot(peers.slot()).forking.store(0, sc);
+  child_overflows = false;
+  child_slot = none;
+  pool.resume_threads();
+  let_go_after_fork();
 }
 
-void arena::after_fork_in_child() noexcept {
-  state& s = *s_;
-  if (!s.fork_prepared) return;
+void membership::after_fork_in_child() noexcept {
+  if (!fork_prepared) return;
   step<point::fork_child_started>();
-  s.fork_prepared = false;
-  const actor parent = s.me;
-  const process_id self_id = this_process();
-  s.me = {self_id.pid, self_id.start, parent.space};
+  fork_prepared = false;
+  const actor parent = peers.me();
   try {
-    s.me.space = s.namespace_index();  // the parent may have called unshare(2) for its children
+    peers.identify();  // the parent may have called unshare(2) for its children
   } catch (const no_memory&) {
-    s.child_slot = none;  // nobody could tell whether we live: start anew, and fail there with a reason
+    child_slot = none;  // nobody could tell whether we live: start anew, and fail there with a reason
   }
-  if (s.child_slot != none) {
-    participant_entry& mine = s.words.slot(s.child_slot);
+  if (child_slot != none) {
+    participant_entry& mine = words.slot(child_slot);
     std::uint64_t reserved = slot_word{slot_state::reserved, parent}.bits();
-    const bool adopted = !s.child_overflows && mine.ctl.compare_exchange_strong(
-                                                   reserved, slot_word{slot_state::active, s.me}.bits(), sc);
-    if (adopted || s.child_overflows) s.become(s.child_slot);
-    if (adopted) {
-      mine.returns.store(0, relaxed);
-      mine.cached.store(0, relaxed);
-      mine.chunks.store(0, relaxed);
-      mine.forking.store(0, relaxed);
-      mine.program.store(this_program(), sc);
-    }
+    const bool adopted =
+        !child_overflows &&
+        mine.ctl.compare_exchange_strong(reserved, slot_word{slot_state::active, peers.me()}.bits(), sc);
+    if (adopted || child_overflows) identity.become(child_slot);
+    if (adopted) mine.reset(this_program());
   }
   step<point::fork_adopted>();
-  s.child_overflows = false;
-  s.child_slot = none;
-  s.forget_chunks();
-  s.pool.resume_threads();
-  s.let_go_after_fork();
+  child_overflows = false;
+  child_slot = none;
+  pool.forget_chunks();
+  pool.resume_threads();
+  let_go_after_fork();
 }
 
 }  // namespace sharedmem

@@ -1,9 +1,13 @@
 /// Taking back what the dead held. There is no thread and no daemon: whoever needs room, joins, forks or
 /// asks for it makes a pass, at most each 100 ms; every step may be repeated.
+#include "members/repair.hpp"
+
 #include <algorithm>
+#include <utility>
+
+#include <sharedmem/error.hpp>
 
 #include "os/machine.hpp"
-#include "state.hpp"
 
 namespace sharedmem {
 namespace {
@@ -13,21 +17,7 @@ constexpr auto sc = std::memory_order_seq_cst;
 
 }  // namespace
 
-/// Several processes may be in the overflow slot: in its name one could take another's FREEING for its own.
-/// They leave the block LIVE, and whoever clears that slot looks at all blocks.
-bool arena::state::free_if_unclaimed(std::uint32_t b) { return has_slot() && free_if_unclaimed(b, slot()); }
-
-/// `signer`: the slot that FREEING names; nobody else may use it at this time.
-bool arena::state::free_if_unclaimed(std::uint32_t b, std::uint32_t signer) {
-  const std::uint64_t place = words.block(b)[at_place].load(relaxed);
-  const bool freed = rules.try_free(
-      b, signer, [this](std::uint32_t x) { return may_keep(x); },
-      [this](std::uint32_t x) { empty_pages(x); });
-  if (freed) after_free(b, place);
-  return freed;
-}
-
-bool arena::state::look_for_dead(bool now) {
+bool repairer::look_for_dead(bool now) {
   const std::uint64_t time = monotonic_ns();
   std::uint64_t last = last_look.load(relaxed);
   if (!now && time - last < look_pause.load(relaxed)) return false;
@@ -42,12 +32,12 @@ bool arena::state::look_for_dead(bool now) {
     const std::uint64_t seen = words.slot(s).ctl.load(sc);
     const auto w = slot_word::from(seen);
     if (takes_part(w.state)) ++active;
-    if ((takes_part(w.state) || w.state == slot_state::repair) && look(w.who) == liveness::dead)
+    if ((takes_part(w.state) || w.state == slot_state::repair) && peers.look(w.who) == liveness::dead)
       repaired = repair_slot(s, seen) || repaired;
   }
-  if (attendance) {
+  if (peers.attendance) {
     try {
-      fewer = static_cast<std::uint32_t>(attendance.processes()) < active;
+      fewer = static_cast<std::uint32_t>(peers.attendance.processes()) < active;
     } catch (const error&) {
     }
   }
@@ -55,10 +45,10 @@ bool arena::state::look_for_dead(bool now) {
     const std::uint64_t seen = words.slot(s).ctl.load(sc);
     const auto w = slot_word::from(seen);
     if (takes_part(w.state) && fewer &&
-        (exec_happened(w.who) || (w.who.space != me.space && only_we_are_left())))
+        (peers.exec_happened(w.who) || (w.who.space != peers.me().space && peers.only_we_are_left())))
       repaired = repair_slot(s, seen) || repaired;
-    if (w.state == slot_state::reserved && s != child_slot &&
-        (w.who == me || look(w.who) == liveness::dead) && no_child_without_slot())
+    if (w.state == slot_state::reserved && (w.who == peers.me() || peers.look(w.who) == liveness::dead) &&
+        peers.no_child_without_slot())
       repaired = repair_slot(s, seen) || repaired;
   }
   for (std::uint32_t k = 0; k < overflow_slots; ++k) clear_overflow(k);
@@ -69,12 +59,12 @@ bool arena::state::look_for_dead(bool now) {
 
 /// All that the process of a slot held, and what it left half-done. False, with nothing done: a part of the arena
 /// cannot be attached here.
-bool arena::state::take_back(std::uint32_t slot_of_dead) {
+bool repairer::take_back(std::uint32_t slot_of_dead) {
   // Now, not before the slot was claimed for repair: until it died, the process may have added an extension.
   if (!words.try_sync()) return false;
   // Who joins a full arena has no slot yet, but while it repairs this one nobody else signs with it.
-  const std::uint32_t signer = has_slot() ? slot() : slot_of_dead;
-  rules.repair(
+  const std::uint32_t signer = peers.has_slot() ? peers.slot() : slot_of_dead;
+  refs.rules.repair(
       slot_of_dead, on_arena_clock() ? monotonic_ns() + lease_grace_ns : UINT64_MAX,
       [this](std::uint32_t d) {
         const auto mark = static_cast<std::uint32_t>(words.head().chunk_mark.load(sc));
@@ -90,16 +80,16 @@ bool arena::state::take_back(std::uint32_t slot_of_dead) {
       },
       [this, signer](std::uint32_t b) {
         const auto v = life_word::from(words.block(b)[at_life].load(sc));
-        if (v.state == life_state::free || rules.claimed(b, v.generation))
+        if (v.state == life_state::free || refs.rules.claimed(b, v.generation))
           return;  // what try_free would see first
-        const std::lock_guard lock(stripe(b));
-        free_if_unclaimed(b, signer);
+        const std::lock_guard lock(refs.stripe(b));
+        refs.free_if_unclaimed(b, signer);
       });
   return true;
 }
 
-bool arena::state::repair_slot(std::uint32_t dead, std::uint64_t seen) {
-  const slot_word mine{slot_state::repair, me};
+bool repairer::repair_slot(std::uint32_t dead, std::uint64_t seen) {
+  const slot_word mine{slot_state::repair, peers.me()};
   participant_entry& slot_line = words.slot(dead);
   if (!slot_line.ctl.compare_exchange_strong(seen, mine.bits(), sc)) return false;
   step<point::repair_claimed>();
@@ -107,9 +97,7 @@ bool arena::state::repair_slot(std::uint32_t dead, std::uint64_t seen) {
     slot_line.ctl.store(seen, sc);  // left to a process that can
     return false;
   }
-  slot_line.cached.store(0, relaxed);
-  slot_line.chunks.store(0, relaxed);
-  slot_line.program.store(0, relaxed);  // before the slot is VOID: who takes it next sets it after
+  slot_line.reset(0);  // before the slot is VOID: who takes it next sets it after
   words.head().repairs.fetch_add(1, std::memory_order_release);
   std::uint64_t done = mine.bits();
   slot_line.ctl.compare_exchange_strong(done, 0, std::memory_order_release);
@@ -119,27 +107,27 @@ bool arena::state::repair_slot(std::uint32_t dead, std::uint64_t seen) {
 
 /// Whether this process has the clock of deadlines, that of the arena's first process: time namespaces have
 /// clocks of their own. Who has another writes none, and such a lease is kept until `collect(leases)`.
-bool arena::state::on_arena_clock() const noexcept {
+bool repairer::on_arena_clock() const noexcept {
   const auto clock_of = [this](std::uint32_t space) {
     return static_cast<std::uint32_t>(words.head().namespaces[space].load(relaxed));
   };
-  return clock_of(me.space) == clock_of(0);
+  return clock_of(peers.me().space) == clock_of(0);
 }
 
 /// Gives back leases for which `expired(lease_word, clock)` holds, but for those on blocks in a part of the arena
 /// that is not attached here: who gives a lease back must be able to free its block.
 template <class Expired>
-std::uint64_t arena::state::end_leases(Expired&& expired) {
+std::uint64_t repairer::end_leases(Expired&& expired) {
   words.try_sync();
-  return rules.leases.expire(std::forward<Expired>(expired), [this](std::uint32_t b) {
+  return refs.rules.leases.expire(std::forward<Expired>(expired), [this](std::uint32_t b) {
     if (!words.has_block(b)) return;
-    const std::lock_guard lock(stripe(b));
-    free_if_unclaimed(b);
+    const std::lock_guard lock(refs.stripe(b));
+    refs.free_if_unclaimed(b);
   });
 }
 
 /// Gives back leases of dead senders whose grace is over (`now`: all of them).
-std::uint64_t arena::state::expire(bool now) {
+std::uint64_t repairer::expire(bool now) {
   if (!now && !on_arena_clock()) return 0;
   const std::uint64_t time = monotonic_ns();
   return end_leases(
@@ -147,7 +135,7 @@ std::uint64_t arena::state::expire(bool now) {
 }
 
 /// Gives back leases of living senders, whose clock is when they were taken.
-std::uint64_t arena::state::revoke(std::uint64_t older_than_ns) {
+std::uint64_t repairer::revoke(std::uint64_t older_than_ns) {
   const std::uint64_t time = monotonic_ns();
   return end_leases([&](lease_word v, std::uint64_t taken) {
     return v.slot != nobody && taken <= time && time - taken >= older_than_ns;
@@ -156,9 +144,9 @@ std::uint64_t arena::state::revoke(std::uint64_t older_than_ns) {
 
 /// Settles for clearing overflow slot `k`: true if from now on no fork gives its bits to a child while
 /// `overflow_clearing(k)` is set, none is doing so, and no process has them.
-bool arena::state::stop_overflow(std::uint32_t k) noexcept {
+bool repairer::stop_overflow(std::uint32_t k) noexcept {
   word64& overflow = words.head().overflow;
-  if (!no_child_without_slot()) return false;
+  if (!peers.no_child_without_slot()) return false;
   std::uint64_t seen = overflow.load(sc);
   do {
     if ((seen & overflow_clearing(1 - k)) != 0) return false;  // forks would have no overflow slot
@@ -166,7 +154,7 @@ bool arena::state::stop_overflow(std::uint32_t k) noexcept {
   bool under_way = false;
   for (std::uint32_t s = 0; s < words.overflow_slot(); ++s)
     under_way = under_way || (words.slot(s).ctl.load(sc) != 0 && words.slot(s).forking.load(sc) != 0);
-  if (!under_way && no_child_without_slot()) return true;  // again: a fork may have ended in between
+  if (!under_way && peers.no_child_without_slot()) return true;  // again: a fork may have ended in between
   overflow.fetch_and(~overflow_clearing(k), sc);
   return false;
 }
@@ -174,12 +162,12 @@ bool arena::state::stop_overflow(std::uint32_t k) noexcept {
 /// Bits and leases of an overflow slot belong to all children in it together: they are taken back when the
 /// census shows that there is no child without a slot. The slot's `ctl` says who is at it. Nobody takes that over
 /// while it lives, however long it is stopped: it would go on clearing the bits of children born since.
-void arena::state::clear_overflow(std::uint32_t k) {
-  if ((words.head().overflow.load(sc) & overflow_used(k)) == 0 || !has_slot()) return;
+void repairer::clear_overflow(std::uint32_t k) {
+  if ((words.head().overflow.load(sc) & overflow_used(k)) == 0 || !peers.has_slot()) return;
   const std::uint32_t shared_slot = words.overflow_slot() + k;
   std::uint64_t ctl = words.slot(shared_slot).ctl.load(sc);
-  if (ctl != 0 && look(slot_word::from(ctl).who) != liveness::dead) return;
-  const std::uint64_t mine = slot_word{slot_state::repair, me}.bits();
+  if (ctl != 0 && peers.look(slot_word::from(ctl).who) != liveness::dead) return;
+  const std::uint64_t mine = slot_word{slot_state::repair, peers.me()}.bits();
   if (!words.slot(shared_slot).ctl.compare_exchange_strong(ctl, mine, sc)) return;
   if (stop_overflow(k)) {
     const bool cleared = take_back(shared_slot);

@@ -37,6 +37,9 @@
 
 namespace sharedmem {
 
+/// How long a lease of a sender found dead is kept for its message, from that finding.
+inline constexpr std::uint64_t lease_grace_ns = 60'000'000'000;
+
 /// The policy that the library is compiled with; tests have another.
 struct native_atomics {
   using word = std::atomic<std::uint64_t>;

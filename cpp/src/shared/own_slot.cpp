@@ -19,4 +19,8 @@ own_slot::~own_slot() {
   if (page_ != nullptr) unmap_private(page_, sizeof(page));
 }
 
+own_slot::turn::turn(own_slot& of) noexcept : taken_(of.page_->turn_taken) {
+  for (unsigned round = 0; taken_.exchange(1, std::memory_order_acquire) != 0;) let_others_run(round++);
+}
+
 }  // namespace sharedmem

@@ -28,13 +28,22 @@ class own_slot {
     page_->number_plus_one.store(slot + 1, std::memory_order_relaxed);
   }
 
-  /// Set while a thread of such a child joins; the others wait.
-  std::atomic<std::uint32_t>& settling() noexcept { return page_->settling; }
+  /// While one lives, a thread of such a child joins; the others wait.
+  class turn {
+   public:
+    explicit turn(own_slot& of) noexcept;
+    ~turn() { taken_.store(0, std::memory_order_release); }
+    turn(const turn&) = delete;
+    turn& operator=(const turn&) = delete;
+
+   private:
+    std::atomic<std::uint32_t>& taken_;
+  };
 
  private:
   struct page {
     std::atomic<std::uint32_t> number_plus_one;
-    std::atomic<std::uint32_t> settling;
+    std::atomic<std::uint32_t> turn_taken;
   };
   page* page_ = nullptr;
 };

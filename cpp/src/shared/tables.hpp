@@ -28,6 +28,11 @@ struct extent {
     return !lost() && static_cast<std::uint64_t>(static_cast<const std::byte*>(p) - data) <
                           std::uint64_t{chunks} * chunk_bytes;
   }
+  /// Whether a descriptor with this place and size makes sense here: that of an aligned block within the data.
+  bool has(std::uint64_t place, std::uint64_t bytes) const noexcept {
+    const std::uint64_t room = std::uint64_t{chunks} * chunk_bytes;
+    return place % 64 == 0 && place <= room && bytes <= room - place;
+  }
 };
 
 class tables {
@@ -44,6 +49,9 @@ class tables {
   std::uint32_t slots() const noexcept { return head_->slots; }
   /// The first overflow slot. Each slot below it is one process's.
   std::uint32_t overflow_slot() const noexcept { return head_->slots - overflow_slots; }
+  bool is_overflow(std::uint32_t s) const noexcept { return s - overflow_slot() < overflow_slots; }
+  /// Whether s is a slot that one process has for itself.
+  bool is_own(std::uint32_t s) const noexcept { return s < overflow_slot(); }
 
   // What protocol.hpp asks for.
   word* block(std::uint32_t b) const noexcept {

@@ -2,7 +2,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libcpp cimport bool
 from libcpp.vector cimport vector
 
-from sharedmem.libsharedmem.handle cimport byte, locator, set_python_error
+from sharedmem.libsharedmem.handle cimport byte, claim, locator, set_python_error
 
 
 cdef extern from "<sharedmem/arena.hpp>" namespace "sharedmem" nogil:
@@ -16,12 +16,6 @@ cdef extern from "<sharedmem/arena.hpp>" namespace "sharedmem" nogil:
         byte* data
         uint64_t bytes
         bool zeroed
-
-    cdef cppclass claim:
-        uint32_t block
-        uint64_t generation
-        uint32_t lease
-        uint64_t nonce
 
     cdef enum class pages(uint8_t):
         as_needed

@@ -43,6 +43,12 @@ cdef extern from "<sharedmem/handle.hpp>" namespace "sharedmem" nogil:
 
     optional_locator parse_locator(string_view) noexcept
 
+    cdef cppclass claim:
+        uint32_t block
+        uint64_t generation
+        uint32_t lease
+        uint64_t nonce
+
     cdef cppclass geometry:
         uint64_t offset
         uint32_t itemsize

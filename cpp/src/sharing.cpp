@@ -1,0 +1,83 @@
+/// Blocks that several processes reference: what a handle claims, and what its message keeps.
+#include <string>
+
+#include "state.hpp"
+
+namespace sharedmem {
+namespace {
+
+constexpr auto relaxed = std::memory_order_relaxed;
+
+}  // namespace
+
+claim arena::share(const block_ref& ref, bool lease) {
+  state& s = *s_;
+  s.join_if_forked();
+  if (ref.epoch != s.refs.epoch())
+    throw stale_handle("this array was inherited by a process that was forked without fork handlers");
+  std::unique_lock lock(s.refs.stripe(ref.block));
+  claim c{ref.block, s.refs.publish(ref.block, ref.owner), no_lease, 0};
+  if (!lease) return c;
+  const std::uint64_t bytes = s.words.block(ref.block)[at_bytes].load(relaxed);
+  s.check_in_flight(bytes);
+  bool sent = s.refs.send(c, bytes);
+  if (!sent) {  // what the dead sent and nobody received; frees blocks, hence without the lock
+    lock.unlock();
+    s.repairs.look_for_dead(true);
+    s.repairs.expire(false);
+    lock.lock();
+    sent = s.refs.send(c, bytes);
+  }
+  if (!sent)
+    throw no_memory("all " + std::to_string(s.words.lease_count()) +
+                    " leases of this arena are out: that many arrays were sent and not received" +
+                    s.in_flight_text());
+  return c;
+}
+
+void arena::give_back(const claim& c) noexcept { s_->refs.give_back(c); }
+
+bool arena::note_read(const claim& c) noexcept { return s_->refs.note_read(c); }
+
+bool arena::note_written(const claim& c, bool again) noexcept { return s_->refs.note_written(c, again); }
+
+bool arena::stands_for(const claim& c) noexcept { return s_->refs.stands_for(c); }
+
+bool arena::give_back_lost(const claim& c) noexcept { return s_->refs.give_back_lost(c); }
+
+std::uint64_t arena::new_ends() noexcept { return s_->words.head().ends.fetch_add(2, relaxed); }
+
+void arena::read_elsewhere(std::uint64_t end) noexcept {
+  s_->words.head().read_elsewhere[end / 64 % end_words].fetch_or(std::uint64_t{1} << end % 64);
+}
+
+bool arena::is_read_elsewhere(std::uint64_t end) const noexcept {
+  return (s_->words.head().read_elsewhere[end / 64 % end_words].load() >> end % 64 & 1) != 0;
+}
+
+allocation arena::acquire(const claim& c) {
+  state& s = *s_;
+  s.join_if_forked();
+  if (s.peers.in_overflow())
+    s.member.leave_overflow();  // its bit is shared: a stale claim could not be backed out of
+  const references::located got = s.refs.acquire(c);
+  return {{this, nullptr, got.block, s.refs.epoch()}, got.data, got.bytes, false};
+}
+
+block_ref arena::duplicate(const block_ref& ref) {
+  share(ref, false);  // a count needs a record
+  state& s = *s_;
+  s.refs.acquire_again(ref.block);
+  return {this, nullptr, ref.block, s.refs.epoch()};
+}
+
+allocation arena::find(const void* p) const noexcept {
+  const references& refs = s_->refs;
+  const references::located found = refs.find(p);
+  if (found.data == nullptr) return {};
+  return {{const_cast<arena*>(this), found.owner, found.block, refs.epoch()}, found.data, found.bytes, false};
+}
+
+bool arena::contains(const void* p) const noexcept { return s_->words.chunk_at(p) < s_->words.chunk_count(); }
+
+}  // namespace sharedmem
