@@ -199,3 +199,17 @@ def test_tasks_without_arrays_are_sent_as_ever(monkeypatch, context):
         a = sharedmem.ones(10)
         assert pool.starmap_async(add, [(a, a)]).get(TIMEOUT) == [20]
     assert pickle.loads(pickle.dumps(sent[0])) == sent[0]
+
+
+class Subclass(sharedmem.SharedArray):
+    pass
+
+
+@pytest.mark.parametrize("kind", [[("x", "f8"), ("y", "i4")], "M8[ns]", Subclass], ids=str)
+def test_arrays_whose_dtype_or_class_travels_apart_are_given_back_too(kind):
+    a = sharedmem.zeros(100).view(kind) if kind is Subclass else sharedmem.empty(100, kind)
+    settle()
+    leases = sharedmem.stats()["leases"]
+    with multiprocessing.get_context("fork").Pool(1) as pool, pytest.raises(OSError, match="no room"):
+        WAYS["apply"](pool, total, [Fails(OSError(12, "no room")), a, a[1:]])
+    assert sharedmem.stats()["leases"] == leases

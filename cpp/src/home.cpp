@@ -175,15 +175,21 @@ void handle_forks(registry& r) {
   return true;
 }();
 
-/// The attached arena with this uuid, or nullptr. Lock held.
-arena* attached_as(const std::array<std::uint64_t, 2>& uuid) noexcept {
-  arena* found = nullptr;
+/// The attached arena with this uuid, hidden or not, or nullptr. Lock held.
+entry* entry_of(const std::array<std::uint64_t, 2>& uuid) noexcept {
+  entry* found = nullptr;
   for_each_attached(all(), [&](entry& e, std::uint32_t) {
-    if (e.attached->where().uuid != uuid) return;
-    found = e.attached;
-    e.visible.store(found, release_order);  // no longer hidden
+    if (e.attached->where().uuid == uuid) found = &e;
   });
   return found;
+}
+
+/// The same for whoever takes something in it: it is no longer hidden.
+arena* attached_as(const std::array<std::uint64_t, 2>& uuid) noexcept {
+  entry* found = entry_of(uuid);
+  if (found == nullptr) return nullptr;
+  found->visible.store(found->attached, release_order);
+  return found->attached;
 }
 
 arena* try_join(std::string_view text) noexcept {
@@ -301,29 +307,25 @@ std::string home_locator() {
 
 namespace {
 
-/// The arena that `where` names; attached now if it is not. Lock held.
+/// The arena that `where` names; attached now if it is not. Decides nothing about home: whoever only passes messages
+/// on may do so before its configuration has been offered. Lock held.
 arena& find_or_attach(registry& r, const locator& where) {
   if (arena* a = attached_as(where.uuid)) return *a;
   handle_forks(r);
   hide_idle(r);
-  if (r.home.load(relaxed) == nullptr && !wants_new()) {
-    arena* found = find_home(r);
-    if (found == nullptr) found = &enter(arena::attach(where));
-    settle_on(r, *found);
-  }
-  arena* a = attached_as(where.uuid);
-  return a != nullptr ? *a : enter(arena::attach(where));
+  return enter(arena::attach(where));
 }
 
-/// Calls `act(arena)` if the arena that `where` names is attached, and gives what that returns; else `otherwise`.
+/// Calls `act(arena)` if the arena that `where` names is attached, and gives what that returns; else `otherwise`. A
+/// hidden one stays hidden: what `act` takes shows when it is to be deleted.
 template <class Act>
 bool if_attached(const locator& where, bool otherwise, Act&& act) noexcept {
   registry& r = all();
   if (arena* a = r.home.load(acquire_order); a != nullptr && a->where().uuid == where.uuid) [[likely]]
     return act(*a);
   const registry_lock lock(r);
-  arena* a = attached_as(where.uuid);
-  return a == nullptr ? otherwise : act(*a);
+  entry* e = entry_of(where.uuid);
+  return e == nullptr ? otherwise : act(*e->attached);
 }
 
 }  // namespace
@@ -352,7 +354,13 @@ bool stands_for(const locator& where, const claim& c) noexcept {
 }
 
 bool give_back_lost(const locator& where, const claim& c) noexcept {
-  return if_attached(where, false, [&](arena& a) { return a.give_back_lost(c); });
+  registry& r = all();
+  const registry_lock lock(r);  // nobody else leaves the arena meanwhile
+  arena* a = attached_as(where.uuid);
+  if (a == nullptr) return false;
+  const bool given = a->give_back_lost(c);
+  hide_idle(r, a);
+  return given;
 }
 
 void read_elsewhere(const locator& where, std::uint64_t end) {
@@ -370,6 +378,11 @@ allocation acquire(const locator& where, const claim& c) {
   if (arena* a = r.home.load(acquire_order); a != nullptr && a->where().uuid == where.uuid) [[likely]]
     return a->acquire(c);
   const registry_lock lock(r);  // a foreign arena is left by whoever drops the last reference
+  if (r.home.load(relaxed) == nullptr && !wants_new()) {
+    arena* found = find_home(r);
+    if (found == nullptr) found = &find_or_attach(r, where);
+    settle_on(r, *found);
+  }
   arena& a = find_or_attach(r, where);
   try {
     return a.acquire(c);

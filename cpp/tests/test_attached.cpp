@@ -254,3 +254,49 @@ TEST_CASE("fork handlers of a program may use arrays") {
   });
   CHECK(program.wait() == 0);
 }
+
+TEST_CASE("whoever only passes messages on has not decided which arena is home") {
+  owner sender, tree;
+  child passes([&] {
+    start_anew();
+    (void)note_read(sender.sent.arena_of_sender(), sender.sent.what);
+    read_elsewhere(sender.sent.arena_of_sender(), 1);
+    if (home_if_any() != nullptr) return 1;
+    offer(to_text(tree.sent.arena_of_sender()));  // as a multiprocessing child does before its first array
+    allocation a = load(sender.sent);
+    return home().where().uuid == tree.sent.arena_of_sender().uuid && filled(a.data, 5000, 1) ? 0 : 2;
+  });
+  CHECK(passes.wait() == 0);
+  child loads([&] {
+    start_anew();
+    (void)note_read(sender.sent.arena_of_sender(), sender.sent.what);
+    allocation a = load(sender.sent);
+    return home_if_any() == a.ref.home && filled(a.data, 5000, 1) ? 0 : 1;
+  });
+  CHECK(loads.wait() == 0);
+}
+
+TEST_CASE("it is left although somebody asks for a message that is no longer out") {
+  CHECK(beside_an_owner([](owner& other) {
+          allocation a = load(other.sent);
+          const locator where = a.ref.home->where();
+          {
+            const attached_arenas all;
+            release(a.ref);
+            if (stands_for(where, {other.sent.what.block, 0, 0, 0})) return 1;
+          }
+          return other.participants() == 1 ? 0 : 2;
+        }) == 0);
+}
+
+TEST_CASE("it is left when the last message that kept it has been given up") {
+  CHECK(beside_an_owner([](owner& other) {
+          allocation a = load(other.sent);
+          const locator where = a.ref.home->where();
+          const claim on = a.ref.home->share(a.ref, true);
+          release(a.ref);
+          if (other.participants() != 2) return 1;
+          if (!give_back_lost(where, on)) return 2;
+          return other.participants() == 1 ? 0 : 3;
+        }) == 0);
+}

@@ -279,6 +279,20 @@ def _load(bytes state not None, dtype=None, cls=None):
     return load(state, dtype, cls)
 
 
+def _drop(bytes state not None):
+    """Consumes the lease of a handle, so that its message keeps the memory no longer.
+
+    Raises
+    ------
+    StaleHandleError, ValueError, OSError
+        As `_load`, but nothing is said about the dtype.
+    """
+    cdef handle h = decode(bytes_in(<byte*>PyBytes_AS_STRING(state), PyBytes_GET_SIZE(state)))
+    cdef allocation block
+    take_block(&h, &block)
+    release(block.ref)
+
+
 def _load_kept(bytes state not None, keeper, dtype=None, cls=None):
     """The same for one of several views of a block in a pickle.
 

@@ -23,7 +23,7 @@ from multiprocessing.reduction import ForkingPickler
 from types import ModuleType
 from typing import Any, NoReturn
 
-from sharedmem.array import _load
+from sharedmem.array import _drop
 
 _with_arrays = re.compile(rb"sharedmem\.array").search  # the module that a pickled handle names
 
@@ -40,10 +40,10 @@ class _Nothing:
     __setstate__ = __setitem__ = append = extend = __call__
 
 
-def _drop(handle: bytes, *rest: Any) -> _Nothing:
-    """Loads an array and drops it, so that the message does not keep it any longer."""
+def _drop_array(handle: bytes, *rest: Any) -> _Nothing:
+    """Takes the place of `_load`: the message does not keep the array any longer."""
     with contextlib.suppress(Exception):
-        _load(handle)
+        _drop(handle)
     return _Nothing()
 
 
@@ -52,7 +52,7 @@ class _Numbers(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("sharedmem.array", "_load"):
-            return _drop
+            return _drop_array
         if (module, name) == ("concurrent.futures.process", "_CallItem"):
             return super().find_class(module, name)
         return _Nothing
