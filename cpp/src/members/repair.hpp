@@ -2,8 +2,9 @@
 
 /// Taking back what the dead held: their references, their messages, their chunks, and last their slots.
 ///
-/// Locks: the object is the lock itself, which the two functions that look for the dead take; functions say so
-/// where the caller holds it. The stripes of `references` and the lock of the heap are taken after it.
+/// Locks: the object is the lock itself (`std::lock_guard lock(repairer)`), so that one thread of this process
+/// repairs at a time. `look_for_dead` takes it; functions say so where the caller holds it. The stripes of
+/// `references` and the lock of the heap are taken after it.
 /// Processes: several may repair at once; each slot is repaired by one of them, and by another one if that dies.
 #include <atomic>
 #include <cstdint>
@@ -16,7 +17,7 @@
 
 namespace sharedmem {
 
-/// How often one looks for the dead that has no need to, at most.
+/// A process that has no need to look for the dead, but passes by, does so again after this time at the earliest.
 inline constexpr std::uint64_t look_interval_ns = 100'000'000;
 
 class repairer {

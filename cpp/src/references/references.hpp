@@ -35,7 +35,7 @@ class references {
 
   /// A block, and where it lies in this process.
   struct located {
-    slab* owner = nullptr;      // null: shared before, or of a chunk that is not ours
+    slab* owner = nullptr;      // as below
     std::uint32_t block = 0;
     std::byte* data = nullptr;  // null: there is no such block
     std::uint64_t bytes = 0;
@@ -69,7 +69,8 @@ class references {
     for (std::mutex& m : stripes) new (&m) std::mutex;
   }
 
-  // ---- references of this process
+  // ---- references of this process. `owner` is what this process knows of the block's chunk if that is its own, and
+  // nullptr else, or once the block was shared.
 
   /// Changes in a child made without fork handlers: references of another epoch were only copied into this process.
   std::uint32_t epoch() const noexcept { return epoch_; }
