@@ -37,9 +37,10 @@ participant_report report_of(std::uint32_t slot, const participant_entry& entry,
 /// Adds to each participant what its messages keep.
 template <class Leases>
 void count_messages(Leases& leases, std::vector<participant_report>& all, std::uint64_t now) {
-  std::vector<in_flight> of_slot(max_slots);
+  if (all.empty()) return;
+  std::vector<in_flight> of_slot(all.back().slot + 1);  // slots ascend
   leases.each([&](std::uint32_t, lease_word v, auto* e) {
-    if (v.state == lease_state::out) of_slot[v.slot].add(v, e, now);
+    if (v.state == lease_state::out && v.slot < of_slot.size()) of_slot[v.slot].add(v, e, now);
   });
   for (participant_report& p : all) {
     p.leases = of_slot[p.slot].leases;

@@ -224,6 +224,20 @@ cdef void write(plan* p, const allocation& block, content what, const void* sour
 
 
 cdef int take_memory(plan* p, pages how, allocation* block) except -1:
+    """A block that the thread's cache does not have."""
+    cdef arena* home = home_if_any()
+    try:
+        allocate_anew(p, how, block)
+    except MemoryError:
+        if look() == 0:
+            raise
+        allocate_anew(p, how, block)
+    if home_if_any() != home:
+        export_home()       # another user's from now on
+    return 0
+
+
+cdef int allocate_anew(plan* p, pages how, allocation* block) except -1:
     if p.bytes < large_bytes:
         block[0] = allocate(p.bytes, 64, how)
     else:
@@ -239,19 +253,13 @@ cdef object make(plan* p, cnp.dtype descr, pages how, content what, const void* 
     cdef cnp.npy_intp* strides = NULL
     cdef size_t itemsize = cnp.PyDataType_ELSIZE(descr)
     cdef int flags = cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_WRITEABLE
-    try:
-        take_memory(p, how, &block)
-    except MemoryError:
-        if look() == 0:
-            raise
+    if not home.allocate_cached(p.bytes, 64, block):
         take_memory(p, how, &block)
     if p.bytes < large_bytes:
         write(p, block, what, source, itemsize)
     else:
         with nogil:
             write(p, block, what, source, itemsize)
-    if home_if_any() != home:
-        export_home()       # another user's from now on
     if p.fortran:
         flags |= cnp.NPY_ARRAY_F_CONTIGUOUS
     if p.permuted:

@@ -93,7 +93,7 @@ class references {
   located find(const void* p) const noexcept;
   /// Counts the first reference to a block that was published in generation g. stripe(b) held, and `held` has a
   /// record of it.
-  void begin(std::uint32_t b, std::uint64_t g) noexcept { begin(*held.find(b), g); }
+  void begin(std::uint32_t b, std::uint64_t g) noexcept { begin(held.ready(b), g); }
   /// Calls f(block, record) for every block that is shared and held here, after `soon(block)` for a few that come
   /// next. All stripes held.
   template <class F, class Soon>

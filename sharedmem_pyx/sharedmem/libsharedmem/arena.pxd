@@ -58,6 +58,7 @@ cdef extern from "<sharedmem/arena.hpp>" namespace "sharedmem" nogil:
         allocation allocate(uint64_t) except +set_python_error
         allocation allocate(uint64_t, uint64_t) except +set_python_error
         allocation allocate(uint64_t, uint64_t, pages) except +set_python_error
+        bool allocate_cached(uint64_t, uint64_t, allocation&) noexcept
         void release(block_ref&) noexcept
         claim share(const block_ref&, bool) except +set_python_error
         allocation acquire(const claim&) except +set_python_error
