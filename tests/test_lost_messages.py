@@ -316,7 +316,8 @@ def test_a_message_that_another_program_passed_on(duplex, before):
 @DUPLEX
 def test_a_reader_that_lives_and_does_not_read(context, duplex, before):
     reader, writer = ways(context, duplex)
-    process = context.Process(target=answer_when_told, args=(reader, writer), daemon=True)
+    told = context.Event()
+    process = context.Process(target=answer_when_told, args=(reader, writer, told), daemon=True)
     process.start()
     reader.close()
     writer.send(sharedmem.full(1000, 5.0))
@@ -324,22 +325,14 @@ def test_a_reader_that_lives_and_does_not_read(context, duplex, before):
         sharedmem.collect()
         time.sleep(0.11)
     assert leases() == before + 1
-    os.kill(process.pid, signal.SIGUSR1)
+    told.set()
     assert join(process) == [0]
     writer.close()
 
 
-def answer_when_told(reader, _):
-    signal.sigwait({signal.SIGUSR1})
+def answer_when_told(reader, _, told):
+    assert told.wait(TIMEOUT)
     assert reader.recv().sum() == 5000
-
-
-@pytest.fixture(autouse=True)
-def wait_for_signals():
-    """`answer_when_told` waits for a signal that must not kill it before."""
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    yield
-    signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
 @DUPLEX

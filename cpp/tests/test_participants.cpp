@@ -176,6 +176,11 @@ TEST_CASE("a joiner repairs what its process held before it called exec, and not
   for (const bool known : {false, true}) {
     CAPTURE(known);
     slots[1].program.store(known ? this_program() ^ 1 : 0);
+    if (known) {  // as after `linger`, which precedes exec
+      auto ending = slot_word::from(slots[1].ctl.load());
+      ending.state = slot_state::ending;
+      slots[1].ctl.store(ending.bits());
+    }
     const auto joined = arena::attach(a->where());
     CHECK(joined->participants().size() == (known ? 2 : 3));
     if (known) {

@@ -1,5 +1,6 @@
 """The arenas of this process: which one is home, what they hold, and how it is given back."""
 
+import functools
 import multiprocessing
 import operator
 import os
@@ -279,6 +280,17 @@ def _watch_exit(_=None):
 _finalizer = None
 
 
+def _lingering(replace):
+    """A version of `os.execv` or `os.execve`: with the program that calls them goes the memory of what it sent."""
+    @functools.wraps(replace)
+    def replace_lingering(*args, **kwargs):
+        look()
+        with nogil:
+            linger()
+        return replace(*args, **kwargs)
+    return replace_lingering
+
+
 def _is_root():
     """Whether no parent's configuration has come, or is still to come while the main module is imported."""
     here = process.current_process()
@@ -290,6 +302,7 @@ linger_at_exit()
 _watch_exit()
 os.register_at_fork(after_in_child=_watch_exit)
 util.register_after_fork(_watch_exit, _watch_exit)  # a multiprocessing child drops all finalizers first
+os.execv, os.execve = _lingering(os.execv), _lingering(os.execve)   # the others of that name call these
 if _is_root():
     with nogil:
         make_root()
