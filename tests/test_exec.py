@@ -1,15 +1,12 @@
 """A process that becomes another program, by exec: what it sent can be read, and nothing of it stays."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 import workers
-from support import Remote, environment, wait_until
+from support import Remote, check_python, environment, wait_until
 from test_orderly_ends import LONG, MARK, mark, marked
-
-import sharedmem
 
 __all__ = ["mark"]
 
@@ -57,9 +54,49 @@ def test_nobody_lingers_for_it_once_they_are_read(sender, mark):
         assert wait_until(lambda: marked(mark) == [process.pid])
 
 
-def test_a_program_that_is_not_there():
-    a = sharedmem.ones(10)
-    with pytest.raises(FileNotFoundError):
-        os.execv("/nowhere/to/be/found", ["found"])
-    with Remote("spawn") as reader:
-        assert reader.call(workers.total, a) == 10
+# An exec that fails, and then an end in good order, alone.
+FAILS = """
+import os
+from multiprocessing.reduction import ForkingPickler
+import sharedmem
+a = sharedmem.full(1000, 3.0)
+if {early}:
+    message = bytes(ForkingPickler.dumps(a))
+try:
+    os.execlp("no-such-program", "no-such-program")
+except FileNotFoundError:
+    message = bytes(ForkingPickler.dumps(a))
+    print(message.hex())
+"""
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_after_an_exec_that_fails_it_ends_as_any_process(early, mark):
+    message = bytes.fromhex(check_python(FAILS.format(early=early), **LONG, **{MARK: mark}))
+    with Remote("unrelated") as reader:
+        assert reader.call(workers.total_of_handle, message) == 3000
+        assert wait_until(lambda: not marked(mark))
+
+
+# An exec that fails, and then a child that sends and ends in good order.
+COUNTED_ON = """
+import os, sys
+from multiprocessing.reduction import ForkingPickler
+from test_orderly_ends import marked
+import sharedmem
+a = sharedmem.full(1000, 3.0)
+try:
+    os.execlp("no-such-program", "no-such-program")
+except FileNotFoundError:
+    pass
+if os.fork() == 0:
+    ForkingPickler.dumps(a)
+    sys.exit()
+os.wait()
+print(marked(sys.argv[1]) == [os.getpid()])
+sharedmem.revoke(0)
+"""
+
+
+def test_others_count_on_a_process_whose_exec_has_failed(mark):
+    assert check_python(COUNTED_ON, mark, **LONG, **{MARK: mark}) == "True"

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import pickle
 import select
-import signal
 import subprocess
 import sys
 import time

@@ -64,6 +64,15 @@ void arena::begin_to_end() noexcept {
   step<point::ending_marked>();
 }
 
+void arena::go_on() noexcept {
+  state& s = *s_;
+  if (!s.has_slot()) return;
+  s.keeper_of = 0;
+  std::uint64_t ending = slot_word{slot_state::ending, s.me}.bits();
+  s.words.slot(s.slot()).ctl.compare_exchange_strong(ending, slot_word{slot_state::active, s.me}.bits(),
+                                                     std::memory_order_seq_cst);
+}
+
 void arena::keep_if_needed(kept_arenas& kept) {
   state& s = *s_;
   if (!s.identity.known() || s.keeper_of == s.me.pid) return;
@@ -109,6 +118,11 @@ void linger() noexcept {
     step<point::linger_forked>();
   } catch (const std::bad_alloc&) {  // no memory to keep anything with
   }
+}
+
+void go_on() noexcept {
+  const attached_arenas all;
+  for (arena* a : all) a->go_on();
 }
 
 void linger_at_exit() noexcept { (void)std::atexit(linger); }

@@ -14,7 +14,7 @@ from libcpp.string_view cimport string_view
 
 from sharedmem.libsharedmem.arena cimport arena, arena_statistics
 from sharedmem.libsharedmem.home cimport (
-    attached_arenas, home, home_locator, linger, linger_at_exit, make_root, offer, start_new_home)
+    attached_arenas, go_on, home, home_locator, linger, linger_at_exit, make_root, offer, start_new_home)
 
 from sharedmem.in_flight import look
 
@@ -281,13 +281,17 @@ _finalizer = None
 
 
 def _lingering(replace):
-    """A version of `os.execv` or `os.execve`: with the program that calls them goes the memory of what it sent."""
+    """A version of `os.execv` or `os.execve`: the memory of what a program sent goes with the program."""
     @functools.wraps(replace)
     def replace_lingering(*args, **kwargs):
         look()
         with nogil:
             linger()
-        return replace(*args, **kwargs)
+        try:
+            return replace(*args, **kwargs)
+        finally:
+            with nogil:
+                go_on()
     return replace_lingering
 
 

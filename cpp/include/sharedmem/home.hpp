@@ -89,6 +89,9 @@ class SHAREDMEM_API attached_arenas {
 /// participant comes, no lease is out, or some seconds have passed (SHAREDMEM_LINGER, default 10, 0: none). Returns in the caller at once; the process can go on, and call again.
 /// Threads: one at a time.
 SHAREDMEM_API void linger() noexcept;
+/// After `linger`, where this process does not end after all (exec(3) failed): others count on it again. What lingers
+/// for it ends. Threads: as `linger`.
+SHAREDMEM_API void go_on() noexcept;
 /// Has `linger` called by exit(3), after the handlers that are registered from now on.
 SHAREDMEM_API void linger_at_exit() noexcept;
 
