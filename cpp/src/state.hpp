@@ -120,6 +120,7 @@ struct arena::state {
 
   // repair.cpp
   bool look_for_dead(bool now);      // repairs; true if something was
+  bool reserved_by_us(std::uint32_t s, const actor& who) const noexcept;
   bool repair_slot(std::uint32_t dead, std::uint64_t seen);  // false: not by us, or not now
   bool free_if_unclaimed(std::uint32_t b);       // stripe(b) held
   bool free_if_unclaimed(std::uint32_t b, std::uint32_t signer);

@@ -22,7 +22,10 @@ std::uint32_t arena::state::reserve_slot() noexcept {
     while (mark <= k && !words.slot_mark().compare_exchange_weak(mark, k + 1, sc)) {
     }
     std::uint64_t expected = 0;
-    if (words.slot(k).ctl.compare_exchange_strong(expected, reserved.bits(), sc)) return k;
+    if (!words.slot(k).ctl.compare_exchange_strong(expected, reserved.bits(), sc)) continue;
+    words.slot(k).program.store(this_program(), relaxed);
+    words.slot(k).reserver.store(slot() + 1, sc);
+    return k;
   }
   return none;
 }

@@ -27,6 +27,15 @@ bool arena::state::free_if_unclaimed(std::uint32_t b, std::uint32_t signer) {
   return freed;
 }
 
+/// Whether this participant reserved a slot, or an earlier program of its process did. Another copy of the library in
+/// this process may be about to fork.
+bool arena::state::reserved_by_us(std::uint32_t s, const actor& who) const noexcept {
+  if (who != me) return false;
+  const std::uint64_t reserver = words.slot(s).reserver.load(sc),
+                      program = words.slot(s).program.load(relaxed);
+  return reserver != 0 && (reserver == slot() + 1 || (program != 0 && program != this_program()));
+}
+
 bool arena::state::look_for_dead(bool now) {
   const std::uint64_t time = monotonic_ns();
   std::uint64_t last = last_look.load(relaxed);
@@ -58,7 +67,7 @@ bool arena::state::look_for_dead(bool now) {
         (exec_happened(w.who) || (w.who.space != me.space && only_we_are_left())))
       repaired = repair_slot(s, seen) || repaired;
     if (w.state == slot_state::reserved && s != child_slot &&
-        (w.who == me || look(w.who) == liveness::dead) && no_child_without_slot())
+        (reserved_by_us(s, w.who) || look(w.who) == liveness::dead) && no_child_without_slot())
       repaired = repair_slot(s, seen) || repaired;
   }
   for (std::uint32_t k = 0; k < overflow_slots; ++k) clear_overflow(k);
@@ -110,6 +119,7 @@ bool arena::state::repair_slot(std::uint32_t dead, std::uint64_t seen) {
   slot_line.cached.store(0, relaxed);
   slot_line.chunks.store(0, relaxed);
   slot_line.program.store(0, relaxed);  // before the slot is VOID: who takes it next sets it after
+  slot_line.reserver.store(0, relaxed);
   words.head().repairs.fetch_add(1, std::memory_order_release);
   std::uint64_t done = mine.bits();
   slot_line.ctl.compare_exchange_strong(done, 0, std::memory_order_release);

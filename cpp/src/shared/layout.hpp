@@ -49,7 +49,8 @@ struct alignas(64) participant_entry {
   word64 forking;  ///< not 0: its process gives an overflow slot's bits to a child that it is about to fork
   word64
       program;  ///< of its process: changes with exec; 0 while it is not known, and whenever the slot is VOID
-  word64 reserved[2];
+  word64 reserver;  ///< of a RESERVED slot: one more than the slot of who reserved it; 0: not known yet
+  word64 reserved[1];
 };
 
 /// One line per chunk of data space.
