@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import pickle
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -316,25 +315,22 @@ def test_a_message_that_another_program_passed_on(duplex, before):
 @DUPLEX
 def test_a_reader_that_lives_and_does_not_read(context, duplex, before):
     reader, writer = ways(context, duplex)
-    ready = context.Event()
-    process = context.Process(target=answer_when_told, args=(reader, writer, ready), daemon=True)
+    told = context.Event()
+    process = context.Process(target=answer_when_told, args=(reader, writer, told), daemon=True)
     process.start()
     reader.close()
-    assert ready.wait(TIMEOUT)
     writer.send(sharedmem.full(1000, 5.0))
     for _ in range(3):
         sharedmem.collect()
         time.sleep(0.11)
     assert leases() == before + 1
-    os.kill(process.pid, signal.SIGUSR1)
+    told.set()
     assert join(process) == [0]
     writer.close()
 
 
-def answer_when_told(reader, _, ready):
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})  # it would kill this process
-    ready.set()
-    signal.sigwait({signal.SIGUSR1})
+def answer_when_told(reader, _, told):
+    assert told.wait(TIMEOUT)
     assert reader.recv().sum() == 5000
 
 

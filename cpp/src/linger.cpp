@@ -23,7 +23,7 @@
 namespace sharedmem {
 namespace {
 
-constexpr unsigned pause_ms = 20;
+constexpr unsigned pause_ms = 20, longest_pause_ms = 500;
 
 double seconds_or_default() {
   try {
@@ -35,9 +35,11 @@ double seconds_or_default() {
 
 /// What the lingering process does: async-signal-safe calls only.
 [[noreturn]] void keep(std::span<last_look> arenas, double seconds) noexcept {
-  // The process that ends may still run for a while, threads of it, and send.
-  const actor& parent = arenas.front().me;
-  while (look_at({parent.pid, parent.start}) == liveness::alive) sleep_ms(pause_ms);
+  // The process that ends may still run for a while, threads of it, and send. What it maps takes long to read.
+  for (unsigned ms = pause_ms;
+       std::all_of(arenas.begin(), arenas.end(), [](const last_look& each) { return each.in_use(); });
+       ms = std::min(2 * ms, longest_pause_ms))
+    sleep_ms(ms);
   for (last_look& each : arenas) each.take_over_slot();
   const std::uint64_t end = monotonic_ns() + static_cast<std::uint64_t>(seconds * 1e9);
   while (monotonic_ns() < end &&
@@ -63,11 +65,24 @@ void arena::begin_to_end() noexcept {
   step<point::ending_marked>();
 }
 
+void arena::go_on() noexcept {
+  state& s = *s_;
+  if (!s.has_slot()) return;
+  s.keeper_of = 0;
+  std::uint64_t ending = slot_word{slot_state::ending, s.me}.bits();
+  s.words.slot(s.slot()).ctl.compare_exchange_strong(ending, slot_word{slot_state::active, s.me}.bits(),
+                                                     std::memory_order_seq_cst);
+}
+
 void arena::keep_if_needed(kept_arenas& kept) {
   state& s = *s_;
   if (!s.identity.known() || s.keeper_of == s.peers.me().pid) return;
   const tables& words = s.words;
-  last_look look{{words.at(0).memory.data()}, s.peers.me(), s.peers.slot(), words.at(0).blocks};
+  last_look look{{words.at(0).memory.data()},
+                 s.peers.me(),
+                 s.peers.slot(),
+                 words.at(0).blocks,
+                 words.at(0).memory.name()};
   if (!look.leases_out()) return;
   s.repairs.look_for_dead(true);  // that a program has become another shows only here
   if (!look.must_linger()) return;
@@ -109,6 +124,11 @@ void linger() noexcept {
     step<point::linger_forked>();
   } catch (const std::bad_alloc&) {  // no memory to keep anything with
   }
+}
+
+void go_on() noexcept {
+  const attached_arenas all;
+  for (arena* a : all) a->go_on();
 }
 
 void linger_at_exit() noexcept { (void)std::atexit(linger); }

@@ -17,6 +17,7 @@
 #include "shared/layout.hpp"
 
 #include "arena_tools.hpp"
+#include "arena_words.hpp"
 #include "needs.hpp"
 
 using namespace sharedmem;
@@ -176,6 +177,11 @@ TEST_CASE("a joiner repairs what its process held before it called exec, and not
   for (const bool known : {false, true}) {
     CAPTURE(known);
     slots[1].program.store(known ? this_program() ^ 1 : 0);
+    if (known) {  // as after `linger`, which precedes exec
+      auto ending = slot_word::from(slots[1].ctl.load());
+      ending.state = slot_state::ending;
+      slots[1].ctl.store(ending.bits());
+    }
     const auto joined = arena::attach(a->where());
     CHECK(joined->participants().size() == (known ? 2 : 3));
     if (known) {
@@ -187,4 +193,48 @@ TEST_CASE("a joiner repairs what its process held before it called exec, and not
     }
   }
   ::shmdt(base);
+}
+
+TEST_CASE(
+    "a child that is being forked keeps its slot, whoever else of its parent's process is in the arena") {
+  constexpr std::uint64_t bytes = 100'000;
+  const auto a = arena::create(tiny);
+  const auto same = arena::attach(a->where());  // as another copy of the library in this process
+  allocation x = make(*a, bytes, 1);
+  channel go;
+  a->prepare_fork();
+  (void)same->collect(false);
+  child late([&] {
+    (void)go.get<char>();
+    a->after_fork_in_child();
+    const bool kept = filled(x.data, bytes, 1);
+    a->release(x.ref);
+    return kept ? 0 : 1;
+  });
+  a->after_fork_in_parent();
+  a->release(x.ref);
+  allocation y = make(*a, bytes, 2);
+  go.put('g');
+  CHECK(late.wait() == 0);
+  a->release(y.ref);
+  (void)a->collect(false);
+
+  a->prepare_fork();
+  a->after_fork_in_parent();  // the fork has failed
+  (void)same->collect(false);
+  CHECK(same->participants().size() == 3);
+  (void)a->collect(false);
+  CHECK(same->participants().size() == 2);
+}
+
+TEST_CASE("the slot of a child that was never forked is repaired by the next program of its process") {
+  const auto a = arena::create(tiny);
+  REQUIRE(a->where().segment.kind == backing::sysv);
+  a->prepare_fork();
+  a->after_fork_in_parent();
+  const arena_words words(*a);
+  words.slot(1).program.store(this_program() ^ 1);
+  words.slot(1).reserver.store(100);  // a slot that this program has not
+  (void)a->collect(false);
+  CHECK(a->participants().size() == 1);
 }

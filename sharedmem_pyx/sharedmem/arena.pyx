@@ -1,5 +1,6 @@
 """The arenas of this process: which one is home, what they hold, and how it is given back."""
 
+import functools
 import multiprocessing
 import operator
 import os
@@ -13,7 +14,7 @@ from libcpp.string_view cimport string_view
 
 from sharedmem.libsharedmem.arena cimport arena, arena_statistics
 from sharedmem.libsharedmem.home cimport (
-    attached_arenas, home, home_locator, linger, linger_at_exit, make_root, offer, start_new_home)
+    attached_arenas, go_on, home, home_locator, linger, linger_at_exit, make_root, offer, start_new_home)
 
 from sharedmem._in_flight import look
 
@@ -279,6 +280,21 @@ def _watch_exit(_=None):
 _finalizer = None
 
 
+def _lingering(replace):
+    """A version of `os.execv` or `os.execve`: the memory of what a program sent goes with the program."""
+    @functools.wraps(replace)
+    def replace_lingering(*args, **kwargs):
+        look()
+        with nogil:
+            linger()
+        try:
+            return replace(*args, **kwargs)
+        finally:
+            with nogil:
+                go_on()
+    return replace_lingering
+
+
 def _is_root():
     """Whether no parent's configuration has come, or is still to come while the main module is imported."""
     here = process.current_process()
@@ -290,6 +306,7 @@ linger_at_exit()
 _watch_exit()
 os.register_at_fork(after_in_child=_watch_exit)
 util.register_after_fork(_watch_exit, _watch_exit)  # a multiprocessing child drops all finalizers first
+os.execv, os.execve = _lingering(os.execv), _lingering(os.execve)   # the others of that name call these
 if _is_root():
     with nogil:
         make_root()

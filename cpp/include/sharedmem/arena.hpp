@@ -205,6 +205,8 @@ class SHAREDMEM_API arena {
   /// this process ended now. If so, adds to `kept` what keeps this arena.
   /// \throws std::bad_alloc
   void keep_if_needed(kept_arenas& kept);
+  /// Takes `begin_to_end` back.
+  void go_on() noexcept;
 
   /// Before fork(2): takes all locks, a slot for the child, and claims for it on what this process references.
   void prepare_fork() noexcept;

@@ -85,10 +85,13 @@ class SHAREDMEM_API attached_arenas {
 /// At an orderly exit: marks this process as ending in all its arenas. If messages would be lost with it, whoever
 /// sent them (nobody else is there who has not begun to end, or this process sent them from an extension segment
 /// that perhaps nobody else attached), forks one small process that keeps these arenas. It waits for the end of
-/// this process and then until another participant comes, no lease is out, or some seconds have passed
-/// (SHAREDMEM_LINGER, default 10, 0: none). Returns in the caller at once; the process can go on, and call again.
+/// this process, or until it has become another program (exec(3): call this before it), and then until another
+/// participant comes, no lease is out, or some seconds have passed (SHAREDMEM_LINGER, default 10, 0: none). Returns in the caller at once; the process can go on, and call again.
 /// Threads: one at a time.
 SHAREDMEM_API void linger() noexcept;
+/// After `linger`, where this process does not end after all (exec(3) failed): others count on it again. What lingers
+/// for it ends. Threads: as `linger`.
+SHAREDMEM_API void go_on() noexcept;
 /// Has `linger` called by exit(3), after the handlers that are registered from now on.
 SHAREDMEM_API void linger_at_exit() noexcept;
 

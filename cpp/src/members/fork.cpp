@@ -23,7 +23,10 @@ std::uint32_t membership::reserve_slot() noexcept {
     if (words.slot(k).ctl.load(relaxed) != 0) continue;
     raise_mark(words.slot_mark(), k + 1);
     std::uint64_t expected = 0;
-    if (words.slot(k).ctl.compare_exchange_strong(expected, reserved.bits(), sc)) return k;
+    if (!words.slot(k).ctl.compare_exchange_strong(expected, reserved.bits(), sc)) continue;
+    words.slot(k).program.store(this_program(), relaxed);
+    words.slot(k).reserver.store(peers.slot() + 1, sc);
+    return k;
   }
   return none;
 }

@@ -5,6 +5,8 @@
 
 #include <vector>
 
+#include <sharedmem/segment.hpp>
+
 #include "os/identity.hpp"
 #include "os/lingering.hpp"
 #include "shared/primary_tables.hpp"
@@ -19,6 +21,7 @@ struct last_look {
   actor me;                           // the process that ends
   std::uint32_t slot;                 // its slot
   std::uint32_t first_extended_block;  // blocks from there on lie in extension segments
+  segment_name primary;                // the arena's primary segment
 
   bool leases_out() noexcept {
     bool any = false;
@@ -29,6 +32,15 @@ struct last_look {
   /// Whether the arena is needed and nobody else is sure to keep it: no other participant is there that has not
   /// begun to end, or a message of ours is out for a block in an extension, which perhaps nobody else has attached.
   bool must_linger() noexcept { return (leases_out() && !others_stay()) || sent_from_extension(); }
+
+  /// Whether the process that ends still uses the arena: it is alive, and has not become another program. That
+  /// program may have joined the arena, but then it has repaired the slot.
+  bool in_use() const noexcept {
+    const bool repaired =
+        slot < tables.head().slots - overflow_slots &&
+        tables.slot(slot).ctl.load(std::memory_order_seq_cst) != slot_word{slot_state::ending, me}.bits();
+    return !repaired && look_at({me.pid, me.start}) == liveness::alive && maps_segment(me.pid, primary, true);
+  }
 
   /// In the lingering process, after the end of the one that it was forked from: ENDING(me) -> ENDING(this process),
   /// unless somebody has begun to repair the slot.

@@ -47,21 +47,22 @@ void membership::repair_earlier_programs() {
   const std::lock_guard lock(repairs);
   const auto mark = static_cast<std::uint32_t>(words.slot_mark().load(sc));
   for (std::uint32_t s = 0; s < mark && s < words.overflow_slot(); ++s) {
-    std::uint64_t active = slot_word{slot_state::active, peers.me()}.bits();
+    std::uint64_t seen = words.slot(s).ctl.load(sc);
+    const auto w = slot_word::from(seen);
     const std::uint64_t repair = slot_word{slot_state::repair, peers.me()}.bits();
     const std::uint64_t earlier = words.slot(s).program.load(sc);
-    if (earlier == 0 || earlier == program || words.slot(s).ctl.load(sc) != active) continue;
+    if (earlier == 0 || earlier == program || !takes_part(w.state) || w.who != peers.me()) continue;
     try {
       words.sync();  // a slot becomes VOID only after all its traces are gone, in every extent
     } catch (...) {
       return;
     }
-    if (!words.slot(s).ctl.compare_exchange_strong(active, repair, sc)) continue;
+    if (!words.slot(s).ctl.compare_exchange_strong(seen, repair, sc)) continue;
     // Another copy of the library may have repaired and taken it since: the same `ctl`, but of this program.
     if (words.slot(s).program.load(sc) == earlier)
       repairs.repair_slot(s, repair);
     else
-      words.slot(s).ctl.store(active, sc);
+      words.slot(s).ctl.store(seen, sc);
   }
 }
 

@@ -17,6 +17,15 @@ constexpr auto sc = std::memory_order_seq_cst;
 
 }  // namespace
 
+/// Whether this participant reserved a slot, or an earlier program of its process did. Another copy of the library in
+/// this process may be about to fork.
+bool repairer::reserved_by_us(std::uint32_t s, const actor& who) const noexcept {
+  if (who != peers.me()) return false;
+  const std::uint64_t reserver = words.slot(s).reserver.load(sc),
+                      program = words.slot(s).program.load(relaxed);
+  return reserver != 0 && (reserver == peers.slot() + 1 || (program != 0 && program != this_program()));
+}
+
 bool repairer::look_for_dead(bool now) {
   const std::uint64_t time = monotonic_ns();
   std::uint64_t last = last_look.load(relaxed);
@@ -47,8 +56,8 @@ bool repairer::look_for_dead(bool now) {
     if (takes_part(w.state) && fewer &&
         (peers.exec_happened(w.who) || (w.who.space != peers.me().space && peers.only_we_are_left())))
       repaired = repair_slot(s, seen) || repaired;
-    if (w.state == slot_state::reserved && (w.who == peers.me() || peers.look(w.who) == liveness::dead) &&
-        peers.no_child_without_slot())
+    if (w.state == slot_state::reserved &&
+        (reserved_by_us(s, w.who) || peers.look(w.who) == liveness::dead) && peers.no_child_without_slot())
       repaired = repair_slot(s, seen) || repaired;
   }
   for (std::uint32_t k = 0; k < overflow_slots; ++k) clear_overflow(k);

@@ -48,6 +48,7 @@ class repairer {
   std::uint64_t revoke(std::uint64_t older_than_ns);
 
  private:
+  bool reserved_by_us(std::uint32_t s, const actor& who) const noexcept;
   template <class Expired>
   std::uint64_t end_leases(Expired&& expired);
   bool take_back(std::uint32_t slot_of_dead);

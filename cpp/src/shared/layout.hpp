@@ -49,11 +49,13 @@ struct alignas(64) participant_entry {
   word64 forking;  ///< not 0: its process gives an overflow slot's bits to a child that it is about to fork
   word64
       program;  ///< of its process: changes with exec; 0 while it is not known, and whenever the slot is VOID
-  word64 reserved[2];
+  word64 reserver;  ///< of a RESERVED slot: one more than the slot of who reserved it; 0: not known yet
+  word64 reserved[1];
 
   /// Forgets the process that had the slot before. `runs`: the program of the one that has it now; 0: none has.
   void reset(std::uint64_t runs) noexcept {
-    for (word64* each : {&returns, &cached, &chunks, &forking}) each->store(0, std::memory_order_relaxed);
+    for (word64* each : {&returns, &cached, &chunks, &forking, &reserver})
+      each->store(0, std::memory_order_relaxed);
     program.store(runs, std::memory_order_seq_cst);
   }
 };

@@ -30,4 +30,5 @@ cdef extern from "<sharedmem/home.hpp>" namespace "sharedmem" nogil:
         arena& operator[](size_t) noexcept
 
     void linger() noexcept
+    void go_on() noexcept
     void linger_at_exit() noexcept
