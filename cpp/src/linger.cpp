@@ -67,16 +67,17 @@ void arena::begin_to_end() noexcept {
 
 void arena::go_on() noexcept {
   state& s = *s_;
-  if (!s.has_slot()) return;
+  if (!s.peers.has_slot()) return;
   s.keeper_of = 0;
-  std::uint64_t ending = slot_word{slot_state::ending, s.me}.bits();
-  s.words.slot(s.slot()).ctl.compare_exchange_strong(ending, slot_word{slot_state::active, s.me}.bits(),
-                                                     std::memory_order_seq_cst);
+  std::uint64_t ending = slot_word{slot_state::ending, s.peers.me()}.bits();
+  s.words.slot(s.peers.slot())
+      .ctl.compare_exchange_strong(ending, slot_word{slot_state::active, s.peers.me()}.bits(),
+                                   std::memory_order_seq_cst);
 }
 
 void arena::keep_if_needed(kept_arenas& kept) {
   state& s = *s_;
-  if (!s.identity.known() || s.keeper_of == s.peers.me().pid) return;
+  if (!s.identity.known() || s.keeper_of == s.peers.peers.me()().pid) return;
   const tables& words = s.words;
   last_look look{{words.at(0).memory.data()},
                  s.peers.me(),
