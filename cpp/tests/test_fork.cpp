@@ -254,3 +254,26 @@ TEST_CASE("a fork waits for a thread that attaches a segment" * doctest::skip(!c
   extender->kill();
   nothing_left(*a, 2);
 }
+
+TEST_CASE("of two overflow slots one is cleared at a time, whoever is stopped at it") {
+  const auto a = arena::create(tiny);
+  const arena_words words(*a);
+  const std::uint32_t first = words.head().slots - overflow_slots;
+  auto stopped = fork_from(*a, [] {
+    sleep_for_ever();
+    return 0;
+  });
+  while (a->participants().size() != 2 ||
+         slot_word::from(words.slot(1).ctl.load()).state != slot_state::active)
+    std::this_thread::yield();
+  words.slot(first).ctl.store(
+      slot_word{slot_state::repair, slot_word::from(words.slot(1).ctl.load()).who}.bits());
+  const std::uint64_t before = overflow_used(0) | overflow_used(1) | overflow_clearing(0);
+  words.head().overflow.store(before);
+  (void)a->collect(false);
+  CHECK(words.head().overflow.load() == before);  // else forks would find no overflow slot
+  stopped->kill();
+  (void)a->collect(false);
+  (void)a->collect(false);
+  CHECK(words.head().overflow.load() == 0);
+}

@@ -87,6 +87,13 @@ TEST_CASE("whoever stands for a message of which nobody has the bytes gives its 
   CHECK_FALSE(a->note_read(c));
   CHECK(a->statistics().leases == 0);
   a->release(block.ref);
+  // The block of a message that is given up after its array was dropped is free at once.
+  block = a->allocate(1000);
+  const claim last = a->share(block.ref, true);
+  a->release(block.ref);
+  CHECK(a->statistics().shared_blocks == 1);
+  CHECK(a->give_back_lost(last));
+  CHECK(a->statistics().shared_blocks == 0);
 }
 
 TEST_CASE("a message that may have copies is kept until one is loaded") {
