@@ -77,7 +77,7 @@ void arena::go_on() noexcept {
 
 void arena::keep_if_needed(kept_arenas& kept) {
   state& s = *s_;
-  if (!s.identity.known() || s.keeper_of == s.peers.peers.me()().pid) return;
+  if (!s.identity.known() || s.keeper_of == s.peers.me().pid) return;
   const tables& words = s.words;
   last_look look{{words.at(0).memory.data()},
                  s.peers.me(),
