@@ -4,6 +4,7 @@
  * The kernel removes the arena with the last process that has it attached.  Who ends in order therefore keeps it
  * by a lingering process, unless somebody else is there who will decide later.  The decision:
  *     mark my slot ENDING;  a message is out, and nobody else is ACTIVE: leave a lingering process
+ * Who does not end after all (its exec failed) makes its slot ACTIVE again, and decides anew later.
  * A lingering process leaves as soon as it sees somebody ACTIVE; that it leaves when its time is over is not
  * modelled.  Sizes are macros given by `run`; -DBUG_x switches one known mistake on.
  */
@@ -18,6 +19,10 @@
 #endif
 #ifndef M
 #define M 1            /* messages, one at a time */
+#endif
+
+#ifndef BACK
+#define BACK 0         /* how often each goes on after it has decided */
 #endif
 
 #define VOID   0
@@ -56,29 +61,30 @@ inline look() {
   other = N; i = 0;
   do
   :: atomic { i < N && other == N ->
-       if :: i != s && (ctl[i] == ACTIVE COUNTED) && !killed[i] -> other = i :: else fi;
+       if :: i != me && (ctl[i] == ACTIVE COUNTED) && !killed[i] -> other = i :: else fi;
        i++;
        if :: i == N || other < N -> i = 0; break :: else fi }
   od
 }
 
 proctype lingering(byte s) {
-  byte i, other = N, r, q;
+  byte i, other = N, r, q, me = N;      /* counts on the process that it was forked from, too, if that goes on */
   do
   :: look();
      if
      :: other < N ->                   /* somebody came who will decide at its own end */
-        atomic { relied[s] = other; attached--; assert_kept(s) }
+        atomic { if :: relied[s] == NONE -> relied[s] = other :: else fi; attached--; assert_kept(s) }
         break
      :: else -> skip
      fi
-  :: atomic { !out -> relied[s] = LATER; attached--; assert_kept(s) } break
+  :: atomic { !out -> if :: relied[s] == NONE -> relied[s] = LATER :: else fi; attached--; assert_kept(s) } break
   od
 }
 
 proctype participant(byte s) {
-  byte i, other = N, r, q;
+  byte i, other = N, r, q, me = s;
   bool lingers;
+  byte back;
   if
   :: ctl[s] == VOID ->                  /* joins, if there still is an arena */
      if
@@ -88,6 +94,7 @@ proctype participant(byte s) {
   :: else
   fi;
   {
+lives:
     do                                  /* lives: somebody sends, somebody loads */
     :: atomic { !out && sent < M -> out = true; sender = s; sent++ }
     :: out = false
@@ -107,10 +114,15 @@ proctype participant(byte s) {
     :: lingers -> atomic { attached++; run lingering(s) }
     :: !lingers -> relied[s] = other
     fi;
+    if
+    :: back < BACK -> atomic { back++; lingers = false; other = N; relied[s] = NONE; ctl[s] = ACTIVE }
+       goto lives
+    :: skip
+    fi;
     atomic { other = 0; lingers = false; attached--; gone[s] = true; assert_kept(s) }  /* the slot stays ENDING until it is repaired */
   } unless { killed[s] };
 done:
-  atomic { i = 0; other = 0; lingers = false; r = 0; q = 0 }        /* private memory is gone */
+  atomic { i = 0; other = 0; lingers = false; back = 0; r = 0; q = 0 }        /* private memory is gone */
 }
 
 proctype killer() {
