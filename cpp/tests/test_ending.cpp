@@ -35,6 +35,18 @@ message sent_from_home() {
   return m;
 }
 
+/// The same from an extension segment that is made for it.
+message sent_from_new_extension() {
+  const std::uint32_t before = home().statistics().segments;
+  std::vector<allocation> filling;
+  while (home().statistics().segments == before) filling.push_back(allocate(4 * mib, 64, pages::lazy));
+  fill(filling.back().data, 5000, 1);
+  message m{home().share(filling.back().ref, true), {}};
+  home_locator().copy(m.where, sizeof m.where - 1);
+  for (allocation& x : filling) release(x.ref);
+  return m;
+}
+
 void start_tree(const char* linger_seconds) {
   ::unsetenv("SHAREDMEM_ARENA");
   ::setenv("SHAREDMEM_ARENA_SIZE", "32MiB", 1);
@@ -134,6 +146,29 @@ TEST_CASE("who ends counts on another that has not begun to end, and leaves nobo
   CHECK(can_be_read(m));
   read.put('r');
   CHECK(orphans() == 1);
+}
+
+TEST_CASE("a message in a segment that nobody else has attached is kept though somebody else stays") {
+  ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+  channel sent, there, end;
+  child outer([&] {
+    start_tree("60");
+    (void)home();
+    if (::fork() == 0) {  // has the first segment, and never looks for another
+      there.put('t');
+      (void)end.get<char>();
+      ::_exit(0);
+    }
+    (void)there.get<char>();
+    sent.put(sent_from_new_extension());
+    linger();
+    return 0;
+  });
+  const message m = sent.get<message>();
+  CHECK(outer.wait() == 0);
+  CHECK(can_be_read(m));
+  end.put('e');
+  CHECK(orphans() == 2);
 }
 
 TEST_CASE("who ends does not count on a process that has become another program") {
