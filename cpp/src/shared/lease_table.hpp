@@ -141,8 +141,6 @@ class lease_table {
     return true;
   }
 
-  /// Gives back leases for which `expired(lease_word, clock)` holds, and calls `free(block)` after each. A lease on
-  /// a block that `Tables` does not reach is left alone: its block could not be freed.
   /// OUT(any, n) -> OUT(s, n): the process of slot s has the bytes of the message, and stands for it from now on.
   taken_over take_over(lease_id id, std::uint32_t s) {
     word& w = t_.lease(id.entry)[at_word];
@@ -180,7 +178,8 @@ class lease_table {
     return true;
   }
 
-  /// Gives back leases for which `expired(lease_word, clock)` holds, and calls `free(block)` after each.
+  /// Gives back leases for which `expired(lease_word, clock)` holds, and calls `free(block)` after each. A lease on
+  /// a block that `Tables` does not reach is left alone: its block could not be freed.
   template <class Expired, class Free>
   std::uint64_t expire(Expired&& expired, Free&& free) {
     std::uint64_t given = 0;
