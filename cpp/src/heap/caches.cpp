@@ -12,7 +12,7 @@ namespace sharedmem {
 #if defined(__GLIBC__)
 [[gnu::tls_model("initial-exec")]]  // 8 bytes of glibc's static TLS reserve; no call per access
 #endif
-thread_local thread_cache* current_cache = nullptr;
+constinit thread_local thread_cache* current_cache = nullptr;
 
 namespace {
 

@@ -7,7 +7,8 @@
 namespace sharedmem {
 
 /// This thread's cache, or nullptr. It serves the first arena that the thread allocated from.
-extern thread_local thread_cache* current_cache;
+/// Its initializer is a constant: each use is a plain load, without a look whether it was initialized.
+extern constinit thread_local thread_cache* current_cache;
 
 /// Marks this thread as being within its cache; see heap::stop_threads.
 class within {
