@@ -14,14 +14,22 @@ void arena::state::scrape_together(held_lock& lock) {
   if (!pool.sweep_after_repairs()) pool.sweep_all();
 }
 
-/// A run of exactly `chunks`, or nullptr if meanwhile a slab of `size_class` has room.
+/// A run of exactly `chunks`, or nullptr if meanwhile a slab of `size_class` has room. One whose segment has no
+/// block descriptors left for it is taken only if the arena cannot grow: using it tells that, then.
 slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::uint64_t asked,
                            held_lock& lock) {
+  const std::uint32_t blocks = size_class == no_class ? 1 : blocks_per_chunk(size_class);
+  const auto uncache = [&]() -> slab* {
+    slab* run = pool.uncache(chunks);
+    if (run == nullptr || pool.can_describe(run->chunk, blocks)) return run;
+    pool.cache_run(run);
+    return nullptr;
+  };
   const auto room = [&] { return size_class != no_class && pool.has_room(size_class); };
-  if (slab* run = pool.uncache(chunks)) return run;
+  if (slab* run = uncache()) return run;
   if (pool.sweep_returns()) {
     if (room()) return nullptr;
-    if (slab* run = pool.uncache(chunks)) return run;
+    if (slab* run = uncache()) return run;
   }
   lock.unlock();
   repairs.look_for_dead(false);
@@ -35,7 +43,7 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
   if (pool.sweep_after_repairs()) news = true;
   if (news || room()) {
     if (room()) return nullptr;
-    if (slab* run = pool.uncache(chunks)) return run;
+    if (slab* run = uncache()) return run;
   }
   const std::uint64_t bytes = std::uint64_t{chunks} * chunk_bytes;
   try {
@@ -43,22 +51,22 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
   } catch (const no_memory&) {
     scrape_together(lock);
     if (room()) return nullptr;
-    if (slab* run = pool.uncache(chunks)) return run;
+    if (slab* run = uncache()) return run;
     pool.limit_cache(0);
     reserve_memory(bytes, asked);
   }
   pool.give_back_fragments(bytes);
-  if (slab* run = pool.claim_fresh(chunks)) return run;
+  if (slab* run = pool.claim_fresh(chunks, blocks)) return run;
   try {
     words.sync();
   } catch (const error&) {  // what cannot be attached here is no room; `extend` below tells why
   }
-  if (slab* run = pool.claim_fresh(chunks)) return run;
+  if (slab* run = pool.claim_fresh(chunks, blocks)) return run;
   scrape_together(lock);
   if (room()) return nullptr;
-  if (slab* run = pool.uncache(chunks)) return run;
+  if (slab* run = uncache()) return run;
   pool.limit_cache(0);
-  if (slab* run = pool.claim_fresh(chunks)) return run;
+  if (slab* run = pool.claim_fresh(chunks, blocks)) return run;
   std::string why;
   try {
     for (int tries = 0; tries < 3; ++tries) {
@@ -67,11 +75,12 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
         break;
       }
       words.sync();
-      if (slab* run = pool.claim_fresh(chunks)) return run;
+      if (slab* run = pool.claim_fresh(chunks, blocks)) return run;
     }
   } catch (const error& refused) {
     why = std::string("a further segment was refused: ") + refused.what();
   }
+  if (slab* run = pool.claim_fresh(chunks, 0)) return run;
   no_room(asked, why);
 }
 

@@ -129,6 +129,25 @@ TEST_CASE("a full arena grows by segments, and says no with numbers at last") {
   nothing_left(*a);
 }
 
+TEST_CASE("an arena whose block descriptors are used up grows by segments") {
+  const auto a = arena::create(tiny);
+  std::uint32_t segments = 0;
+  for (int round = 0; round < 3; ++round) {  // chunks that have descriptors are found again
+    std::vector<allocation> all;
+    for (std::uint64_t i = 0; i < 150'000; ++i) all.push_back(make(*a, 8, i));
+    all.push_back(make(*a, 2 * mib, 150'000));
+    for (std::uint64_t i = 0; i < 150'000; ++i) REQUIRE(filled(all[i].data, 8, i));
+    a->check();
+    const std::uint32_t now = a->statistics().segments;
+    CHECK(now > 2);  // the primary segment, the census, and more
+    if (round > 0) CHECK(now == segments);
+    segments = now;
+    for (allocation& x : all) a->release(x.ref);
+    a->trim();
+  }
+  nothing_left(*a);
+}
+
 TEST_CASE("claims: shared, acquired, stale, forged") {
   const auto a = arena::create(tiny);
   allocation x = make(*a, 1000, 1);

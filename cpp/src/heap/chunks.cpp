@@ -79,13 +79,17 @@ void heap::disown(slab* s) noexcept {
   if (s->next_owned != nullptr) s->next_owned->previous_owned = s->previous_owned;
 }
 
-slab* heap::claim_fresh(std::uint32_t n) {
+slab* heap::claim_fresh(std::uint32_t n, std::uint32_t blocks) {
   header& h = words.head();
   const std::uint32_t s = slot();
   const auto mark = static_cast<std::uint32_t>(h.chunk_mark.load(sc));
   std::uint32_t found = words.chunk_count();
   const auto search = [&](std::uint32_t from, std::uint32_t to) {  // [from, to) lies in one extent
     for (std::uint32_t c = from; c + n <= to;) {
+      if (words.chunk(c).owner.load(relaxed) != 0 || !can_describe(c, blocks)) {
+        ++c;
+        continue;
+      }
       std::uint32_t i = 0;
       while (i < n && words.chunk(c + i).owner.load(relaxed) == 0) ++i;
       if (i == n) i = try_claim(words, c, n, s);
@@ -133,6 +137,13 @@ slab* heap::claim_fresh(std::uint32_t n) {
   words.slot(s).chunks.fetch_add(n, relaxed);
   own(run);
   return run;
+}
+
+bool heap::can_describe(std::uint32_t c, std::uint32_t count) const noexcept {
+  if (words.chunk(c).capacity.load(relaxed) >= count) return true;
+  const extent& x = words.extent_of_chunk(c);
+  const word64& used = words.head().descriptors_used[&x - &words.at(0)];
+  return used.load(relaxed) + std::bit_ceil(count) <= x.blocks;
 }
 
 /// Descriptors for `count` blocks in a chunk: the run it has if that is long enough, else a new one. Runs

@@ -70,8 +70,13 @@ class heap {
 
   /// A cached run of exactly `chunks`; nullptr: there is none. \throws std::bad_alloc
   slab* uncache(std::uint32_t chunks);
-  /// Claims chunks that nobody owns; nullptr: no room in the attached segments. \throws std::bad_alloc
-  slab* claim_fresh(std::uint32_t chunks);
+  /// Claims chunks that nobody owns, of which the first can have descriptors for so many blocks; nullptr: no such
+  /// room in the attached segments. \throws std::bad_alloc
+  slab* claim_fresh(std::uint32_t chunks, std::uint32_t blocks = 1);
+  /// Whether a chunk has descriptors for so many blocks, or its segment has as many left.
+  bool can_describe(std::uint32_t chunk, std::uint32_t blocks) const noexcept;
+  /// Keeps a run for later.
+  void cache_run(slab* run) noexcept { cache_run(run, {}); }
   /// Takes over chunks whose owner has died. True if there were any.
   bool adopt_orphans();
   /// Lists what other processes freed since the last call. True if a hint said there was something.
@@ -143,7 +148,7 @@ class heap {
   // runs.cpp
   using run_set = std::set<std::pair<std::uint32_t, std::uint32_t>>;  // length, head chunk
   using run_node = run_set::node_type;
-  void cache_run(slab* run, run_node node = {}) noexcept;
+  void cache_run(slab* run, run_node node) noexcept;
   bool list_cached(slab*& run, run_node node) noexcept;
   bool empty_run(const slab& run) noexcept;
   run_node remove_cached(slab* run) noexcept;
