@@ -1,6 +1,6 @@
 """What one arena of a process has promised, another one does not promise again."""
 
-from support import check_python
+from support import check_python, needs_64_bit
 
 TWO_ARENAS = """
 import sharedmem
@@ -16,11 +16,13 @@ sharedmem.ones(3)
 """
 
 
+@needs_64_bit
 def test_lazy_arrays_of_two_arenas_share_the_memory_there_is():
     code = TWO_ARENAS + "kept = ask(); sharedmem.new_arena(); print(kept is None, ask() is None)"
     assert check_python(code) == "False True"
 
 
+@needs_64_bit
 def test_what_the_former_arena_gave_back_can_be_promised_again():
     code = (
         TWO_ARENAS

@@ -10,7 +10,7 @@ from multiprocessing.reduction import ForkingPickler
 import numpy as np
 import pytest
 import workers
-from support import START_METHODS, TIMEOUT, Remote, dumps, join, settle, wait_until
+from support import START_METHODS, TIMEOUT, Remote, dumps, join, needs_64_bit, settle, wait_until
 
 import sharedmem
 from sharedmem import StaleHandleError
@@ -377,6 +377,7 @@ def test_whose_messages_are_in_flight_and_since_when():
         assert (theirs["leases"], theirs["bytes_in_flight"], theirs["oldest_in_flight"]) == (0, 0, 0)
 
 
+@needs_64_bit
 def test_an_error_for_want_of_memory_names_what_is_in_flight():
     a = sharedmem.ones(1000)
     data = dumps(a)

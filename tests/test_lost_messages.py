@@ -10,7 +10,7 @@ import time
 from multiprocessing.reduction import ForkingPickler
 
 import pytest
-from support import TESTS, TIMEOUT, check_python, dumps, join, reap, segments, settle, wait_until
+from support import TESTS, TIMEOUT, check_python, dumps, join, needs_64_bit, reap, segments, settle, wait_until
 
 import sharedmem
 from sharedmem import StaleHandleError
@@ -98,6 +98,7 @@ def test_the_next_send_looks_as_well(duplex, before):
         end.close()
 
 
+@needs_64_bit
 def test_want_of_memory_looks_as_well(before):
     reader, writer = multiprocessing.Pipe(duplex=False)
     writer.send(sharedmem.ones(1000))
