@@ -123,8 +123,9 @@ void unmap_all_but(std::span<const kept_range> kept) noexcept {
   std::string_view line;
   while (maps.next(line)) {  // begin-end rights offset device inode path
     std::uintptr_t begin = 0, end = 0;
-    const char* const last = line.data() + line.size();
-    const char* at = std::from_chars(line.data(), last, begin, 16).ptr;
+    const char* const first = line.data();
+    const char* const last = first + line.size();
+    const char* at = std::from_chars(first, last, begin, 16).ptr;
     if (at == last || *at != '-') continue;
     std::from_chars(at + 1, last, end, 16);
     if (line.ends_with(']') && line.find("[v") != line.npos) continue;  // [vdso] and what belongs to it
