@@ -10,7 +10,18 @@ import time
 from multiprocessing.reduction import ForkingPickler
 
 import pytest
-from support import TESTS, TIMEOUT, check_python, dumps, join, needs_64_bit, reap, segments, settle, wait_until
+from support import (
+    TESTS,
+    TIMEOUT,
+    check_python,
+    dumps,
+    join,
+    needs_64_bit,
+    reap,
+    segments,
+    settle,
+    wait_until,
+)
 
 import sharedmem
 from sharedmem import StaleHandleError

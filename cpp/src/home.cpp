@@ -167,13 +167,15 @@ void handle_forks(registry& r) {
 
 /// Fork handlers of a program that is linked with this library are registered after ours. They run while nothing
 /// is locked here, and may make and drop arrays: pthread_atfork(3) has the order.
-[[maybe_unused]] const bool tried_at_load = []() noexcept {
+bool try_at_load() noexcept {
   try {
     handle_forks(all());
   } catch (...) {  // tried again, and told, when there is an arena
   }
   return true;
-}();
+}
+
+[[maybe_unused]] const bool tried_at_load = try_at_load();
 
 /// The attached arena with this uuid, hidden or not, or nullptr. Lock held.
 entry* entry_of(const std::array<std::uint64_t, 2>& uuid) noexcept {
