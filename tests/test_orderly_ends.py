@@ -295,7 +295,7 @@ signal.signal(signal.SIGTERM, lambda *_: None)
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 kept = [numpy.ones(400 << 17), bytearray(1 << 20), ["a small string %d" % i for i in range(100_000)]]
-file = tempfile.TemporaryFile()
+file = tempfile.NamedTemporaryFile(prefix="mapped_by_parent_")
 file.truncate(1 << 20)
 mapped = mmap.mmap(file.fileno(), 1 << 20)
 mapped[:] = bytes(1 << 20)
@@ -305,7 +305,9 @@ mapped[:] = bytes(1 << 20)
 def test_what_lingers_is_small_and_has_nothing_of_its_parent(mark):
     _, message = send(PRIVATE, SHAREDMEM_LINGER=60, **{MARK: mark})
     (pid,) = marked(mark)
-    assert wait_until(lambda: os.listdir(f"/proc/{pid}/fd") == [] and "tmp" not in open_maps(pid))
+    assert wait_until(
+        lambda: os.listdir(f"/proc/{pid}/fd") == [] and "mapped_by_parent_" not in open_maps(pid)
+    )
     resident, proportional = memory_of(pid)
     print(f"the lingering process: {resident >> 10} KiB resident, {proportional >> 10} KiB proportional")
     assert resident < 8 << 20
