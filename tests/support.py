@@ -33,6 +33,8 @@ START_METHODS = ("fork", "spawn", "forkserver")
 KINDS = (*START_METHODS, "subprocess", "unrelated")
 
 LOCATOR = "SHAREDMEM_ARENA"
+# The environment variable by which a test finds its processes, those too whose parent has ended.
+MARK = "SHAREDMEM_TEST_MARK"
 
 needs_64_bit = pytest.mark.skipif(sys.maxsize < 2**32, reason="too large for the address space of 32 bit")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -217,6 +219,19 @@ def needs_namespaces(*options):
         pytest.skip("needs unshare")
     if done.returncode != 0:
         pytest.skip(f"unshare {' '.join(options)}: {done.stderr.decode().strip()}")
+
+
+def marked(mark):
+    """Pids of the living processes that have the mark in their environment."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                if f"{MARK}={mark}".encode() in file.read():
+                    found.append(int(pid))
+        except OSError:
+            continue
+    return found
 
 
 def wait_until(condition, timeout=TIMEOUT):

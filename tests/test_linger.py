@@ -5,11 +5,9 @@ import pickle
 import uuid
 
 import pytest
-from support import START_METHODS, check_python, run_python, segments, wait_until
+from support import MARK, START_METHODS, check_python, marked, run_python, segments, wait_until
 
 from sharedmem import StaleHandleError
-
-MARK = "SHAREDMEM_TEST_MARK"
 
 SEND = """
 import os, sys
@@ -33,19 +31,6 @@ def send(mark, ending="", **options):
     assert (status in (0, -9), err) == (True, b"")
     pid, session, message = out.split()
     return int(pid), int(session), bytes.fromhex(message.decode())
-
-
-def marked(mark):
-    """Pids of the living processes that have the mark."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/environ", "rb") as file:
-                if f"{MARK}={mark}".encode() in file.read():
-                    found.append(int(pid))
-        except OSError:
-            continue
-    return found
 
 
 def test_a_lone_sender_that_has_ended(mark):

@@ -10,25 +10,11 @@ import uuid
 import pytest
 import support
 import workers
-from support import Remote, check_python, environment, segments, wait_until
+from support import MARK, Remote, check_python, environment, marked, segments, wait_until
 
 import sharedmem
 
-MARK = "SHAREDMEM_TEST_MARK"
 LONG = {"SHAREDMEM_LINGER": 60}
-
-
-def marked(mark):
-    """Pids of the living processes that have the mark in their environment."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/environ", "rb") as file:
-                if f"{MARK}={mark}".encode() in file.read():
-                    found.append(int(pid))
-        except OSError:
-            continue
-    return found
 
 
 @pytest.fixture
