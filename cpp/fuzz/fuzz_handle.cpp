@@ -1,5 +1,5 @@
 // Any bytes: `decode` either refuses them or returns a handle that encodes and decodes to itself, and
-// what `fits` allows lies within the block.
+// what `fits` allows lies within the block; `find_handle` finds it between other bytes, if it is of this host.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -8,6 +8,7 @@
 
 #include <sharedmem/handle.hpp>
 
+#include "os/identity.hpp"
 #include "wire.hpp"
 
 namespace {
@@ -35,6 +36,23 @@ void touch_corners(const geometry& g) {
   static_cast<void>(sink);
 }
 
+// Each search goes on behind the handle that the one before found.
+void find_all(const std::vector<std::byte>& message) {
+  handle h;
+  for (std::size_t at = 0, next = 0; (next = find_handle(message, at, h)) != 0; at = next)
+    require(next > at && next <= message.size());
+}
+
+void find_between_others(handle h) {
+  constexpr std::size_t before = 3;
+  h.where.host = sharedmem::host_id();
+  std::vector<std::byte> message(before + sharedmem::max_handle_bytes + h.dtype.size());
+  const std::size_t size = encode(h, std::span(message).subspan(before));
+  handle found;
+  require(find_handle(message, 0, found) == before + size);
+  require(found.block == h.block && found.nonce == h.nonce && found.where.uuid == h.where.uuid);
+}
+
 void check(std::vector<std::byte> wire) {
   handle h;
   try {
@@ -52,6 +70,7 @@ void check(std::vector<std::byte> wire) {
   require(same.shape.ndim == h.shape.ndim && same.shape.offset == h.shape.offset && same.dtype == h.dtype);
   for (int i = 0; i < h.shape.ndim; ++i)
     require(same.shape.shape[i] == h.shape.shape[i] && same.shape.strides[i] == h.shape.strides[i]);
+  find_between_others(h);
 }
 
 }  // namespace
@@ -60,6 +79,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   std::vector<std::byte> wire(size);
   if (size != 0) std::memcpy(wire.data(), data, size);
   check(wire);
+  find_all(wire);
 
   // The same bytes with the right first byte and checksum: nothing else gets past these two by chance.
   if (size == 0) return 0;
@@ -67,5 +87,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   wire.resize(size + 4);
   sharedmem::wire::put_word(wire.data() + size, sharedmem::wire::checksum(wire.data(), size));
   check(wire);
+  find_all(wire);
   return 0;
 }
