@@ -125,8 +125,8 @@ def look():
 
 # -- what connections do
 
-# The methods of a connection that are replaced. These are C variables, since the names of a module may be gone
-# before the last connection is closed when the interpreter ends.
+# The methods of a connection that are replaced. These are C variables, since at the end of the interpreter the
+# names of a module may be gone before the last connection is closed.
 cdef object plain_send_bytes = Connection._send_bytes
 cdef object plain_recv_bytes = Connection._recv_bytes
 cdef object plain_close = Connection._close
