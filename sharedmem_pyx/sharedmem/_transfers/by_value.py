@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from sharedmem.array import by_value
+from sharedmem._messages import by_value
 
 
 def always_by_value(save: Callable[..., Any]) -> Callable[..., Any]:
