@@ -24,10 +24,7 @@ using bytes = std::vector<std::byte>;
 bytes handle_of(const arena& a, const claim& c) {
   handle h;
   h.where = a.where();
-  h.block = c.block;
-  h.generation = c.generation;
-  h.lease = c.lease;
-  h.nonce = c.nonce;
+  h.what = c;
   h.shape.itemsize = 1;
   h.dtype = "u1";
   bytes out(max_handle_bytes + h.dtype.size());
@@ -57,11 +54,11 @@ TEST_CASE("handles are found in the bytes of a message") {
   handle h;
   std::size_t at = find_handle(message, 0, h);
   CHECK(at == 6 + one.size());
-  CHECK(h.block == 1);
-  CHECK(h.nonce == 4);
+  CHECK(h.what.block == 1);
+  CHECK(h.what.nonce == 4);
   at = find_handle(message, at, h);
-  CHECK(h.block == 5);
-  CHECK(h.lease == 7);
+  CHECK(h.what.block == 5);
+  CHECK(h.what.lease == 7);
   at = find_handle(message, at, h);
   CHECK(at == message.size());
   CHECK(find_handle(message, at, h) == 0);
