@@ -13,6 +13,7 @@
 #include <sharedmem/channel.hpp>
 #include <sharedmem/error.hpp>
 #include <sharedmem/handle.hpp>
+#include "arena_hooks.hpp"
 
 using namespace sharedmem;
 
@@ -114,16 +115,16 @@ TEST_CASE("a message that another process has read is that process's") {
   const auto a = arena::create(64 * mib);
   allocation block = a->allocate(1000);
   const claim c = a->share(block.ref, true);
-  a->prepare_fork();
+  arena_hooks::prepare_fork(*a);
   const pid_t reader = ::fork();
   if (reader == 0) {
-    a->after_fork_in_child();
+    arena_hooks::after_fork_in_child(*a);
     ::_exit(a->note_read(c) && a->stands_for(c) &&
                     !a->note_read({c.block, c.generation, c.lease, c.nonce + 1})
                 ? 0
                 : 1);
   }
-  a->after_fork_in_parent();
+  arena_hooks::after_fork_in_parent(*a);
   int status = -1;
   ::waitpid(reader, &status, 0);
   CHECK(status == 0);
