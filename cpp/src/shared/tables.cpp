@@ -44,6 +44,8 @@ void tables::open(mapping&& primary) {
   participants_ = reinterpret_cast<participant_entry*>(base + head_->at_participants);
   chunks_ = reinterpret_cast<chunk_entry*>(base + head_->at_chunks);
   leases_ = reinterpret_cast<lease_words*>(base + head_->at_leases);
+  names_ = reinterpret_cast<name_entry*>(base + head_->at_names);
+  name_fields_ = reinterpret_cast<name_fields*>(names_ + head_->names);
   stride_ = head_->descriptor_bytes;
   lease_entries_ = head_->lease_entries;
   geometry_plan plan;

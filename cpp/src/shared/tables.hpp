@@ -65,6 +65,12 @@ class tables {
   word& slot_mark() const noexcept { return head_->slot_mark; }
   std::uint32_t lease_group_entries() const noexcept { return lease_entries_; }
   std::uint64_t lease_count() const noexcept { return std::uint64_t{lease_group_count} * lease_entries_; }
+  // What name_table.hpp asks for.
+  word& name(std::uint32_t i) const noexcept { return names_[i].word; }
+  word& name_hash(std::uint32_t i) const noexcept { return names_[i].hash; }
+  word* name_fields_of(std::uint32_t i) const noexcept { return name_fields_[i].words; }
+  word& names_mark() const noexcept { return head_->names_mark; }
+  std::uint32_t name_count() const noexcept { return head_->names; }
   /// Blocks of the attached extents.
   std::uint32_t block_count() const noexcept {
     const extent& last = extents_[extents() - 1];
@@ -134,6 +140,8 @@ class tables {
   participant_entry* participants_ = nullptr;
   chunk_entry* chunks_ = nullptr;
   lease_words* leases_ = nullptr;
+  name_entry* names_ = nullptr;
+  name_fields* name_fields_ = nullptr;
   std::uint32_t stride_ = 64, lease_entries_ = 0;
   mutable std::array<extent, max_extents> extents_{};
   std::atomic<std::uint32_t> extent_count_{0};
