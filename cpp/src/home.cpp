@@ -12,11 +12,14 @@
 #include "os/identity.hpp"
 
 #include "heap/thread_cache.hpp"
+#include "kept.hpp"
 #include "os/fork_handlers.hpp"
 #include "os/machine.hpp"
 #include "os/wiped.hpp"
+#include "placing.hpp"
 #include "reading.hpp"
 #include "settings.hpp"
+#include "state.hpp"
 
 namespace sharedmem {
 namespace {
@@ -32,12 +35,14 @@ struct entry {
   std::atomic<arena*> visible{nullptr};  // what arena_of looks at
   arena* attached = nullptr;             // owned; null: the entry is free
   bool was_home = false;                 // is it, or was it: never left
+  bool kept = false;                     // the arena of names: never left either
 };
 
 /// What threads do with the arenas at this moment. These threads do not exist in a forked child, and there all
 /// of it is zero.
 struct activity {
   std::mutex lock;
+  std::mutex meeting;                            // see kept.hpp; taken before `lock`
   std::atomic<std::uint32_t> readers{0};         // threads in arena_of, looking at foreign arenas
   std::array<std::uint32_t, most_arenas> pins{}; // of each entry: how many `attached_arenas` have it
 };
@@ -74,7 +79,7 @@ void for_each_attached(registry& r, Use&& use) {
 /// still be on its way that keeps it; hence all are looked at from time to time. Lock held.
 void hide_idle(registry& r, const arena* only = nullptr) noexcept {
   for_each_attached(r, [&](entry& e, std::uint32_t pins) {
-    if (e.was_home || (only != nullptr && e.attached != only) || !e.attached->idle()) return;
+    if (e.was_home || e.kept || (only != nullptr && e.attached != only) || !e.attached->idle()) return;
     e.visible.store(nullptr, sc);
     if (pins == 0) r.some_hidden.store(true, sc);
   });
@@ -133,6 +138,7 @@ arena& enter(std::unique_ptr<arena> a) {
 
 void prepare() noexcept {
   registry& r = all();
+  r.now.meeting.lock();
   r.now.lock.lock();
   hold_caches();
   for_each_attached(r, [](entry& e, std::uint32_t) { e.attached->prepare_fork(); });
@@ -143,11 +149,13 @@ void back_in_parent() noexcept {
   for_each_attached(r, [](entry& e, std::uint32_t) { e.attached->after_fork_in_parent(); });
   let_caches_go();
   r.now.lock.unlock();
+  r.now.meeting.unlock();
   leave_what_was_left_undone(r);
 }
 
 void started_in_child() noexcept {
   registry& r = all();
+  r.now.meeting.unlock();
   r.now.lock.unlock();    // zeroed or not; tools that watch locks believe that it is held
   new (&r.now) activity;  // where the kernel cannot wipe pages
   for_each_attached(r, [](entry& e, std::uint32_t) { e.attached->after_fork_in_child(); });
@@ -260,6 +268,8 @@ arena& home() {
 }
 
 allocation allocate(std::uint64_t bytes, std::uint64_t alignment, pages how) {
+  if (placed_in != nullptr) [[unlikely]]
+    return placed_in->allocate(bytes, alignment, how);
   arena* a = &home();
   allocation made;
   if (a->allocate_cached(bytes, alignment, made)) [[likely]]
@@ -383,7 +393,7 @@ allocation acquire(const locator& where, const claim& c) {
   if (r.home.load(relaxed) == nullptr && !wants_new()) {
     arena* found = find_home(r);
     if (found == nullptr) found = &find_or_attach(r, where);
-    settle_on(r, *found);
+    if (found->parts().words.head().names == 0) settle_on(r, *found);  // nobody's home is where names lie
   }
   arena& a = find_or_attach(r, where);
   try {
@@ -432,6 +442,40 @@ void release(block_ref& ref) noexcept {
     return;
   const registry_lock lock(r);
   hide_idle(r, a);
+}
+
+std::unique_lock<std::mutex> alone_in_meeting() { return std::unique_lock(all().now.meeting); }
+
+arena* kept_host(std::uint64_t name_space) noexcept {
+  registry& r = all();
+  const registry_lock lock(r);
+  arena* found = nullptr;
+  for_each_attached(r, [&](entry& e, std::uint32_t) {
+    const header& h = e.attached->parts().words.head();
+    if (h.names == 0 || h.name_space != name_space || !e.attached->is_of_this_user()) return;
+    e.kept = true;
+    e.visible.store(e.attached, release_order);
+    found = e.attached;
+  });
+  return found;
+}
+
+arena& keep(std::unique_ptr<arena> host) {
+  registry& r = all();
+  const registry_lock lock(r);
+  handle_forks(r);
+  hide_idle(r);
+  arena& a = enter(std::move(host));
+  for_each_attached(r, [&](entry& e, std::uint32_t) { e.kept = e.kept || e.attached == &a; });
+  return a;
+}
+
+arena& keep(const locator& where) {
+  registry& r = all();
+  const registry_lock lock(r);
+  arena& a = find_or_attach(r, where);
+  for_each_attached(r, [&](entry& e, std::uint32_t) { e.kept = e.kept || e.attached == &a; });
+  return a;
 }
 
 attached_arenas::attached_arenas() noexcept : process_(os::pid()) {

@@ -15,6 +15,9 @@
 namespace sharedmem {
 
 class arena;
+class mapping;
+struct arena_identity;
+struct geometry_plan;
 struct kept_arenas;
 struct slab;
 
@@ -214,9 +217,15 @@ class SHAREDMEM_API arena {
   void after_fork_in_child() noexcept;  ///< after it, in the child: takes the slot over
 
   struct SHAREDMEM_HIDDEN state;
+  /// Its parts, for the library's own sources, which know them.
+  SHAREDMEM_HIDDEN state& parts() const noexcept { return *s_; }
 
  private:
+  friend class host_maker;
   explicit arena(std::unique_ptr<state> s) noexcept;
+  /// Makes an arena in zeroed memory, and joins it.
+  static std::unique_ptr<arena> begin(mapping&& memory, const geometry_plan& plan, arena_identity of,
+                                      std::uint64_t cache_limit);
   std::unique_ptr<state> s_;
 };
 

@@ -59,6 +59,9 @@ class mapping {
   [[nodiscard]] static mapping attach(const segment_name& name, std::size_t bytes, std::uint64_t tag,
                                       verifier verify, void* context);
 
+  /// Takes over an object that is attached already.
+  [[nodiscard]] static mapping of(os::segment&& object) noexcept { return mapping{std::move(object)}; }
+
   /// Shows `look` a segment that others made, whatever its size, over a read-only mapping that is gone on
   /// return. Takes no part in anything: what is checked before is what `attach` checks.
   /// \param name, tag  as for `attach`.

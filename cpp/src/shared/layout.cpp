@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
-#include <new>
 
 namespace sharedmem {
 namespace {
@@ -57,7 +56,8 @@ geometry_plan geometry_plan::extension(std::uint32_t chunks, std::uint32_t descr
 }
 
 header* make_header(std::byte* where, const geometry_plan& plan, const arena_identity& of) noexcept {
-  auto* h = new (where) header{};
+  // Not made anew: others may have condemned a host arena meanwhile (`state`).
+  auto* h = reinterpret_cast<header*>(where);
   h->kind = of.kind;
   h->magic = arena_magic;
   h->uuid[0] = of.uuid[0];

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <new>
 
+#include "os/waiting.hpp"
 #include "segment/mapping.hpp"
 #include "shared/layout.hpp"
 #include "shared/protocol.hpp"
@@ -71,6 +72,11 @@ class tables {
   word* name_fields_of(std::uint32_t i) const noexcept { return name_fields_[i].words; }
   word& names_mark() const noexcept { return head_->names_mark; }
   std::uint32_t name_count() const noexcept { return head_->names; }
+  /// Wakes who waits for a name.
+  void ring_names_bell() const noexcept {
+    head_->names_bell.fetch_add(1, std::memory_order_release);
+    os::wake_all(head_->names_bell);
+  }
   /// Blocks of the attached extents.
   std::uint32_t block_count() const noexcept {
     const extent& last = extents_[extents() - 1];
