@@ -1,6 +1,6 @@
 #pragma once
 
-/// What home.cpp, which has the arenas of this process, does for the arena of names.
+/// The arena of names among those that this process has attached.
 #include <cstdint>
 #include <memory>
 #include <mutex>
