@@ -147,13 +147,13 @@ void give_up_name(const name_ticket& mine) noexcept {
 
 bool vacate_name(const name_ticket& at) noexcept { return at.host->parts().names.vacate(entry_of(at)); }
 
-bool wait_for_name(const name_ticket& at, unsigned round) {
+bool wait_for_name(const name_ticket& at, unsigned round, std::uint64_t ns) {
   arena::state& s = at.host->parts();
   const named building = entry_of(at);
   header& h = s.words.head();
   const std::uint32_t rung = h.names_bell.load(std::memory_order_acquire);
   if (!s.names.is_still(building)) return true;
-  os::wait_while(h.names_bell, rung, slice_ns);
+  os::wait_while(h.names_bell, rung, std::min(ns, slice_ns));
   if (!s.names.is_still(building)) return true;
   // Of one process this is one line of /proc; the others are looked at once in a second, for what shows only there:
   // a program that has become another, or processes of other pid namespaces.

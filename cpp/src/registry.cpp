@@ -7,6 +7,7 @@
 #include "heap/thread_cache.hpp"
 #include "os/fork_handlers.hpp"
 #include "os/identity.hpp"
+#include "placing.hpp"
 
 namespace sharedmem {
 namespace {
@@ -88,6 +89,7 @@ void back_in_parent() noexcept {
 
 void started_in_child() noexcept {
   registry& r = the_registry();
+  placed_in = nullptr;
   r.now.meeting.unlock();
   r.now.lock.unlock();    // zeroed or not; tools that watch locks believe that it is held
   new (&r.now) activity;  // where the kernel cannot wipe pages

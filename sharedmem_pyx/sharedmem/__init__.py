@@ -42,10 +42,17 @@ _watch_connections()
 # Names whose modules are imported when they are first asked for.
 _LATER = {
     "Array": "values",
+    "BuildError": "_naming",
+    "NameInfo": "_naming",
     "RawArray": "values",
     "RawValue": "values",
     "Value": "values",
     "as_ctypes": "views",
+    "attach": "_names",
+    "create": "_names",
+    "get_or_create": "_names",
+    "names": "_names",
+    "unlink": "_names",
     "shmem_as_ndarray": "views",
     "get_cython_include": "_paths",
     "get_include": "_paths",
@@ -91,6 +98,10 @@ def __getattr__(name):
             import sharedmem._ctypes.values as module
         case "views":
             import sharedmem._ctypes.views as module
+        case "_names":
+            import sharedmem._names as module
+        case "_naming":
+            import sharedmem._naming as module
         case "_legacy":
             import sharedmem._legacy as module
         case "_paths":

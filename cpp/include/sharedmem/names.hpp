@@ -70,18 +70,18 @@ SHAREDMEM_API void give_up_name(const name_ticket& mine) noexcept;
 /// The name, ready or failed, stands for nothing any more. False: something else happened to it first.
 SHAREDMEM_API bool vacate_name(const name_ticket& at) noexcept;
 
-/// Sleeps while the name is being built, a tenth of a second at most, then looks whether who builds is alive, and
-/// takes back what the dead held. `round`: how often the caller has called this.
+/// Sleeps while the name is being built, a tenth of a second and `ns` nanoseconds at most, then looks whether who builds
+/// is alive, and takes back what the dead held. `round`: how often the caller has called this.
 /// \return  whether something happened to the name.
-SHAREDMEM_API bool wait_for_name(const name_ticket& at, unsigned round);
-/// Sleeps until some name is bound, or given up; `ns` nanoseconds at most.
+SHAREDMEM_API bool wait_for_name(const name_ticket& at, unsigned round, std::uint64_t ns = 100'000'000);
+/// Sleeps until some name is bound, or given up; a tenth of a second and `ns` nanoseconds at most.
 SHAREDMEM_API void wait_for_names(std::uint64_t ns);
 
 /// The arena that blocks must lie in to be named. Made if there is none; stays attached.
 SHAREDMEM_API arena& name_arena();
 
 /// While one lives, this thread's new blocks lie in an arena, its `allocate` and `allocate_cached` included.
-/// Threads: of one thread. Processes: in a forked child the copy still places.
+/// Threads: of one thread. Processes: a forked child's blocks lie in its home arena, also while the copy lives.
 class SHAREDMEM_API placing {
  public:
   explicit placing(arena* there) noexcept;
