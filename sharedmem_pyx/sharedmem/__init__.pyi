@@ -14,6 +14,7 @@ from sharedmem._ctypes.views import as_ctypes, shmem_as_ndarray
 from sharedmem._files import fromfile, load
 from sharedmem._legacy import shared_empty, shared_ones, shared_zeros
 from sharedmem._paths import get_cython_include, get_include, get_library_dir
+from sharedmem._read_only import readonly
 from sharedmem._reports import participants, stats
 from sharedmem._transfers.pickling import pickle_by_value
 from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
@@ -51,6 +52,7 @@ __all__ = [
     "ones_like",
     "participants",
     "pickle_by_value",
+    "readonly",
     "revoke",
     "shared_empty",
     "shared_ones",
