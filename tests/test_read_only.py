@@ -248,7 +248,8 @@ assert all((r == n).all() for n, r in enumerate(read))
 loaded = pickle.loads(pickle.dumps(read))
 assert all((r == n).all() for n, r in enumerate(loaded))
 assert all(r.ctypes.data == s.ctypes.data for r, s in zip(read, loaded))
-print({attempts.outcome(attempts.by_a_pointer, r) for r in loaded}, attempts.outcomes(read[99]) == attempts.EXPECTED)
+print({attempts.outcome(attempts.by_a_pointer, r) for r in loaded}, end=" ")
+print(attempts.outcomes(read[99]) == attempts.EXPECTED)
 """
 
 
