@@ -57,6 +57,7 @@ _LATER = {
     "get_cython_include": "_paths",
     "get_include": "_paths",
     "get_library_dir": "_paths",
+    "readonly": "_read_only",
     "shared_empty": "_legacy",
     "shared_ones": "_legacy",
     "shared_zeros": "_legacy",
@@ -106,6 +107,8 @@ def __getattr__(name):
             import sharedmem._legacy as module
         case "_paths":
             import sharedmem._paths as module
+        case "_read_only":
+            import sharedmem._read_only as module
         case _:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(module, name)

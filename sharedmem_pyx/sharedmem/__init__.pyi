@@ -16,6 +16,7 @@ from sharedmem._legacy import shared_empty, shared_ones, shared_zeros
 from sharedmem._names import attach, create, get_or_create, names, unlink
 from sharedmem._naming import BuildError, NameInfo
 from sharedmem._paths import get_cython_include, get_include, get_library_dir
+from sharedmem._read_only import readonly
 from sharedmem._reports import participants, stats
 from sharedmem._transfers.pickling import pickle_by_value
 from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
@@ -59,6 +60,7 @@ __all__ = [
     "ones_like",
     "participants",
     "pickle_by_value",
+    "readonly",
     "revoke",
     "shared_empty",
     "shared_ones",

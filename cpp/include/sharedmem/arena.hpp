@@ -38,6 +38,7 @@ struct allocation {
   std::byte* data = nullptr;  ///< aligned as asked for, 64 bytes at least
   std::uint64_t bytes = 0;  ///< usable, at least what was asked for
   bool zeroed = false;  ///< all of it reads as zero, as the kernel gave it
+  bool read_only = false;  ///< of `find`: the address was in the read-only mapping; `data` is not
 };
 
 /// When the pages of a new block are had (madvise(2): MADV_COLLAPSE, MADV_POPULATE_WRITE).
@@ -159,10 +160,22 @@ class SHAREDMEM_API arena {
   bool is_read_elsewhere(std::uint64_t end) const noexcept;
 
   /// The block that holds address `p`, if this process holds a reference to it: its start, size and
-  /// index. `ref.home` is null else. Takes no reference.
+  /// index. `ref.home` is null else. Takes no reference. `p` may be an address in the read-only mapping;
+  /// `read_only` says so.
   allocation find(const void* p) const noexcept;
 
-  /// Whether `p` lies in the data space of this arena. Wait-free.
+  /// The address of the same byte in a mapping that cannot write: a store there is a SIGSEGV, and mprotect(2) is
+  /// refused with EACCES. Each segment gets one such mapping per process, when it is first asked for; it stays as
+  /// long as the arena is attached, and a forked child has it, too.
+  /// \param p  an address in the data space, through either mapping.
+  /// \return  null if `p` lies in neither.
+  /// \throws sharedmem::error  ENOMEM: no address space; EACCES: this process has another user now; for a memfd
+  ///         also EBADF, EMFILE, ENFILE, ENOENT.
+  const std::byte* read_only(const void* p);
+  /// The address of the same byte in the mapping that can write; null if `p` lies in neither. Wait-free.
+  std::byte* writable(const void* p) const noexcept;
+
+  /// Whether `p` lies in the data space of this arena, through either mapping. Wait-free.
   bool contains(const void* p) const noexcept;
 
   /// Another local reference to a block that is held. Throws what `share` throws.

@@ -90,6 +90,14 @@ class segment {
   /// Attaches what `open` found, readable and writable, left out of core dumps. Throws what `look` throws.
   void attach();
 
+  /// The same object, attached a second time: whole, read-only, left out of core dumps. A store through it is a
+  /// SIGSEGV, and the system refuses to make it writable (mprotect(2): EACCES). It does not keep the object
+  /// findable, and `name` is not to be asked.
+  /// \pre    this one is attached.
+  /// \throws sharedmem::error  ENOMEM: no address space; EACCES: this process has changed its user; of a memfd
+  ///         ENOENT without /proc, EBADF if its descriptor was closed by others, EMFILE, ENFILE; ...
+  [[nodiscard]] segment attach_read_only() const;
+
   /// First byte; null while it is not attached.
   [[nodiscard]] std::byte* data() const noexcept { return base_; }
   [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }

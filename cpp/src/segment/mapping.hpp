@@ -71,6 +71,14 @@ class mapping {
   /// \throws what `attach` and `look` throw.
   static bool examine(const segment_name& name, std::uint64_t tag, verifier look, void* context);
 
+  /// The same segment, attached once more to other addresses, read-only: a store there is a SIGSEGV, and neither
+  /// mprotect(2) nor a page operation below makes it writable. Aligned as this one; huge pages are asked for in all
+  /// of it, so that it is one entry of the process's maps. It is no member of the segment by which others find it.
+  /// \pre    this one is not empty.
+  /// \throws sharedmem::error  what the kernel refused: ENOMEM (address space), EACCES (this process has another
+  ///         user now), EBADF, EMFILE or ENOENT (a memfd, which is opened anew through /proc/self/fd).
+  [[nodiscard]] mapping view_read_only() const;
+
   /// First byte; null if empty.
   [[nodiscard]] std::byte* data() const noexcept { return object_.data(); }
   /// Bytes, whole pages; 0 if empty.

@@ -223,6 +223,31 @@ std::vector<segment_name> segment::list(std::uint32_t tag) {
   return found;
 }
 
+segment segment::attach_read_only() const {
+  reservation room{bytes_};
+  segment made{kind_, bytes_, kind_ == backing::sysv ? id_ : -1, tag_};  // the descriptor stays this one's
+  if (kind_ == backing::sysv) {
+    sysv_attach(id_, room, access::read);
+  } else {
+    file_status status;
+    if (!file_look(id_, status) || status.inode != changed_)
+      throw error(EBADF, "open",
+                  memfd_name(tag_) + ": its descriptor " + std::to_string(id_) + " was closed");
+    // A mapping through the descriptor that can write could be made writable later.
+    const int fd = memfd_reopen_read_only(id_);
+    try {
+      file_attach(fd, room, access::read);
+    } catch (...) {
+      file_close(fd);
+      throw;
+    }
+    file_close(fd);
+  }
+  made.base_ = room.taken();
+  leave_out_of_dumps(made.base_, bytes_);
+  return made;
+}
+
 segment_name segment::name() const noexcept {
   return {.kind = kind_, .id = id_, .pid = kind_ == backing::memfd ? static_cast<std::int32_t>(pid()) : 0};
 }
