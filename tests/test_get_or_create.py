@@ -332,7 +332,7 @@ def test_anything_that_makes_an_array_is_copied(made):
     assert (a == np.asarray(made)).all()
     assert (a.dtype, a.shape) == (np.asarray(made).dtype, np.asarray(made).shape)
     assert a.flags.f_contiguous or a.flags.c_contiguous
-    b = sharedmem.attach("copied")
+    b = sharedmem.attach("copied", readonly=True)
     assert support.address(a) == support.address(b)
 
 

@@ -340,3 +340,21 @@ def test_a_read_only_array_cannot_be_written():
         b[0] = 1
     a[0] = 2
     assert b[0] == 2
+
+
+def test_the_kernel_keeps_a_read_only_array_from_being_written():
+    a = sharedmem.create("protected", 3)
+    code = (
+        "import ctypes\n"
+        "b = sharedmem.attach('protected', readonly=True)\n"
+        "for how in ('b[0] = 1', 'b.flags.writeable = True', 'b.setflags(write=True)'):\n"
+        "    try: exec(how)\n"
+        "    except ValueError: pass\n"
+        "    else: sys.exit(how)\n"
+        "print('not written', flush=True)\n"
+        "ctypes.memset(b.ctypes.data, 1, 8)\n"
+    )
+    with program(code) as other:
+        assert said(other) == "not written"
+        assert other.wait(60) == -signal.SIGSEGV
+    assert (a == 0).all()

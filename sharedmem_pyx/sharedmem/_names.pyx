@@ -31,7 +31,7 @@ from sharedmem.libsharedmem.names cimport (
 
 from sharedmem._copying import array as copy_into
 from sharedmem._naming import BuildError, NameInfo, describe_dtype, failure_text, parse_dtype
-from sharedmem.array import SharedArray
+from sharedmem._read_only import readonly as protect
 from sharedmem.errors import refuse_objects
 
 
@@ -131,30 +131,32 @@ cdef tuple shape_of(const handle* h):
     return tuple([h.shape.shape[i] for i in range(h.shape.ndim)])
 
 
-cdef object array_of(name_found* found, bint readonly):
+cdef object array_of(name_found* found, bint may_write):
     """The array of a name that is ready; takes the block's reference over."""
+    return array_over(&found.block, text_of(found), may_write)
+
+
+cdef object array_over(allocation* block, bytes text, bint may_write):
+    """The array of that description; takes the block's reference over."""
     cdef handle h
     cdef cnp.dtype descr
     cdef cnp.npy_intp shape[64]
     cdef cnp.npy_intp strides[64]
     cdef int i
-    cdef int flags = cnp.NPY_ARRAY_ALIGNED
-    text = text_of(found)
     try:
         descr = read_description(text, &h)
-        if not fits(h.shape, found.block.bytes):
+        if not fits(h.shape, block.bytes):
             raise ValueError("the description of a named array makes no sense: "
                              "it does not lie within its block")
     except BaseException:
-        release(found.block.ref)
+        release(block.ref)
         raise
     for i in range(h.shape.ndim):
         shape[i] = h.shape.shape[i]
         strides[i] = h.shape.strides[i]
-    if not readonly:
-        flags |= cnp.NPY_ARRAY_WRITEABLE
-    return adopt(&found.block, NULL, descr, h.shape.ndim, shape, strides,
-                 <char*>found.block.data + h.shape.offset, flags, None)
+    a = adopt(block, NULL, descr, h.shape.ndim, shape, strides, <char*>block.data + h.shape.offset,
+              cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_WRITEABLE, None)
+    return a if may_write else protect(a)
 
 
 # -- what is said of a name
@@ -266,22 +268,24 @@ def create(name, shape, dtype=float, order="C"):
             a = make(&p, descr, pages.as_needed, zero, NULL, NULL, None)
         finally:
             place_in(before)
-        bind(&mine, a)
+        return bind(&mine, a, True)
     except BaseException:
         give_up_name(mine)
         raise
-    return a
 
 
-cdef int bind(const name_ticket* mine, cnp.ndarray a) except -1:
-    """Binds the name to an array of the arena of names."""
+cdef object bind(const name_ticket* mine, cnp.ndarray a, bint may_write):
+    """Binds the name to an array of the arena of names; what others will get, too."""
     cdef allocation found = mine.host.find(cnp.PyArray_DATA(a))
     cdef bytes text = describe(a, &found)
     if len(text) > max_description_bytes:
         raise ValueError(f"the description of the array has {len(text)} bytes, more than the "
                          f"{max_description_bytes} that there is room for beside a name")
-    bind_name(mine[0], found.ref, string_view(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)))
-    return 0
+    found.ref = found.ref.home.duplicate(found.ref)
+    made = array_over(&found, text, may_write)
+    bind_name(mine[0], mine.host.find(cnp.PyArray_DATA(a)).ref,
+              string_view(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)))
+    return made
 
 
 def attach(name, *, readonly=False, timeout=0):
@@ -292,7 +296,7 @@ def attach(name, *, readonly=False, timeout=0):
     name : str
         As it was created.
     readonly : bool, optional
-        Whether the array can only be read.
+        Whether the array can only be read, as those of `sharedmem.readonly`.
     timeout : float or None, optional
         Seconds to wait for the name; None: as long as it takes. By default there is no waiting.
 
@@ -335,7 +339,7 @@ def attach(name, *, readonly=False, timeout=0):
     while True:
         found = look(asked)
         if found.what == name_status.ready:
-            return array_of(&found, not may_write)
+            return array_of(&found, may_write)
         left = 0 if timeout is not None and deadline is None else time_left(deadline)
         if left == 0:
             said = "there is no array of that name"
@@ -468,7 +472,7 @@ def get_or_create(name, build, *, readonly=True, timeout=None):
         makes by this library meanwhile lie where named arrays lie, so that one of these is returned
         without a copy; any other, and one that is not contiguous, is copied once.
     readonly : bool, optional
-        Whether the array can only be read. What all processes of a host have is seldom meant to be
+        Whether the array can only be read, as those of `sharedmem.readonly`. What all processes of a host have is seldom meant to be
         changed by one: ``table -= table.mean()`` in 64 workers.
     timeout : float or None, optional
         Seconds to wait for others that build; None: as long as it takes. It does not limit this process's
@@ -496,7 +500,8 @@ def get_or_create(name, build, *, readonly=True, timeout=None):
 
     See Also
     --------
-    open_memmap : what is to live longer than all processes that use it is a file.
+    attach : the array of a name, if there is one.
+    readonly : what kind of array that is.
 
     Notes
     -----
@@ -527,7 +532,7 @@ def get_or_create(name, build, *, readonly=True, timeout=None):
     while True:
         found = look(asked)
         if found.what == name_status.ready:
-            return array_of(&found, not may_write)
+            return array_of(&found, may_write)
         if found.what == name_status.building:
             if waiting is None:
                 refuse_recursion(name)
@@ -611,7 +616,7 @@ cdef object build_now(const name_ticket* mine, object name, object build, bint m
         if os.getpid() != process:
             raise RuntimeError(f"a forked child returned from the function by which process {process} builds "
                                f"{name!r}; let it end by os._exit")
-        bind(mine, a)
+        return bind(mine, a, may_write)
     except Exception as error:
         text = failure_text(error, max_description_bytes)
         fail_name(mine[0], string_view(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)))
@@ -621,10 +626,6 @@ cdef object build_now(const name_ticket* mine, object name, object build, bint m
         raise
     finally:
         building.discard((process, name))
-    a = a.view(SharedArray)
-    if not may_write:
-        a.flags.writeable = False
-    return a
 
 
 cdef object contiguous_in(arena* where, object made):

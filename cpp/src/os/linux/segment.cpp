@@ -224,8 +224,9 @@ std::vector<segment_name> segment::list(std::uint32_t tag) {
 }
 
 segment segment::attach_read_only() const {
-  reservation room{bytes_};
+  reservation room{mapped()};
   segment made{kind_, bytes_, kind_ == backing::sysv ? id_ : -1, tag_};  // the descriptor stays this one's
+  made.tagged_ = tagged_;
   if (kind_ == backing::sysv) {
     sysv_attach(id_, room, access::read);
   } else {
@@ -244,7 +245,7 @@ segment segment::attach_read_only() const {
     file_close(fd);
   }
   made.base_ = room.taken();
-  leave_out_of_dumps(made.base_, bytes_);
+  leave_out_of_dumps(made.base_, mapped());
   return made;
 }
 
