@@ -22,3 +22,6 @@ def get_or_create(
     readonly: bool = True,
     timeout: float | None = None,
 ) -> SharedArray[Any, Any]: ...
+def info_of(
+    name: bytes, what: int, text: bytes, pid: int, seconds: float, holders: tuple[int, ...]
+) -> NameInfo: ...

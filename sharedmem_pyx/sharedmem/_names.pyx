@@ -435,25 +435,40 @@ def names():
 
 cdef list name_list(vector[name_report]& reports):
     cdef size_t i
-    return [info_of(&reports[i]) for i in range(reports.size())]
+    return [info_of(<bytes>reports[i].name, <int>reports[i].what, <bytes>reports[i].text, reports[i].pid,
+                    reports[i].age_ns / 1e9, tuple(reports[i].holders))
+            for i in range(reports.size())]
 
 
-cdef object info_of(name_report* r):
+def info_of(bytes name, int what, bytes text, pid, seconds, holders):
+    """What is told of a name, from what the table of names says.
+
+    Parameters
+    ----------
+    name, text : bytes
+        The name; the description of its array, if it has one.
+    what : int
+        A `name_status`.
+    pid, seconds, holders
+        As in `NameInfo`.
+
+    Returns
+    -------
+    NameInfo
+    """
     cdef handle h
     cdef cnp.dtype descr = None
     shape = None
     nbytes = 0
     state = "building"
-    if r.what == name_status.ready:
+    if what == <int>name_status.ready:
         state = "ready"
-        text = PyBytes_FromStringAndSize(r.text.data(), r.text.size())
         descr = read_description(text, &h)
         shape = shape_of(&h)
         nbytes = math.prod(shape) * cnp.PyDataType_ELSIZE(descr)
-    elif r.what == name_status.failed:
+    elif what == <int>name_status.failed:
         state = "failed"
-    name = PyBytes_FromStringAndSize(r.name.data(), r.name.size()).decode("utf-8", "replace")
-    return NameInfo(name, state, shape, descr, nbytes, r.pid, r.age_ns / 1e9, tuple(r.holders))
+    return NameInfo(name.decode("utf-8", "replace"), state, shape, descr, nbytes, pid, seconds, holders)
 
 
 def get_or_create(name, build, *, readonly=True, timeout=None):
@@ -472,8 +487,8 @@ def get_or_create(name, build, *, readonly=True, timeout=None):
         makes by this library meanwhile lie where named arrays lie, so that one of these is returned
         without a copy; any other, and one that is not contiguous, is copied once.
     readonly : bool, optional
-        Whether the array can only be read, as those of `sharedmem.readonly`. What all processes of a host have is seldom meant to be
-        changed by one: ``table -= table.mean()`` in 64 workers.
+        Whether the array can only be read, as those of `sharedmem.readonly`. What all processes of a host
+        have is seldom meant to be changed by one: ``table -= table.mean()`` in 64 workers.
     timeout : float or None, optional
         Seconds to wait for others that build; None: as long as it takes. It does not limit this process's
         own `build`.
