@@ -229,7 +229,8 @@ def test_whatever_loads_lies_in_its_block(seed):
     arrays = [*whole, whole[1][::-1, ::2], whole[2].transpose(2, 0, 1), whole[4][::1000]]
     given = [None if dtype is None else dtype if dtype == 5 else np.dtype(dtype) for dtype in GIVEN]
     # A block may be larger than what was asked for, by its size class.
-    blocks = [(start, end + max(64, (end - start) // 4)) for start, end in map(reach, whole)]
+    seen = [*whole, *map(sharedmem.readonly, whole)]
+    blocks = [(start, end + max(64, (end - start) // 4)) for start, end in map(reach, seen)]
     numbers = {Forgery(handle_of(a)).numbers["block"] for a in whole}
     loaded = 0
     for _ in range(4000):

@@ -7,6 +7,7 @@
 #include "os/identity.hpp"
 #include "os/machine.hpp"
 #include "os/memory.hpp"
+#include "placing.hpp"
 #include "state.hpp"
 
 namespace sharedmem {
@@ -25,6 +26,8 @@ arena::arena(std::unique_ptr<state> s) noexcept : s_(std::move(s)) {}
 const locator& arena::where() const noexcept { return s_->where; }
 
 bool arena::allocate_cached(std::uint64_t bytes, std::uint64_t alignment, allocation& made) noexcept {
+  if (placed_in != nullptr) [[unlikely]]
+    return false;
   state& s = *s_;
   if (bytes <= max_cached_bytes && alignment - 1 < 64 && (alignment & (alignment - 1)) == 0) [[likely]] {
     const heap::taken t = s.pool.take_cached(class_of(bytes == 0 ? 1 : bytes));

@@ -28,7 +28,8 @@ enum flag : unsigned {
   f_contiguous = 4,
   with_lease = 8,
   in_memfd = 16,
-  all_flags = 31
+  read_only_mapping = 32,
+  all_flags = 63
 };
 
 constexpr std::size_t checksum_bytes = sizeof(uint32_t);
@@ -151,11 +152,13 @@ void check(const handle& h) {
   if (h.shape.ndim < 0 || h.shape.ndim > max_ndim) refuse_field("number of axes");
   for (int i = 0; i < h.shape.ndim; ++i)
     if (h.shape.shape[i] < 0) refuse_field("shape");
+  if (h.shape.read_only_mapping && h.shape.writable) refuse_field("flags");
   if (h.dtype.size() > most_32_bits) refuse_field("dtype");
 }
 
 void read_geometry(reader& in, unsigned flags, geometry& g) {
   g.writable = (flags & writable) != 0;
+  g.read_only_mapping = (flags & read_only_mapping) != 0;
   g.offset = in.varint(std::numeric_limits<uint64_t>::max(), "offset");
   g.itemsize = static_cast<uint32_t>(in.varint(most_32_bits, "itemsize"));
   g.ndim = static_cast<int>(in.varint(max_ndim, "number of axes"));
@@ -201,8 +204,9 @@ uint32_t checksum_of(std::string_view text) noexcept {
 /// The fields of a handle that begins at `start`; `from` reads what follows the fixed ones.
 handle read_fields(const std::byte* start, reader& from) {
   const auto flags = static_cast<unsigned>(start[1]);
-  if ((flags & ~unsigned{all_flags}) != 0 ||
-      (flags & (c_contiguous | f_contiguous)) == (c_contiguous | f_contiguous))
+  const auto both = [flags](unsigned pair) { return (flags & pair) == pair; };
+  if ((flags & ~unsigned{all_flags}) != 0 || both(c_contiguous | f_contiguous) ||
+      both(writable | read_only_mapping))
     refuse_field("flags");
 
   handle h;
@@ -307,7 +311,7 @@ std::size_t encode(const handle& h, std::span<std::byte> out) {
   writer to(out);
   to.word(static_cast<uint8_t>(magic | handle_version));
   to.word(static_cast<uint8_t>(order | (g.writable ? writable : 0u) | (lease ? with_lease : 0u) |
-                               (memfd ? in_memfd : 0u)));
+                               (memfd ? in_memfd : 0u) | (g.read_only_mapping ? read_only_mapping : 0u)));
   to.word(h.where.uuid[0]);
   to.word(h.where.uuid[1]);
   to.word(h.where.host);

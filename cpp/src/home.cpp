@@ -4,8 +4,10 @@
 #include <optional>
 
 #include "os/fork_handlers.hpp"
+#include "placing.hpp"
 #include "registry.hpp"
 #include "settings.hpp"
+#include "state.hpp"
 
 namespace sharedmem {
 namespace {
@@ -61,14 +63,13 @@ arena* find_home(registry& r) noexcept {
   return nullptr;
 }
 
-/// Decides which arena is home: one that the environment or an offer names, else what `otherwise` gives. Lock held.
-template <class Otherwise>
-arena& decide(registry& r, Otherwise&& otherwise) {
+/// Decides which arena is home: one that the environment or an offer names, else a new one. Lock held.
+arena& decide(registry& r) {
   handle_forks(r);
   arena* found = find_home(r);
-  arena& chosen = found != nullptr ? *found : otherwise();
-  settle_on(r, chosen);
-  return chosen;
+  if (found == nullptr) found = &make_new(r);
+  settle_on(r, *found);
+  return *found;
 }
 
 }  // namespace
@@ -79,10 +80,12 @@ arena& home() {
     return *a;
   const registry_lock lock(r);
   if (arena* a = r.home.load(acquire_order)) return *a;
-  return decide(r, [&]() -> arena& { return make_new(r); });
+  return decide(r);
 }
 
 allocation allocate(std::uint64_t bytes, std::uint64_t alignment, pages how) {
+  if (placed_in != nullptr) [[unlikely]]
+    return placed_in->allocate(bytes, alignment, how);
   arena* a = &home();
   allocation made;
   if (a->allocate_cached(bytes, alignment, made)) [[likely]]
@@ -194,8 +197,12 @@ allocation acquire(const locator& where, const claim& c) {
   if (arena* a = r.home.load(acquire_order); a != nullptr && a->where().uuid == where.uuid) [[likely]]
     return a->acquire(c);
   const registry_lock lock(r);  // a foreign arena is left by whoever drops the last reference
-  if (r.home.load(relaxed) == nullptr && !wants_new())
-    decide(r, [&]() -> arena& { return find_or_attach(r, where); });
+  if (r.home.load(relaxed) == nullptr && !wants_new()) {
+    handle_forks(r);
+    arena* found = find_home(r);
+    if (found == nullptr) found = &find_or_attach(r, where);
+    if (found->parts().words.head().names == 0) settle_on(r, *found);  // nobody's home is where names lie
+  }
   arena& a = find_or_attach(r, where);
   try {
     return a.acquire(c);

@@ -10,6 +10,7 @@
 #include "shared/layout.hpp"
 #include "shared/lease_table.hpp"
 
+#include "name_reports.hpp"
 #include "os/machine.hpp"
 #include "reports.hpp"
 #include "shared/primary_tables.hpp"
@@ -71,6 +72,16 @@ bool read(const void* base, std::size_t bytes, void* context) {
   found.bytes_in_flight = all.bytes;
   found.oldest_in_flight_ns = all.oldest_ns;
   count_messages(leases, found.participants, now);
+  found.has_names = h.names != 0;
+  found.names = report_names(
+      words, static_cast<std::uint32_t>(mark),
+      [&](std::uint32_t b) {  // of the first segment, which alone is seen here
+        return b < h.chunks * descriptors_per_chunk
+                   ? reinterpret_cast<word64*>(start + h.at_descriptors +
+                                               std::uint64_t{b} * h.descriptor_bytes)
+                   : nullptr;
+      },
+      [&](std::uint32_t slot) { return slot_word::from(entries[slot].ctl.load(sc)).who.pid; }, now);
   return true;
 }
 

@@ -13,7 +13,6 @@ namespace sharedmem {
 namespace {
 
 constexpr std::uint64_t gib = std::uint64_t{1} << 30;
-constexpr std::uint64_t smallest_arena = std::uint64_t{32} << 20;
 
 std::uint64_t default_size() noexcept {
   std::uint64_t wish = std::clamp(4 * physical_memory(), 64 * gib, 16384 * gib);
@@ -74,6 +73,12 @@ bool is_arena(const void* base, std::size_t bytes, void* context) {
 
 }  // namespace
 
+std::uint64_t arena_size(std::uint64_t wish) noexcept {
+  const std::uint64_t bytes = wish == 0 ? default_size() : std::max(wish, smallest_arena);
+  const std::uint64_t left = address_space_left();
+  return left == UINT64_MAX ? bytes : std::min(bytes, left / 2);
+}
+
 /// What both ways in have in common once `words` is open.
 void arena::state::enter() {
   refs.open();
@@ -91,34 +96,41 @@ void arena::state::join_if_forked() {
 
 std::unique_ptr<arena> arena::create(std::uint64_t bytes) {
   sweep_orphans();
-  std::uint64_t wish = bytes == 0 ? default_size() : std::max(bytes, smallest_arena);
-  if (const std::uint64_t left = address_space_left(); left != UINT64_MAX) wish = std::min(wish, left / 2);
+  const std::uint64_t wish = arena_size(bytes);
   const std::uint32_t slots = slots_for(core_count());
   std::uint64_t uuid[2];
   random_bytes(uuid, sizeof uuid);
 
-  std::unique_ptr<arena> made(new arena(nullptr));
-  auto s = std::make_unique<state>(*made);
   geometry_plan plan;
   mapping memory = make_primary(wish, slots, uuid[0], plan);
   step<point::birth_segment>();
+  const std::uint32_t kind = static_cast<std::uint32_t>(memory.name().kind);
+  // What one process keeps warm no other can take: the cache must not fill the arena.
+  const std::uint64_t cache_limit = std::min(available_memory().total, plan.bytes) / 4;
+  std::unique_ptr<arena> made =
+      begin(std::move(memory), plan, {kind, {uuid[0], uuid[1]}, host_id(), -1, slots, 0}, cache_limit);
+  step<point::birth_done>();
+  return made;
+}
+
+std::unique_ptr<arena> arena::begin(mapping&& memory, const geometry_plan& plan, arena_identity of,
+                                    std::uint64_t cache_limit) {
+  std::unique_ptr<arena> made(new arena(nullptr));
+  auto s = std::make_unique<state>(*made);
   try {
     s->peers.attendance = census::create();
   } catch (const error&) {
     // No SysV here: without a census a reservation of a child that never was stays until the arena's end.
   }
   step<point::birth_census>();
-  const std::uint32_t kind = static_cast<std::uint32_t>(memory.name().kind);
-  header* h = make_header(memory.data(), plan,
-                          {kind, {uuid[0], uuid[1]}, host_id(), s->peers.attendance.id(), slots});
-  // What one process keeps warm no other can take: the cache must not fill the arena.
-  h->cache_limit.store(std::min(available_memory().total, plan.bytes) / 4, std::memory_order_relaxed);
+  of.census = s->peers.attendance.id();
+  header* h = make_header(memory.data(), plan, of);
+  h->cache_limit.store(cache_limit, std::memory_order_relaxed);
   step<point::birth_header>();
   h->version.store(layout_version, std::memory_order_release);
-  s->where = {memory.name(), plan.bytes, {uuid[0], uuid[1]}, h->host};
+  s->where = {memory.name(), plan.bytes, {of.uuid[0], of.uuid[1]}, h->host};
   s->words.open(std::move(memory));
   s->enter();
-  step<point::birth_done>();
   made->s_ = std::move(s);
   return made;
 }

@@ -8,6 +8,7 @@
 #include "heap/thread_cache.hpp"
 #include "os/fork_handlers.hpp"
 #include "os/identity.hpp"
+#include "placing.hpp"
 
 namespace sharedmem {
 namespace {
@@ -49,7 +50,7 @@ registry_lock::~registry_lock() {
 
 void hide_idle(registry& r, const arena* only) noexcept {
   for_each_attached(r, [&](entry& e, std::uint32_t pins) {
-    if (e.was_home || (only != nullptr && e.attached != only) || !e.attached->idle()) return;
+    if (e.was_home || e.kept || (only != nullptr && e.attached != only) || !e.attached->idle()) return;
     e.visible.store(nullptr, sc);
     if (pins == 0) r.some_hidden.store(true, sc);
   });
@@ -72,6 +73,7 @@ namespace {
 
 void prepare() noexcept {
   registry& r = the_registry();
+  r.now.meeting.lock();
   r.now.lock.lock();
   hold_caches();
   for_each_attached(r, [](entry& e, std::uint32_t) { arena_hooks::prepare_fork(*e.attached); });
@@ -82,11 +84,14 @@ void back_in_parent() noexcept {
   for_each_attached(r, [](entry& e, std::uint32_t) { arena_hooks::after_fork_in_parent(*e.attached); });
   let_caches_go();
   r.now.lock.unlock();
+  r.now.meeting.unlock();
   leave_what_was_left_undone(r);
 }
 
 void started_in_child() noexcept {
   registry& r = the_registry();
+  placed_in = nullptr;
+  r.now.meeting.unlock();
   r.now.lock.unlock();    // zeroed or not; tools that watch locks believe that it is held
   new (&r.now) activity;  // where the kernel cannot wipe pages
   for_each_attached(r, [](entry& e, std::uint32_t) { arena_hooks::after_fork_in_child(*e.attached); });

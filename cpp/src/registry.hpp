@@ -22,12 +22,14 @@ struct entry {
   std::atomic<arena*> visible{nullptr};  // what arena_of looks at
   arena* attached = nullptr;             // owned; null: the entry is free
   bool was_home = false;                 // is it, or was it: never left
+  bool kept = false;                     // the arena of names: never left either
 };
 
 /// What threads do with the arenas at this moment. These threads do not exist in a forked child, and there all
 /// of it is zero.
 struct activity {
   std::mutex lock;
+  std::mutex meeting;                            // see kept.hpp; taken before `lock`
   std::atomic<std::uint32_t> readers{0};         // threads in arena_of, looking at foreign arenas
   std::array<std::uint32_t, most_arenas> pins{}; // of each entry: how many `attached_arenas` have it
 };

@@ -75,9 +75,30 @@ allocation arena::find(const void* p) const noexcept {
   const references& refs = s_->refs;
   const references::located found = refs.find(p);
   if (found.data == nullptr) return {};
-  return {{const_cast<arena*>(this), found.owner, found.block, refs.epoch()}, found.data, found.bytes, false};
+  return {{const_cast<arena*>(this), found.owner, found.block, refs.epoch()},
+          found.data,
+          found.bytes,
+          false,
+          found.read_only};
 }
 
-bool arena::contains(const void* p) const noexcept { return s_->words.chunk_at(p) < s_->words.chunk_count(); }
+bool arena::contains(const void* p) const noexcept {
+  const tables& words = s_->words;
+  return words.chunk_at(p) < words.chunk_count() || words.writable(p) != nullptr;
+}
+
+const std::byte* arena::read_only(const void* p) {
+  tables& words = s_->words;
+  if (words.chunk_at(p) < words.chunk_count()) return words.read_only(p);
+  return words.writable(p) != nullptr ? static_cast<const std::byte*>(p) : nullptr;
+}
+
+std::byte* arena::writable(const void* p) const noexcept {
+  const tables& words = s_->words;
+  // An address that was handed out belongs to whoever may write there.
+  if (words.chunk_at(p) < words.chunk_count())
+    return const_cast<std::byte*>(static_cast<const std::byte*>(p));
+  return words.writable(p);
+}
 
 }  // namespace sharedmem

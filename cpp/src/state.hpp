@@ -18,6 +18,7 @@
 #include "members/repair.hpp"
 #include "references/references.hpp"
 #include "reports.hpp"
+#include "shared/name_table.hpp"
 #include "shared/own_slot.hpp"
 #include "shared/tables.hpp"
 
@@ -25,9 +26,14 @@ namespace sharedmem {
 
 inline constexpr std::uint64_t second_ns = 1'000'000'000;
 
+inline constexpr std::uint64_t smallest_arena = std::uint64_t{32} << 20;
+/// Bytes of a new arena's first segment: those wished for, or the default (0), within the address space left.
+std::uint64_t arena_size(std::uint64_t wish) noexcept;
+
 struct arena::state {
   explicit state(arena& self) noexcept
       : self(self),
+        names(words),
         pool(words, held),
         refs(words, held, pool, identity),
         peers(words, identity),
@@ -41,6 +47,7 @@ struct arena::state {
 
   // The layers below, each with its own locks (cpp/README.rst), from the lowest to the highest.
   tables words;
+  name_table<native_atomics, tables> names;
   own_slot identity;
   records held;
   heap pool;

@@ -48,6 +48,7 @@ void check_same(const handle& a, const handle& b) {
   CHECK(a.shape.offset == b.shape.offset);
   CHECK(a.shape.itemsize == b.shape.itemsize);
   CHECK(a.shape.writable == b.shape.writable);
+  CHECK(a.shape.read_only_mapping == b.shape.read_only_mapping);
   REQUIRE(a.shape.ndim == b.shape.ndim);
   CHECK(std::equal(a.shape.shape, a.shape.shape + a.shape.ndim, b.shape.shape));
   CHECK(std::equal(a.shape.strides, a.shape.strides + a.shape.ndim, b.shape.strides));
@@ -137,6 +138,15 @@ TEST_CASE("a handle of an everyday array is short") {
   CHECK(encoded(h).size() <= 80);
 }
 
+TEST_CASE("a handle says through which mapping it is to be loaded, and that one of them cannot write") {
+  handle h = sample();
+  h.shape.writable = false;
+  h.shape.read_only_mapping = true;
+  check_round_trip(h);
+  h.shape.writable = true;
+  CHECK_THROWS_AS(encoded(h), std::invalid_argument);
+}
+
 TEST_CASE("contiguous arrays carry no strides, of any order") {
   const std::size_t c = encoded(sample(shaped({10, 20, 30}, {4800, 240, 8}))).size();
   const std::size_t f = encoded(sample(shaped({10, 20, 30}, {8, 80, 1600}))).size();
@@ -147,7 +157,7 @@ TEST_CASE("contiguous arrays carry no strides, of any order") {
 
 TEST_CASE("the wire is the same on every machine") {
   const unsigned char expected[] = {
-      0xa1, 0x0b,                                                             // magic and version, flags
+      0xa2, 0x0b,                                                             // magic and version, flags
       0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01, 42,  0,   0,  0, 0, 0, 0, 0,  // uuid
       0x10, 0x32, 0x54, 0x76, 0x98, 0xba, 0xdc, 0xfe,                         // host
       0xce, 0xc2, 0xf1, 0x05,                                                 // segment id 12345678
@@ -157,7 +167,7 @@ TEST_CASE("the wire is the same on every machine") {
   const bytes wire = encoded(sample());
   REQUIRE(wire.size() == sizeof expected + 4);
   CHECK(std::memcmp(wire.data(), expected, sizeof expected) == 0);
-  const unsigned char sum[] = {0xa1, 0x8b, 0x94, 0x06};
+  const unsigned char sum[] = {0xbd, 0x68, 0x0d, 0x7c};
   CHECK(std::memcmp(wire.data() + sizeof expected, sum, sizeof sum) == 0);
 }
 
@@ -254,7 +264,9 @@ TEST_CASE("bytes with a right checksum but a field out of range are refused, and
     CAPTURE(name);
     CHECK(reason(field(tail, flags)).find(name) != std::string::npos);
   };
-  named("flags", {1, 1, 1, 1, 1, 1, 0, 8, 1, 5, 0}, 0x2b);
+  CHECK(reason(field({1, 1, 1, 1, 1, 1, 0, 8, 1, 5, 0}, 0x2a)).empty());
+  named("flags", {1, 1, 1, 1, 1, 1, 0, 8, 1, 5, 0}, 0x2b);  // writable through a read-only mapping
+  named("flags", {1, 1, 1, 1, 1, 1, 0, 8, 1, 5, 0}, 0x4b);
   named("flags", {1, 1, 1, 1, 1, 1, 0, 8, 1, 5, 0}, 0x0f);
   named("segment", {0x80, 0x80, 0x80, 0x80, 0x08, 1, 1, 1, 1, 1, 0, 8, 1, 5, 0});
   named("segment", {1, 0x80, 0x80, 0x80, 0x80, 0x08, 1, 1, 1, 1, 0, 8, 1, 5, 0}, 0x1b);

@@ -41,6 +41,6 @@ TEST_CASE("a locator's text that is cut, longer or altered is no locator") {
     }
   }
   for (const char* none :
-       {"", "new", "sharedmem-", "sharedmem-1", "sharedmem-1:sysv:1:0:1:0:0:0", "sharedmem-99999999999:sysv"})
+       {"", "new", "sharedmem-", "sharedmem-2", "sharedmem-2:sysv:1:0:1:0:0:0", "sharedmem-99999999999:sysv"})
     CHECK_FALSE(parse_locator(none));
 }

@@ -12,7 +12,21 @@
 
 namespace schedules {
 
-enum class kind : std::uint8_t { other, life, holders, groups, lease, what, clock, mark, slots, ctl, owner };
+enum class kind : std::uint8_t {
+  other,
+  life,
+  holders,
+  groups,
+  lease,
+  what,
+  clock,
+  mark,
+  slots,
+  ctl,
+  owner,
+  name,
+  field
+};
 
 struct event {
   unsigned who;
@@ -133,12 +147,20 @@ inline std::string describe_value(kind of, std::uint64_t bits) {
     const auto w = slot_word::from(bits);
     return std::string(names[static_cast<int>(w.state)]) + "(" + std::to_string(w.who.pid) + ")";
   }
+  if (of == kind::name) {
+    static const char* const names[] = {"VACANT", "FILLING", "CLAIMING", "BUILDING",
+                                        "READY",  "FAILED",  "?",        "?"};
+    const auto w = name_word::from(bits);
+    return std::string(names[static_cast<int>(w.state)]) + "(" + std::to_string(w.slot) + ", " +
+           std::to_string(w.nonce) + ")";
+  }
   return std::to_string(bits);
 }
 
 inline std::string describe(const event& e) {
-  static const char* const names[] = {"other", "life", "holders",   "lease_groups", "lease", "what",
-                                      "clock", "mark", "slot_mark", "ctl",          "owner"};
+  static const char* const names[] = {"other", "life",  "holders", "lease_groups", "lease",
+                                      "what",  "clock", "mark",    "slot_mark",    "ctl",
+                                      "owner", "name",  "field"};
   std::string text = "  " + (e.who == scheduler::none ? std::string("test") : "P" + std::to_string(e.who)) +
                      " " + e.operation + " " + names[static_cast<int>(e.of)] + "[" + std::to_string(e.index) +
                      "] " + describe_value(e.of, e.before);

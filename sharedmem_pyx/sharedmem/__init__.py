@@ -42,14 +42,22 @@ _watch_connections()
 # Names whose modules are imported when they are first asked for.
 _LATER = {
     "Array": "values",
+    "BuildError": "_naming",
+    "NameInfo": "_naming",
     "RawArray": "values",
     "RawValue": "values",
     "Value": "values",
     "as_ctypes": "views",
+    "attach": "_names",
+    "create": "_names",
+    "get_or_create": "_names",
+    "names": "_names",
+    "unlink": "_names",
     "shmem_as_ndarray": "views",
     "get_cython_include": "_paths",
     "get_include": "_paths",
     "get_library_dir": "_paths",
+    "readonly": "_read_only",
     "shared_empty": "_legacy",
     "shared_ones": "_legacy",
     "shared_zeros": "_legacy",
@@ -91,10 +99,16 @@ def __getattr__(name):
             import sharedmem._ctypes.values as module
         case "views":
             import sharedmem._ctypes.views as module
+        case "_names":
+            import sharedmem._names as module
+        case "_naming":
+            import sharedmem._naming as module
         case "_legacy":
             import sharedmem._legacy as module
         case "_paths":
             import sharedmem._paths as module
+        case "_read_only":
+            import sharedmem._read_only as module
         case _:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(module, name)

@@ -13,7 +13,10 @@ from sharedmem._ctypes.values import Array, RawArray, RawValue, Value
 from sharedmem._ctypes.views import as_ctypes, shmem_as_ndarray
 from sharedmem._files import fromfile, load
 from sharedmem._legacy import shared_empty, shared_ones, shared_zeros
+from sharedmem._names import attach, create, get_or_create, names, unlink
+from sharedmem._naming import BuildError, NameInfo
 from sharedmem._paths import get_cython_include, get_include, get_library_dir
+from sharedmem._read_only import readonly
 from sharedmem._reports import participants, stats
 from sharedmem._transfers.pickling import pickle_by_value
 from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
@@ -23,6 +26,8 @@ from sharedmem.version import __version__
 
 __all__ = [
     "Array",
+    "BuildError",
+    "NameInfo",
     "RawArray",
     "RawValue",
     "SharedArray",
@@ -32,9 +37,11 @@ __all__ = [
     "array",
     "as_ctypes",
     "asshared",
+    "attach",
     "cleanup",
     "collect",
     "copy",
+    "create",
     "empty",
     "empty_like",
     "fromfile",
@@ -43,20 +50,24 @@ __all__ = [
     "get_cython_include",
     "get_include",
     "get_library_dir",
+    "get_or_create",
     "is_shared",
     "load",
     "memory_limit",
+    "names",
     "new_arena",
     "ones",
     "ones_like",
     "participants",
     "pickle_by_value",
+    "readonly",
     "revoke",
     "shared_empty",
     "shared_ones",
     "shared_zeros",
     "shmem_as_ndarray",
     "stats",
+    "unlink",
     "zeros",
     "zeros_like",
 ]

@@ -23,8 +23,22 @@ memory. Nothing stays behind.
 _INFO = """\
 Lists the shared-memory segments of this user, the processes that use this
 library's, with the bytes each of them touched, and the participants of each
-arena, alive and dead, with what each of them allocates from.
+arena, alive and dead, with what each of them allocates from; and the names of
+arrays, with who builds them, or has them.
 """
+
+_TOP = """\
+Arenas, processes and names of this user, refreshed until q or Ctrl-C is pressed.
+Where standard output is no terminal they are printed once.
+"""
+
+_UNLINK = """\
+Takes names away, of this user and SHAREDMEM_NAMESPACE. Arrays stay with the
+processes that have them. A name that is being built belongs to the process that
+builds; end that one.
+"""
+
+_NEEDS_RICH = "python -m sharedmem {command}: error: it needs rich: pip install 'numpy-sharedmem[cli]'"
 
 _STATUS = """\
 exit status: 0 all results are right; 1 one is wrong, or something failed;
@@ -50,6 +64,16 @@ def _workers(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes, 1 or more")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0.1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.1 to 3600")
+    return seconds
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,6 +118,30 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     info.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+
+    top = commands.add_parser(
+        "top",
+        help="arenas, processes and names, refreshed until q is pressed",
+        description=_TOP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument(
+        "--interval",
+        type=_seconds,
+        default=1.0,
+        metavar="SECONDS",
+        help="time between two looks (default: %(default)g)",
+    )
+
+    unlink = commands.add_parser(
+        "unlink",
+        help="take names of arrays away",
+        description=_UNLINK,
+        epilog="exit status: 0 all are gone; 1 one could not be taken away, which is said; 2 bad arguments",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    unlink.add_argument("names", nargs="+", metavar="NAME", help="as it was given to create or get_or_create")
+    unlink.add_argument("--missing-ok", action="store_true", help="a name that is not there is no error")
     return parser
 
 
@@ -110,12 +158,44 @@ def _demo(options: argparse.Namespace) -> int:
         return 1
 
 
+def _top(interval: float) -> int:
+    try:
+        from sharedmem._cli import top
+
+        return top.run(interval)
+    except ImportError as error:
+        if not (error.name or "").startswith("rich"):
+            raise
+        print(
+            "python -m sharedmem top: error: it needs rich: pip install 'numpy-sharedmem[cli]'",
+            file=sys.stderr,
+        )
+        return 2
+
+
+def _unlink(names: Sequence[str], missing_ok: bool) -> int:
+    from sharedmem import unlink
+
+    status = 0
+    for name in names:
+        try:
+            unlink(name, missing_ok=missing_ok)
+        except (OSError, ValueError) as error:
+            print(f"python -m sharedmem unlink: error: {error}", file=sys.stderr)
+            status = 1
+    return status
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that `arguments` name and gives the exit status."""
     options = _parser().parse_args(arguments)
     try:
         if options.command == "demo":
             return _demo(options)
+        if options.command == "top":
+            return _top(options.interval)
+        if options.command == "unlink":
+            return _unlink(options.names, options.missing_ok)
         from sharedmem._cli import info
 
         return info.run(as_json=options.json)

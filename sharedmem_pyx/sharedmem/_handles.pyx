@@ -55,6 +55,8 @@ cdef bint in_one_block(cnp.ndarray a, arena* where, allocation* found) noexcept:
         else:
             highest += reach
     found[0] = where.find(lowest)
+    if found.read_only:     # the block's address is that in the writable mapping
+        highest += <char*>where.writable(lowest) - lowest
     return found.ref.home != NULL and highest < <char*>found.data + found.bytes
 
 
@@ -75,13 +77,17 @@ cdef bytes encode_array(cnp.ndarray a, const allocation* found, cnp.dtype descr,
     cdef byte buffer[max_handle_bytes + longest_dtype]
     cdef char character = descr.type
     cdef const char* characters
+    cdef char* data = <char*>cnp.PyArray_DATA(a)
     cdef Py_ssize_t size = 0
     cdef int i
+    if found.read_only:
+        data = <char*>found.ref.home.writable(data)
     h.where = found.ref.home.where()
-    h.shape.offset = <char*>cnp.PyArray_DATA(a) - <char*>found.data
+    h.shape.offset = data - <char*>found.data
     h.shape.itemsize = cnp.PyArray_ITEMSIZE(a)
     h.shape.ndim = cnp.PyArray_NDIM(a)
-    h.shape.writable = cnp.PyArray_ISWRITEABLE(a)
+    h.shape.read_only_mapping = found.read_only
+    h.shape.writable = cnp.PyArray_ISWRITEABLE(a) and not found.read_only
     for i in range(h.shape.ndim):
         h.shape.shape[i] = cnp.PyArray_DIMS(a)[i]
         h.shape.strides[i] = cnp.PyArray_STRIDES(a)[i]
@@ -201,6 +207,7 @@ cdef inline object load(bytes state, object dtype, object cls):
     cdef cnp.npy_intp shape[64]
     cdef cnp.npy_intp strides[64]
     cdef int flags = cnp.NPY_ARRAY_ALIGNED
+    cdef char* data
     cdef int i
     if cls is not None:
         if not (isinstance(cls, type) and issubclass(cls, SharedArray)):
@@ -220,8 +227,14 @@ cdef inline object load(bytes state, object dtype, object cls):
     if not fits(h.shape, block.bytes):
         release(block.ref)
         raise ValueError("handle: its array does not lie within its block")
-    return adopt(&block, type_, descr, h.shape.ndim, shape, strides, <char*>block.data + h.shape.offset,
-                 flags, None)
+    data = <char*>block.data
+    if h.shape.read_only_mapping:
+        try:
+            data = <char*>block.ref.home.read_only(data)
+        except BaseException:
+            release(block.ref)
+            raise
+    return adopt(&block, type_, descr, h.shape.ndim, shape, strides, data + h.shape.offset, flags, None)
 
 
 # Pickles name these functions as members of `sharedmem.array`, and so they are found there.

@@ -1,5 +1,7 @@
 from typing import TypedDict
 
+from sharedmem._naming import NameInfo
+
 class _Stats(TypedDict):
     live_bytes: int
     live_blocks: int
@@ -39,6 +41,7 @@ class _Inspection(TypedDict):
     bytes_in_flight: int
     oldest_in_flight: float
     participants: list[_Participant]
+    names: list[NameInfo] | None
 
 def stats() -> _Stats: ...
 def participants() -> list[_Participant]: ...

@@ -6,6 +6,7 @@ from libcpp.vector cimport vector
 from sharedmem.libsharedmem.arena cimport arena, arena_statistics, participant_report, participant_state
 from sharedmem.libsharedmem.home cimport attached_arenas, available_bytes, home_if_any
 from sharedmem.libsharedmem.inspect cimport inspect, optional_inspection
+from sharedmem.libsharedmem.names cimport name_report
 from sharedmem.libsharedmem.segment cimport backing, segment_name
 
 
@@ -152,7 +153,7 @@ def inspect_arena(str backing_name, int id, int pid=0, uint64_t tag=0):
     -------
     dict or None
         arena, segments, cached_bytes, cache_limit, leases, bytes_in_flight and oldest_in_flight as in
-        `stats`; participants.
+        `stats`; participants; names, as `names` tells of them, or None if it is no arena of names.
         None: the segment is not the first one of an arena.
     """
     cdef segment_name name
@@ -173,7 +174,16 @@ def inspect_arena(str backing_name, int id, int pid=0, uint64_t tag=0):
         "bytes_in_flight": found.value().bytes_in_flight,
         "oldest_in_flight": found.value().oldest_in_flight_ns / 1e9,
         "participants": participant_list(found.value().participants),
+        "names": name_list(found.value().names) if found.value().has_names else None,
     }
+
+
+cdef list name_list(vector[name_report]& reports):
+    from sharedmem._names import info_of     # which few programs need
+    cdef size_t i
+    return [info_of(<bytes>reports[i].name, <int>reports[i].what, <bytes>reports[i].text, reports[i].pid,
+                    reports[i].age_ns / 1e9, tuple(reports[i].holders))
+            for i in range(reports.size())]
 
 
 cdef list participant_list(vector[participant_report]& reports):

@@ -15,6 +15,9 @@
 namespace sharedmem {
 
 class arena;
+class mapping;
+struct arena_identity;
+struct geometry_plan;
 struct slab;
 
 /// One local reference to a block. A plain value, so that a language binding can hold it in place of a
@@ -34,6 +37,7 @@ struct allocation {
   std::byte* data = nullptr;  ///< aligned as asked for, 64 bytes at least
   std::uint64_t bytes = 0;  ///< usable, at least what was asked for
   bool zeroed = false;  ///< all of it reads as zero, as the kernel gave it
+  bool read_only = false;  ///< of `find`: the address was in the read-only mapping; `data` is not
 };
 
 /// When the pages of a new block are had (madvise(2): MADV_COLLAPSE, MADV_POPULATE_WRITE).
@@ -156,10 +160,22 @@ class SHAREDMEM_API arena {
   bool is_read_elsewhere(std::uint64_t end) const noexcept;
 
   /// The block that holds address `p`, if this process holds a reference to it: its start, size and
-  /// index. `ref.home` is null else. Takes no reference.
+  /// index. `ref.home` is null else. Takes no reference. `p` may be an address in the read-only mapping;
+  /// `read_only` says so.
   allocation find(const void* p) const noexcept;
 
-  /// Whether `p` lies in the data space of this arena. Wait-free.
+  /// The address of the same byte in a mapping that cannot write: a store there is a SIGSEGV, and mprotect(2) is
+  /// refused with EACCES. Each segment gets one such mapping per process, when it is first asked for; it stays as
+  /// long as the arena is attached, and a forked child has it, too.
+  /// \param p  an address in the data space, through either mapping.
+  /// \return  null if `p` lies in neither.
+  /// \throws sharedmem::error  ENOMEM: no address space; EACCES: this process has another user now; for a memfd
+  ///         also EBADF, EMFILE, ENFILE, ENOENT.
+  const std::byte* read_only(const void* p);
+  /// The address of the same byte in the mapping that can write; null if `p` lies in neither. Wait-free.
+  std::byte* writable(const void* p) const noexcept;
+
+  /// Whether `p` lies in the data space of this arena, through either mapping. Wait-free.
   bool contains(const void* p) const noexcept;
 
   /// Another local reference to a block that is held. Throws what `share` throws.
@@ -199,10 +215,16 @@ class SHAREDMEM_API arena {
   /// Whether the arena can be left: this process holds no block of it, and no lease is out, whoever took it.
   bool idle() const noexcept;
   struct SHAREDMEM_HIDDEN state;
+  /// Its parts, for the library's own sources, which know them.
+  SHAREDMEM_HIDDEN state& parts() const noexcept { return *s_; }
 
  private:
   friend struct arena_hooks;  // the library's own fork handlers and orderly end
+  friend class host_maker;
   explicit arena(std::unique_ptr<state> s) noexcept;
+  /// Makes an arena in zeroed memory, and joins it.
+  static std::unique_ptr<arena> begin(mapping&& memory, const geometry_plan& plan, arena_identity of,
+                                      std::uint64_t cache_limit);
   std::unique_ptr<state> s_;
 };
 

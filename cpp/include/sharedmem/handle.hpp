@@ -3,12 +3,13 @@
 /// What travels between processes: where an arena is (locator), and which bytes of which of its blocks
 /// make up an array (handle), as a few dozen bytes that can be checked before they are believed.
 ///
-/// A handle on the wire, little-endian on every machine, version 1:
+/// A handle on the wire, little-endian on every machine, version 2:
 ///
 ///   | bytes | content                                                                                  |
 ///   | ----- | ---------------------------------------------------------------------------------------- |
 ///   | 1     | magic in the upper four bits, `handle_version` in the lower four                         |
-///   | 1     | flags: writable 1, C contiguous 2, F contiguous 4, lease 8, memfd 16; the others are 0   |
+///   | 1     | flags: writable 1, C contiguous 2, F contiguous 4, lease 8, memfd 16, read-only mapping  |
+///   |       | 32 (not with 1); the others are 0                                                        |
 ///   | 16, 8 | arena's uuid, host                                                                       |
 ///   | *     | segment id, segment pid (memfd only), segment bytes, block, generation                   |
 ///   | *     | lease and nonce (with flag lease only)                                                   |
@@ -33,7 +34,7 @@
 namespace sharedmem {
 
 /// Version of both forms below. It rises with every change of them or of the arena's layout.
-inline constexpr unsigned handle_version = 1;
+inline constexpr unsigned handle_version = 2;
 
 /// Most axes of an array.
 inline constexpr int max_ndim = 64;
@@ -56,7 +57,7 @@ struct locator {
 };
 
 /// One line of printable characters without blanks, for an environment variable:
-/// `sharedmem-1:KIND:ID:PID:BYTES:UUID:HOST:CHECKSUM`, numbers in decimal, the last three in hexadecimal.
+/// `sharedmem-2:KIND:ID:PID:BYTES:UUID:HOST:CHECKSUM`, numbers in decimal, the last three in hexadecimal.
 /// \pre    `where.segment` is a sysv or memfd name, its id and pid not negative.
 /// \throws std::invalid_argument  the precondition does not hold.
 [[nodiscard]] SHAREDMEM_API std::string to_text(const locator& where);
@@ -79,6 +80,8 @@ struct geometry {
   std::uint32_t itemsize = 0; ///< bytes per element; may be 0
   int ndim = 0;               ///< axes, at most `max_ndim`
   bool writable = true;
+  /// To be loaded through a mapping that cannot write (`arena::read_only`); `writable` is false then.
+  bool read_only_mapping = false;
   std::int64_t shape[max_ndim];   ///< elements along each axis
   std::int64_t strides[max_ndim]; ///< bytes from one element to the next along each axis
 };
@@ -101,7 +104,8 @@ struct handle {
 /// \return the number of bytes written; at most `max_handle_bytes + h.dtype.size()`.
 /// \throws std::length_error      `out` is too small; what it holds is then unspecified.
 /// \throws std::invalid_argument  a field is out of range: the kind, id or pid of the segment, generation,
-///                                nonce, ndim, a negative shape, a dtype of 4 GiB or more.
+///                                nonce, ndim, a negative shape, a read-only mapping that is
+///                                writable, a dtype of 4 GiB or more.
 SHAREDMEM_API std::size_t encode(const handle& h, std::span<std::byte> out);
 
 /// Reads a handle that fills `in` exactly. Allocates nothing. `dtype` points into `in`.

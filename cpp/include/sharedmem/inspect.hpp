@@ -9,6 +9,7 @@
 
 #include <sharedmem/arena.hpp>
 #include <sharedmem/export.hpp>
+#include <sharedmem/names.hpp>
 #include <sharedmem/segment.hpp>
 
 namespace sharedmem {
@@ -23,6 +24,8 @@ struct inspection {
   std::uint64_t oldest_in_flight_ns = 0;              ///< as in `arena_statistics`
   std::uint32_t segments = 0;                         ///< its primary segment, its extensions, its census
   std::vector<participant_report> participants;       ///< none of them `self`
+  bool has_names = false;                             ///< whether it is an arena of names
+  std::vector<name_report> names;                     ///< as in `all_names`
 };
 
 /// Looks at an arena: read-only, and gone from it on return.

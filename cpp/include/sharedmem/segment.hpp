@@ -30,6 +30,7 @@ struct segment_name {
 /// same upper half, so all of this must hold: the key is the one that this library computes from the creator's
 /// pid and the size; mode 0600; owner and creator are the effective user; nobody is attached; not marked for
 /// removal; the creator is surely dead; and there is no page in it, or, in a census, only the census's magic.
+/// Segments under whose keys processes of this user meet have keys and sizes of their own, by which they are known.
 /// Segments whose makers were of another pid namespace, or made while /proc/sysvipc/shm cannot be read, stay.
 /// \return  how many were removed. Errors are passed over: the next caller tries again.
 SHAREDMEM_API std::size_t sweep_orphans() noexcept;

@@ -57,7 +57,8 @@ void renew_caches() noexcept {
 void heap::open(const own_slot& self) {
   self_ = &self;
   owned.reserve(words.head().chunk_capacity);
-  caches_usable = has_barrier();
+  // A thread has one cache, which is for its home arena.
+  caches_usable = has_barrier() && words.head().names == 0;
 }
 
 void heap::leave(thread_cache* cache) noexcept {

@@ -8,6 +8,7 @@
 #include <sharedmem/error.hpp>
 
 #include "os/machine.hpp"
+#include "shared/name_table.hpp"
 
 namespace sharedmem {
 namespace {
@@ -71,6 +72,7 @@ bool repairer::look_for_dead(bool now) {
 bool repairer::take_back(std::uint32_t slot_of_dead) {
   // Now, not before the slot was claimed for repair: until it died, the process may have added an extension.
   if (!words.try_sync()) return false;
+  if (name_table<native_atomics, tables>(words).settle(slot_of_dead)) words.ring_names_bell();
   // Who joins a full arena has no slot yet, but while it repairs this one nobody else signs with it.
   const std::uint32_t signer = peers.has_slot() ? peers.slot() : slot_of_dead;
   refs.rules.repair(

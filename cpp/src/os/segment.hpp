@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <sharedmem/segment.hpp>
 
@@ -14,6 +15,16 @@ namespace sharedmem::os {
 
 /// The kinds that this system has, for new arenas: the best first.
 inline constexpr backing segment_kinds[] = {backing::sysv, backing::memfd};
+
+class segment;
+
+/// What came of `segment::create_under_key`.
+enum class meeting : std::uint8_t {
+  made,   ///< by this call
+  found,  ///< another process has made it
+  gone,   ///< it went meanwhile: try again
+  taken,  ///< the key is another user's, or another program's
+};
 
 /// A kernel object of shared memory that this process has found or made, and its view of it.
 /// Ownership: owns the view, and what keeps the object findable (for a memfd a descriptor that is closed on
@@ -54,6 +65,23 @@ class segment {
   /// \throws sharedmem::error         EPERM or EACCES: another user's; EMFILE, ENFILE; ...
   [[nodiscard]] static segment open(const segment_name& name, std::uint64_t tag);
 
+  // ---- how processes that know nothing of each other find a segment of their user. System V memory only.
+
+  /// Makes an object under a key, which names at most one in the IPC namespace, or finds the one that has the key.
+  /// Neither is attached, and what was made stays when all processes have gone, until `let_key_go`.
+  /// \param number what they meet for, 23 bits; the key follows from it.
+  /// \param bytes  whole huge pages, more than 0.
+  /// \param tag    less than a page: the system's list shows it, so that `list` finds the object.
+  /// \throws sharedmem::error  as `create`.
+  static meeting create_under_key(std::uint32_t number, std::size_t bytes, std::uint32_t tag,
+                                  segment& object);
+  /// The key is free from now on, the object is in the list of `list`, and it goes with its last user: one step.
+  /// Done twice, or when it has gone, it has no effect.
+  static void let_key_go(const segment_name& name) noexcept;
+  /// Objects of this user that carry the tag and have been let go, in no order, by the kernel's own list.
+  /// \throws sharedmem::error  ENOSYS, EPERM: no System V memory here.
+  static std::vector<segment_name> list(std::uint32_t tag);
+
   /// Shows it whole, read-only, for the time of the call. Returns what `view` returned.
   /// \throws sharedmem::stale_handle  it is not the object that was opened any more.
   /// \throws sharedmem::error         ENOMEM: no address space; ...
@@ -61,6 +89,14 @@ class segment {
 
   /// Attaches what `open` found, readable and writable, left out of core dumps. Throws what `look` throws.
   void attach();
+
+  /// The same object, attached a second time: whole, read-only, left out of core dumps. A store through it is a
+  /// SIGSEGV, and the system refuses to make it writable (mprotect(2): EACCES). It does not keep the object
+  /// findable, and `name` is not to be asked.
+  /// \pre    this one is attached.
+  /// \throws sharedmem::error  ENOMEM: no address space; EACCES: this process has changed its user; of a memfd
+  ///         ENOENT without /proc, EBADF if its descriptor was closed by others, EMFILE, ENFILE; ...
+  [[nodiscard]] segment attach_read_only() const;
 
   /// First byte; null while it is not attached.
   [[nodiscard]] std::byte* data() const noexcept { return base_; }
@@ -76,12 +112,15 @@ class segment {
   segment(backing kind, std::size_t bytes, std::int32_t id, std::uint64_t tag) noexcept
       : kind_{kind}, id_{id}, bytes_{bytes}, tag_{tag} {}
   void reset() noexcept;
+  /// Bytes of addresses that a view takes: an object with a tag is a page longer than what is used of it.
+  [[nodiscard]] std::size_t mapped() const noexcept { return bytes_ + (tagged_ ? page_size() : 0); }
 
   backing kind_ = backing::none;
   std::int32_t id_ = -1;
   std::byte* base_ = nullptr;
   std::size_t bytes_ = 0;
   std::uint64_t tag_ = 0;
+  bool tagged_ = false;
   /// What tells it from another object that was given its id: of System V memory the time of the last change
   /// and the creator's pid, of a memfd the inode.
   std::uint64_t changed_ = 0, made_by_ = 0;

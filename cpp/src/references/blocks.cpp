@@ -206,7 +206,13 @@ references::located references::find(const void* p) const noexcept {
   const located none;
   if (!identity.known()) return none;
   std::uint32_t c = words.chunk_at(p);
-  if (c >= words.chunk_count()) return none;
+  bool read_only = false;
+  if (c >= words.chunk_count()) {
+    p = words.writable(p);
+    if (p == nullptr) return none;
+    c = words.chunk_at(p);
+    read_only = true;
+  }
   auto w = owner_word::from(words.chunk(c).owner.load(relaxed));
   if (w.state == chunk_state::inner && w.distance <= c) {
     c -= w.distance;
@@ -220,7 +226,7 @@ references::located references::find(const void* p) const noexcept {
   const std::uint64_t i = offset / size;
   const std::uint32_t b = words.chunk(c).first.load(relaxed) + static_cast<std::uint32_t>(i);
   if (i >= words.chunk(c).capacity.load(relaxed) || b >= words.block_count()) return none;
-  located found{nullptr, b, words.chunk_data(c) + i * size, size};
+  located found{nullptr, b, words.chunk_data(c) + i * size, size, read_only};
   // A reference of ours keeps all this as it is; without one the answer is "none", whatever was read.
   slab* mine = w.state == chunk_state::owned && w.slot == slot() ? pool.owned_at(c) : nullptr;
   if (mine != nullptr && b - mine->first < mine->count &&

@@ -39,6 +39,7 @@ class references {
     std::uint32_t block = 0;
     std::byte* data = nullptr;  // null: there is no such block
     std::uint64_t bytes = 0;
+    bool read_only = false;     // of `find`: the address was one in the read-only mapping
   };
 
   references(tables& words, records& held, heap& pool, const own_slot& self) noexcept

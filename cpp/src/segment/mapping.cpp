@@ -46,6 +46,12 @@ bool mapping::examine(const segment_name& name, std::uint64_t tag, verifier look
   return os::segment::open(name, tag).look(look, context);
 }
 
+mapping mapping::view_read_only() const {
+  mapping view{object_.attach_read_only()};
+  view.prefer_huge(0, view.size());
+  return view;
+}
+
 std::size_t mapping::resident() const noexcept {
   const std::uint64_t bytes = object_.resident();
   return bytes < SIZE_MAX ? static_cast<std::size_t>(bytes) : SIZE_MAX;

@@ -59,6 +59,9 @@ class mapping {
   [[nodiscard]] static mapping attach(const segment_name& name, std::size_t bytes, std::uint64_t tag,
                                       verifier verify, void* context);
 
+  /// Takes over an object that is attached already.
+  [[nodiscard]] static mapping of(os::segment&& object) noexcept { return mapping{std::move(object)}; }
+
   /// Shows `look` a segment that others made, whatever its size, over a read-only mapping that is gone on
   /// return. Takes no part in anything: what is checked before is what `attach` checks.
   /// \param name, tag  as for `attach`.
@@ -67,6 +70,14 @@ class mapping {
   /// \return  what `look` returned.
   /// \throws what `attach` and `look` throw.
   static bool examine(const segment_name& name, std::uint64_t tag, verifier look, void* context);
+
+  /// The same segment, attached once more to other addresses, read-only: a store there is a SIGSEGV, and neither
+  /// mprotect(2) nor a page operation below makes it writable. Aligned as this one; huge pages are asked for in all
+  /// of it, so that it is one entry of the process's maps. It is no member of the segment by which others find it.
+  /// \pre    this one is not empty.
+  /// \throws sharedmem::error  what the kernel refused: ENOMEM (address space), EACCES (this process has another
+  ///         user now), EBADF, EMFILE or ENOENT (a memfd, which is opened anew through /proc/self/fd).
+  [[nodiscard]] mapping view_read_only() const;
 
   /// First byte; null if empty.
   [[nodiscard]] std::byte* data() const noexcept { return object_.data(); }

@@ -18,7 +18,10 @@
   X(join_active) X(leave_claimed) X(leave_done) X(chunk_claimed) X(chunk_run_named) X(chunk_cut) \
   X(chunk_split) X(chunk_merged) X(chunk_shrunk) X(chunk_given_back) X(chunk_adopted) \
   X(birth_segment) X(birth_census) X(birth_header) X(birth_done) X(extent_created) \
-  X(extent_joined) X(ending_marked) X(linger_forked) X(linger_started)
+  X(extent_joined) X(ending_marked) X(linger_forked) X(linger_started) \
+  X(name_filling) X(name_written) X(name_claiming) X(name_taken_away) X(name_building) X(name_described) \
+  X(name_ready) X(name_failed) X(name_vacated) X(host_made) X(host_attached) X(host_open) X(host_published) \
+  X(host_condemned)
 // clang-format on
 
 namespace sharedmem {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
-#include <new>
 
 namespace sharedmem {
 namespace {
@@ -27,8 +26,8 @@ void place_data(geometry_plan& plan, std::uint64_t start, std::uint64_t chunks,
 
 }  // namespace
 
-geometry_plan geometry_plan::primary(std::uint64_t bytes, std::uint32_t slots,
-                                     std::uint32_t descriptor_bytes) {
+geometry_plan geometry_plan::primary(std::uint64_t bytes, std::uint32_t slots, std::uint32_t descriptor_bytes,
+                                     std::uint32_t names) {
   geometry_plan plan;
   const std::uint64_t per_chunk = chunk_bytes + std::uint64_t{descriptors_per_chunk} * descriptor_bytes;
   std::uint64_t chunks =
@@ -40,8 +39,11 @@ geometry_plan geometry_plan::primary(std::uint64_t bytes, std::uint32_t slots,
   plan.at_participants = at_tables;
   plan.at_chunks = round_up(plan.at_participants + slots * sizeof(participant_entry), page_bytes);
   plan.at_leases = round_up(plan.at_chunks + plan.chunk_capacity * sizeof(chunk_entry), page_bytes);
-  const std::uint64_t end =
-      plan.at_leases + std::uint64_t{lease_group_count} * plan.lease_entries * sizeof(lease_words);
+  plan.names = names;
+  plan.at_names =
+      round_up(plan.at_leases + std::uint64_t{lease_group_count} * plan.lease_entries * sizeof(lease_words),
+               page_bytes);
+  const std::uint64_t end = plan.at_names + names * (sizeof(name_entry) + sizeof(name_fields));
   place_data(plan, end, chunks, descriptor_bytes);
   while (plan.bytes > bytes && chunks > 4) place_data(plan, end, --chunks, descriptor_bytes);
   return plan;
@@ -54,7 +56,8 @@ geometry_plan geometry_plan::extension(std::uint32_t chunks, std::uint32_t descr
 }
 
 header* make_header(std::byte* where, const geometry_plan& plan, const arena_identity& of) noexcept {
-  auto* h = new (where) header{};
+  // Not made anew: others may have condemned a host arena meanwhile (`state`).
+  auto* h = reinterpret_cast<header*>(where);
   h->kind = of.kind;
   h->magic = arena_magic;
   h->uuid[0] = of.uuid[0];
@@ -70,6 +73,9 @@ header* make_header(std::byte* where, const geometry_plan& plan, const arena_ide
   h->at_participants = plan.at_participants;
   h->at_chunks = plan.at_chunks;
   h->at_leases = plan.at_leases;
+  h->names = plan.names;
+  h->name_space = of.name_space;
+  h->at_names = plan.at_names;
   h->at_descriptors = plan.at_descriptors;
   h->at_data = plan.at_data;
   h->checksum = header_checksum(*h);
@@ -84,22 +90,39 @@ std::uint64_t header_checksum(const header& h) noexcept {
     sum = (sum ^ sum >> 27) * 0x94d049bb133111ebULL;
     sum ^= sum >> 31;
   };
-  for (const std::uint64_t v :
-       {std::uint64_t{h.kind}, h.magic, h.uuid[0], h.uuid[1], h.host, h.bytes,
-        std::uint64_t(std::uint32_t(h.census)), std::uint64_t{h.slots}, std::uint64_t{h.descriptor_bytes},
-        std::uint64_t{h.lease_entries}, std::uint64_t{h.chunk_capacity}, std::uint64_t{h.chunks},
-        h.at_participants, h.at_chunks, h.at_leases, h.at_descriptors, h.at_data})
+  for (const std::uint64_t v : {std::uint64_t{h.kind},
+                                h.magic,
+                                h.uuid[0],
+                                h.uuid[1],
+                                h.host,
+                                h.bytes,
+                                std::uint64_t(std::uint32_t(h.census)),
+                                std::uint64_t{h.slots},
+                                std::uint64_t{h.descriptor_bytes},
+                                std::uint64_t{h.lease_entries},
+                                std::uint64_t{h.chunk_capacity},
+                                std::uint64_t{h.chunks},
+                                std::uint64_t{h.names},
+                                h.name_space,
+                                h.at_participants,
+                                h.at_chunks,
+                                h.at_leases,
+                                h.at_names,
+                                h.at_descriptors,
+                                h.at_data})
     mix(v);
   return sum;
 }
 
 bool makes_sense(const header& h, std::uint64_t bytes) noexcept {
-  const auto plan = geometry_plan::primary(h.bytes, h.slots, h.descriptor_bytes);
+  const auto plan = geometry_plan::primary(h.bytes, h.slots, h.descriptor_bytes, h.names);
   return h.checksum == header_checksum(h) && h.bytes == bytes && h.slots >= 64 && h.slots % 64 == 0 &&
          h.slots <= max_slots && h.descriptor_bytes == descriptor_bytes_for(h.slots) &&
          h.at_participants >= sizeof(header) && h.at_chunks >= h.at_participants &&
-         h.at_leases >= h.at_chunks && h.at_descriptors >= h.at_leases && h.at_data >= h.at_descriptors &&
-         h.at_data <= bytes && h.chunks <= (bytes - h.at_data) / chunk_bytes && plan.chunks == h.chunks;
+         h.at_leases >= h.at_chunks && h.at_names >= h.at_leases && (h.names == 0 || h.names == host_names) &&
+         h.at_descriptors >= h.at_names + h.names * (sizeof(name_entry) + sizeof(name_fields)) &&
+         h.at_data >= h.at_descriptors && h.at_data <= bytes &&
+         h.chunks <= (bytes - h.at_data) / chunk_bytes && plan.chunks == h.chunks;
 }
 
 }  // namespace sharedmem

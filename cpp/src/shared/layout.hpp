@@ -4,7 +4,7 @@
 /// The fixed bytes of an arena: what lies where in its segments. Everything here is shared memory, read
 /// by every process of the arena whatever its word size: fixed-width words, standard layout, versioned.
 ///
-///     Primary segment:    header | participants | chunk table | leases | guard | descriptors | guard | data
+///     Primary segment:    header | participants | chunk table | leases | names | guard | descriptors | guard | data
 ///     Extension segment:  extent_header                        | guard | descriptors | guard | data
 ///
 /// The guards are inaccessible pages, so that an overrun of an array ends before the tables. All tables
@@ -41,6 +41,13 @@ inline constexpr std::uint32_t overflow_slots = 2;  ///< see `header::overflow`
 inline constexpr std::uint32_t end_words = 64;
 inline constexpr std::uint32_t descriptors_per_chunk = 8192;  ///< one per 256 bytes of data space
 
+inline constexpr std::uint32_t host_names = 4096;  ///< entries of a host arena's table of names
+/// A host arena's segment has as many bytes more than it needs: the kernel's list of segments shows them.
+inline constexpr std::uint32_t host_tag = 0xf00 + layout_version;
+
+/// Of a host arena: whether others may join it (doc/model/host.pml). A tree's arena is UNBORN for ever.
+enum class birth : std::uint32_t { unborn = 0, open = 1, condemned = 2 };
+
 /// One line per process slot.
 struct alignas(64) participant_entry {
   word64 ctl;  ///< slot_word
@@ -73,6 +80,16 @@ struct alignas(64) chunk_entry {
   word64 reserved[3];
 };
 
+/// What the table of names looks through.
+struct name_entry {
+  word64 word;  ///< name_word
+  word64 hash;  ///< of the name
+};
+/// What it then compares and reads; see words.hpp.
+struct name_fields {
+  word64 words[name_field_words];
+};
+
 struct lease_words {
   word64 words[lease_entry_words];
 };
@@ -100,7 +117,10 @@ struct header {
   std::uint32_t lease_entries;  ///< per group
   std::uint32_t chunk_capacity;  ///< entries of the chunk table, for all extents
   std::uint32_t chunks;  ///< of the primary segment
-  std::uint64_t at_participants, at_chunks, at_leases, at_descriptors, at_data;  ///< byte offsets
+  std::uint32_t names;  ///< entries of the table of names; 0: a tree's arena
+  std::uint32_t reserved;
+  std::uint64_t name_space;  ///< of a host arena: hash of SHAREDMEM_NAMESPACE
+  std::uint64_t at_participants, at_chunks, at_leases, at_names, at_descriptors, at_data;  ///< byte offsets
   std::uint64_t checksum;  ///< of all the above but `version`
 
   alignas(64) word64 slot_mark;  ///< slots at or above it are VOID and own no bit
@@ -116,9 +136,13 @@ struct header {
   alignas(64) word64 lease_marks[lease_group_count * 8];  ///< one line per group
   alignas(64) word64 ends;  ///< numbers given to ends of connections, see arena::new_ends
   word64 read_elsewhere[end_words];  ///< a bit per number, modulo their count: see arena::read_elsewhere
+  alignas(64) word64 names_mark;  ///< entries of the table of names at or above it were never used
+  word32 names_bell;  ///< rises, and wakes who sleeps on it, when what was being built has an end
+  word32 state;  ///< birth
 };
 static_assert(std::is_standard_layout_v<header> && sizeof(header) <= 2 * page_bytes);
 static_assert(sizeof(participant_entry) == 64 && sizeof(chunk_entry) == 64 && sizeof(lease_words) == 32);
+static_assert(sizeof(name_entry) == 16 && sizeof(name_fields) == 2048);
 
 struct extent_header {
   word32 version;
@@ -154,10 +178,13 @@ constexpr std::uint64_t overflow_clearing(std::uint32_t k) noexcept {
 struct geometry_plan {
   std::uint64_t bytes = 0;
   std::uint32_t chunks = 0;
-  std::uint64_t at_participants = 0, at_chunks = 0, at_leases = 0, at_descriptors = 0, at_data = 0;
-  std::uint32_t chunk_capacity = 0, lease_entries = 0;
+  std::uint64_t at_participants = 0, at_chunks = 0, at_leases = 0, at_names = 0, at_descriptors = 0,
+                at_data = 0;
+  std::uint32_t chunk_capacity = 0, lease_entries = 0, names = 0;
 
-  static geometry_plan primary(std::uint64_t bytes, std::uint32_t slots, std::uint32_t descriptor_bytes);
+  /// `names`: entries of the table of names.
+  static geometry_plan primary(std::uint64_t bytes, std::uint32_t slots, std::uint32_t descriptor_bytes,
+                               std::uint32_t names = 0);
   static geometry_plan extension(std::uint32_t chunks, std::uint32_t descriptor_bytes);
 };
 
@@ -174,6 +201,7 @@ struct arena_identity {
   std::uint64_t host = 0;
   std::int32_t census = -1;
   std::uint32_t slots = 0;
+  std::uint64_t name_space = 0;
 };
 
 /// Writes the constant part of a header into the zeroed bytes at `where`. It is not ready yet: the caller

@@ -26,6 +26,16 @@ struct primary_tables {
   word& lease_mark(std::uint32_t g) const noexcept { return head().lease_marks[g * 8]; }
   std::uint32_t lease_group_entries() const noexcept { return head().lease_entries; }
 
+  // What name_table.hpp asks for.
+  name_entry* names() const noexcept { return reinterpret_cast<name_entry*>(base + head().at_names); }
+  word& name(std::uint32_t i) const noexcept { return names()[i].word; }
+  word& name_hash(std::uint32_t i) const noexcept { return names()[i].hash; }
+  word* name_fields_of(std::uint32_t i) const noexcept {
+    return reinterpret_cast<name_fields*>(names() + head().names)[i].words;
+  }
+  word& names_mark() const noexcept { return head().names_mark; }
+  std::uint32_t name_count() const noexcept { return head().names; }
+
   /// Calls f(entry, lease_word, words) for every lease below its group's mark.
   template <class F>
   void each_lease(F&& f) {

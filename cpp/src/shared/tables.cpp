@@ -8,6 +8,8 @@
 namespace sharedmem {
 namespace {
 
+constexpr auto relaxed = std::memory_order_relaxed;
+
 /// Where an extension segment is, packed into extent_word::name (42 bits).
 std::uint64_t pack(const segment_name& name) noexcept {
   const auto id = static_cast<std::uint64_t>(static_cast<std::uint32_t>(name.id));
@@ -44,6 +46,8 @@ void tables::open(mapping&& primary) {
   participants_ = reinterpret_cast<participant_entry*>(base + head_->at_participants);
   chunks_ = reinterpret_cast<chunk_entry*>(base + head_->at_chunks);
   leases_ = reinterpret_cast<lease_words*>(base + head_->at_leases);
+  names_ = reinterpret_cast<name_entry*>(base + head_->at_names);
+  name_fields_ = reinterpret_cast<name_fields*>(names_ + head_->names);
   stride_ = head_->descriptor_bytes;
   lease_entries_ = head_->lease_entries;
   geometry_plan plan;
@@ -95,6 +99,32 @@ std::uint32_t tables::chunk_at(const void* p) const noexcept {
                  static_cast<std::uint64_t>(static_cast<const std::byte*>(p) - extents_[k].data) /
                  chunk_bytes);
   return chunk_count();
+}
+
+std::byte* tables::find_writable(const void* p) const noexcept {
+  const std::uint32_t n = extents();
+  for (std::uint32_t k = 0; k < n; ++k) {
+    const extent& e = extents_[k];
+    if (e.has_read_only(p))
+      return e.data + (static_cast<const std::byte*>(p) - e.read_only_data.load(relaxed));
+  }
+  return nullptr;
+}
+
+std::byte* tables::read_only(const void* p) {
+  extent& e = extent_of_chunk(chunk_at(p));
+  std::byte* seen = e.read_only_data.load(std::memory_order_acquire);
+  if (seen == nullptr) [[unlikely]] {
+    const std::lock_guard lock(growing_);
+    seen = e.read_only_data.load(relaxed);
+    if (seen == nullptr) {
+      e.read_only_memory = e.memory.view_read_only();
+      seen = e.read_only_memory.data() + (e.data - e.memory.data());
+      e.read_only_data.store(seen, std::memory_order_release);
+      some_read_only_.store(true, std::memory_order_release);
+    }
+  }
+  return seen + (static_cast<const std::byte*>(p) - e.data);
 }
 
 void tables::sync() {

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <new>
 
+#include "os/waiting.hpp"
 #include "segment/mapping.hpp"
 #include "shared/layout.hpp"
 #include "shared/protocol.hpp"
@@ -20,6 +21,9 @@ struct extent {
   std::byte* descriptors = nullptr;
   std::uint32_t first_chunk = 0, chunks = 0;
   std::uint32_t first_block = 0, blocks = 0;
+  /// The data once more, through a mapping that cannot write; null until somebody asks for it.
+  std::atomic<std::byte*> read_only_data{nullptr};
+  mapping read_only_memory;
 
   /// Its segment went with the last process that had it attached, before this one had: nothing in it is
   /// held by anybody, and nothing there can be read. Its numbers stay taken.
@@ -27,6 +31,12 @@ struct extent {
   bool has(const void* p) const noexcept {
     return !lost() && static_cast<std::uint64_t>(static_cast<const std::byte*>(p) - data) <
                           std::uint64_t{chunks} * chunk_bytes;
+  }
+  /// The same for an address in `read_only_data`.
+  bool has_read_only(const void* p) const noexcept {
+    const std::byte* seen = read_only_data.load(std::memory_order_acquire);
+    return seen != nullptr && static_cast<std::uint64_t>(static_cast<const std::byte*>(p) - seen) <
+                                  std::uint64_t{chunks} * chunk_bytes;
   }
   /// Whether a descriptor with this place and size makes sense here: that of an aligned block within the data.
   bool has(std::uint64_t place, std::uint64_t bytes) const noexcept {
@@ -65,6 +75,17 @@ class tables {
   word& slot_mark() const noexcept { return head_->slot_mark; }
   std::uint32_t lease_group_entries() const noexcept { return lease_entries_; }
   std::uint64_t lease_count() const noexcept { return std::uint64_t{lease_group_count} * lease_entries_; }
+  // What name_table.hpp asks for.
+  word& name(std::uint32_t i) const noexcept { return names_[i].word; }
+  word& name_hash(std::uint32_t i) const noexcept { return names_[i].hash; }
+  word* name_fields_of(std::uint32_t i) const noexcept { return name_fields_[i].words; }
+  word& names_mark() const noexcept { return head_->names_mark; }
+  std::uint32_t name_count() const noexcept { return head_->names; }
+  /// Wakes who waits for a name.
+  void ring_names_bell() const noexcept {
+    head_->names_bell.fetch_add(1, std::memory_order_release);
+    os::wake_all(head_->names_bell);
+  }
   /// Blocks of the attached extents.
   std::uint32_t block_count() const noexcept {
     const extent& last = extents_[extents() - 1];
@@ -109,8 +130,20 @@ class tables {
     const std::uint64_t c = place / chunk_bytes;
     return c < e.chunks ? e.first_chunk + static_cast<std::uint32_t>(c) : chunk_count();
   }
-  /// The chunk that holds `p`, or chunk_count().
+  /// The chunk that holds `p`, or chunk_count(). Only addresses of the writable mapping count.
   std::uint32_t chunk_at(const void* p) const noexcept;
+
+  /// The address of the same byte in the writable mapping, if `p` is one in a read-only mapping of the data; else
+  /// null. Wait-free.
+  std::byte* writable(const void* p) const noexcept {
+    if (!some_read_only_.load(std::memory_order_acquire)) [[likely]]
+      return nullptr;
+    return find_writable(p);
+  }
+  /// The address of the same byte in the read-only mapping, which is made now if it is not there.
+  /// \pre    `p` is in the data space, in the writable mapping.
+  /// \throws sharedmem::error  what mapping::view_read_only throws.
+  std::byte* read_only(const void* p);
 
   /// Attaches extension segments that joined the arena since; those that have gone count as lost.
   /// \throws what mapping::attach throws, but for stale_handle.
@@ -128,15 +161,19 @@ class tables {
   void forget_lock() noexcept { new (&growing_) std::mutex; }
 
  private:
+  std::byte* find_writable(const void* p) const noexcept;
   void add(mapping&& memory, std::uint32_t chunks, const geometry_plan& plan);
 
   header* head_ = nullptr;
   participant_entry* participants_ = nullptr;
   chunk_entry* chunks_ = nullptr;
   lease_words* leases_ = nullptr;
+  name_entry* names_ = nullptr;
+  name_fields* name_fields_ = nullptr;
   std::uint32_t stride_ = 64, lease_entries_ = 0;
   mutable std::array<extent, max_extents> extents_{};
   std::atomic<std::uint32_t> extent_count_{0};
+  std::atomic<bool> some_read_only_{false};
   std::mutex growing_;
 };
 

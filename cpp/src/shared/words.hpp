@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "os/identity.hpp"
@@ -59,6 +60,52 @@ struct lease_word {
     return static_cast<std::uint64_t>(state) | std::uint64_t{slot} << 2 | nonce << 16;
   }
 };
+
+/// `word` of an entry of the table of names: state:3, slot:14, nonce:47. The nonce rises when the entry is vacated.
+enum class name_state : std::uint8_t {
+  vacant = 0,
+  filling = 1,   ///< the slot's process writes name and hash; nobody else looks at it
+  claiming = 2,  ///< provisional: anybody who wants the same name may take it away
+  building = 3,  ///< the slot's process, and nobody else, makes what will be named
+  ready = 4,     ///< names an array, as long as that lives
+  failed = 5,    ///< the text of an exception, for those who waited
+};
+
+struct name_word {
+  static constexpr std::uint64_t nonce_mask = (std::uint64_t{1} << 47) - 1;
+
+  name_state state = name_state::vacant;
+  std::uint32_t slot = 0;
+  std::uint64_t nonce = 0;
+
+  static constexpr name_word from(std::uint64_t bits) noexcept {
+    return {static_cast<name_state>(bits & 7), static_cast<std::uint32_t>(bits >> 3) & (max_slots - 1),
+            bits >> 17};
+  }
+  constexpr std::uint64_t bits() const noexcept {
+    return static_cast<std::uint64_t>(state) | std::uint64_t{slot} << 3 | nonce << 17;
+  }
+  /// What the entry becomes when it is vacated.
+  constexpr std::uint64_t vacated() const noexcept {
+    return name_word{name_state::vacant, 0, (nonce + 1) & nonce_mask}.bits();
+  }
+};
+
+/// Words of an entry's fields, and their order: bytes of the name and of its text, nanoseconds, the pid that claimed
+/// the name, block and generation of the array, bytes of the name, bytes of the text.
+enum : std::uint32_t {
+  at_name_length = 0,
+  at_text_length = 1,
+  at_since = 2,
+  at_claimer = 3,
+  at_named_block = 4,
+  at_named_generation = 5,
+  at_name_bytes = 6,
+  at_text_bytes = at_name_bytes + 32,
+  name_field_words = 256
+};
+inline constexpr std::size_t longest_name = 255;  ///< bytes of UTF-8
+inline constexpr std::size_t longest_text = (name_field_words - at_text_bytes) * 8;
 
 /// A process, unique for ever within a boot of the machine: its namespaces' index in the arena's
 /// table, its start time and its pid (22 bits, the kernel's PID_MAX_LIMIT). Because a claim names its

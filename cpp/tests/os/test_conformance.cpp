@@ -198,6 +198,26 @@ TEST_CASE("a look is whole, read-only, and over when it returns") {
   }
 }
 
+TEST_CASE("a second, read-only view shows what is written through the first, and cannot be written to") {
+  for (const backing kind : os::segment_kinds) {
+    CAPTURE(static_cast<int>(kind));
+    const os::segment first = make(kind);
+    {
+      const os::segment second = first.attach_read_only();
+      CHECK(second.bytes() == first.bytes());
+      CHECK(second.data() != first.data());
+      CHECK(reinterpret_cast<std::uintptr_t>(second.data()) % os::segment::alignment == 0);
+      *at(first, 5000) = 'x';
+      CHECK(*at(second, 5000) == 'x');
+      CHECK_FALSE(os::fault_in(second.data(), os::page_size()) == 0);
+    }
+    *at(first, 5000) = 'y';  // the first view is still there, and others find the object by it
+    os::segment other = os::segment::open(first.name(), tag);
+    other.attach();
+    CHECK(*at(other, 5000) == 'y');
+  }
+}
+
 TEST_CASE("moving keeps the view, and what was moved from is empty") {
   for (const backing kind : os::segment_kinds) {
     CAPTURE(static_cast<int>(kind));

@@ -42,6 +42,16 @@ def format_bytes(nbytes: float) -> str:
     return f"{nbytes / 1024:,.2f} TiB"
 
 
+def format_seconds(seconds: float) -> str:
+    """`seconds` in the unit that leaves a small number; empty for 0, which says nothing."""
+    if seconds <= 0:
+        return ""
+    for limit, unit, size in ((100, "s", 1), (6000, "min", 60), (172800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Prints a table; by rich where it is installed, else as aligned plain text.
 
@@ -78,6 +88,13 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_row(*(Text(cell) for cell in row))
     console.print(Text(title, style="bold"))
     console.print(table)
+
+
+def print_plain(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """The same, always as aligned plain text."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    right = [heading.startswith(">") for heading in columns]
+    _print_plain(title, [heading.lstrip(">") for heading in columns], right, cells)
 
 
 def _widths(headings: list[str], cells: list[list[str]]) -> list[int]:

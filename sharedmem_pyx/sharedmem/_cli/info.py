@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pwd
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
 import sharedmem
-from sharedmem._cli.console import format_bytes, print_table
+from sharedmem import NameInfo
+from sharedmem._cli.console import format_bytes, format_seconds, print_table
 from sharedmem._cli.segments import Process, Segment, find_memfd, survey
 from sharedmem._reports import inspect_arena
 
@@ -20,6 +22,9 @@ def run(as_json: bool = False) -> int:
     if as_json:
         found["segments"] = [asdict(segment) for segment in found["segments"]]
         found["processes"] = [asdict(process) for process in found["processes"]]
+        for arena in found["arenas"]:
+            if arena.get("names") is not None:
+                arena["names"] = [_plain(name) for name in arena["names"]]
         print(json.dumps(found, indent=2))
     else:
         _print(found)
@@ -48,9 +53,14 @@ def gather() -> dict[str, Any]:
     }
 
 
+def _plain(name: NameInfo) -> dict[str, Any]:
+    """A name as JSON has it."""
+    return {**asdict(name), "dtype": None if name.dtype is None else str(name.dtype)}
+
+
 def _look_at(segment: Segment) -> dict[str, Any] | None:
     """The arena whose first segment this is; None if it is not, or has gone meanwhile."""
-    if segment.kind != "arena" or segment.orphan:
+    if segment.kind not in ("arena", "names") or segment.orphan:
         return None
     where = segment.id, 0, 0
     if segment.backing == "memfd":
@@ -132,6 +142,30 @@ def _process_row(process: Process) -> tuple[object, ...]:
     )
 
 
+NAME_COLUMNS = ("state", ">since", "dtype", "shape", ">bytes", ">by pid", "held by", "name")
+
+
+def name_rows(names: Iterable[NameInfo]) -> list[tuple[object, ...]]:
+    """The cells of names under `NAME_COLUMNS`."""
+    return [
+        (
+            name.state,
+            format_seconds(name.seconds),
+            "" if name.dtype is None else _short(str(name.dtype), 10),
+            "" if name.shape is None else _short("x".join(map(str, name.shape)) or "()", 12),
+            format_bytes(name.nbytes) if name.state == "ready" else "",
+            name.pid,
+            _few(list(name.processes)),
+            name.name,
+        )
+        for name in names
+    ]
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def _print_arena(arena: dict[str, Any], commands: dict[int, str]) -> None:
     title = f"Arena of segment {arena['segment']}"
     if "error" in arena:
@@ -154,6 +188,10 @@ def _print_arena(arena: dict[str, Any], commands: dict[int, str]) -> None:
             for participant in arena["participants"]
         ],
     )
+    if arena["names"]:
+        print_table(
+            f"Names in the arena of segment {arena['segment']}", NAME_COLUMNS, name_rows(arena["names"])
+        )
     print(
         f"Free but kept warm {format_bytes(arena['cached_bytes'])}; "
         f"in flight {format_bytes(arena['bytes_in_flight'])} by {arena['leases']} leases"

@@ -11,8 +11,12 @@ from pathlib import Path
 #: Upper halves of the keys of our System V segments (cpp/src/os/os.hpp). A segment that is marked for
 #: removal has lost its key, but /proc/PID/maps still names it by that.
 _KEYS = {0x534D: "arena", 0x534E: "census"}
+_OF_NAMES, _OF_NAMES_MASK = 0x53800000, 0xFF800000  # and of the arena of names, which has a tag in its size
 
-_OURS = re.compile(r"/(?:SYSV(?P<key>534[de][0-9a-f]{4})|memfd:sharedmem:(?P<tag>[0-9a-f]+)) \(deleted\)$")
+_OURS = re.compile(
+    r"/(?:SYSV(?P<key>53(?:4[de]|[89a-f][0-9a-f])[0-9a-f]{4})"
+    r"|memfd:sharedmem:(?P<tag>[0-9a-f]+)) \(deleted\)$"
+)
 
 _MEMFD = "/memfd:sharedmem:"
 
@@ -30,7 +34,8 @@ class Segment:
     backing : str
         ``"sysv"`` or ``"memfd"``.
     kind : str
-        ``"arena"`` (arrays), ``"census"`` (a page by whose attachments the kernel counts processes),
+        ``"arena"`` (arrays), ``"names"`` (arrays that have names), ``"census"`` (a page by whose
+        attachments the kernel counts processes),
         ``"other"`` (not ours).
     bytes, resident_bytes, swapped_bytes : int
         Size, mostly never touched; what of it takes memory, and swap space.
@@ -154,9 +159,9 @@ def _sysv_segments(uid: int) -> Iterator[Segment]:
         cell = dict(zip(names, line.split(), strict=False))
         if int(cell["uid"]) != uid:
             continue
-        kind = _KEYS.get((int(cell["key"]) & 0xFFFFFFFF) >> 16, "other")
+        kind = _kind(int(cell["key"]) & 0xFFFFFFFF)
         removed = bool(int(cell["perms"], 8) & _SHM_DEST)
-        if not _may_be_ours(kind, int(cell["perms"], 8), int(cell.get("rss", 0))):
+        if not _may_be_ours(kind, int(cell["perms"], 8), int(cell.get("rss", 0)), int(cell["size"])):
             kind = "other"
         attached = int(cell["nattch"])
         yield Segment(
@@ -173,9 +178,15 @@ def _sysv_segments(uid: int) -> Iterator[Segment]:
         )
 
 
-def _may_be_ours(kind: str, perms: int, resident: int) -> bool:
+def _kind(key: int) -> str:
+    return "names" if key & _OF_NAMES_MASK == _OF_NAMES else _KEYS.get(key >> 16, "other")
+
+
+def _may_be_ours(kind: str, perms: int, resident: int, size: int) -> bool:
     # Other programs may have such keys, too: ftok(3) makes them for files on some devices. Ours have a key
     # only until they are marked for removal; so early nothing is in them but the census's first bytes.
+    if kind == "names":
+        return perms & 0o777 == 0o600 and 0xF00 <= size % (2 << 20) < 0x1000
     return perms & 0o777 == 0o600 and (kind != "arena" or resident == 0)
 
 
@@ -209,7 +220,7 @@ def _mappings(pid: int) -> list[_Mapping]:
                 sizes[name] = int(rest[:-3]) * 1024
             continue
         if ours:
-            kind = _KEYS[int(ours["key"][:4], 16)] if ours["key"] else "arena"
+            kind = _kind(int(ours["key"], 16)) if ours["key"] else "arena"
             backing = "sysv" if ours["key"] else "memfd"
             found.append(_Mapping(inode, backing, kind, sizes["Size"], sizes["Rss"], sizes["Pss"]))
         sizes, ours = {}, _OURS.search(line)

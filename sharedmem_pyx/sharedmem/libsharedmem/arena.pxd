@@ -16,6 +16,7 @@ cdef extern from "<sharedmem/arena.hpp>" namespace "sharedmem" nogil:
         byte* data
         uint64_t bytes
         bool zeroed
+        bool read_only
 
     cdef enum class pages(uint8_t):
         as_needed
@@ -71,6 +72,8 @@ cdef extern from "<sharedmem/arena.hpp>" namespace "sharedmem" nogil:
         void read_elsewhere(uint64_t) noexcept
         bool is_read_elsewhere(uint64_t) noexcept
         allocation find(const void*) noexcept
+        const byte* read_only(const void*) except +set_python_error
+        byte* writable(const void*) noexcept
         bool contains(const void*) noexcept
         block_ref duplicate(const block_ref&) except +set_python_error
         uint64_t trim() except +set_python_error

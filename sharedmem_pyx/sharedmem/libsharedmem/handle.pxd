@@ -54,6 +54,7 @@ cdef extern from "<sharedmem/handle.hpp>" namespace "sharedmem" nogil:
         uint32_t itemsize
         int ndim
         bool writable
+        bool read_only_mapping
         int64_t shape[max_ndim]
         int64_t strides[max_ndim]
 

@@ -4,6 +4,7 @@ from libcpp.vector cimport vector
 
 from sharedmem.libsharedmem.arena cimport participant_report
 from sharedmem.libsharedmem.handle cimport set_python_error
+from sharedmem.libsharedmem.names cimport name_report
 from sharedmem.libsharedmem.segment cimport segment_name
 
 
@@ -17,6 +18,8 @@ cdef extern from "<sharedmem/inspect.hpp>" namespace "sharedmem" nogil:
         uint64_t oldest_in_flight_ns
         uint32_t segments
         vector[participant_report] participants
+        bool has_names
+        vector[name_report] names
 
     cdef cppclass optional_inspection "std::optional<sharedmem::inspection>":
         bool has_value() noexcept

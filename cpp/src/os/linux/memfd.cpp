@@ -100,6 +100,14 @@ void file_attach(int fd, const reservation& room, access mode) {
   if (at == MAP_FAILED) throw error(errno, "mmap", fd_text(fd, room.size()));
 }
 
+int memfd_reopen_read_only(int fd) {
+  path own{};
+  std::snprintf(own.text, sizeof own.text, "/proc/self/fd/%d", fd);
+  const int made = open_quietly(own.text, O_RDONLY);
+  if (made < 0) throw error(errno, "open", std::string(own.text) + " read-only");
+  return made;
+}
+
 bool file_look(int fd, file_status& status) noexcept {
   struct stat record{};
   if (::fstat(fd, &record) != 0) return false;

@@ -24,6 +24,8 @@ struct file_status {
 /// `name` is what shows in /proc/PID/fd, after "/memfd:" and before " (deleted)".
 int memfd_create(const std::string& name, std::size_t bytes);
 void file_attach(int fd, const reservation& room, access mode);
+/// A second descriptor of the file that `fd` is, which cannot write. \throws sharedmem::error
+int memfd_reopen_read_only(int fd);
 bool file_look(int fd, file_status& status) noexcept;
 /// A descriptor of our own for the memfd `name`, that process `pid` has as `fd`; -1: it is not there, or, by
 /// errno, there is no descriptor to be had: `none_left`.

@@ -77,6 +77,7 @@ segment& segment::operator=(segment&& other) noexcept {
     base_ = std::exchange(other.base_, nullptr);
     bytes_ = std::exchange(other.bytes_, 0);
     tag_ = other.tag_;
+    tagged_ = other.tagged_;
     changed_ = other.changed_;
     made_by_ = other.made_by_;
   }
@@ -137,7 +138,9 @@ segment segment::create(backing kind, std::size_t bytes, std::uint64_t tag) {
 segment segment::open(const segment_name& name, std::uint64_t tag) {
   if (name.kind == backing::sysv) {
     const sysv_status status = check_sysv(name.id);
-    segment found{name.kind, mappable(status.bytes), name.id, tag};
+    const std::size_t past = status.bytes % page_size();
+    segment found{name.kind, mappable(status.bytes - past), name.id, tag};
+    found.tagged_ = past != 0;
     found.changed_ = static_cast<std::uint64_t>(status.changed);
     found.made_by_ = static_cast<std::uint64_t>(status.creator_pid);
     return found;
@@ -153,7 +156,7 @@ segment segment::open(const segment_name& name, std::uint64_t tag) {
 }
 
 bool segment::look(viewer view, void* context) const {
-  reservation room{bytes_};
+  reservation room{mapped()};
   if (kind_ == backing::memfd) {
     file_attach(id_, room, access::read);  // unmapped with its room
     leave_out_of_dumps(room.base(), bytes_);
@@ -162,23 +165,88 @@ bool segment::look(viewer view, void* context) const {
   attach_known(id_, room, access::read);
   segment seen{backing::sysv, bytes_, id_, tag_};
   seen.base_ = room.taken();
-  leave_out_of_dumps(seen.base_, bytes_);
+  leave_out_of_dumps(seen.base_, mapped());
   if (!view(seen.base_, bytes_, context)) return false;
   const sysv_status now = check_sysv(id_);
-  if (static_cast<std::uint64_t>(now.changed) != changed_ || now.bytes != bytes_ ||
+  if (static_cast<std::uint64_t>(now.changed) != changed_ || now.bytes - now.bytes % page_size() != bytes_ ||
       static_cast<std::uint64_t>(now.creator_pid) != made_by_)
     throw stale_handle(text() + " belongs to another arena");
   return true;
 }
 
 void segment::attach() {
-  reservation room{bytes_};
+  reservation room{mapped()};
   if (kind_ == backing::sysv)
     attach_known(id_, room, access::write);
   else
     file_attach(id_, room, access::write);
   base_ = room.taken();
-  leave_out_of_dumps(base_, bytes_);
+  leave_out_of_dumps(base_, mapped());
+}
+
+meeting segment::create_under_key(std::uint32_t number, std::size_t bytes, std::uint32_t tag,
+                                  segment& object) {
+  const std::uint32_t key = meeting_keys | (number & ~meeting_key_mask);
+  int id = -1;
+  const int code = sysv_create_keyed(key, bytes + tag, id);
+  if (code == 0) {
+    object = segment{backing::sysv, bytes, id, 0};
+    object.tagged_ = true;
+    return meeting::made;
+  }
+  if (code != EEXIST) throw error(code, "shmget", bytes_text(bytes));
+  if (const int refused = sysv_find_keyed(key, id); refused != 0)
+    return refused == ENOENT ? meeting::gone : meeting::taken;
+  sysv_status status;
+  if (const int refused = sysv_look(id, status); refused != 0)
+    return refused == EACCES ? meeting::taken : meeting::gone;
+  const std::uint32_t user = effective_user();
+  if (status.owner != user || status.creator != user || status.mode != 0600 ||
+      status.bytes % huge_page_size != tag || status.bytes <= tag)
+    return meeting::taken;
+  object = segment{backing::sysv, mappable(status.bytes - tag), id, 0};
+  object.tagged_ = true;
+  return meeting::found;
+}
+
+void segment::let_key_go(const segment_name& name) noexcept { (void)sysv_remove(name.id); }
+
+std::vector<segment_name> segment::list(std::uint32_t tag) {
+  std::vector<segment_name> found;
+  const std::uint32_t user = effective_user();
+  const int code = sysv_each([&](int id, const sysv_status& status) {
+    if (status.owner == user && status.creator == user && status.mode == 0600 && status.removed &&
+        status.bytes % huge_page_size == tag)
+      found.push_back({.kind = backing::sysv, .id = id, .pid = 0});
+  });
+  if (code != 0) throw error(code, "shmctl(SHM_INFO)", "the list of System V segments");
+  return found;
+}
+
+segment segment::attach_read_only() const {
+  reservation room{mapped()};
+  segment made{kind_, bytes_, kind_ == backing::sysv ? id_ : -1, tag_};  // the descriptor stays this one's
+  made.tagged_ = tagged_;
+  if (kind_ == backing::sysv) {
+    sysv_attach(id_, room, access::read);
+  } else {
+    file_status status;
+    if (!file_look(id_, status) || status.inode != changed_)
+      throw error(EBADF, "open",
+                  memfd_name(tag_) + ": its descriptor " + std::to_string(id_) + " was closed");
+    // A mapping through the descriptor that can write could be made writable later.
+    const int fd = memfd_reopen_read_only(id_);
+    try {
+      file_attach(fd, room, access::read);
+    } catch (...) {
+      file_close(fd);
+      throw;
+    }
+    file_close(fd);
+  }
+  made.base_ = room.taken();
+  leave_out_of_dumps(made.base_, mapped());
+  return made;
 }
 
 segment_name segment::name() const noexcept {

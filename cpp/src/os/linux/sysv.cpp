@@ -24,6 +24,19 @@ std::string id_text(int id, std::size_t bytes) {
 
 int result(int returned) noexcept { return returned == 0 ? 0 : errno; }
 
+sysv_status status_of(const shmid_ds& record) noexcept {
+  sysv_status status;
+  status.owner = record.shm_perm.uid;
+  status.creator = record.shm_perm.cuid;
+  status.mode = record.shm_perm.mode & 0777U;
+  status.removed = (record.shm_perm.mode & SHM_DEST) != 0;
+  status.bytes = record.shm_segsz;
+  status.attaches = record.shm_nattch;
+  status.changed = record.shm_ctime;
+  status.creator_pid = record.shm_cpid;
+  return status;
+}
+
 }  // namespace
 
 std::uint32_t sysv_key(std::uint32_t keys, std::uint32_t pid, std::uint64_t bytes,
@@ -68,14 +81,29 @@ void* sysv_attach_anywhere(int id, std::size_t bytes) {
 int sysv_look(int id, sysv_status& status) noexcept {
   shmid_ds record{};
   if (::shmctl(id, IPC_STAT, &record) != 0) return errno;
-  status.owner = record.shm_perm.uid;
-  status.creator = record.shm_perm.cuid;
-  status.mode = record.shm_perm.mode & 0777U;
-  status.removed = (record.shm_perm.mode & SHM_DEST) != 0;
-  status.bytes = record.shm_segsz;
-  status.attaches = record.shm_nattch;
-  status.changed = record.shm_ctime;
-  status.creator_pid = record.shm_cpid;
+  status = status_of(record);
+  return 0;
+}
+
+int sysv_create_keyed(std::uint32_t key, std::size_t bytes, int& id) noexcept {
+  id = ::shmget(static_cast<key_t>(key), bytes, IPC_CREAT | IPC_EXCL | SHM_NORESERVE | 0600);
+  return id >= 0 ? 0 : errno;
+}
+
+int sysv_find_keyed(std::uint32_t key, int& id) noexcept {
+  id = ::shmget(static_cast<key_t>(key), 0, 0);
+  return id >= 0 ? 0 : errno;
+}
+
+int sysv_each(const std::function<void(int id, const sysv_status&)>& seen) {
+  struct shm_info all{};
+  const int last = ::shmctl(0, SHM_INFO, reinterpret_cast<shmid_ds*>(&all));
+  if (last < 0) return errno;
+  for (int index = 0; index <= last; ++index) {
+    shmid_ds record{};
+    const int id = ::shmctl(index, SHM_STAT, &record);
+    if (id >= 0) seen(id, status_of(record));
+  }
   return 0;
 }
 

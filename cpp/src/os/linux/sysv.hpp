@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 
 #include "os/linux/address_space.hpp"
 #include "os/linux/proc.hpp"
@@ -49,6 +50,15 @@ std::uint64_t sysv_resident(int id) noexcept;
 /// How often the segment is attached, by all processes, also where this process may not read its record: that
 /// has become another user's when this process called setuid(2). An errno value.
 int sysv_count(int id, std::uint64_t& attaches) noexcept;
+
+/// Keys of segments that processes meet by have these upper nine bits; the others follow from what they meet for.
+inline constexpr std::uint32_t meeting_keys = 0x53800000;
+inline constexpr std::uint32_t meeting_key_mask = 0xff800000;
+
+int sysv_create_keyed(std::uint32_t key, std::size_t bytes, int& id) noexcept;  // errno value
+int sysv_find_keyed(std::uint32_t key, int& id) noexcept;                       // errno value
+/// Calls `seen` for each segment that this process may read the record of. An errno value.
+int sysv_each(const std::function<void(int id, const sysv_status&)>& seen);
 
 struct sysv_limits {
   std::uint64_t segment = UINT64_MAX;  // bytes

@@ -1,0 +1,21 @@
+#pragma once
+
+/// The arena in which a user's names lie: one for each user, IPC namespace, layout version and SHAREDMEM_NAMESPACE.
+/// doc/model/host.pml has the steps by which processes find it, or make it, and why there are never two.
+#include <cstdint>
+
+namespace sharedmem {
+
+class arena;
+
+/// It stays attached from now on. Threads: any; one looks or makes at a time.
+/// \throws sharedmem::error  ENOSYS, EPERM: there is no System V memory here; ENOMEM, ENOSPC, ...
+/// \throws no_memory         this process has too many arenas, or that arena too many processes.
+arena& host_arena();
+/// The same, or nullptr if there is none: makes none.
+arena* find_host_arena();
+
+/// What the key follows from under which it is made; `attempt`: 0, and others while that key is taken.
+std::uint32_t host_key_number(std::uint64_t name_space, std::uint32_t attempt) noexcept;
+
+}  // namespace sharedmem

@@ -1,0 +1,207 @@
+// The arena of names: found through the kernel's list, made at most once, whoever is killed or stopped meanwhile.
+#include <doctest.h>
+
+#include <array>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <sharedmem/home.hpp>
+#include <sharedmem/names.hpp>
+
+#include "arena_tools.hpp"
+#include "host.hpp"
+#include "needs.hpp"
+#include "os/segment.hpp"
+#include "shared/fault.hpp"
+#include "shared/layout.hpp"
+#include "shared/name_table.hpp"
+#include "state.hpp"
+
+using namespace sharedmem;
+
+namespace {
+
+using uuid = std::array<std::uint64_t, 2>;
+
+/// Names of this test alone, in small arenas.
+std::uint64_t begin(const std::string& test) {
+  ::unsetenv("SHAREDMEM_ARENA");
+  ::setenv("SHAREDMEM_ARENA_SIZE", "32MiB", 1);
+  const std::string name = test + std::to_string(::getpid());
+  ::setenv("SHAREDMEM_NAMESPACE", name.c_str(), 1);
+  return hash_name(name);
+}
+
+std::size_t hosts() { return os::segment::list(host_tag).size(); }
+
+/// A segment of the key, as whoever makes the arena has it first.
+os::meeting candidate(std::uint64_t name_space, os::segment& object) {
+  const auto plan = geometry_plan::primary(32 * mib, 1024, descriptor_bytes_for(1024), host_names);
+  return os::segment::create_under_key(host_key_number(name_space, 0), static_cast<std::size_t>(plan.bytes),
+                                       host_tag, object);
+}
+
+word32& state_of(const os::segment& s) { return reinterpret_cast<header*>(s.data())->state; }
+
+}  // namespace
+
+TEST_CASE("processes that ask at once get one arena, whoever of them is killed") {
+  begin("at once");
+  const std::size_t before = hosts();
+  std::mt19937 random(20240131);
+  for (int round = 0; round < 60; ++round) {
+    channel start, answers;
+    std::vector<std::unique_ptr<child>> all;
+    constexpr int processes = 8;
+    for (int i = 0; i < processes; ++i)
+      all.push_back(std::make_unique<child>([&] {
+        (void)start.get<char>();
+        answers.put(name_arena().where().uuid);
+        sleep_for_ever();
+        return 0;
+      }));
+    for (int i = 0; i < processes; ++i) start.put('x');
+    ::usleep(random() % 4000);
+    all.erase(all.begin() + static_cast<long>(random() % processes));  // killed at some step, or later
+    std::vector<uuid> got;
+    answers.close_sending();
+    for (int i = 0; i < processes - 1; ++i) got.push_back(answers.get<uuid>());
+    // The one that was killed may have answered, too, from an arena that went with it.
+    int equal = 0;
+    for (const uuid& u : got) equal += u == got.back();
+    CHECK(equal >= processes - 2);
+    CHECK(hosts() == before + 1);
+    all.clear();
+    CHECK(hosts() == before);
+  }
+  CHECK(sweep_orphans() <= 1);
+}
+
+TEST_CASE("a maker that is stopped is condemned, and does not open its arena any more") {
+  const std::uint64_t space = begin("stopped");
+  os::segment object;
+  REQUIRE(candidate(space, object) == os::meeting::made);
+  object.attach();
+  child other([] {
+    (void)name_arena();
+    return 0;
+  });
+  CHECK(other.wait() == 0);
+  CHECK(state_of(object).load() == static_cast<std::uint32_t>(birth::condemned));
+  // What the maker does next.
+  const auto plan = geometry_plan::primary(32 * mib, 1024, descriptor_bytes_for(1024), host_names);
+  header* h = make_header(object.data(), plan, {1, {1, 2}, 3, -1, 1024, space});
+  CHECK(h->state.load() == static_cast<std::uint32_t>(birth::condemned));
+}
+
+TEST_CASE("a candidate that is open, or condemned, is let go by whoever meets it") {
+  const std::uint64_t space = begin("left open");
+  for (const birth left : {birth::open, birth::condemned}) {
+    os::segment object;
+    REQUIRE(candidate(space, object) == os::meeting::made);
+    object.attach();
+    state_of(object).store(static_cast<std::uint32_t>(left));
+    child other([] {
+      (void)name_arena();
+      return 0;
+    });
+    CHECK(other.wait() == 0);
+    os::segment again;
+    CHECK(candidate(space, again) == os::meeting::made);  // the key is free
+    os::segment::let_key_go(again.name());
+  }
+}
+
+TEST_CASE("a candidate whose maker is dead is swept, and one whose maker lives is not") {
+  const std::uint64_t space = begin("swept");
+  child maker([&] {
+    os::segment object;
+    return candidate(space, object) == os::meeting::made ? 0 : 1;
+  });
+  CHECK(maker.wait() == 0);
+  CHECK(sweep_orphans() == 1);
+  os::segment own;
+  REQUIRE(candidate(space, own) == os::meeting::made);
+  CHECK(sweep_orphans() == 0);
+  os::segment::let_key_go(own.name());
+}
+
+TEST_CASE("a look makes no arena, and namespaces have arenas of their own") {
+  begin("look");
+  const std::size_t before = hosts();
+  CHECK(find_host_arena() == nullptr);
+  CHECK(hosts() == before);
+  child other([&] {
+    arena& first = name_arena();
+    if (&name_arena() != &first || find_host_arena() != &first) return 1;
+    ::setenv("SHAREDMEM_NAMESPACE", "another", 1);
+    if (find_host_arena() != nullptr) return 2;
+    if (&name_arena() == &first) return 3;
+    begin("look");  // of this pid: the third
+    return find_host_arena() == nullptr ? 0 : 4;
+  });
+  CHECK(other.wait() == 0);
+  CHECK(hosts() == before);
+}
+
+TEST_CASE("the arena of names is nobody's home") {
+  begin("no home");
+  channel out;
+  child owner([&] {
+    allocation x = make(name_arena(), 5000, 3);
+    out.put(name_arena().where());
+    out.put(name_arena().share(x.ref, false));
+    sleep_for_ever();
+    return 0;
+  });
+  const auto where = out.get<locator>();
+  const auto what = out.get<claim>();
+  child reader([&] {
+    ::unsetenv("SHAREDMEM_ARENA");
+    allocation got = acquire(where, what);
+    if (!filled(got.data, 5000, 3)) return 1;
+    if (home_if_any() != nullptr) return 2;
+    if (home().where().uuid == where.uuid) return 3;
+    arena& names = name_arena();
+    if (names.where().uuid != where.uuid || got.ref.home != &names) return 4;  // attached once
+    release(got.ref);
+    return find_host_arena() == &names ? 0 : 5;  // and it stays
+  });
+  CHECK(reader.wait() == 0);
+}
+
+TEST_CASE("a forked child has the arena too") {
+  begin("fork");
+  child parent([] {
+    arena& a = name_arena();
+    child forked([&] { return &name_arena() == &a && a.statistics().participants == 2 ? 0 : 1; });
+    return forked.wait();
+  });
+  CHECK(parent.wait() == 0);
+}
+
+#ifdef SHAREDMEM_FAULT_POINTS
+TEST_CASE("whoever is killed at any step of making the arena leaves nothing") {
+  begin("steps");
+  const std::size_t before = hosts();
+  for (const char* at : {"host_made", "host_attached", "host_open", "host_published"}) {
+    CAPTURE(at);
+    child victim([&] {
+      ::setenv("SHAREDMEM_FAULT", (std::string(at) + ":1").c_str(), 1);
+      (void)name_arena();
+      return 0;
+    });
+    CHECK(victim.wait() == -SIGKILL);
+    child next([] {
+      (void)name_arena();
+      return hosts() > 0 ? 0 : 1;
+    });
+    CHECK(next.wait() == 0);
+    CHECK(hosts() == before);
+    CHECK(sweep_orphans() == 0);
+  }
+}
+#endif
