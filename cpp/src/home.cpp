@@ -14,6 +14,7 @@
 #include "heap/thread_cache.hpp"
 #include "os/fork_handlers.hpp"
 #include "os/machine.hpp"
+#include "os/memory.hpp"
 #include "os/wiped.hpp"
 #include "reading.hpp"
 #include "settings.hpp"
@@ -350,6 +351,8 @@ bool note_read(const locator& where, const claim& c) noexcept {
 bool note_written(const locator& where, const claim& c, bool again) noexcept {
   return if_attached(where, false, [&](arena& a) { return a.note_written(c, again); });
 }
+
+std::uint64_t memory_total() noexcept { return available_memory().total; }
 
 bool stands_for(const locator& where, const claim& c) noexcept {
   return if_attached(where, false, [&](arena& a) { return a.stands_for(c); });

@@ -14,8 +14,9 @@ from multiprocessing.reduction import ForkingPickler
 from types import ModuleType
 from typing import Any
 
-from sharedmem._messages import by_value, dumping_alone, holding
+from sharedmem._messages import by_value, holding
 from sharedmem._startup.importing import when_imported
+from sharedmem._transfers.messages import transferring
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def _watch_executor(module: ModuleType) -> None:
 def install() -> None:
     """Make transfers that deliver once hold the arrays in their messages, and Pools report their errors."""
     _hold(ForkingPickler)
-    ForkingPickler.dumps = dumping_alone(ForkingPickler)  # type: ignore[method-assign]
+    ForkingPickler.dumps = transferring(ForkingPickler)  # type: ignore[method-assign]
     when_imported("multiprocessing.pool", _watch_pool)
     when_imported("concurrent.futures.process", _watch_executor)
     when_imported("loky.backend.reduction", _hold)

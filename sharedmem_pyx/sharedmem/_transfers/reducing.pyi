@@ -1,0 +1,33 @@
+from collections.abc import Callable
+from typing import Any, TypedDict, final
+
+import numpy as np
+
+class _TransportStats(TypedDict):
+    messages: int
+    bytes: int
+    in_flight: int
+    by_pipe: int
+
+never_zero_copy: int
+zero_copy: int
+
+@final
+class Reducer:
+    @property
+    def protocol(self) -> int: ...
+    @property
+    def carried(self) -> int: ...
+    @property
+    def refused(self) -> BaseException | None: ...
+    def __call__(self, array: np.ndarray[Any, Any], /) -> tuple[Any, ...]: ...
+    def in_place_of_bytes(
+        self, array: np.ndarray[Any, Any], /
+    ) -> tuple[Callable[..., Any], tuple[Any, ...]] | None: ...
+
+def reducer(
+    protocol: int, *, min_bytes: int = 1, zero_copy_from: int = 0, limit: int = ...
+) -> Reducer: ...
+def set_transport(min_bytes: int, zero_copy_from: int, limit: int | None = None) -> None: ...
+def transport_stats() -> _TransportStats: ...
+def _copy_out(state: bytes, dtype: np.dtype[Any] | None = None) -> np.ndarray[Any, Any]: ...
