@@ -127,8 +127,15 @@ def dumps(obj, protocol=None, Reducer reducer=None, pickler=ForkingPickler):
         What pickling the object raises; the leases that were taken are given back.
     """
     buffer = io.BytesIO()
-    write(pickler(buffer, protocol), obj, new_reducer(number_of(protocol)) if reducer is None else reducer)
+    made = pickler(buffer, protocol)
+    write(made, obj, new_reducer(number_in(made, protocol)) if reducer is None else reducer)
     return buffer.getbuffer()
+
+
+cdef int number_in(object pickler, object protocol) except -1:
+    """The protocol of a pickler that was made with that argument. Some have a default of their own."""
+    known = getattr(pickler, "proto", None)
+    return number_of(protocol) if known is None else known
 
 
 cdef int write(object pickler, object obj, Reducer reducer) except -1:
@@ -140,7 +147,7 @@ cdef int write(object pickler, object obj, Reducer reducer) except -1:
 
 def write_message(pickler, obj, protocol):
     """Write a message by a pickler whose `dump` holds what it carries (`sharedmem._messages.holding`)."""
-    write(pickler, obj, new_reducer(number_of(protocol)))
+    write(pickler, obj, new_reducer(number_in(pickler, protocol)))
 
 
 # Opcodes of pickle's protocol 4 (PEP 3154): PROTO, SHORT_BINUNICODE twice, STACK_GLOBAL, SHORT_BINBYTES.
@@ -184,7 +191,7 @@ def transferring(pickler):
     elsewhere = copyreg.dispatch_table
     alone = (ndarray, SharedArray)
 
-    def dumps(cls, obj, protocol=None):
+    def dumps(cls, obj, protocol=None, *args, **keywords):
         kind = type(obj)
         if kind in alone and cls is pickler and protocol is None and (
                 kind not in cls._extra_reducers and kind not in elsewhere):
@@ -192,6 +199,7 @@ def transferring(pickler):
             if pickled is not None:
                 return pickled
         buffer = io.BytesIO()
-        write(cls(buffer, protocol), obj, new_reducer(number_of(protocol)))
+        made = cls(buffer, protocol, *args, **keywords)
+        write(made, obj, new_reducer(number_in(made, protocol)))
         return buffer.getbuffer()
     return classmethod(functools.wraps(plain)(dumps))

@@ -131,6 +131,16 @@ cdef Reducer new_reducer(int protocol):
     return made
 
 
+def reducer_by_settings(int protocol):
+    """A reducer with the settings of `sharedmem.transport`, for one message."""
+    return new_reducer(protocol)
+
+
+def reduce_shared(a, /):
+    """What a pickle has for an exact ndarray in shared memory, whatever its pickler has for ndarrays."""
+    return reduce_for(a, 4, current_leases(), True)
+
+
 def reducer(int protocol, *, uint64_t min_bytes=1, uint64_t zero_copy_from=0, uint64_t limit=UINT64_MAX):
     """A reducer with settings of its own.
 
@@ -323,6 +333,11 @@ cdef void count_message(Reducer self) noexcept:
         counts.bytes.fetch_add(self.carried)
     if self.refused is not None:
         counts.by_pipe.fetch_add(1)
+
+
+def count(Reducer reducer not None):
+    """Count a message of this reducer that was pickled completely."""
+    count_message(reducer)
 
 
 # -- arriving

@@ -19,7 +19,7 @@ struct transport_settings {
   std::atomic<std::uint64_t> limit{0};           ///< bytes that may be under way
 };
 
-/// Counts for `sharedmem.stats`, of messages that were pickled completely.
+/// Counts for `sharedmem.stats`, of messages that this process pickled completely; a forked child begins at 0.
 struct transport_counts {
   std::atomic<std::uint64_t> messages{0};  ///< that carried data through the arena
   std::atomic<std::uint64_t> bytes{0};     ///< of that data
@@ -93,6 +93,9 @@ class under_way {
 /// What this process has under way. A forked child's is a new one: a thread of the parent may have held the lock. The
 /// copy of the parent's is not freed.
 inline under_way* mine = new under_way;
-inline const int renewing_mine = pthread_atfork(nullptr, nullptr, [] { mine = new under_way; });
+inline const int renewing_mine = pthread_atfork(nullptr, nullptr, [] {
+  mine = new under_way;
+  for (auto* each : {&counts.messages, &counts.bytes, &counts.by_pipe}) each->store(0);
+});
 
 }  // namespace sharedmem_pyx
