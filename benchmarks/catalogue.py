@@ -24,6 +24,8 @@ CASES = (
     "pickle_roundtrip",
     "handover",
     "handover_by_size",
+    "transport_by_size",
+    "transport_objects",
     "stream",
     "first_pass",
     "pool_sum",

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "os/fork_handlers.hpp"
+#include "os/memory.hpp"
 #include "placing.hpp"
 #include "registry.hpp"
 #include "settings.hpp"
@@ -167,6 +168,8 @@ bool note_read(const locator& where, const claim& c) noexcept {
 bool note_written(const locator& where, const claim& c, bool again) noexcept {
   return if_attached(where, false, [&](arena& a) { return a.note_written(c, again); });
 }
+
+std::uint64_t memory_total() noexcept { return available_memory().total; }
 
 bool stands_for(const locator& where, const claim& c) noexcept {
   return if_attached(where, false, [&](arena& a) { return a.stands_for(c); });

@@ -14,5 +14,8 @@ cdef object dtype_text(dtype descr)
 # what `dtype_text` gave for the dtype `descr`.
 cdef bytes encode_array(ndarray a, const allocation* found, dtype descr, object text, const claim& c)
 
-# The dtype of a handle, checked; `given` is it where the handle names none.
+# The dtype of a handle, `given` beside it if its text does not name one; ValueError: it makes no sense.
 cdef dtype find_dtype(const handle* h, object given)
+
+# Takes a reference to the block that a handle names, and consumes its lease.
+cdef int take_block(const handle* h, allocation* block) except -1

@@ -1,6 +1,7 @@
 from typing import TypedDict
 
 from sharedmem._naming import NameInfo
+from sharedmem._transfers.reducing import _TransportStats
 
 class _Stats(TypedDict):
     live_bytes: int
@@ -18,6 +19,7 @@ class _Stats(TypedDict):
     oldest_in_flight: float
     attached_arenas: int
     cache_limit: int
+    transport: _TransportStats
     arena: str | None
     backing: str | None
 

@@ -29,6 +29,8 @@ SHAREDMEM_API allocation allocate(std::uint64_t bytes, std::uint64_t alignment =
 /// memory cgroups of this process leave, less what its arenas have handed out and nobody has written yet. An estimate,
 /// old as soon as it is made. Reads some ten small files of the system: about 0.1 ms.
 SHAREDMEM_API std::uint64_t available_bytes() noexcept;
+/// Bytes that this machine and its cgroups let a process have: the least of these limits, whatever is in use.
+SHAREDMEM_API std::uint64_t memory_total() noexcept;
 /// The home arena or nullptr; makes none.
 SHAREDMEM_API arena* home_if_any() noexcept;
 /// Makes the home arena now if this process is the root of a tree: no locator in the environment. Never
