@@ -7,6 +7,7 @@
 #include "os/identity.hpp"
 #include "os/machine.hpp"
 #include "os/memory.hpp"
+#include "os/pages.hpp"
 #include "state.hpp"
 
 namespace sharedmem {
@@ -87,11 +88,11 @@ void arena::state::populate(slab& from, const allocation& a, std::uint64_t bytes
   if (how == pages::as_needed && (!is_run || !a.zeroed || bytes > available_memory().available / eager_part))
     return;
   mapping& memory = words.extent_of_chunk(from.chunk).memory;
-  const std::uint64_t end = std::min(a.bytes, (bytes + page_bytes - 1) / page_bytes * page_bytes);
+  const std::size_t page = os::page_size();
+  const std::uint64_t end = std::min(a.bytes, (bytes + page - 1) / page * page);
   const auto start = static_cast<std::size_t>(a.data - memory.data());
-  const std::size_t from_page = start / page_bytes * page_bytes;
-  memory.populate(from_page, static_cast<std::size_t>(
-                                 (start + end + page_bytes - 1) / page_bytes * page_bytes - from_page));
+  const std::size_t from_page = start / page * page;
+  memory.populate(from_page, static_cast<std::size_t>((start + end + page - 1) / page * page - from_page));
   if (is_run) from.populated = true;
 }
 

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include <sharedmem/error.hpp>
-#include <sharedmem/mutex.hpp>
+#include <sharedmem/robust_mutex.hpp>
 
 #include "needs.hpp"
 

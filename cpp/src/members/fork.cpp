@@ -5,6 +5,7 @@
 
 #include <sharedmem/error.hpp>
 
+#include "os/pages.hpp"
 #include "shared/raise_mark.hpp"
 
 namespace sharedmem {
@@ -77,10 +78,10 @@ void membership::populate_descriptors(const slab& s) noexcept {
   extent& e = words.extent_of_chunk(s.chunk);
   const auto base = static_cast<std::size_t>(e.descriptors - e.memory.data());
   const std::size_t stride = words.head().descriptor_bytes;
-  const std::size_t start = (base + (s.first - e.first_block) * stride) / page_bytes * page_bytes;
+  const std::size_t page = os::page_size();
+  const std::size_t start = (base + (s.first - e.first_block) * stride) / page * page;
   const std::size_t end = base + (s.first - e.first_block + s.carved) * stride;
-  if (end - start >= 16 * page_bytes)
-    e.memory.populate(start, (end - start + page_bytes - 1) / page_bytes * page_bytes);
+  if (end - start >= 16 * page) e.memory.populate(start, (end - start + page - 1) / page * page);
 }
 
 void membership::let_go_after_fork() noexcept {

@@ -151,8 +151,8 @@ std::uint64_t repairer::revoke(std::uint64_t older_than_ns) {
   });
 }
 
-/// Settles for clearing overflow slot `k`: true if from now on no fork gives its bits to a child while
-/// `overflow_clearing(k)` is set, none is doing so, and no process has them.
+/// Makes overflow slot `k` ready to be cleared: true if no process has its bits, and no fork gives them to a child, now or
+/// while `overflow_clearing(k)` is set.
 bool repairer::stop_overflow(std::uint32_t k) noexcept {
   word64& overflow = words.head().overflow;
   if (!peers.no_child_without_slot()) return false;
