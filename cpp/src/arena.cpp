@@ -16,7 +16,7 @@ namespace {
 constexpr auto relaxed = std::memory_order_relaxed;
 
 /// Fresh blocks of 2 MiB and more get their pages at once, huge ones, up to this part of what is
-/// available: whoever asks for more than that may mean to use it sparsely.
+/// available: a program that asks for more may mean to use the block sparsely.
 constexpr std::uint64_t eager_part = 2;
 
 }  // namespace
@@ -57,7 +57,7 @@ allocation arena::state::allocate_slowly(std::uint64_t bytes, std::uint64_t alig
   if (peers.in_overflow()) member.leave_overflow();
   if (bytes / chunk_bytes >= words.head().chunk_capacity) {
     const std::lock_guard lock(pool);
-    reserve_memory(bytes, bytes);  // usually there is no such memory either, which says more
+    reserve_memory(bytes, bytes);  // usually throws: its message, on the memory of the machine, helps more
     no_room(bytes, "no arena of this size holds as much");
   }
   std::uint64_t wanted = std::max<std::uint64_t>(bytes, 1);
