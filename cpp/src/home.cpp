@@ -37,6 +37,7 @@ arena& make_new(registry& r) {
   return a;
 }
 
+/// Makes an attached arena the home of this process, and of children by the environment. Lock held.
 void settle_on(registry& r, arena& a) {
   a.limit_in_flight(size_setting("SHAREDMEM_IN_FLIGHT_LIMIT").value_or(UINT64_MAX));
   for_each_attached(r, [&](entry& e, std::uint32_t) { e.was_home = e.was_home || e.attached == &a; });
@@ -62,7 +63,7 @@ arena* find_home(registry& r) noexcept {
   return nullptr;
 }
 
-/// Decides. Lock held.
+/// Decides which arena is home: one that the environment or an offer names, else a new one. Lock held.
 arena& decide(registry& r) {
   handle_forks(r);
   arena* found = find_home(r);
@@ -197,6 +198,7 @@ allocation acquire(const locator& where, const claim& c) {
     return a->acquire(c);
   const registry_lock lock(r);  // a foreign arena is left by whoever drops the last reference
   if (r.home.load(relaxed) == nullptr && !wants_new()) {
+    handle_forks(r);
     arena* found = find_home(r);
     if (found == nullptr) found = &find_or_attach(r, where);
     if (found->parts().words.head().names == 0) settle_on(r, *found);  // nobody's home is where names lie
