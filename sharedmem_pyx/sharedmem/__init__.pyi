@@ -13,6 +13,7 @@ from sharedmem._ctypes.values import Array, RawArray, RawValue, Value
 from sharedmem._ctypes.views import as_ctypes, shmem_as_ndarray
 from sharedmem._files import fromfile, load
 from sharedmem._legacy import shared_empty, shared_ones, shared_zeros
+from sharedmem._mapped import flush, memmap, open_memmap
 from sharedmem._paths import get_cython_include, get_include, get_library_dir
 from sharedmem._read_only import readonly
 from sharedmem._reports import participants, stats
@@ -38,6 +39,7 @@ __all__ = [
     "copy",
     "empty",
     "empty_like",
+    "flush",
     "fromfile",
     "full",
     "full_like",
@@ -46,10 +48,12 @@ __all__ = [
     "get_library_dir",
     "is_shared",
     "load",
+    "memmap",
     "memory_limit",
     "new_arena",
     "ones",
     "ones_like",
+    "open_memmap",
     "participants",
     "pickle_by_value",
     "readonly",

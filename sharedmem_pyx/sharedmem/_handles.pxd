@@ -1,6 +1,7 @@
 from numpy cimport dtype, ndarray
 
 from sharedmem.libsharedmem.arena cimport allocation, arena, claim
+from sharedmem.libsharedmem.handle cimport handle
 
 
 # Whether all bytes of `a` lie in one block that this process holds. pre: it has bytes.
@@ -12,3 +13,6 @@ cdef object dtype_text(dtype descr)
 # The handle of `a`, which lies in the block `found`. `c` is what the arena gave for the block, and `text`
 # what `dtype_text` gave for the dtype `descr`.
 cdef bytes encode_array(ndarray a, const allocation* found, dtype descr, object text, const claim& c)
+
+# The dtype of a handle, checked against its itemsize; `given` is one that travelled beside it. Raises ValueError.
+cdef dtype find_dtype(const handle* h, object given)

@@ -9,6 +9,7 @@ from cpython.ref cimport Py_INCREF
 
 from sharedmem._handles cimport in_one_block
 from sharedmem.libsharedmem.arena cimport allocation, arena
+from sharedmem.libsharedmem.file_view cimport file_view
 from sharedmem.libsharedmem.home cimport arena_of
 
 from sharedmem.array import SharedArray
@@ -99,6 +100,11 @@ def readonly(a, /):
         raise TypeError(f"readonly needs an array, not {type(a).__name__}")
     source = <cnp.ndarray>a
     where = arena_of(cnp.PyArray_DATA(source))
+    if where == NULL and file_view.holds(cnp.PyArray_DATA(source)):
+        from sharedmem._mapped import readonly_mapped
+        made = readonly_mapped(source)
+        if made is not None:
+            return made
     if where == NULL or cnp.PyArray_NBYTES(source) > 0 and not in_one_block(source, where, &found):
         raise ValueError("the array is not in shared memory: sharedmem.asshared(a) is a copy that is")
     data = where.read_only(cnp.PyArray_DATA(source))
