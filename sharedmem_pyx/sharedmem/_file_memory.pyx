@@ -198,8 +198,8 @@ def find_place(cnp.ndarray a not None):
     Returns
     -------
     tuple or None
-        A reference to the file; where the first element begins in it, the lowest byte, the one behind the highest.
-        None if there is no such file, or the array has no bytes.
+        A reference to the file; where the first element begins in it, the lowest byte, the one behind the
+        highest. None if there is no such file, or the array has no bytes.
     """
     cdef place found
     memory = place_of(a, &found)

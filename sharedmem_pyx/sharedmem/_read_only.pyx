@@ -64,9 +64,9 @@ def readonly(a, /):
 
     Notes
     -----
-    The array lies in a second mapping of its segment, which the kernel has made without the right to
-    write [1]_. So `ValueError` is what NumPy raises, and C, Cython, ctypes or a torch tensor that writes there
-    gets a segmentation fault, instead of changing what all others read. mprotect(2) cannot change that.
+    The array lies in a second mapping of its segment, or file, which the kernel has made without the right
+    to write [1]_. So `ValueError` is what NumPy raises, and C, Cython, ctypes or a torch tensor that writes
+    there gets a segmentation fault, instead of changing what all others read. mprotect(2) cannot change that.
 
     It travels like any shared array: views of it, and whoever loads a pickle of it, are read-only in the same
     sense. A copy (``a.copy()``, ``a.astype(float)``, `sharedmem.copy`) can be written to. NumPy's own flag,
