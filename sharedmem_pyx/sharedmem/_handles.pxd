@@ -14,5 +14,5 @@ cdef object dtype_text(dtype descr)
 # what `dtype_text` gave for the dtype `descr`.
 cdef bytes encode_array(ndarray a, const allocation* found, dtype descr, object text, const claim& c)
 
-# The dtype of a handle, checked; `given` is it where the handle names none.
+# The dtype of a handle, checked against its itemsize; `given` is one that travelled beside it.
 cdef dtype find_dtype(const handle* h, object given)

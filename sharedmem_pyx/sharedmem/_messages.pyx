@@ -15,6 +15,7 @@ from cpython.object cimport PyObject
 from sharedmem._handles cimport dtype_text, encode_array, in_one_block
 from sharedmem.array cimport pickle_with
 from sharedmem.libsharedmem.arena cimport allocation, arena, block_ref, claim
+from sharedmem.libsharedmem.file_view cimport file_view
 from sharedmem.libsharedmem.handle cimport set_python_error
 from sharedmem.libsharedmem.home cimport arena_of
 
@@ -41,6 +42,7 @@ cnp.import_array()
 
 # Opcodes of pickle's protocol 4 (PEP 3154): PROTO, SHORT_BINUNICODE twice, STACK_GLOBAL, SHORT_BINBYTES.
 cdef bytes loading = b"\x80\x04\x8c\x0fsharedmem.array\x8c\x05_load\x93C"
+cdef bytes loading_file = b"\x80\x04\x8c\x17sharedmem._file_handles\x8c\x0bload_mapped\x93C"
 
 by_value = contextvars.ContextVar("sharedmem.pickle_by_value", default=False)
 # The Message that is being pickled. A context variable, since greenlets take turns within a thread.
@@ -105,6 +107,10 @@ cdef object reduce_for(cnp.ndarray a, int protocol, message* leased_by, bint amo
     if cnp.PyArray_SIZE(a) > 0 and cnp.PyArray_ITEMSIZE(a) > 0:
         where = arena_of(cnp.PyArray_DATA(a))
     if where == NULL or get_value(by_value) or not in_one_block(a, where, &found):
+        if where == NULL and file_view.holds(cnp.PyArray_DATA(a)) and not get_value(by_value):
+            reduced = reduce_in_file(a)
+            if reduced is not None:
+                return reduced
         if type(a) is SharedArray:
             return np.asarray(a).__reduce_ex__(protocol)
         return np.ndarray.__reduce__(a)
@@ -125,6 +131,20 @@ cdef object reduce_for(cnp.ndarray a, int protocol, message* leased_by, bint amo
     if keeper is not None:
         return _load_kept, (state, keeper) if given is None else (state, keeper, given)
     return _load, (state,) if given is None else (state, given)
+
+
+cdef object reduce_mapped = None
+cdef object load_mapped = None
+
+
+cdef object reduce_in_file(cnp.ndarray a):
+    """The same for an array in a file, whose module is imported when it is first needed."""
+    global reduce_mapped, load_mapped
+    if reduce_mapped is None:
+        import sharedmem._file_handles
+        load_mapped = sharedmem._file_handles.load_mapped
+        reduce_mapped = sharedmem._file_handles.reduce_mapped
+    return reduce_mapped(a)
 
 
 # -- what a transfer pickles
@@ -156,12 +176,13 @@ cdef object pickle_alone(object obj):
     """
     cdef message m
     reduced = reduce_for(obj, 4, &m, False)
-    if reduced[0] is not _load or len(reduced[1]) != 1:
+    if reduced[0] is not _load and reduced[0] is not load_mapped or len(reduced[1]) != 1:
         return None
     state = <bytes>reduced[1][0]
     if PyBytes_GET_SIZE(state) > longest_short_bytes:
         return None
-    pickled = b"%b%c%b\x85R." % (loading, PyBytes_GET_SIZE(state), state)
+    start = loading if reduced[0] is _load else loading_file
+    pickled = b"%b%c%b\x85R." % (start, PyBytes_GET_SIZE(state), state)
     m.end(True)
     return pickled
 

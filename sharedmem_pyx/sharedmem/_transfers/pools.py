@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from sharedmem._handles import _drop
 
-_with_arrays = re.compile(rb"sharedmem\.array").search  # the module that a pickled handle names
+_with_arrays = re.compile(rb"sharedmem\.(?:array|_file_handles)").search  # what a pickled handle names
 
 
 class _Nothing:
