@@ -33,6 +33,8 @@ CASES = (
     "cost_by_live",
     "cost_by_processes",
     "scaling",
+    "names",
+    "once_per_host",
     "fork_live",
     "fragmentation",
     "fragmentation_shifting",

@@ -1,5 +1,6 @@
 """Every program that the documentation shows, run as its reader would."""
 
+import importlib.util
 import shutil
 import sys
 
@@ -42,6 +43,16 @@ def test_before_and_after_have_one_result(program):
     if program.name != "from_2009.py":
         assert len(words) == 2
         assert words[0] == words[1]
+
+
+def test_a_fixture_of_all_workers():
+    workers = []
+    if importlib.util.find_spec("xdist") is not None:
+        workers = ["-n", "2"]
+    printed = build_tools.run(
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, EXAMPLES / "xdist_fixture"
+    )
+    assert "51 passed" in printed
 
 
 def check_kernel(printed):

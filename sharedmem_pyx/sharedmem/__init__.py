@@ -62,6 +62,9 @@ _LATER = {
     "get_cython_include": "_paths",
     "get_include": "_paths",
     "get_library_dir": "_paths",
+    "flush": "_mapped",
+    "memmap": "_mapped",
+    "open_memmap": "_mapped",
     "readonly": "_read_only",
     "shared_empty": "_legacy",
     "shared_ones": "_legacy",
@@ -113,6 +116,8 @@ def __getattr__(name):
             import sharedmem._legacy as module
         case "_paths":
             import sharedmem._paths as module
+        case "_mapped":
+            import sharedmem._mapped as module
         case "_read_only":
             import sharedmem._read_only as module
         case _:

@@ -13,6 +13,7 @@ from sharedmem._ctypes.values import Array, RawArray, RawValue, Value
 from sharedmem._ctypes.views import as_ctypes, shmem_as_ndarray
 from sharedmem._files import fromfile, load
 from sharedmem._legacy import shared_empty, shared_ones, shared_zeros
+from sharedmem._mapped import flush, memmap, open_memmap
 from sharedmem._names import attach, create, get_or_create, names, unlink
 from sharedmem._naming import BuildError, NameInfo
 from sharedmem._paths import get_cython_include, get_include, get_library_dir
@@ -45,6 +46,7 @@ __all__ = [
     "create",
     "empty",
     "empty_like",
+    "flush",
     "fromfile",
     "full",
     "full_like",
@@ -54,11 +56,13 @@ __all__ = [
     "get_or_create",
     "is_shared",
     "load",
+    "memmap",
     "memory_limit",
     "names",
     "new_arena",
     "ones",
     "ones_like",
+    "open_memmap",
     "participants",
     "pickle_by_value",
     "readonly",

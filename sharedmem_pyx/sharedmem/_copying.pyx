@@ -4,7 +4,7 @@ import numpy as np
 
 cimport numpy as cnp
 
-from sharedmem.array cimport in_arena
+from sharedmem.array cimport in_shared_memory
 from sharedmem._new_array cimport anything, make, plan, plan_like, read_dtype, read_populate, same_bytes
 
 from sharedmem.array import SharedArray
@@ -129,7 +129,7 @@ def asshared(a, dtype=None, order=None):
     MemoryError, TypeError, ValueError, OSError
         As `array`.
     """
-    if in_arena(a) and (dtype is None or a.dtype == read_dtype(dtype)) and has_order(a, order):
+    if in_shared_memory(a) and (dtype is None or a.dtype == read_dtype(dtype)) and has_order(a, order):
         return a if isinstance(a, SharedArray) else a.view(SharedArray)
     return array(a, dtype, "K" if order is None else order)
 

@@ -23,13 +23,16 @@ _PIECE = 1 << 26  # bytes asked for at once: between two pieces Ctrl-C is heard
 _FIRST = 1 << 16  # bytes made room for at first where a file does not know its size
 
 
-def load(file: _Path | IO[bytes]) -> SharedArray:
+def load(file: _Path | IO[bytes], *, mmap_mode: str | None = None) -> SharedArray:
     """Array of a ``.npy`` file, read straight into shared memory.
 
     Parameters
     ----------
     file : path or binary file
         A file object is read from where it is, and left behind the array. It may be a pipe.
+    mmap_mode : {None, "r", "r+"}, optional
+        With a mode, the file itself and not a copy of it, for reading or for writing, too: as `open_memmap`
+        opens a path.
 
     Returns
     -------
@@ -47,15 +50,23 @@ def load(file: _Path | IO[bytes]) -> SharedArray:
     MemoryError
         No room, as for `empty`.
 
+    See Also
+    --------
+    open_memmap : also makes new files.
+
     References
     ----------
     .. [1] NEP 1, A Simple File Format for NumPy Arrays.
     """
+    if mmap_mode is not None:
+        from sharedmem._mapped import load_mode
+
+        return load_mode(file, mmap_mode)
     if isinstance(file, (str, bytes, os.PathLike)):
         with open(file, "rb", buffering=0) as opened:
             return load(opened)
     _check_file(file, "read")
-    shape, fortran, dtype = _read_header(file)
+    shape, fortran, dtype = read_header(file)
     if dtype.hasobject:
         refuse_objects(dtype)
     a = empty(shape, dtype, "F" if fortran else "C")
@@ -200,7 +211,7 @@ def _check_file(file: Any, method: str) -> None:
             ) from None
 
 
-def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether in Fortran order, dtype; the file is then where the data starts."""
     version = np.lib.format.read_magic(io.BytesIO(_read_exactly(file, np.lib.format.MAGIC_LEN)))
     if version not in ((1, 0), (2, 0), (3, 0)):

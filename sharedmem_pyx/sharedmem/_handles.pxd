@@ -14,7 +14,7 @@ cdef object dtype_text(dtype descr)
 # what `dtype_text` gave for the dtype `descr`.
 cdef bytes encode_array(ndarray a, const allocation* found, dtype descr, object text, const claim& c)
 
-# The dtype of a handle, `given` beside it if its text does not name one; ValueError: it makes no sense.
+# The dtype of a handle, checked against its itemsize; `given` is one that travelled beside it.
 cdef dtype find_dtype(const handle* h, object given)
 
 # Takes a reference to the block that a handle names, and consumes its lease.

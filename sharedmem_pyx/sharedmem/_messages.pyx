@@ -13,6 +13,7 @@ from cpython.object cimport PyObject
 from sharedmem._handles cimport dtype_text, encode_array, in_one_block
 from sharedmem.array cimport pickle_with
 from sharedmem.libsharedmem.arena cimport allocation, arena, block_ref, claim
+from sharedmem.libsharedmem.file_view cimport file_view
 from sharedmem.libsharedmem.home cimport arena_of
 
 from sharedmem._handles import _load, _load_exact, _load_exact_kept, _load_kept
@@ -99,6 +100,10 @@ cdef object reduce_for(cnp.ndarray a, int protocol, message* leased_by, bint amo
     if cnp.PyArray_SIZE(a) > 0 and cnp.PyArray_ITEMSIZE(a) > 0:
         where = arena_of(cnp.PyArray_DATA(a))
     if where == NULL or get_value(by_value) or not in_one_block(a, where, &found):
+        if where == NULL and file_view.holds(cnp.PyArray_DATA(a)) and not get_value(by_value):
+            reduced = reduce_in_file(a)
+            if reduced is not None:
+                return reduced
         if type(a) is SharedArray or cnp.PyArray_CheckExact(a):
             return np.asarray(a).__reduce_ex__(protocol)
         return np.ndarray.__reduce__(a)
@@ -123,6 +128,20 @@ cdef object reduce_for(cnp.ndarray a, int protocol, message* leased_by, bint amo
     if keeper is not None:
         return _load_kept, (state, keeper) if given is None else (state, keeper, given)
     return _load, (state,) if given is None else (state, given)
+
+
+cdef object reduce_mapped = None
+cdef object load_mapped = None
+
+
+cdef object reduce_in_file(cnp.ndarray a):
+    """The same for an array in a file, whose module is imported when it is first needed."""
+    global reduce_mapped, load_mapped
+    if reduce_mapped is None:
+        import sharedmem._file_handles
+        load_mapped = sharedmem._file_handles.load_mapped
+        reduce_mapped = sharedmem._file_handles.reduce_mapped
+    return reduce_mapped(a)
 
 
 # -- what a transfer pickles

@@ -70,11 +70,10 @@ for _public in (NameInfo, BuildError):
 
 def describe_dtype(dtype: np.dtype[Any]) -> bytes:
     """What the header of a .npy file says of a dtype, checked: that it says all."""
-    with_metadata = dtype.metadata is not None or any(
-        dtype[name].metadata is not None for name in dtype.names or ()
-    )
-    descr = None if with_metadata else np.lib.format.dtype_to_descr(dtype)
-    if with_metadata or np.lib.format.descr_to_dtype(descr) != dtype:
+    descr: Any = None
+    if dtype.metadata is None and all(dtype[name].metadata is None for name in dtype.names or ()):
+        descr = np.lib.format.dtype_to_descr(dtype)
+    if descr is None or np.lib.format.descr_to_dtype(descr) != dtype:
         raise TypeError(
             f"the dtype {dtype} cannot be described to processes that look for a name: "
             "a .npy file could not say what it is either"

@@ -9,6 +9,7 @@ from cpython.ref cimport Py_INCREF
 
 from sharedmem._handles cimport in_one_block
 from sharedmem.libsharedmem.arena cimport allocation, arena
+from sharedmem.libsharedmem.file_view cimport file_view
 from sharedmem.libsharedmem.home cimport arena_of
 
 from sharedmem.array import SharedArray
@@ -63,9 +64,9 @@ def readonly(a, /):
 
     Notes
     -----
-    The array lies in a second mapping of its segment, which the kernel has made without the right to
-    write [1]_. So `ValueError` is what NumPy raises, and C, Cython, ctypes or a torch tensor that writes there
-    gets a segmentation fault, instead of changing what all others read. mprotect(2) cannot change that.
+    The array lies in a second mapping of its segment, or file, which the kernel has made without the right
+    to write [1]_. So `ValueError` is what NumPy raises, and C, Cython, ctypes or a torch tensor that writes
+    there gets a segmentation fault, instead of changing what all others read. mprotect(2) cannot change that.
 
     It travels like any shared array: views of it, and whoever loads a pickle of it, are read-only in the same
     sense. A copy (``a.copy()``, ``a.astype(float)``, `sharedmem.copy`) can be written to. NumPy's own flag,
@@ -99,6 +100,11 @@ def readonly(a, /):
         raise TypeError(f"readonly needs an array, not {type(a).__name__}")
     source = <cnp.ndarray>a
     where = arena_of(cnp.PyArray_DATA(source))
+    if where == NULL and file_view.holds(cnp.PyArray_DATA(source)):
+        from sharedmem._mapped import readonly_mapped
+        made = readonly_mapped(source)
+        if made is not None:
+            return made
     if where == NULL or cnp.PyArray_NBYTES(source) > 0 and not in_one_block(source, where, &found):
         raise ValueError("the array is not in shared memory: sharedmem.asshared(a) is a copy that is")
     data = where.read_only(cnp.PyArray_DATA(source))

@@ -7,6 +7,7 @@ cimport numpy as cnp
 from cpython.object cimport PyTypeObject
 
 from sharedmem.libsharedmem.arena cimport allocation
+from sharedmem.libsharedmem.file_view cimport file_view
 from sharedmem.libsharedmem.home cimport arena_of
 
 
@@ -36,6 +37,10 @@ cdef bint in_arena(object a) noexcept:
     return cnp.PyArray_Check(a) and arena_of(cnp.PyArray_DATA(a)) != NULL
 
 
+cdef bint in_shared_memory(object a) noexcept:
+    return in_arena(a) or cnp.PyArray_Check(a) and file_view.holds(cnp.PyArray_DATA(a))
+
+
 def is_shared(a, /):
     """Whether an array lies in shared memory.
 
@@ -47,15 +52,16 @@ def is_shared(a, /):
     Returns
     -------
     bool
-        True for a shared array, any view of one and any other ndarray whose data lies in an arena;
-        False for everything else, a copy of a shared array for instance.
+        True for a shared array, any view of one and any other ndarray whose data lies in an arena, or in a
+        file that `open_memmap` or its kin have opened; False for everything else, a copy of a shared array for
+        instance.
 
     Notes
     -----
     The address of the first element decides, not the class. It neither raises nor waits, and any thread
     may call it.
     """
-    return in_arena(a)
+    return in_shared_memory(a)
 
 
 def __getattr__(name):

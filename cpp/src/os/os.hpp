@@ -5,6 +5,7 @@
 /// | header           | purpose                                                                            |
 /// | ---------------- | ---------------------------------------------------------------------------------- |
 /// | segment.hpp      | make, find, attach and detach kernel objects of shared memory                      |
+/// | files.hpp        | regular files, mapped as shared memory                                             |
 /// | pages.hpp        | give pages back, forbid them, make them present, ask for huge ones                 |
 /// | census.hpp       | how many processes have an arena attached                                          |
 /// | channel.hpp      | what a pipe or socket says about its other end                                     |
@@ -23,6 +24,7 @@
 
 #include "os/census.hpp"
 #include "os/channel.hpp"
+#include "os/files.hpp"
 #include "os/fork_handlers.hpp"
 #include "os/identity.hpp"
 #include "os/machine.hpp"

@@ -25,13 +25,15 @@ def before():
     return a.sum()
 
 
-def fill(a):
+def fill(name):
+    a = sharedmem.attach(name)
     a[...] = 7
 
 
 def after():
-    a = sharedmem.zeros(1000)
-    worker = Process(target=fill, args=(a,))
+    name = f"example-{os.getpid()}"
+    a = sharedmem.create(name, 1000)
+    worker = Process(target=fill, args=(name,))
     worker.start()
     worker.join()
     return a.sum()

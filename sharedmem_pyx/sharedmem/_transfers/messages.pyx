@@ -155,11 +155,14 @@ def write_message(pickler, obj, protocol):
 
 
 # Opcodes of pickle's protocol 4 (PEP 3154): PROTO, SHORT_BINUNICODE twice, STACK_GLOBAL, SHORT_BINBYTES.
-cdef bytes loading_named(str name):
-    return b"\x80\x04\x8c\x0fsharedmem.array\x8c%c%b\x93C" % (len(name), name.encode())
+cdef bytes loading_named(str module, str name):
+    return b"\x80\x04\x8c%c%b\x8c%c%b\x93C" % (len(module), module.encode(), len(name), name.encode())
 
 
-cdef dict loading = {name: loading_named(name) for name in ("_load", "_load_exact", "_copy_out")}
+cdef dict loading = {
+    name: loading_named(module, name) for module, name in (
+        ("sharedmem.array", "_load"), ("sharedmem.array", "_load_exact"), ("sharedmem.array", "_copy_out"),
+        ("sharedmem._file_handles", "load_mapped"))}
 
 
 cdef object dumps_alone(object a):

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from sharedmem._handles import _drop
 
 # The modules that a pickled handle names.
-_with_arrays = re.compile(rb"sharedmem\.(array|_integrations)").search
+_with_arrays = re.compile(rb"sharedmem\.(?:array|_file_handles|_integrations)").search
 
 
 class _Nothing:

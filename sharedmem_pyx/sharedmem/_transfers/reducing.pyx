@@ -26,6 +26,7 @@ from sharedmem._handles cimport dtype_text, encode_array, find_dtype, take_block
 from sharedmem._messages cimport current_leases, lease_in, message, reduce_for
 from sharedmem.arena cimport export_home, home_arena
 from sharedmem.libsharedmem.arena cimport allocation, arena, claim, pages
+from sharedmem.libsharedmem.file_view cimport file_view
 from sharedmem.libsharedmem.handle cimport byte, bytes_in, decode, fits, handle
 from sharedmem.libsharedmem.home cimport allocate, arena_of, home_if_any, memory_total, release
 
@@ -176,7 +177,8 @@ cdef object reduce_exact(Reducer self, cnp.ndarray a, message* leases, bint amon
     cdef uint64_t nbytes = cnp.PyArray_NBYTES(a)
     if nbytes == 0 or PyDataType_REFCHK(a.descr):
         return None
-    if arena_of(cnp.PyArray_DATA(a)) != NULL:
+    if arena_of(cnp.PyArray_DATA(a)) != NULL or (
+            type(a) is SharedArray and file_view.holds(cnp.PyArray_DATA(a))):
         return reduce_for(a, self.protocol, leases, among_others)
     if self.min_bytes == 0:
         return None

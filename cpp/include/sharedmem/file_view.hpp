@@ -1,0 +1,87 @@
+#pragma once
+
+/// \file
+/// Files as shared memory: one mapping per file and mode in a process, counted.
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+
+#include <sharedmem/error.hpp>
+#include <sharedmem/export.hpp>
+
+namespace sharedmem {
+
+/// What tells a file from every other one of this host, also from one that was given its inode later.
+struct file_identity {
+  std::uint64_t device = 0;  ///< st_dev
+  std::uint64_t inode = 0;   ///< st_ino
+  std::uint64_t birth =
+      0;   ///< time of its creation, nanoseconds since 1970; 0: the file system does not tell
+
+  friend bool operator==(const file_identity&, const file_identity&) = default;
+};
+
+enum class file_mode : bool {
+  read,       ///< a store is a SIGSEGV, and mprotect(2) is refused with EACCES
+  read_write  ///< stores reach the file, and every other process that has it mapped, at once
+};
+
+/// One reference to the bytes of a regular file, mapped whole as they are when it is opened. Empty: refers to none.
+/// No descriptor stays open. What is written is in the file as soon as it is stored, whatever becomes of the process;
+/// only a crash of the machine loses what was not flushed.
+/// Ownership: the last reference of a process unmaps the file. Copies are references of their own.
+/// Threads: one object belongs to one thread at a time; different ones may be used at once.
+/// Processes: a forked child has a copy of every reference of its parent, and the mappings.
+/// A file that others cut short keeps its mapping; a page behind its end is then a SIGBUS.
+class SHAREDMEM_API file_view {
+ public:
+  file_view() noexcept = default;
+
+  /// Opens a file. A mapping of it in the same mode that is there already is used again, unless the file has grown.
+  /// \param path  absolute: others open the file by it.
+  /// \throws std::invalid_argument  it is no regular file, but a pipe, a device or a socket.
+  /// \throws sharedmem::error       ENOENT, EACCES, EISDIR, ENOMEM (address space), EOVERFLOW, ...
+  static file_view open(const std::string& path, file_mode mode);
+  /// Opens the file that somebody else has opened before.
+  /// \param expected  what it is.
+  /// \param bytes     what must be there of it.
+  /// \throws stale_handle           another file has that path now.
+  /// \throws std::invalid_argument  it is shorter than `bytes`.
+  /// \throws sharedmem::error       as above; ENOENT: it has been removed or renamed.
+  static file_view open(const std::string& path, file_mode mode, const file_identity& expected,
+                        std::uint64_t bytes);
+  /// Makes a file of `bytes` zeros and opens it for reading and writing. Its blocks are reserved: a full disk is an
+  /// error here, not a SIGBUS later. A file that was there is removed first; whoever has it mapped keeps it as it was.
+  /// \param head  what its first bytes are instead of zeros; no longer than `bytes`.
+  /// \throws sharedmem::error  ENOSPC, EDQUOT, EFBIG, EACCES, ENOENT (its folder), ...; the new file is removed.
+  static file_view create(const std::string& path, std::uint64_t bytes, std::span<const std::byte> head = {});
+  /// The mapping that holds address `p`; empty if there is none.
+  static file_view at(const void* p) noexcept;
+  /// Whether a mapping holds address `p`. Without any file open this is one load.
+  static bool holds(const void* p) noexcept;
+
+  explicit operator bool() const noexcept { return shared_ != nullptr; }
+  // What follows needs a reference that is not empty.
+  [[nodiscard]] std::byte* data() const noexcept;        ///< first byte; null if the file is empty
+  [[nodiscard]] std::uint64_t bytes() const noexcept;    ///< of the file when it was mapped
+  [[nodiscard]] file_mode mode() const noexcept;         ///< as it was opened
+  [[nodiscard]] const std::string& path() const noexcept;  ///< by which it was opened first
+  [[nodiscard]] file_identity identity() const noexcept;   ///< which file it is
+
+  /// Waits until the pages of a range are on the disk.
+  /// \param p, bytes  a range of the mapping.
+  /// \throws std::invalid_argument  the range is not within the mapping.
+  /// \throws sharedmem::error       EIO, ENOSPC: they cannot be written.
+  void flush(const void* p, std::uint64_t bytes) const;
+
+  struct SHAREDMEM_HIDDEN mapped;
+
+ private:
+  explicit file_view(std::shared_ptr<mapped> shared) noexcept : shared_(std::move(shared)) {}
+  std::shared_ptr<mapped> shared_;
+};
+
+}  // namespace sharedmem

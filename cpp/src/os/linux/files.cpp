@@ -1,0 +1,149 @@
+/// \file
+/// Linux: regular files as shared memory.
+#include "os/files.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+
+#include <sharedmem/error.hpp>
+
+#include "os/pages.hpp"
+
+namespace sharedmem::os {
+namespace {
+
+class descriptor {
+ public:
+  explicit descriptor(int fd) noexcept : fd_(fd) {}
+  descriptor(const descriptor&) = delete;
+  descriptor& operator=(const descriptor&) = delete;
+  ~descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  [[nodiscard]] int get() const noexcept { return fd_; }
+
+ private:
+  int fd_;
+};
+
+const char* kind_of(unsigned mode) noexcept {
+  if (S_ISFIFO(mode)) return "a pipe";
+  if (S_ISSOCK(mode)) return "a socket";
+  return "a device";
+}
+
+// Of the file at `path`, or of the descriptor where that is empty.
+file_facts facts_of(int fd, const char* path, const std::string& name) {
+  struct statx record{};
+  const int flags = *path == '\0' ? AT_EMPTY_PATH : 0;
+  if (::statx(fd, path, flags, STATX_BASIC_STATS | STATX_BTIME, &record) != 0)
+    throw error(errno, "statx", name);
+  if (S_ISDIR(record.stx_mode)) throw error(EISDIR, "map", name);
+  if (!S_ISREG(record.stx_mode))
+    throw std::invalid_argument(name + " is " + kind_of(record.stx_mode) +
+                                ": only regular files can be shared memory");
+  file_facts facts;
+  facts.device = std::uint64_t{record.stx_dev_major} << 32 | record.stx_dev_minor;
+  facts.inode = record.stx_ino;
+  if ((record.stx_mask & STATX_BTIME) != 0)
+    facts.birth =
+        static_cast<std::uint64_t>(record.stx_btime.tv_sec) * 1'000'000'000U + record.stx_btime.tv_nsec;
+  facts.bytes = record.stx_size;
+  return facts;
+}
+
+file_bytes map_open(int fd, bool writable, const std::string& name) {
+  file_bytes made{nullptr, facts_of(fd, "", name)};
+  if (made.facts.bytes == 0) return made;
+  if (made.facts.bytes > SIZE_MAX / 2)
+    throw error(ENOMEM, "mmap", name + ", " + std::to_string(made.facts.bytes) + " bytes");
+  const int rights = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  void* at = ::mmap(nullptr, static_cast<std::size_t>(made.facts.bytes), rights, MAP_SHARED, fd, 0);
+  if (at == MAP_FAILED) throw error(errno, "mmap", name + ", " + std::to_string(made.facts.bytes) + " bytes");
+  made.data = static_cast<std::byte*>(at);
+  return made;
+}
+
+void write_at(int fd, const std::byte* data, std::size_t bytes, std::uint64_t offset,
+              const std::string& name) {
+  while (bytes > 0) {
+    const ssize_t done = ::pwrite(fd, data, bytes, static_cast<off_t>(offset));
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) throw error(errno, "write", name);
+    data += done;
+    bytes -= static_cast<std::size_t>(done);
+    offset += static_cast<std::uint64_t>(done);
+  }
+}
+
+// Gives the file its size and its blocks.
+void reserve(int fd, std::uint64_t bytes, const std::string& name) {
+  if (bytes == 0) return;
+  const std::string what = name + ", " + std::to_string(bytes) + " bytes";
+  if (bytes > static_cast<std::uint64_t>(INT64_MAX)) throw error(EFBIG, "fallocate", what);
+  int code = 0;
+  do {
+    code = ::fallocate(fd, 0, 0, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
+  } while (code == EINTR);
+  if (code != 0 && code != EOPNOTSUPP && code != ENOSYS) throw error(code, "fallocate", what);
+  if (code == 0) return;
+  // A file system that cannot reserve has blocks for what was written.
+  constexpr std::size_t piece = std::size_t{1} << 20;
+  const auto zeros = std::make_unique<std::byte[]>(piece);
+  for (std::uint64_t at = 0; at < bytes; at += piece)
+    write_at(fd, zeros.get(), static_cast<std::size_t>(std::min<std::uint64_t>(piece, bytes - at)), at, what);
+}
+
+}  // namespace
+
+file_facts look_at_file(const std::string& path) { return facts_of(AT_FDCWD, path.c_str(), path); }
+
+file_bytes map_file(const std::string& path, bool writable) {
+  look_at_file(path);  // a pipe is not opened: its writer would take this for its reader
+  const descriptor file(
+      ::open(path.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (file.get() < 0) throw error(errno, "open", path);
+  return map_open(file.get(), writable, path);
+}
+
+file_bytes create_file(const std::string& path, std::uint64_t bytes, std::span<const std::byte> head) {
+  mode_t mode = 0666;
+  struct stat before{};
+  if (::stat(path.c_str(), &before) == 0) {
+    if (S_ISDIR(before.st_mode)) throw error(EISDIR, "create", path);
+    if (!S_ISREG(before.st_mode))
+      throw std::invalid_argument(path + " is " + kind_of(before.st_mode) + ": it is not replaced by a file");
+    mode = before.st_mode & 0777U;
+    if (::unlink(path.c_str()) != 0 && errno != ENOENT) throw error(errno, "unlink", path);
+  }
+  const descriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode));
+  if (file.get() < 0) throw error(errno, "open", path);
+  try {
+    reserve(file.get(), bytes, path);
+    write_at(file.get(), head.data(), head.size(), 0, path);
+    return map_open(file.get(), true, path);
+  } catch (...) {
+    ::unlink(path.c_str());
+    throw;
+  }
+}
+
+void unmap_file(std::byte* data, std::uint64_t bytes) noexcept {
+  if (data != nullptr) ::munmap(data, static_cast<std::size_t>(bytes));
+}
+
+void flush_file(std::byte* data, std::uint64_t bytes) {
+  const std::size_t before = reinterpret_cast<std::uintptr_t>(data) % page_size();
+  if (::msync(data - before, static_cast<std::size_t>(bytes) + before, MS_SYNC) != 0)
+    throw error(errno, "msync", std::to_string(bytes) + " bytes of a file");
+}
+
+}  // namespace sharedmem::os

@@ -1,0 +1,438 @@
+"""Arrays in files: `open_memmap`, `memmap`, `load(mmap_mode=)`, `flush`."""
+
+import os
+import socket
+import tempfile
+
+import attempts
+import numpy as np
+import pytest
+from support import address, check_python, in_fork, needs_namespaces, needs_root, run_python, same
+
+import sharedmem
+from sharedmem import flush, load, memmap, open_memmap
+
+DTYPES = [
+    "f8",
+    "?",
+    ">i4",
+    "c16",
+    "U5",
+    "S3",
+    "M8[ns]",
+    "V7",
+    [("a", "i4"), ("b", ">f8", (2,))],
+    [("ä€", "u1")],
+]
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A .npy file of 30 x 4 numbers."""
+    path = tmp_path / "a.npy"
+    np.save(path, np.arange(120.0).reshape(30, 4))
+    return path
+
+
+def descriptors():
+    return sorted(os.listdir("/proc/self/fd"))
+
+
+def mappings(path):
+    with open("/proc/self/maps") as maps:
+        return [line.split()[1] for line in maps if line.rstrip().endswith(str(path))]
+
+
+# -- what is opened
+
+
+@pytest.mark.parametrize(
+    "opened", [lambda f: load(f, mmap_mode="r"), open_memmap, lambda f: load(str(f), mmap_mode="r")]
+)
+def test_an_existing_file_is_read_in_place(file, opened):
+    before = descriptors()
+    a = opened(file)
+    assert type(a) is sharedmem.SharedArray
+    assert same(a, np.load(file))
+    assert sharedmem.is_shared(a)
+    assert sharedmem.is_shared(np.asarray(a)[3:])
+    assert not sharedmem.is_shared(a.copy())
+    assert mappings(file) == ["r--s"]
+    assert descriptors() == before
+    with open(file, "r+b") as other:
+        other.seek(-8, os.SEEK_END)
+        other.write(np.float64(-1).tobytes())
+    assert a[-1, -1] == -1
+    del a
+    assert mappings(file) == []
+
+
+def test_reading_is_all_that_a_file_opened_for_reading_allows(file):
+    a = load(file, mmap_mode="r")
+    assert attempts.outcomes(a) == attempts.EXPECTED
+    assert attempts.outcomes(a[::-1, 1:].T) == attempts.EXPECTED
+
+
+def test_what_is_written_is_in_the_file(file):
+    a = load(file, mmap_mode="r+")
+    a[3] = 7
+    assert (np.load(file)[3] == 7).all()
+    assert (np.load(file, mmap_mode="r")[3] == 7).all()
+    reading = open_memmap(file)
+    a[4:6] *= 2
+    assert (reading[4:6] == np.arange(16, 24).reshape(2, 4) * 2).all()
+    a.setflags(write=False)
+    a.setflags(write=True)
+    a[0, 0] = 1
+    assert sorted(mappings(file)) == ["r--s", "rw-s"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("fortran_order", [False, True])
+def test_a_new_file_is_what_numpy_reads(tmp_path, dtype, fortran_order):
+    path = tmp_path / "new.npy"
+    a = open_memmap(path, "w+", dtype, (5, 3), fortran_order)
+    expected = np.zeros((5, 3), dtype, "F" if fortran_order else "C")
+    assert same(a, expected)
+    assert a.strides == expected.strides
+    raw = a.view("u1") if fortran_order is False else a.T.view("u1").T
+    raw[...] = 1
+    again = np.load(path, mmap_mode="r")
+    assert again.dtype == np.dtype(dtype)
+    assert again.strides == a.strides
+    assert again.tobytes() == a.tobytes()
+    assert same(load(path, mmap_mode="r"), a)
+    assert same(load(path), a)
+
+
+def test_a_header_of_more_than_64_kib(tmp_path):
+    dtype = [("field" * 20 + str(n), "u1") for n in range(1000)]
+    a = open_memmap(tmp_path / "a.npy", "w+", dtype, 3)
+    again = np.load(tmp_path / "a.npy", max_header_size=1 << 20)
+    assert again.dtype == a.dtype
+
+
+def test_a_new_file_replaces_the_old_one_and_leaves_it_to_its_users(file):
+    os.chmod(file, 0o640)
+    old = load(file, mmap_mode="r+")
+    before = old.copy()
+    new = open_memmap(file, "w+", "i2", 10)
+    new[:] = 5
+    assert (old == before).all()
+    old[0] = 9
+    assert (np.load(file) == 5).all()
+    assert os.stat(file).st_mode & 0o777 == 0o640
+
+
+def test_a_link_is_followed(file):
+    link = file.parent / "link.npy"
+    link.symlink_to(file.name)
+    made = open_memmap(link, "w+", "f4", 3)
+    assert link.is_symlink()
+    assert np.load(file).shape == made.shape
+
+
+def test_bare_bytes(tmp_path):
+    path = tmp_path / "raw"
+    path.write_bytes(bytes(range(200)))
+    assert same(memmap(path), np.arange(200, dtype="u1"))
+    a = memmap(path, ">u2", offset=3, shape=(4, 5), order="F")
+    expected = np.memmap(path, ">u2", "r", 3, (4, 5), "F")
+    assert same(a, expected)
+    assert a.strides == expected.strides
+    assert not a.flags.aligned
+    assert same(memmap(path, "f4", "r", 100), np.memmap(path, "f4", "r", 100))
+    b = memmap(path, mode="r+", offset=100, shape=7)
+    b[:] = 255
+    assert path.read_bytes()[99:108] == b"\x63" + 7 * b"\xff" + b"\x6b"
+    c = memmap(path, "f8", "w+", 16, (2, 3))
+    c[:] = 1
+    assert path.read_bytes() == bytes(16) + np.ones(6).tobytes()
+    assert memmap(path, "f8", "readonly", 16).sum() == 6
+
+
+def test_one_mapping_for_a_file_and_mode(file):
+    arrays = [load(file, mmap_mode="r") for _ in range(1000)]
+    assert mappings(file) == ["r--s"]
+    assert len({address(a) for a in arrays}) == 1
+    link = file.parent / "hard"
+    os.link(file, link)
+    assert address(load(link, mmap_mode="r")) == address(arrays[0])
+    del arrays
+    assert mappings(file) == []
+
+
+def test_a_file_that_has_grown_is_opened_as_it_is_now(tmp_path):
+    path = tmp_path / "raw"
+    path.write_bytes(bytes(5000))
+    a = memmap(path, mode="r+")
+    os.truncate(path, 20_000)
+    b = memmap(path, mode="r+")
+    assert (len(a), len(b)) == (5000, 20_000)
+    b[100] = 3
+    assert a[100] == 3
+
+
+def test_a_sparse_file_takes_no_room_until_it_is_written(tmp_path):
+    path = tmp_path / "raw"
+    path.touch()
+    os.truncate(path, 1 << 34)
+    a = memmap(path, "f8", "r+")
+    assert a.shape == (1 << 31,)
+    a[-1] = 1
+    assert os.stat(path).st_blocks * 512 < 1 << 24
+
+
+def test_a_new_file_has_its_blocks(tmp_path):
+    open_memmap(tmp_path / "a.npy", "w+", "u1", 1 << 20)
+    assert os.stat(tmp_path / "a.npy").st_blocks * 512 >= 1 << 20
+
+
+def test_arrays_without_elements(tmp_path):
+    a = open_memmap(tmp_path / "a.npy", "w+", "f4", (3, 0))
+    assert np.load(tmp_path / "a.npy").shape == (3, 0)
+    b = load(tmp_path / "a.npy", mmap_mode="r")
+    assert (b.shape, b.dtype, b.flags.writeable) == ((3, 0), np.dtype("f4"), False)
+    (tmp_path / "empty").touch()
+    assert memmap(tmp_path / "empty", "f8").shape == (0,)
+    assert memmap(tmp_path / "empty", "f8", "r+", 5 * 0, (2, 0)).shape == (2, 0)
+    assert memmap(tmp_path / "new", "f8", "w+", shape=0).shape == (0,)
+    flush(a)
+    assert open_memmap(tmp_path / "scalar.npy", "w+", "f4", ()).shape == ()
+
+
+# -- flush
+
+
+def test_flush_takes_any_view(file):
+    a = load(file, mmap_mode="r+")
+    for view in (a, a[3:4], a[::-1], a.T, np.asarray(a)[5, 1:2], load(file, mmap_mode="r")):
+        assert flush(view) is None
+    for other in (np.ones(3), sharedmem.ones(3), a.copy(), np.load(file, mmap_mode="r")):
+        with pytest.raises(ValueError, match="in no file"):
+            flush(other)
+    with pytest.raises(TypeError, match="needs an array"):
+        flush([1, 2])
+
+
+def test_flush_of_a_view_and_of_bytes_outside(tmp_path):
+    a = memmap(tmp_path / "raw", "u1", "w+", shape=1 << 20)
+    a[:] = 1
+    flush(a)
+    a[5 * 4096 + 7] = 2
+    flush(a[5 * 4096 + 7 : 5 * 4096 + 8])
+    beyond = np.lib.stride_tricks.as_strided(np.asarray(a), (1 << 21,), (1,))
+    with pytest.raises(ValueError):
+        flush(beyond)
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_what_a_killed_process_had_written_stays(file, flushed):
+    code = f"""
+    import os, signal, sys, sharedmem
+    a = sharedmem.load(sys.argv[1], mmap_mode="r+")
+    a[:] = 11
+    if {flushed}:
+        sharedmem.flush(a)
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert run_python(code, file)[0] == -9
+    assert (np.load(file) == 11).all()
+
+
+# -- what goes wrong
+
+
+def test_no_such_file_no_rights_a_folder(tmp_path):
+    for opened in (lambda f: load(f, mmap_mode="r"), open_memmap, memmap):
+        with pytest.raises(FileNotFoundError, match="nothing"):
+            opened(tmp_path / "nothing")
+        with pytest.raises(IsADirectoryError):
+            opened(tmp_path)
+    with pytest.raises(IsADirectoryError):
+        open_memmap(tmp_path, "w+", "f4", 3)
+    with pytest.raises(FileNotFoundError):
+        open_memmap(tmp_path / "no folder" / "a.npy", "w+", "f4", 3)
+
+
+@needs_root
+def test_another_users_file(file):
+    os.chmod(file, 0o444)
+
+    def as_somebody():
+        os.setuid(65534)
+        assert load(file, mmap_mode="r").sum() == 7140
+        with pytest.raises(PermissionError):
+            load(file, mmap_mode="r+")
+        with pytest.raises(PermissionError):
+            open_memmap(file, "w+", "f4", 3)
+
+    for folder in file.parents[:3]:
+        os.chmod(folder, 0o755)
+    assert in_fork(as_somebody) == 0
+    assert np.load(file).shape == (30, 4)
+
+
+def test_what_is_no_regular_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        for path, kind in (
+            (tmp_path / "pipe", "pipe"),
+            (tmp_path / "socket", "socket"),
+            ("/dev/zero", "device"),
+        ):
+            for mode in ("r", "r+"):
+                with pytest.raises(ValueError, match=f"is a {kind}"):
+                    memmap(path, mode=mode)
+            with pytest.raises(ValueError, match=f"is a {kind}"):
+                memmap(path, mode="w+", shape=3)
+            assert os.path.exists(path)
+
+
+def test_arguments_that_make_no_sense(file, tmp_path):
+    for mode in ("c", "copyonwrite"):
+        with pytest.raises(ValueError, match="not shared"):
+            load(file, mmap_mode=mode)
+    for mode in ("w+", "x", "", "rb", 5, b"r"):
+        with pytest.raises(ValueError, match="mode must be one of"):
+            load(file, mmap_mode=mode)
+    for opened in (open_memmap, memmap):
+        with pytest.raises(ValueError, match="mode must be one of"):
+            opened(file, "a") if opened is open_memmap else opened(file, mode="a")
+    with open(file, "rb") as already:
+        for call in (
+            lambda: load(already, mmap_mode="r"),
+            lambda: memmap(already),
+            lambda: open_memmap(already),
+        ):
+            with pytest.raises(TypeError, match="a path is needed"):
+                call()
+    with pytest.raises(TypeError, match="object"):
+        open_memmap(tmp_path / "a.npy", "w+", "O", 3)
+    with pytest.raises(TypeError, match="object"):
+        memmap(file, "O")
+    with pytest.raises(ValueError, match="shape"):
+        open_memmap(tmp_path / "a.npy", "w+", "f4")
+    with pytest.raises(ValueError, match="shape"):
+        memmap(tmp_path / "a", "f4", "w+")
+    with pytest.raises(ValueError, match="negative"):
+        open_memmap(tmp_path / "a.npy", "w+", "f4", (3, -1))
+    with pytest.raises(ValueError, match="negative"):
+        memmap(file, offset=-1)
+    with pytest.raises(ValueError, match="order"):
+        memmap(file, order="K")
+    with pytest.raises(ValueError, match="null byte"):
+        memmap("a\0b")
+    with pytest.raises(ValueError, match="no bytes"):
+        memmap(file, "V0")
+    with pytest.raises(ValueError, match="whole number"):
+        memmap(file, "V7")
+    with pytest.raises(ValueError, match=r"os\.truncate"):
+        memmap(file, "f8", "r+", shape=1000)
+    with pytest.raises(ValueError, match=r"whole number|truncate"):
+        memmap(file, offset=1 << 40)
+    with pytest.raises(ValueError, match="too big"):
+        memmap(tmp_path / "b", "f8", "w+", shape=(1 << 40, 1 << 40))
+    with pytest.raises(OSError, match=r"File too large|No space|Cannot allocate"):
+        memmap(tmp_path / "b", "f8", "w+", shape=1 << 59)
+    assert sorted(os.listdir(tmp_path)) == ["a.npy"]
+
+
+def test_files_that_are_no_npy_files(file, tmp_path):
+    whole = file.read_bytes()
+    broken = tmp_path / "broken.npy"
+    for data in (b"", b"\x93NUM", b"hello " * 50, whole[:100], whole[:-1], b"\x93NUMPY\x07\x00" + whole[8:]):
+        broken.write_bytes(data)
+        with pytest.raises(ValueError):
+            load(broken, mmap_mode="r")
+    np.save(broken, np.array([{}, 1], object), allow_pickle=True)
+    with pytest.raises(TypeError, match="object"):
+        load(broken, mmap_mode="r")
+    assert mappings(broken) == []
+
+
+def test_a_full_disk_is_an_error_at_creation():
+    needs_namespaces("--mount")
+    code = """
+    import errno, os, sharedmem
+    os.chdir("/mnt")
+    for make, name in (sharedmem.open_memmap, "a.npy"), (sharedmem.memmap, "b"):
+        try:
+            make(name, mode="w+", dtype="u1", shape=4 << 20)
+            print("made", end=" ")
+        except OSError as error:
+            print(errno.errorcode[error.errno], os.listdir(), end=" ")
+    a = sharedmem.open_memmap("a.npy", "w+", "u1", 900_000)
+    a[:] = 1
+    print(a.sum(), end=" ")
+    """
+    status, out, err = run_python(
+        code, prefix=["unshare", "--mount"], shell="mount -t tmpfs -o size=1m none /mnt || exit 77"
+    )
+    if status == 77:
+        pytest.skip("no file system can be mounted here")
+    assert (status, err.decode()) == (0, "")
+    assert out.decode().split() == ["ENOSPC", "[]", "ENOSPC", "[]", "900000"]
+
+
+def test_no_address_space():
+    code = """
+    import errno, os, resource, sys, sharedmem
+    os.truncate(os.open(sys.argv[1], os.O_CREAT | os.O_RDWR), 1 << 33)
+    memmap = sharedmem.memmap
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 32), hard))
+    try:
+        memmap(sys.argv[1])
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        assert check_python(code, os.path.join(folder, "large")) == "ENOMEM"
+
+
+# -- with the rest of the library
+
+
+def test_copies_and_readonly(file):
+    a = load(file, mmap_mode="r+")
+    assert sharedmem.asshared(a) is a
+    assert not np.shares_memory(sharedmem.copy(a), a)
+    assert type(sharedmem.asshared(np.asarray(a))) is sharedmem.SharedArray
+    assert np.shares_memory(sharedmem.asshared(np.asarray(a)), a)
+    r = sharedmem.readonly(a[::-2, 1:])
+    assert same(r, a[::-2, 1:])
+    assert attempts.outcomes(r) == attempts.EXPECTED
+    a[-1, 1] = 5
+    assert r[0, 0] == 5
+    assert sharedmem.readonly(r) is r
+    assert address(sharedmem.readonly(r.view(np.ndarray))) == address(r)
+
+
+def test_the_module_is_imported_at_first_use():
+    code = """
+    import sys, sharedmem
+    print(any(name.startswith(("sharedmem._mapped", "sharedmem._file_")) for name in sys.modules), end=" ")
+    sharedmem.open_memmap, sharedmem.memmap, sharedmem.flush
+    print("sharedmem._mapped" in sys.modules)
+    """
+    assert check_python(code) == "False True"
+
+
+def test_threads_open_and_drop_one_file(file):
+    code = """
+    import sys, threading, sharedmem
+    def work():
+        for _ in range(300):
+            a = sharedmem.load(sys.argv[1], mmap_mode="r")
+            assert sharedmem.is_shared(a) and a[3, 1] == 13, a
+            del a
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    print(sum(sys.argv[1] in line for line in open("/proc/self/maps")))
+    """
+    assert check_python(code, file) == "0"
