@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <new>
 
+#include "arena_hooks.hpp"
 #include "os/memory.hpp"
 
 #include "os/machine.hpp"
@@ -104,13 +105,14 @@ std::unique_ptr<arena> arena::create(std::uint64_t bytes) {
   try {
     s->peers.attendance = census::create();
   } catch (const error&) {
-    // No SysV here: without a census a reservation of a child that never was stays until the arena's end.
+    // System V memory is refused here. Without a census nobody can tell that a child was never forked, so that a slot
+    // which was reserved for one stays taken until the arena's end.
   }
   step<point::birth_census>();
   const std::uint32_t kind = static_cast<std::uint32_t>(memory.name().kind);
   header* h = make_header(memory.data(), plan,
                           {kind, {uuid[0], uuid[1]}, host_id(), s->peers.attendance.id(), slots});
-  // What one process keeps warm no other can take: the cache must not fill the arena.
+  // No process can take memory that another keeps for its next arrays, so the caches must not fill the arena.
   h->cache_limit.store(std::min(available_memory().total, plan.bytes) / 4, std::memory_order_relaxed);
   step<point::birth_header>();
   h->version.store(layout_version, std::memory_order_release);
@@ -170,20 +172,20 @@ arena::~arena() {
   step<point::leave_done>();
 }
 
-void arena::prepare_fork() noexcept {
+void arena_hooks::prepare_fork(arena& a) noexcept {
   try {
-    s_->join_if_forked();
+    a.s_->join_if_forked();
   } catch (...) {
-    return;  // no slot of our own either: the child will find out
+    return;  // this process has no slot either: the child gets the error when it joins
   }
-  s_->member.prepare_fork();
+  a.s_->member.prepare_fork();
 }
 
-void arena::after_fork_in_parent() noexcept { s_->member.after_fork_in_parent(); }
+void arena_hooks::after_fork_in_parent(arena& a) noexcept { a.s_->member.after_fork_in_parent(); }
 
-void arena::after_fork_in_child() noexcept {
-  s_->look_holds_until = 0;
-  s_->member.after_fork_in_child();
+void arena_hooks::after_fork_in_child(arena& a) noexcept {
+  a.s_->look_holds_until = 0;
+  a.s_->member.after_fork_in_child();
 }
 
 }  // namespace sharedmem

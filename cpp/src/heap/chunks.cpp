@@ -242,13 +242,13 @@ bool heap::adopt_orphans() {
     try {
       adopt(c);
       any = true;
-    } catch (const std::bad_alloc&) {  // no private memory for its table: leave it to somebody else
+    } catch (const std::bad_alloc&) {  // no private memory for its table: another process may adopt it
       words.chunk(c).owner.store(owner_word{chunk_state::orphan, 0, 0}.bits(), std::memory_order_release);
       h.orphans.fetch_add(1, std::memory_order_release);
       left = true;
     }
   }
-  if (!left) orphans_seen = orphans;  // as read before the look: what has become an orphan since is not in it
+  if (!left) orphans_seen = orphans;  // the count from before the search, which may have missed later orphans
   return any;
 }
 
