@@ -11,7 +11,7 @@ import attempts
 import numpy as np
 import pytest
 import workers
-from support import KINDS, check_python, Remote, address, dumps, join, needs_namespaces, run_python, same
+from support import KINDS, Remote, address, check_python, dumps, join, needs_namespaces, run_python, same
 
 import sharedmem
 from sharedmem import StaleHandleError, load, memmap, open_memmap

@@ -53,8 +53,8 @@ def is_shared(a, /):
     -------
     bool
         True for a shared array, any view of one and any other ndarray whose data lies in an arena, or in a
-        file that `open_memmap` or its kin have opened; False for everything else, a copy of a shared array for
-        instance.
+        file that `open_memmap` or its kin have opened; False for everything else, a copy of a shared array
+        for instance.
 
     Notes
     -----
