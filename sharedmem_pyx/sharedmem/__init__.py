@@ -42,10 +42,13 @@ _LATER = {
     "RawValue": "values",
     "Value": "values",
     "as_ctypes": "views",
+    "dumps": "objects",
     "shmem_as_ndarray": "views",
     "get_cython_include": "_paths",
     "get_include": "_paths",
     "get_library_dir": "_paths",
+    "loads": "objects",
+    "share": "objects",
     "shared_empty": "_legacy",
     "shared_ones": "_legacy",
     "shared_zeros": "_legacy",
@@ -91,6 +94,8 @@ def __getattr__(name):
             import sharedmem._legacy as module
         case "_paths":
             import sharedmem._paths as module
+        case "objects":
+            import sharedmem.objects as module
         case _:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(module, name)

@@ -19,6 +19,7 @@ from sharedmem._transfers.pickling import pickle_by_value
 from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
 from sharedmem.array import SharedArray, is_shared
 from sharedmem.errors import StaleHandleError
+from sharedmem.objects import dumps, loads, share
 from sharedmem.version import __version__
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "cleanup",
     "collect",
     "copy",
+    "dumps",
     "empty",
     "empty_like",
     "fromfile",
@@ -45,6 +47,7 @@ __all__ = [
     "get_library_dir",
     "is_shared",
     "load",
+    "loads",
     "memory_limit",
     "new_arena",
     "ones",
@@ -52,6 +55,7 @@ __all__ = [
     "participants",
     "pickle_by_value",
     "revoke",
+    "share",
     "shared_empty",
     "shared_ones",
     "shared_zeros",

@@ -1,0 +1,239 @@
+"""Whole objects: their arrays in shared memory, and messages of one's own that carry them.
+
+An object is pickled by protocol 5 (PEP 574), which leaves the data of arrays and of other objects with a buffer
+out of the pickle. That data is copied into one block of shared memory, or left where it is if it lies in shared
+memory already. Only data is there: the pickle itself, which says what objects are to be made, stays in
+private memory and in the message.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+import sys
+from collections.abc import Callable
+from pickle import PickleBuffer
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from sharedmem._out_of_band import Pieces, gather, reduce_array
+from sharedmem.array import SharedArray, by_value, current_message, holding
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["dumps", "loads", "share"]
+
+_T = TypeVar("_T")
+_Sources = list["SharedArray | None"]
+
+PROTOCOL = 5  # the first one that leaves data out
+
+
+def _reducers() -> dict[type, Callable[[Any], Any]]:
+    """What pickles objects of these classes, in place of what they say themselves."""
+    table = {np.ndarray: reduce_array}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        from sharedmem._transfers.tensors import reducers
+
+        table |= reducers(torch)
+    return table | copyreg.dispatch_table
+
+
+def _pickle(obj: Any) -> tuple[bytes, list[PickleBuffer]]:
+    """The pickle of an object, and the data that was left out of it."""
+    buffers: list[PickleBuffer] = []
+    stream = io.BytesIO()
+    # Neither of the two refers to the pickler: in a cycle it would keep the data until garbage is collected.
+    pickler = pickle.Pickler(stream, PROTOCOL, buffer_callback=buffers.append)
+    pickler.dispatch_table = _reducers()
+    pickler.dump(obj)
+    return stream.getvalue(), buffers
+
+
+def _receive(sources: _Sources, table: bytes, stream: bytes) -> Any:
+    """The object of a message; what the bytes of `dumps` call.
+
+    Parameters
+    ----------
+    sources : list
+        The memory in which the object's data lies, or will lie.
+    table : bytes
+        Where in it; see `sharedmem._out_of_band.gather`.
+    stream : bytes
+        The pickle of the object.
+
+    Returns
+    -------
+    object
+        Its arrays lie in `sources`, and keep them.
+
+    Raises
+    ------
+    ValueError
+        The table makes no sense.
+    """
+    return pickle.loads(stream, buffers=Pieces(sources, table))
+
+
+def share(obj: _T, /) -> _T:
+    """Copy of an object whose arrays lie in shared memory.
+
+    Everything in it has the type that it had: an ndarray, a DataFrame, a sparse matrix, an Arrow table, a
+    dict or dataclass of these. It is copied as pickling copies, but for the data of its arrays and buffers, of
+    whatever size. That is copied once, all of it into one block of memory, and not at all where it
+    lies in shared memory already.
+
+    Parameters
+    ----------
+    obj : object
+        Anything that can be pickled.
+
+    Returns
+    -------
+    object
+        It keeps its memory alive by itself, as any shared array does. Any array of it keeps the
+        whole block.
+
+    Raises
+    ------
+    MemoryError
+        There is no room: the message gives bytes asked for, bytes available, the limit met and what raises it.
+    Exception
+        What pickling or unpickling the object raises: `pickle.PicklingError`, `TypeError`, `AttributeError` and others.
+
+    Notes
+    -----
+    Exact ndarrays of every dtype without Python objects are shared, buffers of Arrow, tensors of torch on the CPU
+    that are leaves, and all that hands its data to pickle's protocol 5 [1]_. Not shared, but copied into private
+    memory, are ``str``, ``bytes``, ``bytearray``, arrays of objects, masked and record arrays and other subclasses
+    of ndarray, and what a library copies when it is unpickled, the trees of scikit-learn for instance.
+
+    A read-only array becomes writable, unless it is not copied. Any thread may call it. It is safe while
+    other threads or processes write into the arrays, but which values the copy then has is not defined.
+
+    References
+    ----------
+    .. [1] PEP 574, Pickle protocol 5 with out-of-band data.
+
+    Examples
+    --------
+    >>> shared = sharedmem.share({"x": np.arange(3.0), "name": "a"})
+    >>> type(shared["x"]).__name__, sharedmem.is_shared(shared["x"])
+    ('ndarray', True)
+    """
+    # No handle in here travels: it needs no lease of a message that is being pickled around this call, and
+    # must not become a copy.
+    within, values = current_message.set(None), by_value.set(False)
+    try:
+        stream, buffers = _pickle(obj)
+        shared: _T
+        if buffers:
+            sources, table = gather(buffers)
+            shared = _receive(sources, table, stream)
+        else:
+            shared = pickle.loads(stream)
+    finally:
+        by_value.reset(values)
+        current_message.reset(within)
+    return shared
+
+
+class _Message:
+    """Pickles as a call of `_receive`."""
+
+    def __init__(self, *args: Any) -> None:
+        self.args = args
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _receive, self.args
+
+
+@holding
+def _dumps(obj: Any) -> bytes:
+    stream, buffers = _pickle(obj)
+    if not buffers:
+        return stream
+    sources, table = gather(buffers)
+    del buffers
+    return pickle.dumps(_Message(sources, table, stream), PROTOCOL)
+
+
+def dumps(obj: object, /) -> bytes:
+    """Message with an object in it, for a socket or whatever else carries bytes.
+
+    It is what multiprocessing would send: a few hundred bytes, besides what of the object is no array. Data
+    of arrays and buffers is copied into shared memory, as by `share`, and not at all where it lies there already.
+
+    Parameters
+    ----------
+    obj : object
+        Anything that can be pickled.
+
+    Returns
+    -------
+    bytes
+        For `loads`, in any process of the same user on this host. They hold the memory until they are
+        loaded once, or given up by `revoke`; the sender may drop the object, or end in an orderly way.
+        Loaded again they raise StaleHandleError, unless somebody still has the arrays.
+
+    Raises
+    ------
+    MemoryError
+        There is no room, or messages keep as much as ``SHAREDMEM_IN_FLIGHT_LIMIT`` allows; the message has the numbers.
+    Exception
+        What pickling the object raises. Nothing is held then.
+
+    Notes
+    -----
+    For many readers keep ``s = share(obj)``, and send ``dumps(s)`` to each: that copies nothing. The bytes are not for
+    files: the memory has gone when they are read. Within `pickle_by_value` the data itself is in the bytes. Those that
+    are never sent, and never loaded, hold their memory until this process ends or `revoke` is called.
+
+    Any thread may call it.
+
+    Examples
+    --------
+    >>> message = sharedmem.dumps({"x": np.ones((1000, 1000)), "name": "a"})
+    >>> len(message) < 1000
+    True
+    >>> sharedmem.loads(message)["x"].sum()
+    np.float64(1000000.0)
+    """
+    return pickle.dumps(obj, PROTOCOL) if by_value.get() else _dumps(obj)
+
+
+def loads(data: Buffer, /) -> Any:
+    """The object of a message that `dumps` made.
+
+    Parameters
+    ----------
+    data : bytes-like object
+        What `dumps` returned, in this process or another one; any other pickle is loaded as `pickle.loads` does.
+        As a pickle it can run any code: load only what comes from somebody whom you trust.
+
+    Returns
+    -------
+    object
+        Of the same type as the one that was sent. Its arrays lie in the shared memory of the message: nothing is
+        copied, and whoever else has them sees what is written into them.
+
+    Raises
+    ------
+    StaleHandleError
+        The memory has gone, since the message was loaded before, or belongs to another host or user.
+    ValueError
+        The message is truncated or altered.
+    TypeError
+        `data` has no bytes.
+    Exception
+        What `pickle.loads` raises.
+    """
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise TypeError(f"loads takes the bytes that dumps returned, not {type(data).__name__}") from None
+    return pickle.loads(view)
