@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from sharedmem._messages import by_value, current_message, holding
 from sharedmem._out_of_band import Pieces, gather, reduce_array
-from sharedmem.array import SharedArray, by_value, current_message, holding
+from sharedmem.array import SharedArray
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

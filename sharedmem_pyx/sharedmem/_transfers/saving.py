@@ -18,8 +18,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from sharedmem._messages import by_value
 from sharedmem._startup.importing import when_imported
-from sharedmem.array import by_value
 
 _Function = Callable[..., Any]
 
