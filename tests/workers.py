@@ -163,6 +163,10 @@ def total_held(key):
     return HELD[key].sum().item()
 
 
+def total_of_frame(key):
+    return HELD[key].to_numpy().sum().item()
+
+
 def increment(a):
     """In-place work, then the array itself as result: a handle both ways."""
     a += 1

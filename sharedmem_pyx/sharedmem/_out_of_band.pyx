@@ -1,16 +1,18 @@
 """The data that a pickle leaves out: how it comes into one block of shared memory, and out of it again.
 
-Pickle's protocol 5 (PEP 574) leaves the data of arrays and of other objects with a buffer out of the pickle,
-in pieces. Here each piece is described by where it lies: in a block that was made for those pieces that lay in
-private memory, or in the shared memory where it has been before. Only numbers describe it, and they travel in the
-pickle: the shared bytes hold nothing but the data of arrays, whatever they are changed to.
+Pickle's protocol 5 (PEP 574) leaves the data of arrays, and of other objects that have a buffer, out of the
+pickle, in pieces. Those that lie in private memory are copied into one new block; the others stay where they
+are. A table says where each of them lies, in numbers. It travels in the message, beside the pickle, so that
+shared memory has nothing but data in it: whatever somebody writes there, no object comes of it.
 """
+
+import operator
 
 import numpy as np
 
 cimport cython
 cimport numpy as cnp
-from cpython.buffer cimport PyBUF_FORMAT
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_WRITABLE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
@@ -80,11 +82,14 @@ cdef class LeftOut:
     cdef bint shared
 
     def __getbuffer__(self, Py_buffer* view, int flags):
+        # A copy may be written, as an unpickled array may; what is not copied keeps the flag that it has.
+        cdef bint read_only = self.shared and not cnp.PyArray_ISWRITEABLE(self.array)
+        if read_only and flags & PyBUF_WRITABLE:
+            raise BufferError("the array is read-only")
         view.buf = &no_items
         view.obj = self
         view.len = 0
-        # A copy may be written, as an unpickled array may; what is not copied keeps the flag that it has.
-        view.readonly = self.shared and not cnp.PyArray_ISWRITEABLE(self.array)
+        view.readonly = read_only
         view.itemsize = 1
         view.format = unsigned_bytes if flags & PyBUF_FORMAT else NULL
         view.ndim = 1
@@ -188,7 +193,8 @@ def restore_array(buffer, dtype, shape, strides, /):
     if not isinstance(dtype, np.dtype) or PyDataType_REFCHK(dtype) or cnp.PyDataType_HASSUBARRAY(dtype):
         raise ValueError("message: an array's dtype makes no sense, or has Python objects in it")
     descr = dtype
-    if cnp.PyDataType_ELSIZE(descr) == 0 or cnp.PyArray_NDIM(piece) != 1 or not cnp.PyArray_IS_C_CONTIGUOUS(piece):
+    if (cnp.PyDataType_ELSIZE(descr) == 0 or cnp.PyArray_NDIM(piece) != 1
+            or not cnp.PyArray_IS_C_CONTIGUOUS(piece)):
         raise ValueError("message: an array's memory or dtype makes no sense")
     read_geometry(&g, cnp.PyDataType_ELSIZE(descr), shape, strides)
     if not fits(g, cnp.PyArray_NBYTES(piece)):
@@ -215,12 +221,12 @@ cdef int read_geometry(geometry* g, cnp.npy_intp itemsize, object shape, object 
     g.ndim = len(shape)
     try:
         for i in range(g.ndim):
-            g.shape[i] = shape[i]
+            g.shape[i] = operator.index(shape[i])
         if type(strides) is tuple:
             if len(strides) != g.ndim:
                 raise ValueError("message: an array's strides are not as many as its axes")
             for i in range(g.ndim):
-                g.strides[i] = strides[i]
+                g.strides[i] = operator.index(strides[i])
                 if g.strides[i] < 0:
                     # May wrap for strides that make no sense; `fits` then finds no room below the offset.
                     below -= <uint64_t>g.strides[i] * <uint64_t>(g.shape[i] - 1)
@@ -237,6 +243,7 @@ cdef int read_geometry(geometry* g, cnp.npy_intp itemsize, object shape, object 
 
 # -- from pieces to memory
 
+@cython.final
 cdef class Gathering:
     """The pieces that were left out of one pickle: where each of them lies, and where it will lie."""
     cdef vector[piece] pieces
@@ -347,7 +354,8 @@ cdef object bytes_over(type cls, char* data, cnp.npy_intp nbytes, bint writable,
     """An array of bytes, of class ndarray or SharedArray, over memory that `owner` keeps."""
     cdef int flags = cnp.NPY_ARRAY_CARRAY if writable else cnp.NPY_ARRAY_CARRAY_RO
     Py_INCREF(uint8)
-    made = PyArray_NewFromDescr(<PyTypeObject*>cls, <cnp.PyArray_Descr*>uint8, 1, &nbytes, NULL, data, flags, NULL)
+    made = PyArray_NewFromDescr(<PyTypeObject*>cls, <cnp.PyArray_Descr*>uint8, 1, &nbytes, NULL, data, flags,
+                                NULL)
     cnp.set_array_base(made, owner)
     return made
 
@@ -419,6 +427,7 @@ cdef class Pieces:
     def __next__(self):
         cdef piece p
         cdef cnp.ndarray source
+        cdef uint64_t there
         if self.next == self.count:
             raise StopIteration
         memcpy(&p, PyBytes_AS_STRING(self.table) + self.next * sizeof(piece), sizeof(piece))
@@ -429,7 +438,8 @@ cdef class Pieces:
         if found is None:
             raise ValueError("message: a part of its data is in none of its blocks of memory")
         source = found
-        if p.offset > <uint64_t>cnp.PyArray_SIZE(source) or p.bytes > <uint64_t>cnp.PyArray_SIZE(source) - p.offset:
+        there = cnp.PyArray_SIZE(source)
+        if p.offset > there or p.bytes > there - p.offset:
             raise ValueError("message: a part of its data does not lie within its memory")
         return bytes_over(np.ndarray, cnp.PyArray_BYTES(source) + p.offset, p.bytes,
                           cnp.PyArray_ISWRITEABLE(source), source)

@@ -1,9 +1,9 @@
 """Whole objects: their arrays in shared memory, and messages of one's own that carry them.
 
-An object is pickled by protocol 5 (PEP 574), which leaves the data of arrays and of other objects with a buffer
-out of the pickle. That data is copied into one block of shared memory, or left where it is if it lies in shared
-memory already. Only data is there: the pickle itself, which says what objects are to be made, stays in
-private memory and in the message.
+An object is pickled by protocol 5 (PEP 574), which leaves the data of arrays, and of other objects that have
+a buffer, out of the pickle. That data is copied into one block of shared memory, or left where it is if it
+lies in shared memory already. The pickle itself, which says what objects are to be made, is never put
+there: it stays in private memory, and travels in the message.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PROTOCOL = 5  # the first one that leaves data out
 
 def _reducers() -> dict[type, Callable[[Any], Any]]:
     """What pickles objects of these classes, in place of what they say themselves."""
-    table = {np.ndarray: reduce_array}
+    table: dict[type, Callable[[Any], Any]] = {np.ndarray: reduce_array}
     torch = sys.modules.get("torch")
     if torch is not None:
         from sharedmem._transfers.tensors import reducers
@@ -84,9 +84,9 @@ def share(obj: _T, /) -> _T:
     """Copy of an object whose arrays lie in shared memory.
 
     Everything in it has the type that it had: an ndarray, a DataFrame, a sparse matrix, an Arrow table, a
-    dict or dataclass of these. It is copied as pickling copies, but for the data of its arrays and buffers, of
-    whatever size. That is copied once, all of it into one block of memory, and not at all where it
-    lies in shared memory already.
+    dict or dataclass of these. It is copied as pickling copies, except for the data of arrays and buffers, of
+    whatever size. That is copied once, all of it into one block of memory, and not at all if it lies in
+    shared memory already.
 
     Parameters
     ----------
@@ -102,19 +102,21 @@ def share(obj: _T, /) -> _T:
     Raises
     ------
     MemoryError
-        There is no room: the message gives bytes asked for, bytes available, the limit met and what raises it.
+        No room: the message gives bytes asked for, bytes available, the limit met and what raises it.
     Exception
-        What pickling or unpickling the object raises: `pickle.PicklingError`, `TypeError`, `AttributeError` and others.
+        What pickling or unpickling the object raises: `pickle.PicklingError`, `TypeError`,
+        `AttributeError` and others.
 
     Notes
     -----
-    Exact ndarrays of every dtype without Python objects are shared, buffers of Arrow, tensors of torch on the CPU
-    that are leaves, and all that hands its data to pickle's protocol 5 [1]_. Not shared, but copied into private
-    memory, are ``str``, ``bytes``, ``bytearray``, arrays of objects, masked and record arrays and other subclasses
-    of ndarray, and what a library copies when it is unpickled, the trees of scikit-learn for instance.
+    Shared are exact ndarrays of every dtype without Python objects, buffers of Arrow, tensors of torch on the
+    CPU, and all that hands its data to pickle's protocol 5 [1]_. Copied into private memory are ``str``,
+    ``bytes``, ``bytearray``, arrays of objects, masked arrays, record arrays, other subclasses of ndarray, and
+    what a library copies when it is unpickled, as scikit-learn does with its trees.
 
-    A read-only array becomes writable, unless it is not copied. Any thread may call it. It is safe while
-    other threads or processes write into the arrays, but which values the copy then has is not defined.
+    The copy of a read-only ndarray is writable; one that is not copied stays read-only. Any thread may call
+    this. Other threads and processes may write into the arrays meanwhile; which of the values the copy then
+    has is not defined.
 
     References
     ----------
@@ -166,8 +168,8 @@ def _dumps(obj: Any) -> bytes:
 def dumps(obj: object, /) -> bytes:
     """Message with an object in it, for a socket or whatever else carries bytes.
 
-    It is what multiprocessing would send: a few hundred bytes, besides what of the object is no array. Data
-    of arrays and buffers is copied into shared memory, as by `share`, and not at all where it lies there already.
+    The message has a few hundred bytes, and what of the object is no array. The data of arrays and buffers is
+    copied into shared memory, as by `share`, and not at all if it lies there already.
 
     Parameters
     ----------
@@ -178,21 +180,23 @@ def dumps(obj: object, /) -> bytes:
     -------
     bytes
         For `loads`, in any process of the same user on this host. They hold the memory until they are
-        loaded once, or given up by `revoke`; the sender may drop the object, or end in an orderly way.
-        Loaded again they raise StaleHandleError, unless somebody still has the arrays.
+        loaded once, or given up by `revoke`; the sender may drop the object, and end. Loaded again they
+        raise StaleHandleError, unless somebody still has the arrays.
 
     Raises
     ------
     MemoryError
-        There is no room, or messages keep as much as ``SHAREDMEM_IN_FLIGHT_LIMIT`` allows; the message has the numbers.
+        No room, or the messages of this process hold as much as ``SHAREDMEM_IN_FLIGHT_LIMIT`` allows; the
+        error has the numbers.
     Exception
         What pickling the object raises. Nothing is held then.
 
     Notes
     -----
-    For many readers keep ``s = share(obj)``, and send ``dumps(s)`` to each: that copies nothing. The bytes are not for
-    files: the memory has gone when they are read. Within `pickle_by_value` the data itself is in the bytes. Those that
-    are never sent, and never loaded, hold their memory until this process ends or `revoke` is called.
+    For many readers keep ``s = share(obj)``, and send ``dumps(s)`` to each: that copies nothing. The bytes
+    are not for files, since the memory goes when nobody uses it any more; within `pickle_by_value` they have
+    the data itself. A message that nobody loads holds its memory until `revoke` is called, or this
+    process ends.
 
     Any thread may call it.
 
@@ -201,8 +205,8 @@ def dumps(obj: object, /) -> bytes:
     >>> message = sharedmem.dumps({"x": np.ones((1000, 1000)), "name": "a"})
     >>> len(message) < 1000
     True
-    >>> sharedmem.loads(message)["x"].sum()
-    np.float64(1000000.0)
+    >>> bool(sharedmem.loads(message)["x"].sum() == 1_000_000)
+    True
     """
     return pickle.dumps(obj, PROTOCOL) if by_value.get() else _dumps(obj)
 
@@ -213,14 +217,14 @@ def loads(data: Buffer, /) -> Any:
     Parameters
     ----------
     data : bytes-like object
-        What `dumps` returned, in this process or another one; any other pickle is loaded as `pickle.loads` does.
-        As a pickle it can run any code: load only what comes from somebody whom you trust.
+        What `dumps` returned, in this process or another one; any other pickle is loaded, too. As every
+        pickle it can run any code: load only what comes from somebody whom you trust.
 
     Returns
     -------
     object
-        Of the same type as the one that was sent. Its arrays lie in the shared memory of the message: nothing is
-        copied, and whoever else has them sees what is written into them.
+        Of the same type as the one that was sent. Its arrays lie in the shared memory that the message
+        held: nothing is copied, and whoever else has them sees what is written into them.
 
     Raises
     ------

@@ -1,11 +1,12 @@
 """How tensors of torch are pickled as arrays, which leave their data out of a pickle.
 
-torch pickles the bytes of a tensor's storage. Here a tensor on the CPU is described by an array of bytes over its
-memory instead, so that it need not be copied. What an array cannot describe is left to torch.
+torch puts the bytes of a tensor's storage into the pickle. Here a tensor on the CPU is pickled as an array of
+bytes over its memory instead. What an array cannot describe is left to torch.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -20,7 +21,6 @@ def _is_plain(torch: ModuleType, tensor: Any) -> bool:
     return bool(
         tensor.device.type == "cpu"
         and tensor.layout is torch.strided
-        and tensor.grad_fn is None
         and not (tensor.is_quantized or tensor.is_conj() or tensor.is_neg())
         and tensor.numel() > 0
         and not tensor.__dict__
@@ -36,7 +36,11 @@ def _as_bytes(tensor: Any, elements: int, torch: ModuleType) -> np.ndarray[Any, 
 
 
 def restore_tensor(
-    data: np.ndarray[Any, Any], dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], *of_parameter: bool
+    data: np.ndarray[Any, Any],
+    dtype: Any,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    *of_parameter: bool,
 ) -> Any:
     """A tensor over an array of bytes.
 
@@ -56,8 +60,7 @@ def restore_tensor(
     torch.Tensor or torch.nn.Parameter
         The same memory.
     """
-    import torch
-
+    torch = importlib.import_module("torch")
     needs_gradient, is_parameter = of_parameter
     tensor = torch.from_numpy(data).view(dtype).as_strided(shape, strides)
     if is_parameter:

@@ -1,0 +1,296 @@
+"""`share` and `dumps` of what other libraries make: the type stays, and the numbers lie in shared memory."""
+
+import numpy as np
+import pytest
+import workers
+from support import Remote, address
+
+import sharedmem
+from sharedmem import dumps, is_shared, loads, share
+
+BOTH = pytest.mark.parametrize("way", [share, lambda obj: loads(dumps(obj))], ids=["share", "sent"])
+
+
+@pytest.fixture(autouse=True)
+def _no_message_is_left():
+    yield
+    sharedmem.revoke(0)
+
+
+def copies_nothing(shared):
+    """Whether a message with the object needs no new memory."""
+    before = sharedmem.stats()["live_blocks"]
+    message = dumps(shared)
+    return sharedmem.stats()["live_blocks"] == before and len(message) < 5000
+
+
+# -- pandas
+
+
+def frame(pd):
+    n = 1000
+    made = {
+        "numbers": np.arange(n, dtype=float),
+        "integers": np.arange(n),
+        "categories": pd.Categorical(np.array(["a", "b", None], object)[np.arange(n) % 3]),
+        "times": pd.date_range("2020", periods=n, freq="h", tz="Europe/Berlin"),
+        "missing": pd.array([*range(n - 1), None], dtype="Int64"),
+        "spans": pd.to_timedelta(np.arange(n), "s"),
+        "periods": pd.period_range("2020", periods=n, freq="D"),
+        "intervals": pd.interval_range(0, n),
+        "sparse": pd.arrays.SparseArray(np.arange(n) % 5),
+    }
+    return pd.DataFrame(made, index=pd.Index(np.arange(n) * 2, name="key"))
+
+
+def arrays_in(column):
+    """The arrays of numbers that a column consists of."""
+    values = column.array
+    for name in ("_ndarray", "_data", "_mask", "_left", "_right", "_sparse_values"):
+        found = getattr(values, name, None)
+        found = getattr(found, "_ndarray", found)
+        if isinstance(found, np.ndarray):
+            yield found
+
+
+@BOTH
+def test_frames(way):
+    pd = pytest.importorskip("pandas")
+    df = frame(pd)
+    df.attrs["unit"] = "m"
+    got = way(df)
+    pd.testing.assert_frame_equal(got, df)
+    assert got.attrs == {"unit": "m"}
+    for name in df:
+        found = list(arrays_in(got[name]))
+        assert found or name == "intervals", name
+        assert all(is_shared(each) for each in found), name
+    assert is_shared(got.index.to_numpy())
+    assert copies_nothing(got)
+
+
+@BOTH
+def test_series_and_indexes(way):
+    pd = pytest.importorskip("pandas")
+    for made in (
+        pd.Series(np.arange(10.0), name="x"),
+        pd.Index(np.arange(5)),
+        pd.date_range("2020", periods=3),
+    ):
+        got = way(made)
+        assert type(got) is type(made)
+        assert got.equals(made)
+        assert is_shared(got.to_numpy())
+
+
+@BOTH
+def test_text_in_frames(way):
+    """Text of Arrow lies in shared memory; text of Python does not, and is copied."""
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    words = [f"word {i}" for i in range(1000)]
+    df = pd.DataFrame(
+        {"a": pd.array(words, "string[pyarrow]"), "o": pd.Series(words, dtype=object), "n": range(1000)}
+    )
+    got = way(df)
+    pd.testing.assert_frame_equal(got, df)
+    arrow = got["a"].array.__arrow_array__()
+    for chunk in getattr(arrow, "chunks", [arrow]):
+        assert all(is_shared(np.frombuffer(each, "u1")) for each in chunk.buffers() if each is not None)
+    assert copies_nothing(got[["a", "n"]])
+
+
+def test_another_process_sees_a_write_into_a_frame():
+    pd = pytest.importorskip("pandas")
+    got = share(pd.DataFrame({"a": np.zeros(100), "b": np.zeros(100)}))
+    with Remote("spawn") as other:
+        other.call(workers.hold_handle, "frame", dumps(got))
+        got.loc[3, "b"] = 5.0
+        assert is_shared(got["b"].to_numpy())
+        assert other.call(workers.total_of_frame, "frame") == 5
+        other.call(workers.drop, "frame")
+
+
+# -- Arrow
+
+
+def buffers_of(table):
+    for column in table.columns:
+        for chunk in column.chunks:
+            yield from (each for each in chunk.buffers() if each is not None)
+
+
+@BOTH
+def test_arrow_tables(way):
+    pa = pytest.importorskip("pyarrow")
+    n = 1000
+    made = pa.table(
+        {
+            "x": np.arange(float(n)),
+            "text": [f"word {i}" for i in range(n)],
+            "words": pa.array(["u", "v"] * (n // 2)).dictionary_encode(),
+            "missing": pa.array([None, 1] * (n // 2)),
+            "lists": pa.array([[1, 2], []] * (n // 2)),
+            "records": pa.array([{"a": 1, "b": "x"}] * n),
+        },
+        metadata={"key": "value"},
+    )
+    got = way(made)
+    assert got.equals(made, check_metadata=True)
+    got.validate(full=True)
+    for mine, theirs in zip(buffers_of(got), buffers_of(made), strict=True):
+        assert is_shared(np.frombuffer(mine, "u1"))
+        assert mine.is_mutable == theirs.is_mutable
+    assert copies_nothing(got)
+
+
+@BOTH
+def test_arrow_buffers_over_shared_memory_are_not_copied(way):
+    pa = pytest.importorskip("pyarrow")
+    a = sharedmem.array(np.arange(100))
+    got = way(pa.py_buffer(a))
+    assert got.address == address(a)
+    got = way(pa.array(np.asarray(a))[10:])
+    assert got.buffers()[1].address == address(a)
+    assert got[0].as_py() == 10
+
+
+# -- SciPy, xarray, scikit-learn
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["csr_array", "csc_matrix", "coo_array", "bsr_array"])
+def test_sparse_matrices(way, kind):
+    sparse = pytest.importorskip("scipy.sparse")
+    made = getattr(sparse, kind)(sparse.random(100, 80, 0.1, random_state=1))
+    got = way(made)
+    assert type(got) is type(made)
+    assert abs(got - made).nnz == 0
+    parts = [value for value in vars(got).values() if isinstance(value, np.ndarray)]
+    assert parts
+    assert all(is_shared(each) for each in parts)
+    assert (got @ np.ones(80) == made @ np.ones(80)).all()
+    assert copies_nothing(got)
+
+
+@BOTH
+def test_xarray(way):
+    xr = pytest.importorskip("xarray")
+    made = xr.Dataset(
+        {"v": (("x", "y"), np.arange(12.0).reshape(3, 4)), "n": ("x", np.arange(3))},
+        coords={"x": [10, 20, 30], "y": list("abcd")},
+        attrs={"unit": "m"},
+    )
+    got = way(made)
+    assert got.identical(made)
+    assert is_shared(got["v"].data)
+    assert is_shared(got["n"].data)
+    assert copies_nothing(got)
+
+
+@BOTH
+def test_estimators(way):
+    pytest.importorskip("sklearn")
+    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.linear_model import LinearRegression
+    from sklearn.neighbors import KNeighborsClassifier
+
+    x = np.random.default_rng(1).random((300, 5))
+    y = (x[:, 0] > 0.5).astype(int)
+    for made in (
+        RandomForestClassifier(5, random_state=1),
+        HistGradientBoostingClassifier(max_iter=5),
+        KNeighborsClassifier(),
+        LinearRegression(),
+    ):
+        got = way(made.fit(x, y))
+        assert type(got) is type(made)
+        assert (got.predict(x) == made.predict(x)).all()
+    assert is_shared(got.coef_)
+
+
+# -- torch
+
+
+def data_of(tensor):
+    """The numbers of a tensor as an array of bytes over the same memory."""
+    import torch
+
+    return tensor.detach().view(torch.uint8).numpy()
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", ["float32", "int64", "bool", "complex64", "bfloat16", "uint8"])
+def test_tensors(way, dtype):
+    torch = pytest.importorskip("torch")
+    made = (torch.arange(60) % 7).reshape(3, 4, 5).to(getattr(torch, dtype))
+    got = way(made)
+    assert type(got) is torch.Tensor
+    assert got.dtype == made.dtype
+    assert torch.equal(got, made)
+    assert is_shared(data_of(got))
+    assert copies_nothing(got)
+
+
+@BOTH
+def test_layouts_of_tensors(way):
+    torch = pytest.importorskip("torch")
+    whole = torch.arange(24.0).reshape(2, 3, 4)
+    for made in (
+        whole.permute(2, 0, 1),
+        whole[:, ::2],
+        whole[1],
+        whole[:, :, 2],
+        torch.ones(1).expand(5, 6),
+        torch.tensor(3.0),
+        torch.empty(0, 3),
+    ):
+        got = way(made)
+        assert torch.equal(got, made)
+        assert got.shape == made.shape
+    assert way(whole.permute(2, 0, 1)).stride() == whole.permute(2, 0, 1).stride()
+
+
+@BOTH
+def test_tensors_over_shared_memory_are_not_copied(way):
+    torch = pytest.importorskip("torch")
+    whole = torch.from_numpy(np.asarray(sharedmem.array(np.arange(24.0).reshape(4, 6))))
+    for made in (whole, whole[::2, 1::2], whole.T, whole[2]):
+        got = way(made)
+        assert (got.data_ptr(), got.stride(), got.shape) == (made.data_ptr(), made.stride(), made.shape)
+
+
+@BOTH
+def test_modules(way):
+    torch = pytest.importorskip("torch")
+    made = torch.nn.Sequential(torch.nn.Linear(10, 20), torch.nn.BatchNorm1d(20))
+    made[0].bias.requires_grad_(False)
+    got = way(made)
+    assert type(got) is type(made)
+    for (name, mine), theirs in zip(got.named_parameters(), made.parameters(), strict=True):
+        assert type(mine) is torch.nn.Parameter
+        assert torch.equal(mine, theirs)
+        assert mine.requires_grad == theirs.requires_grad
+        assert is_shared(data_of(mine)), name
+    x = torch.ones(3, 10)
+    assert torch.equal(got.eval()(x), made.eval()(x))
+    got.train()(x).sum().backward()
+    assert got[0].weight.grad is not None
+
+
+@BOTH
+def test_what_else_torch_can_pickle(way):
+    torch = pytest.importorskip("torch")
+    sparse = torch.eye(4).to_sparse()
+    assert torch.equal(way(sparse).to_dense(), torch.eye(4))
+    conjugate = torch.tensor([1 + 2j]).conj()
+    assert torch.equal(way(conjugate), conjugate)
+    tagged = torch.ones(3)
+    tagged.name_of_mine = "x"
+    assert way(tagged).name_of_mine == "x"
+    needs_gradient = torch.ones(3, requires_grad=True)
+    assert way(needs_gradient).requires_grad
+    computed = way(needs_gradient * 2)
+    assert torch.equal(computed, torch.full((3,), 2.0))
+    assert computed.is_leaf  # as torch's own pickles give it
+    assert computed.requires_grad
