@@ -182,6 +182,16 @@ def test_arrays_of_objects_and_subclasses_are_copied_by_pickling(way):
     assert not any(sharedmem.is_shared(each) for each in got[:3])
 
 
+@BOTH
+@pytest.mark.skipif(not hasattr(np, "dtypes") or not hasattr(np.dtypes, "StringDType"), reason="NumPy 1")
+def test_arrays_of_text_of_any_length_are_copied_by_pickling(way):
+    a = np.array(["one", "a longer text than fits into sixteen bytes"], np.dtypes.StringDType())
+    got = way(a)
+    assert (got == a).all()
+    assert got.dtype == a.dtype
+    assert not sharedmem.is_shared(got)
+
+
 class Named(sharedmem.SharedArray):
     """A subclass."""
 

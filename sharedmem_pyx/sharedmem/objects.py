@@ -111,8 +111,8 @@ def share(obj: _T, /) -> _T:
     -----
     Shared are exact ndarrays of every dtype without Python objects, buffers of Arrow, tensors of torch on the
     CPU, and all that hands its data to pickle's protocol 5 [1]_. Copied into private memory are ``str``,
-    ``bytes``, ``bytearray``, arrays of objects, masked arrays, record arrays, other subclasses of ndarray, and
-    what a library copies when it is unpickled, as scikit-learn does with its trees.
+    ``bytes``, ``bytearray``, arrays of objects, masked arrays, record arrays, other subclasses of ndarray,
+    and what a library copies when it is unpickled, as scikit-learn does with its trees.
 
     The copy of a read-only ndarray is writable; one that is not copied stays read-only. Any thread may call
     this. Other threads and processes may write into the arrays meanwhile; which of the values the copy then
