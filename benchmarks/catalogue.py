@@ -22,6 +22,9 @@ CASES = (
     "ones_large_warm",
     "ones_by_size",
     "pickle_roundtrip",
+    "objects",
+    "objects_shared",
+    "share",
     "handover",
     "handover_by_size",
     "stream",
@@ -49,6 +52,8 @@ CONTENDERS = {
     "joblib": ("joblib_", "Joblib"),
     "ray": ("ray_", "Ray"),
     "pickle": ("pickled", "Pickled"),
+    "pickle 5 by hand": ("messages", "ByHand"),
+    "fastshare": ("messages", "FastShare"),
 }
 
 #: What must be importable for a contender, where that is not the standard library.
@@ -60,6 +65,7 @@ MODULES = {
     "torch-fs": "torch",
     "joblib": "joblib",
     "ray": "ray",
+    "fastshare": "fastshare",
 }
 
 #: Distributions whose versions a report states.
@@ -72,6 +78,7 @@ DISTRIBUTIONS = {
     "torch-fs": "torch",
     "joblib": "joblib",
     "ray": "ray",
+    "fastshare": "fastshare",
 }
 
 
