@@ -1,8 +1,9 @@
 """An object that lies in shared memory already, handed to another process, which loads it and answers.
 
-Timed: one round trip by a Pipe: the message made by `dumps`, sent, received and loaded, an answer sent back, the
-object let go by the receiver. The median of many, after a warm-up. `sharedmem.share` was called once, before; it
-is timed by the case `share`. Pickle is what the Pipe does by itself with the same object in private memory.
+Timed: one round trip by a Pipe: the message made by `dumps`, sent, received and loaded, an answer sent back,
+the object let go by the receiver. The median of many, after a warm-up. `sharedmem.share` was called once,
+before; it is timed by the case `share`. Pickle is what the Pipe does by itself with the object in private
+memory.
 """
 
 from __future__ import annotations

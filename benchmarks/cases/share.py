@@ -1,7 +1,7 @@
 """`sharedmem.share` of an object, against a plain copy of the data in it.
 
-Timed: the call, and the drop of what it returned; the median of several, after one that is not timed. The floor
-copies as many bytes by `np.copy`, from one array that lives throughout, and drops the copy.
+Timed: the call, and the drop of what it returned; the median of several, after one that is not timed. The
+floor copies as many bytes by `np.copy`, from one array that lives throughout, and drops the copy.
 """
 
 from __future__ import annotations
