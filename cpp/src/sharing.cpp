@@ -43,6 +43,8 @@ bool arena::note_written(const claim& c, bool again) noexcept { return s_->refs.
 
 bool arena::stands_for(const claim& c) noexcept { return s_->refs.stands_for(c); }
 
+bool arena::is_in_flight(const claim& c) noexcept { return s_->refs.is_in_flight(c); }
+
 bool arena::give_back_lost(const claim& c) noexcept { return s_->refs.give_back_lost(c); }
 
 std::uint64_t arena::new_ends() noexcept { return s_->words.head().ends.fetch_add(2, relaxed); }

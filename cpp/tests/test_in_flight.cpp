@@ -96,6 +96,26 @@ TEST_CASE("whoever stands for a message of which nobody has the bytes gives its 
   CHECK(a->statistics().shared_blocks == 0);
 }
 
+TEST_CASE("a lease is in flight until its message is loaded or given up") {
+  const auto a = arena::create(64 * mib);
+  allocation block = a->allocate(1000);
+  const claim loaded = a->share(block.ref, true);
+  claim another_use = loaded;
+  another_use.nonce += 1;
+  CHECK(a->is_in_flight(loaded));
+  CHECK_FALSE(a->is_in_flight(another_use));
+  CHECK_FALSE(a->is_in_flight(a->share(block.ref, false)));
+  allocation again = a->acquire(loaded);
+  CHECK_FALSE(a->is_in_flight(loaded));
+  a->release(again.ref);
+  const claim given_up = a->share(block.ref, true);
+  CHECK(a->is_in_flight(given_up));
+  CHECK_FALSE(a->is_in_flight(loaded));
+  a->give_back(given_up);
+  CHECK_FALSE(a->is_in_flight(given_up));
+  a->release(block.ref);
+}
+
 TEST_CASE("a message that may have copies is kept until one is loaded") {
   const auto a = arena::create(64 * mib);
   allocation block = a->allocate(1000);

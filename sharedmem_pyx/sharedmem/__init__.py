@@ -11,6 +11,7 @@ import sharedmem._startup.interpreter  # isort: skip -- the first: it may refuse
 
 # Only compiled modules use these, whose imports PyInstaller does not see.
 import sharedmem._handles
+import sharedmem._ledger
 import sharedmem._new_array  # noqa: F401
 from sharedmem._copying import array, asshared, copy
 from sharedmem._creation import (
@@ -24,11 +25,14 @@ from sharedmem._creation import (
     zeros_like,
 )
 from sharedmem._files import fromfile, load
+from sharedmem._integrations import install as _await_others
 from sharedmem._reports import participants, stats
 from sharedmem._transfers.connections import install as _watch_connections
 from sharedmem._transfers.pickling import install as _install_holding
 from sharedmem._transfers.pickling import pickle_by_value
 from sharedmem._transfers.saving import install as _install_saving
+from sharedmem._transfers.settings import install as _set_by_environment
+from sharedmem._transfers.settings import transport
 from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
 from sharedmem.array import SharedArray, is_shared
 from sharedmem.errors import StaleHandleError
@@ -37,6 +41,8 @@ from sharedmem.version import __version__
 _install_holding()
 _install_saving()
 _watch_connections()
+_await_others()
+_set_by_environment()
 
 # Names whose modules are imported when they are first asked for.
 _LATER = {
@@ -81,6 +87,7 @@ __all__ = [
     "pickle_by_value",
     "revoke",
     "stats",
+    "transport",
     "zeros",
     "zeros_like",
     *_LATER,

@@ -16,6 +16,7 @@ from sharedmem._legacy import shared_empty, shared_ones, shared_zeros
 from sharedmem._paths import get_cython_include, get_include, get_library_dir
 from sharedmem._reports import participants, stats
 from sharedmem._transfers.pickling import pickle_by_value
+from sharedmem._transfers.settings import transport
 from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
 from sharedmem.array import SharedArray, is_shared
 from sharedmem.errors import StaleHandleError
@@ -61,6 +62,7 @@ __all__ = [
     "shared_zeros",
     "shmem_as_ndarray",
     "stats",
+    "transport",
     "zeros",
     "zeros_like",
 ]

@@ -1,6 +1,7 @@
 from numpy cimport dtype, ndarray
 
 from sharedmem.libsharedmem.arena cimport allocation, arena, claim
+from sharedmem.libsharedmem.handle cimport handle
 
 
 # Whether all bytes of `a` lie in one block that this process holds. pre: it has bytes.
@@ -12,3 +13,9 @@ cdef object dtype_text(dtype descr)
 # The handle of `a`, which lies in the block `found`. `c` is what the arena gave for the block, and `text`
 # what `dtype_text` gave for the dtype `descr`.
 cdef bytes encode_array(ndarray a, const allocation* found, dtype descr, object text, const claim& c)
+
+# The dtype of a handle, `given` beside it if its text does not name one; ValueError: it makes no sense.
+cdef dtype find_dtype(const handle* h, object given)
+
+# Takes a reference to the block that a handle names, and consumes its lease.
+cdef int take_block(const handle* h, allocation* block) except -1

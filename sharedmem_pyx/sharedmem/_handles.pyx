@@ -26,6 +26,8 @@ from sharedmem.errors import StaleHandleError
 
 
 cdef extern from "<numpy/arrayobject.h>":
+    PyTypeObject PyArray_Type
+    object PyArray_View(cnp.ndarray, cnp.PyArray_Descr*, PyTypeObject*)
     bint PyDataType_REFCHK(cnp.dtype)
     bint PyDataType_HASFIELDS(cnp.dtype)
 
@@ -201,6 +203,26 @@ def _load_kept(bytes state not None, keeper, dtype=None, cls=None):
     return load(state, dtype, cls)
 
 
+def _load_exact(bytes state not None, dtype=None):
+    """The same for an array that was no SharedArray: an exact ndarray over the memory.
+
+    Returns
+    -------
+    numpy.ndarray
+        Its base is a SharedArray, which keeps the memory.
+    """
+    return as_exact(load(state, dtype, None))
+
+
+def _load_exact_kept(bytes state not None, keeper, dtype=None):
+    """What `_load_kept` is to `_load`."""
+    return as_exact(load(state, dtype, None))
+
+
+cdef inline object as_exact(object shared):
+    return PyArray_View(shared, NULL, &PyArray_Type)
+
+
 cdef inline object load(bytes state, object dtype, object cls):
     cdef handle h = decode(bytes_in(<byte*>PyBytes_AS_STRING(state), PyBytes_GET_SIZE(state)))
     cdef cnp.dtype descr = find_dtype(&h, dtype)
@@ -228,12 +250,12 @@ cdef inline object load(bytes state, object dtype, object cls):
     if not fits(h.shape, block.bytes):
         release(block.ref)
         raise ValueError("handle: its array does not lie within its block")
-    return adopt(&block, type_, descr, h.shape.ndim, shape, strides, <char*>block.data + h.shape.offset, flags,
-                 None)
+    return adopt(&block, type_, descr, h.shape.ndim, shape, strides, <char*>block.data + h.shape.offset,
+                 flags, None)
 
 
 # Pickles name these functions as members of `sharedmem.array`, and so they are found there.
-for function in (_load, _load_kept):
+for function in (_load, _load_kept, _load_exact, _load_exact_kept):
     function.__module__ = "sharedmem.array"
     setattr(sys.modules["sharedmem.array"], function.__name__, function)
 del function

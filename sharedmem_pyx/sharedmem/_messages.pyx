@@ -1,46 +1,25 @@
 """How shared arrays are pickled, and the messages whose leases keep them until they are loaded."""
 
 import contextvars
-import copyreg
 import functools
 
 import numpy as np
 
 cimport cython
 cimport numpy as cnp
-from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContextVar_Reset, PyContextVar_Set, get_value
 from cpython.object cimport PyObject
 
 from sharedmem._handles cimport dtype_text, encode_array, in_one_block
 from sharedmem.array cimport pickle_with
 from sharedmem.libsharedmem.arena cimport allocation, arena, block_ref, claim
-from sharedmem.libsharedmem.handle cimport set_python_error
 from sharedmem.libsharedmem.home cimport arena_of
 
-from sharedmem._handles import _load, _load_kept
+from sharedmem._handles import _load, _load_exact, _load_exact_kept, _load_kept
 from sharedmem.array import SharedArray
 
 
-cdef extern from "<sharedmem_pyx/message.hpp>" namespace "sharedmem_pyx":
-    cdef cppclass message:
-        message()
-        bint usable() noexcept
-        claim share(const block_ref&) except +set_python_error
-        bint is_first(const void*) except +set_python_error
-        PyObject* keeper(const void*) noexcept
-        void keep(const void*, PyObject*) noexcept
-        void end(bint) noexcept
-
-
-cdef enum:
-    longest_short_bytes = 255   # bytes that the opcode SHORT_BINBYTES can hold
-
-
 cnp.import_array()
-
-# Opcodes of pickle's protocol 4 (PEP 3154): PROTO, SHORT_BINUNICODE twice, STACK_GLOBAL, SHORT_BINBYTES.
-cdef bytes loading = b"\x80\x04\x8c\x0fsharedmem.array\x8c\x05_load\x93C"
 
 by_value = contextvars.ContextVar("sharedmem.pickle_by_value", default=False)
 # The Message that is being pickled. A context variable, since greenlets take turns within a thread.
@@ -52,7 +31,22 @@ current_message = contextvars.ContextVar("sharedmem.message", default=None)
 @cython.final
 cdef class Message:
     """What a pickler writes. Copies of its context may hold it after its end; it takes no leases then."""
-    cdef message written
+
+
+cdef Message new_message():
+    return Message.__new__(Message)
+
+
+cdef claim lease_in(message* within, const block_ref& ref) except *:
+    return within.share(ref)
+
+
+cdef void end_message(Message within, bint complete) noexcept:
+    within.written.end(complete)
+
+
+cdef message* current_leases() noexcept:
+    return leases_of(get_value(current_message))
 
 
 cdef message* leases_of(Message within) noexcept:
@@ -96,7 +90,7 @@ cdef object reduce_array(object obj, int protocol):
 cdef object reduce_for(cnp.ndarray a, int protocol, message* leased_by, bint among_others):
     """What a pickle has for an array; `among_others`: there may be more of the same block.
 
-    `leased_by` NULL: the handle has no lease.
+    `leased_by` NULL: the handle has no lease. An exact ndarray must not have Python objects in it.
     """
     cdef cnp.dtype descr
     cdef arena* where = NULL
@@ -105,7 +99,7 @@ cdef object reduce_for(cnp.ndarray a, int protocol, message* leased_by, bint amo
     if cnp.PyArray_SIZE(a) > 0 and cnp.PyArray_ITEMSIZE(a) > 0:
         where = arena_of(cnp.PyArray_DATA(a))
     if where == NULL or get_value(by_value) or not in_one_block(a, where, &found):
-        if type(a) is SharedArray:
+        if type(a) is SharedArray or cnp.PyArray_CheckExact(a):
             return np.asarray(a).__reduce_ex__(protocol)
         return np.ndarray.__reduce__(a)
     descr = a.descr
@@ -117,6 +111,10 @@ cdef object reduce_for(cnp.ndarray a, int protocol, message* leased_by, bint amo
         c = found.ref.home.share(found.ref, False)
     state = encode_array(a, &found, descr, text, c)
     given = None if text is not None else descr
+    if cnp.PyArray_CheckExact(a):
+        if keeper is not None:
+            return _load_exact_kept, (state, keeper) if given is None else (state, keeper, given)
+        return _load_exact, (state,) if given is None else (state, given)
     if type(a) is not SharedArray:
         # The empty state is one that a subclass may extend, as it may ndarray's.
         if keeper is not None:
@@ -147,38 +145,6 @@ def holding(dump):
             PyContextVar_Reset(current_message, before)
         return result
     return dump_holding
-
-
-cdef object pickle_alone(object obj):
-    """The pickle of a SharedArray as a message of its own, or None: let a pickler do it.
-
-    It says what a pickler would write, in protocol 4, but for what only messages of several objects need.
-    """
-    cdef message m
-    reduced = reduce_for(obj, 4, &m, False)
-    if reduced[0] is not _load or len(reduced[1]) != 1:
-        return None
-    state = <bytes>reduced[1][0]
-    if PyBytes_GET_SIZE(state) > longest_short_bytes:
-        return None
-    pickled = b"%b%c%b\x85R." % (loading, PyBytes_GET_SIZE(state), state)
-    m.end(True)
-    return pickled
-
-
-def dumping_alone(pickler):
-    """A version of the class method `pickler.dumps` that needs no pickler for a shared array sent alone."""
-    plain = pickler.dumps.__func__
-    elsewhere = copyreg.dispatch_table
-
-    def dumps(cls, obj, protocol=None):
-        if (type(obj) is SharedArray and cls is pickler and protocol is None
-                and SharedArray not in cls._extra_reducers and SharedArray not in elsewhere):
-            pickled = pickle_alone(obj)
-            if pickled is not None:
-                return memoryview(pickled)
-        return plain(cls, obj, protocol)
-    return classmethod(functools.wraps(plain)(dumps))
 
 
 pickle_with(reduce_array)

@@ -1,5 +1,7 @@
 from typing import TypedDict
 
+from sharedmem._transfers.reducing import _TransportStats
+
 class _Stats(TypedDict):
     live_bytes: int
     live_blocks: int
@@ -15,6 +17,7 @@ class _Stats(TypedDict):
     oldest_in_flight: float
     attached_arenas: int
     cache_limit: int
+    transport: _TransportStats
     arena: str | None
     backing: str | None
 

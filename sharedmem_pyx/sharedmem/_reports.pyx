@@ -8,6 +8,8 @@ from sharedmem.libsharedmem.home cimport attached_arenas, home_if_any
 from sharedmem.libsharedmem.inspect cimport inspect, optional_inspection
 from sharedmem.libsharedmem.segment cimport backing, segment_name
 
+from sharedmem._transfers.reducing import transport_stats
+
 
 cdef size_t add_up(arena* home, arena_statistics* total) except? 1 nogil:
     """The numbers of the home arena, NULL for none, and what arrays hold in all; how many arenas there are.
@@ -54,6 +56,10 @@ def stats():
             Arenas that this process has in use, its own included.
         cache_limit
             See `memory_limit`.
+        transport
+            Of what this process sent while `transport` was on: ``messages`` whose data went through shared memory,
+            and the ``bytes`` of that; bytes ``in_flight``, which nobody has loaded yet; messages ``by_pipe`` although
+            they were large, since memory or `max_in_flight` did not allow more.
         arena, backing
             The arena's id, and the kind of its segments, 'sysv' or 'memfd'; None before the first use.
     """
@@ -77,6 +83,7 @@ def stats():
         "oldest_in_flight": total.oldest_in_flight_ns / 1e9,
         "attached_arenas": attached,
         "cache_limit": total.cache_limit,
+        "transport": transport_stats(),
         "arena": None if mine == NULL else uuid_text(mine.where().uuid[0], mine.where().uuid[1]),
         "backing": None if mine == NULL else backing_text(mine.where().segment.kind),
     }

@@ -143,6 +143,8 @@ class SHAREDMEM_API arena {
   bool note_written(const claim& c, bool again) noexcept;
   /// Whether the lease is out and this process stands for it. False in a process without a slot of its own.
   bool stands_for(const claim& c) noexcept;
+  /// Whether the lease still keeps its block, whoever stands for it: the message was not loaded, and not given up.
+  bool is_in_flight(const claim& c) noexcept;
   /// Gives back the lease of a message of which nobody has the bytes, if this process stands for it and there
   /// never was another copy.
   /// \return  whether it did.

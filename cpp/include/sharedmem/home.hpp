@@ -25,6 +25,8 @@ SHAREDMEM_API arena& home();
 /// noticed where the thread's cache has no block to give. Throws what `home` and arena::allocate throw.
 SHAREDMEM_API allocation allocate(std::uint64_t bytes, std::uint64_t alignment = 64,
                                   pages how = pages::as_needed);
+/// Bytes that this machine and its cgroups let a process have: the least of these limits, whatever is in use.
+SHAREDMEM_API std::uint64_t memory_total() noexcept;
 /// The home arena or nullptr; makes none.
 SHAREDMEM_API arena* home_if_any() noexcept;
 /// Makes the home arena now if this process is the root of a tree: no locator in the environment. Never

@@ -131,6 +131,10 @@ bool references::stands_for(const claim& c) noexcept {
   return words.is_own(slot()) && rules.leases.is_out({c.lease, c.nonce}, slot());
 }
 
+bool references::is_in_flight(const claim& c) noexcept {
+  return c.lease < words.lease_count() && rules.leases.claims_block({c.lease, c.nonce});
+}
+
 bool references::give_back_lost(const claim& c) noexcept {
   if (!stands_for(c) || !words.has_block(c.block)) return false;
   const std::lock_guard lock(stripe(c.block));

@@ -115,6 +115,7 @@ class references {
   bool note_read(const claim& c) noexcept;
   bool note_written(const claim& c, bool again) noexcept;
   bool stands_for(const claim& c) noexcept;
+  bool is_in_flight(const claim& c) noexcept;
   bool give_back_lost(const claim& c) noexcept;
 
   // ---- freeing

@@ -165,6 +165,12 @@ class lease_table {
     return t_.lease(id.entry)[at_word].load(sc) == lease_word{lease_state::out, s, id.nonce}.bits();
   }
 
+  /// Whether that lease still claims its block: it is out, whoever stands for it, or being loaded.
+  bool claims_block(lease_id id) {
+    const auto v = lease_word::from(t_.lease(id.entry)[at_word].load(sc));
+    return v.nonce == id.nonce && (v.state == lease_state::out || v.state == lease_state::loading);
+  }
+
   /// OUT(s, n) -> VACANT(n): nobody has the bytes of its message, of which there was one copy, and s stood for it.
   /// One step: whoever took the message over meanwhile keeps it. The caller owes `try_free`.
   bool give_back_lost(lease_id id, std::uint32_t s) {

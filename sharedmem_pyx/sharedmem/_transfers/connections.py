@@ -1,81 +1,36 @@
-"""What multiprocessing's connections tell the ledger of `sharedmem._in_flight`.
+"""What multiprocessing's connections tell `sharedmem._in_flight`, and which of them carry values.
 
 Every transfer of multiprocessing writes and reads by ``Connection._send_bytes`` and ``_recv_bytes``: `Pipe`,
-`Queue`, `SimpleQueue`, `Pool`, `concurrent.futures`. They are wrapped here, and what makes, closes and sends
-connections themselves.
+`Queue`, `SimpleQueue`, `Pool`, `concurrent.futures`. They are replaced here, and so are the functions that
+make, close and send connections.
+
+`Connection.send` pickles by value where the connection may lead to another host: a handle would mean nothing there.
 """
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sys
 from multiprocessing import connection, reduction
-from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any
 
 from sharedmem import _in_flight
-
-_plain_send_bytes = Connection._send_bytes  # type: ignore[attr-defined]
-_plain_recv_bytes = Connection._recv_bytes  # type: ignore[attr-defined]
-_plain_close = Connection._close  # type: ignore[attr-defined]
-_plain_fileno = Connection.fileno
-_plain_pipe: Any = connection.Pipe
-_plain_reduce: Any = connection.reduce_connection  # type: ignore[attr-defined]
+from sharedmem._messages import by_value
 
 
-def _send_bytes(self: Any, buf: Any) -> None:
-    message = _in_flight.enter(self, buf)
-    if message is None:
-        _plain_send_bytes(self, buf)
-        return
-    try:
-        _plain_send_bytes(self, buf)
-    except BaseException as error:
-        _in_flight.withdraw(self, message, isinstance(error, (BrokenPipeError, ConnectionResetError)))
-        raise
-    _in_flight.look_now_and_then()
-
-
-def _recv_bytes(self: Any, maxsize: int | None = None) -> Any:
-    buf = _plain_recv_bytes(self, maxsize)
-    if buf is not None:
-        _in_flight.take_over(buf.getbuffer())
-    return buf
-
-
-# Defaults, as in the original: at interpreter end the names of a module may be gone before its connections.
-def _close(self: Any, _settle: Any = _in_flight.close, _plain: Any = _plain_close) -> None:
-    if self._sharedmem_out is not None:
-        _settle(self)
-    _plain(self)
-
-
-def _fileno(self: Any) -> int:
-    """File descriptor or handle of the connection"""
-    # Selectors ask, too, and read nothing: those of `wait` and `poll` among them.
-    if self._sharedmem_end is not None and sys._getframe(1).f_globals.get("__name__") != "selectors":
-        _in_flight.say_read_elsewhere(self._sharedmem_end)
-    return _plain_fileno(self)
-
-
-def _pipe(duplex: bool = True) -> Any:
-    pair = _plain_pipe(duplex)
-    ends = _in_flight.new_ends()
-    if ends is not None:
-        for each, end in zip(pair, ends, strict=True):
-            each._sharedmem_end = end
-    return pair
-
-
-def _reduce(conn: Any) -> Any:
-    end = conn._sharedmem_end
-    if end is None:
-        return _plain_reduce(conn)
-    conn._check_closed()
-    if not (conn.readable and conn.writable):
-        # The kernel says enough about a pipe: its reader need not import this library before it reads.
-        _in_flight.say_read_elsewhere(end)
-        return _plain_reduce(conn)
-    return rebuild, (reduction.DupFd(conn._handle), conn.readable, conn.writable, end)
+def _leads_elsewhere(conn: Any) -> bool:
+    """Whether the other end may be on another host: it is a socket of another kind than those within a host."""
+    found: bool | None = conn._sharedmem_elsewhere
+    if found is None:
+        found = False
+        with contextlib.suppress(OSError):  # it is a pipe
+            same = socket.socket(fileno=conn._handle)
+            found = same.family != socket.AF_UNIX
+            same.detach()
+        conn._sharedmem_elsewhere = found
+    return found
 
 
 def rebuild(df: Any, readable: bool, writable: bool, end: tuple[str, int]) -> Any:
@@ -100,15 +55,74 @@ def rebuild(df: Any, readable: bool, writable: bool, end: tuple[str, int]) -> An
     return conn
 
 
+def watch(module: ModuleType, reducing: ModuleType = reduction, rebuild: Any = rebuild) -> None:
+    """Have the connections of `multiprocessing.connection`, or of a copy of it, keep the ledger.
+
+    Parameters
+    ----------
+    module : module
+        It has a class Connection and functions Pipe and reduce_connection.
+    reducing : module, optional
+        What the module imports from `multiprocessing.reduction`.
+    rebuild : callable, optional
+        Makes a connection that was sent, as the function of this name does for multiprocessing.
+    """
+    owner: Any = module
+    cls = owner.Connection
+    plain_send, plain_fileno, plain_pipe = cls.send, cls.fileno, owner.Pipe
+    plain_reduce, duplicate = owner.reduce_connection, reducing.DupFd
+
+    def send(self: Any, obj: Any) -> None:
+        """Send a (picklable) object"""
+        if not self.closed and _leads_elsewhere(self):
+            token = by_value.set(True)
+            try:
+                plain_send(self, obj)
+            finally:
+                by_value.reset(token)
+        else:
+            plain_send(self, obj)
+
+    def fileno(self: Any) -> int:
+        """File descriptor or handle of the connection"""
+        # Selectors ask, too, and read nothing: those of `wait` and `poll` among them.
+        if self._sharedmem_end is not None and sys._getframe(1).f_globals.get("__name__") != "selectors":
+            _in_flight.say_read_elsewhere(self._sharedmem_end)
+        number: int = plain_fileno(self)
+        return number
+
+    def pipe(duplex: bool = True) -> Any:
+        pair = plain_pipe(duplex)
+        ends = _in_flight.new_ends()
+        if ends is not None:
+            for each, end in zip(pair, ends, strict=True):
+                each._sharedmem_end = end
+        return pair
+
+    def reduce(conn: Any) -> Any:
+        end = conn._sharedmem_end
+        if end is None:
+            return plain_reduce(conn)
+        conn._check_closed()
+        if not (conn.readable and conn.writable):
+            # The kernel says enough about a pipe: its reader need not import this library before it reads.
+            _in_flight.say_read_elsewhere(end)
+            return plain_reduce(conn)
+        return rebuild, (duplicate(conn._handle), conn.readable, conn.writable, end)
+
+    cls._sharedmem_out = None  # of `sharedmem._ledger`
+    cls._sharedmem_end = None
+    cls._sharedmem_elsewhere = None
+    cls._send_bytes = _in_flight.send_bytes
+    cls._recv_bytes = _in_flight.recv_bytes
+    cls._close = _in_flight.close
+    cls.send = send
+    cls.fileno = fileno
+    pipe.__doc__ = plain_pipe.__doc__
+    owner.Pipe = pipe
+    reducing.register(cls, reduce)
+
+
 def install() -> None:
     """Have the connections of multiprocessing keep the ledger."""
-    cls: Any = Connection
-    cls._sharedmem_out = None  # of `in_flight`
-    cls._sharedmem_end = None
-    cls._send_bytes = _send_bytes
-    cls._recv_bytes = _recv_bytes
-    cls._close = _close
-    cls.fileno = _fileno
-    _pipe.__doc__ = _plain_pipe.__doc__
-    connection.Pipe = _pipe
-    reduction.register(Connection, _reduce)
+    watch(connection)

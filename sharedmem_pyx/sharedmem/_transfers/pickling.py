@@ -1,7 +1,7 @@
 """Which pickles hold an array until it is loaded, and which hold its data.
 
-A pickle of a shared array is a handle. Transfers that deliver a message once (multiprocessing, and
-loky and joblib as soon as they are imported) keep the memory of a handle until it is loaded, so that
+A pickle of a shared array is a handle. Transfers that deliver a message once (multiprocessing, and those of
+`sharedmem._integrations` as soon as they are imported) keep the memory of a handle until it is loaded, so that
 the sender may drop the array, or end. No other pickle does: nobody can tell how often it is loaded.
 Functions that write files pickle by value: see `sharedmem._transfers.saving`.
 """
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.reduction import ForkingPickler
+from multiprocessing import reduction
 from types import ModuleType
 from typing import Any
 
-from sharedmem._messages import by_value, dumping_alone, holding
-from sharedmem._startup.importing import when_imported
+from sharedmem._messages import by_value, holding
+from sharedmem._transfers.messages import transferring, write_message
 
 
 @contextmanager
@@ -44,28 +44,26 @@ def pickle_by_value() -> Iterator[None]:
         by_value.reset(token)
 
 
-def _hold(owner: Any) -> None:
-    owner.dump = holding(owner.dump)
+def hook_forking_pickler(module: ModuleType) -> None:
+    """Have transfers that use `multiprocessing.reduction`, or a copy of it, hold the arrays in their messages.
 
+    Parameters
+    ----------
+    module : module
+        It has a class ForkingPickler, and a function `dump`, by which processes are spawned.
+    """
+    owner: Any = module
+    pickler = owner.ForkingPickler
+    pickler.dump = holding(pickler.dump)
+    pickler.dumps = transferring(pickler)
 
-def _watch_pool(module: ModuleType) -> None:
-    from sharedmem._transfers.pools import watch_pool  # which imports re, for programs without pools in vain
+    def dump(obj: Any, file: Any, protocol: Any = None, *args: Any, **keywords: Any) -> None:
+        """Replacement for pickle.dump() using ForkingPickler."""
+        write_message(pickler(file, protocol, *args, **keywords), obj, protocol)
 
-    watch_pool(module)
-
-
-def _watch_executor(module: ModuleType) -> None:
-    from sharedmem._transfers.pools import watch_executor
-
-    watch_executor(module)
+    owner.dump = dump
 
 
 def install() -> None:
-    """Make transfers that deliver once hold the arrays in their messages, and Pools report their errors."""
-    _hold(ForkingPickler)
-    ForkingPickler.dumps = dumping_alone(ForkingPickler)  # type: ignore[method-assign]
-    when_imported("multiprocessing.pool", _watch_pool)
-    when_imported("concurrent.futures.process", _watch_executor)
-    when_imported("loky.backend.reduction", _hold)
-    when_imported("joblib.externals.loky.backend.reduction", _hold)
-    when_imported("joblib.pool", lambda pool: _hold(pool.CustomizablePickler))
+    """Make messages of multiprocessing hold the arrays in them."""
+    hook_forking_pickler(reduction)

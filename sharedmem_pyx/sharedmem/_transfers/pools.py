@@ -25,7 +25,8 @@ from typing import Any, NoReturn
 
 from sharedmem._handles import _drop
 
-_with_arrays = re.compile(rb"sharedmem\.array").search  # the module that a pickled handle names
+# The modules that a pickled handle names.
+_with_arrays = re.compile(rb"sharedmem\.(array|_integrations)").search
 
 
 class _Nothing:
@@ -41,18 +42,33 @@ class _Nothing:
 
 
 def _drop_array(handle: bytes, *rest: Any) -> _Nothing:
-    """Takes the place of `_load`: the message does not keep the array any longer."""
+    """Takes the place of what loads a handle: the message does not keep the array any longer."""
     with contextlib.suppress(Exception):
         _drop(handle)
     return _Nothing()
+
+
+def _drop_buffer(load: Any, *args: Any) -> Any:
+    """Takes the place of what calls `load` with a handle."""
+    return load(*args)
+
+
+# What takes the place of functions in a message of which only its number is read.
+_DROPPING = {
+    ("sharedmem.array", "_load"): _drop_array,
+    ("sharedmem.array", "_load_exact"): _drop_array,
+    ("sharedmem.array", "_copy_out"): _drop_array,
+    ("sharedmem._integrations.arrow_", "load_buffer"): _drop_buffer,
+}
 
 
 class _Numbers(pickle.Unpickler):
     """Makes no objects but an executor's task, tuples, lists, dicts, numbers and text."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("sharedmem.array", "_load"):
-            return _drop_array
+        dropping = _DROPPING.get((module, name))
+        if dropping is not None:
+            return dropping
         if (module, name) == ("concurrent.futures.process", "_CallItem"):
             return super().find_class(module, name)
         return _Nothing
@@ -66,10 +82,10 @@ def _raise(error: Exception) -> NoReturn:
     raise error
 
 
-def _open(message: bytes) -> Any:
+def open_task(message: bytes, loads: Callable[[bytes], Any] = ForkingPickler.loads) -> Any:
     """The task of a message; if that cannot be loaded, one with the same number that raises the error."""
     try:
-        return ForkingPickler.loads(message)
+        return loads(message)
     except Exception as error:
         task = _numbers(message)
         if isinstance(task, tuple):
@@ -78,33 +94,38 @@ def _open(message: bytes) -> Any:
         return task
 
 
-class _Task:
-    """What a pickled task is wrapped into."""
+def _wrapped(message: bytes, opening: Any) -> bytes:
+    """The pickle, in protocol 4 (PEP 3154), of a task that the function `opening` gives for the message."""
+    module, name = opening.__module__.encode(), opening.__qualname__.encode()
+    return b"\x80\x04\x8c%c%b\x8c%c%b\x93B%b%b\x85R." % (
+        len(module),
+        module,
+        len(name),
+        name,
+        len(message).to_bytes(4, "little"),
+        message,
+    )
 
-    def __init__(self, message: bytes) -> None:
-        self.message = message
 
-    def __reduce__(self) -> tuple[Callable[[bytes], Any], tuple[bytes]]:
-        return _open, (self.message,)
-
-
-def _wrapping(send_bytes: Callable[[Any], None]) -> Callable[[Any], None]:
+def _wrapping(send_bytes: Callable[[Any], None], opening: Any) -> Callable[[Any], None]:
     def send_wrapped(message: Any) -> None:
-        send_bytes(ForkingPickler.dumps(_Task(bytes(message))) if _with_arrays(message) else message)
+        size = len(message)
+        # A message of more than 4 GiB has its data in it, and needs another opcode than the one that is used here.
+        send_bytes(_wrapped(bytes(message), opening) if size < 1 << 32 and _with_arrays(message) else message)
 
     return send_wrapped
 
 
-def _sending(pipe: Connection) -> Callable[[Any], None]:
-    send_wrapped = _wrapping(pipe.send_bytes)
-    return lambda task: send_wrapped(ForkingPickler.dumps(task))
+def _sending(pipe: Connection, pickler: Any, opening: Any) -> Callable[[Any], None]:
+    send_wrapped = _wrapping(pipe.send_bytes, opening)
+    return lambda task: send_wrapped(pickler.dumps(task))
 
 
-def _receiving(pipe: Connection) -> Callable[[], Any]:
+def _receiving(pipe: Connection, pickler: Any) -> Callable[[], Any]:
     def get() -> Any:
         message = pipe.recv_bytes()
         try:
-            return ForkingPickler.loads(message)
+            return pickler.loads(message)
         except Exception as error:
             job, index, _ = _numbers(message)
             return job, index, (False, error)
@@ -112,26 +133,36 @@ def _receiving(pipe: Connection) -> Callable[[], Any]:
     return get
 
 
-def watch_pool(module: ModuleType) -> None:
-    """Makes the Pools of `multiprocessing.pool` report what could not be loaded."""
+def watch_pool(module: ModuleType, pickler: Any = ForkingPickler, opening: Any = open_task) -> None:
+    """Make the Pools of a module report what could not be loaded.
+
+    Parameters
+    ----------
+    module : module
+        `multiprocessing.pool`, or a copy of it.
+    pickler : type, optional
+        Its pickler.
+    opening : callable, optional
+        Found by its name in the workers; gives the task of a message, as `open_task` does.
+    """
     set_up = module.Pool._setup_queues
 
     @functools.wraps(set_up)
     def set_up_watched(self: Any) -> None:
         set_up(self)
-        self._quick_put = _sending(self._inqueue._writer)
-        self._quick_get = _receiving(self._outqueue._reader)
+        self._quick_put = _sending(self._inqueue._writer, pickler, opening)
+        self._quick_get = _receiving(self._outqueue._reader, pickler)
 
     module.Pool._setup_queues = set_up_watched
 
 
 def watch_executor(module: ModuleType) -> None:
-    """Makes the executors of `concurrent.futures.process` report which task could not be loaded, and why."""
+    """Make the executors of `concurrent.futures.process` report which task could not be loaded, and why."""
     init = module._SafeQueue.__init__
 
     @functools.wraps(init)
     def init_watched(self: Any, *args: Any, **keywords: Any) -> None:
         init(self, *args, **keywords)
-        self._send_bytes = _wrapping(self._send_bytes)
+        self._send_bytes = _wrapping(self._send_bytes, open_task)
 
     module._SafeQueue.__init__ = init_watched

@@ -66,6 +66,7 @@ cdef extern from "<sharedmem/arena.hpp>" namespace "sharedmem" nogil:
         bool note_read(const claim&) noexcept
         bool note_written(const claim&, bool) noexcept
         bool stands_for(const claim&) noexcept
+        bool is_in_flight(const claim&) noexcept
         bool give_back_lost(const claim&) noexcept
         uint64_t new_ends() noexcept
         void read_elsewhere(uint64_t) noexcept

@@ -1,0 +1,43 @@
+"""Which modules of other packages this library adds itself to, and by what.
+
+None of them is imported here: each is dealt with as soon as somebody imports it. A library that has a pickler, a
+type or a pool of its own has one file in this folder, whose functions take the module.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from types import ModuleType
+
+from sharedmem._startup.importing import when_imported
+
+#: Module that is awaited, file of this folder, function in it.
+HOOKS = (
+    # Pools report what could not be loaded, instead of waiting for ever.
+    ("multiprocessing.pool", "multiprocessing_", "watch_pool"),
+    ("concurrent.futures.process", "multiprocessing_", "watch_executor"),
+    # A copy of multiprocessing that pickles by dill: pathos, mpire, ppft.
+    ("multiprocess.reduction", "multiprocess_", "hook_pickler"),
+    ("multiprocess.connection", "multiprocess_", "watch_connections"),
+    ("multiprocess.pool", "multiprocess_", "watch_pool"),
+    # Executors that pickle by cloudpickle.
+    ("loky.backend.reduction", "loky_", "hook_pickler"),
+    ("joblib.externals.loky.backend.reduction", "loky_", "hook_pickler"),
+    # joblib's own reducers of arrays, and the pickler of its multiprocessing backend.
+    ("joblib._memmapping_reducer", "joblib_", "wrap_reducers"),
+    ("joblib.pool", "joblib_", "hook_pickler"),
+    # Objects that hold shared memory and are no ndarrays.
+    ("pyarrow.lib", "arrow_", "add_buffers"),
+    ("torch.multiprocessing", "torch_", "add_tensors"),
+)
+
+
+def _call(file: str, function: str, module: ModuleType) -> None:
+    getattr(importlib.import_module(f"sharedmem._integrations.{file}"), function)(module)
+
+
+def install() -> None:
+    """Await the modules of the table."""
+    for name, file, function in HOOKS:
+        when_imported(name, functools.partial(_call, file, function))

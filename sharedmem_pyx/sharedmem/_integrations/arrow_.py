@@ -1,0 +1,51 @@
+"""pyarrow: its buffers, of which arrays, tables and the text columns of pandas are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from sharedmem._transfers.messages import add_kind
+from sharedmem._transfers.reducing import Reducer
+
+
+def load_buffer(load: Callable[..., Any], *args: Any) -> Any:
+    """A buffer over the array that ``load(*args)`` gives; what pickles of buffers call.
+
+    Parameters
+    ----------
+    load : callable
+        What loads the array.
+    *args : object
+        Its arguments, of which the first is the handle.
+
+    Returns
+    -------
+    pyarrow.Buffer
+        Nobody can write through it.
+    """
+    import pyarrow
+
+    array = load(*args)
+    array.flags.writeable = False
+    return pyarrow.py_buffer(array)
+
+
+def _entry(reducer: Reducer) -> Callable[[Any], Any]:
+    def reduce(buffer: Any) -> Any:
+        if buffer.size > 0 and buffer.is_cpu:
+            reduced = reducer.in_place_of_bytes(np.frombuffer(buffer, np.uint8))
+            if reduced is not None:
+                return load_buffer, (reduced[0], *reduced[1])
+        return buffer.__reduce_ex__(reducer.protocol)
+
+    return reduce
+
+
+def add_buffers(module: ModuleType) -> None:
+    """Have buffers of `pyarrow.lib` travel as arrays of bytes do."""
+    for name in ("Buffer", "ResizableBuffer"):
+        add_kind(getattr(module, name), _entry)

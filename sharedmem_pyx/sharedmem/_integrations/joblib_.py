@@ -1,0 +1,68 @@
+"""joblib: its reducers of arrays, and the pickler of its multiprocessing backend.
+
+Joblib writes large arguments to files that its workers map, and it goes on doing so: an array that is sent to
+many tasks is written once. What it would pickle, which is smaller arguments and all results, is reduced as other
+transfers have it, and so is whatever lies in shared memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from sharedmem._messages import holding
+from sharedmem._transfers.messages import add_wrapper, hook, number_of
+from sharedmem._transfers.reducing import Reducer, count, reducer_by_settings
+from sharedmem.array import is_shared
+
+_Entry = Callable[[Any], Any]
+
+
+def wrap_reducers(module: ModuleType) -> None:
+    """Have `joblib._memmapping_reducer` leave shared arrays to this library, and what it would only pickle."""
+    owner: Any = module
+
+    def is_file(array: Any) -> bool:
+        return isinstance(owner._get_backing_memmap(array), np.memmap)
+
+    def forward(reducer: Reducer, theirs: Any) -> _Entry:
+        def reduce(array: Any) -> Any:
+            most = theirs._max_nbytes
+            if is_shared(array) or not (is_file(array) or most is not None and array.nbytes > most):
+                reduced = reducer.in_place_of_bytes(array)
+                if reduced is not None:
+                    return reduced
+            return theirs(array)
+
+        return reduce
+
+    def backward(reducer: Reducer, theirs: Any) -> _Entry:
+        def reduce(array: Any) -> Any:
+            file = owner._get_backing_memmap(array)
+            if not isinstance(file, np.memmap) or file.filename in owner.JOBLIB_MMAPS:
+                reduced = reducer.in_place_of_bytes(array)
+                if reduced is not None:
+                    return reduced
+            return theirs(array)
+
+        return reduce
+
+    add_wrapper(owner.ArrayMemmapForwardReducer, forward)
+    add_wrapper(owner.reduce_array_memmap_backward, backward)
+
+
+def hook_pickler(module: ModuleType) -> None:
+    """Have the messages of `joblib.pool` hold the arrays in them."""
+    cls: Any = module.CustomizablePickler
+    plain = cls.dump
+
+    def dump(self: Any, obj: Any) -> None:
+        reducer = reducer_by_settings(number_of(-1))  # its pickler is always made with the highest protocol
+        hook(self, reducer)
+        plain(self, obj)
+        count(reducer)
+
+    cls.dump = holding(dump)

@@ -1,0 +1,17 @@
+"""The pools and executors of the standard library."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from sharedmem._transfers import pools
+
+
+def watch_pool(module: ModuleType) -> None:
+    """Have the Pools of `multiprocessing.pool` report what could not be loaded."""
+    pools.watch_pool(module)
+
+
+def watch_executor(module: ModuleType) -> None:
+    """Have the executors of `concurrent.futures.process` report which task could not be loaded, and why."""
+    pools.watch_executor(module)

@@ -1,0 +1,205 @@
+"""Messages of transfers that deliver once: what makes their bytes, and the entries that their picklers get.
+
+A transfer has its pickler made as ever. Before that writes, `hook` puts the entries for arrays into the dispatch
+table of this one pickler, which is a copy of its own: the classes of picklers stay as they are, and objects that
+are no arrays cost nothing. Whoever makes a pickler of such a class himself gets what he always got.
+
+For modules of this package that send something themselves::
+
+    r = reducing.reducer(protocol, min_bytes=1, zero_copy_from=0)    # all data goes through the arena
+    data = messages.dumps(obj, protocol, r)                          # a memoryview, as ForkingPickler.dumps
+    r.carried     # bytes of data that went through the arena
+    r.refused     # the first reason why some of it is in `data`: a MemoryError with the numbers, or None
+
+``pickle.loads`` reads `data`. Each lease in it is consumed by the first load, and keeps its block until then, or
+until `sharedmem.revoke`. Without a reducer of one's own, the settings of `sharedmem.transport` hold.
+"""
+
+import copyreg
+import functools
+import io
+import pickle
+from multiprocessing.reduction import ForkingPickler
+
+cimport numpy as cnp
+from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.contextvars cimport get_value
+
+from sharedmem._messages cimport Message, end_message, leases_of, new_message
+from sharedmem._transfers.reducing cimport Reducer, count_message, new_reducer, reduce_exact
+
+from numpy import ndarray
+
+from sharedmem._messages import by_value
+from sharedmem.array import SharedArray
+
+
+cdef enum:
+    longest_short_bytes = 255   # bytes that the opcode SHORT_BINBYTES can hold
+
+
+cnp.import_array()
+
+# What else has entries: (type, function of a reducer that gives the entry), by integrations of other libraries.
+cdef list other_kinds = []
+# For picklers that have an entry for ndarrays of their own: (function of theirs or its type, function of a reducer
+# and of that entry, which gives the one to use).
+cdef list others_entries = []
+
+
+# -- the entries of a pickler
+
+def add_kind(kind, entry):
+    """Have every message ask ``entry(reducer)`` for the reduction of objects of exactly this type."""
+    other_kinds.append((kind, entry))
+
+
+def add_wrapper(theirs, wrap):
+    """Where a pickler has `theirs`, or an instance of it, for ndarrays, use ``wrap(reducer, entry)`` instead."""
+    others_entries.append((theirs, wrap))
+
+
+def number_of(protocol):
+    """The protocol's number, as `pickle.Pickler` understands its argument."""
+    if protocol is None:
+        return pickle.DEFAULT_PROTOCOL
+    return pickle.HIGHEST_PROTOCOL if protocol < 0 else protocol
+
+
+cdef object wrapper_of(object entry):
+    for theirs, wrap in others_entries:
+        if entry is theirs or type(entry) is theirs:
+            return wrap
+    return None
+
+
+def hook(pickler, Reducer reducer not None):
+    """Put the entries for arrays into the dispatch table of a pickler that is about to be used.
+
+    Entries that it has already stay, unless an integration knows them. Within `sharedmem.pickle_by_value`
+    nothing is done.
+    """
+    if get_value(by_value):
+        return
+    table = getattr(pickler, "dispatch_table", None)
+    if table is None:
+        return
+    if type(table) is not dict:
+        table = pickler.dispatch_table = dict(table)
+    entry = table.get(ndarray)
+    if entry is None:
+        table[ndarray] = reducer
+    else:
+        wrap = wrapper_of(entry)
+        if wrap is not None:
+            table[ndarray] = wrap(reducer, entry)
+    if reducer.min_bytes != 0 and SharedArray not in table:
+        table[SharedArray] = reducer    # for those in private memory, as `a.copy()` makes them
+    for kind, make in other_kinds:
+        if kind not in table:
+            table[kind] = make(reducer)
+
+
+# -- messages
+
+def dumps(obj, protocol=None, Reducer reducer=None, pickler=ForkingPickler):
+    """The bytes of a message; see the module.
+
+    Parameters
+    ----------
+    obj : object
+        What is sent.
+    protocol : int, optional
+        As for `pickle.dumps`.
+    reducer : Reducer, optional
+        By default one with the settings of `sharedmem.transport`.
+    pickler : type, optional
+        Called with a file and the protocol; it has a dispatch table of its own.
+
+    Returns
+    -------
+    memoryview
+        Of bytes.
+
+    Raises
+    ------
+    Exception
+        What pickling the object raises; the leases that were taken are given back.
+    """
+    buffer = io.BytesIO()
+    made = pickler(buffer, protocol)
+    write(made, obj, new_reducer(number_in(made, protocol)) if reducer is None else reducer)
+    return buffer.getbuffer()
+
+
+cdef int number_in(object pickler, object protocol) except -1:
+    """The protocol of a pickler that was made with that argument. Some have a default of their own."""
+    known = getattr(pickler, "proto", None)
+    return number_of(protocol) if known is None else known
+
+
+cdef int write(object pickler, object obj, Reducer reducer) except -1:
+    hook(pickler, reducer)
+    pickler.dump(obj)
+    count_message(reducer)
+    return 0
+
+
+def write_message(pickler, obj, protocol):
+    """Write a message by a pickler whose `dump` holds what it carries (`sharedmem._messages.holding`)."""
+    write(pickler, obj, new_reducer(number_in(pickler, protocol)))
+
+
+# Opcodes of pickle's protocol 4 (PEP 3154): PROTO, SHORT_BINUNICODE twice, STACK_GLOBAL, SHORT_BINBYTES.
+cdef bytes loading_named(str name):
+    return b"\x80\x04\x8c\x0fsharedmem.array\x8c%c%b\x93C" % (len(name), name.encode())
+
+
+cdef dict loading = {name: loading_named(name) for name in ("_load", "_load_exact", "_copy_out")}
+
+
+cdef object dumps_alone(object a):
+    """The message of an array, in protocol 4, without a pickler; None: let one do it."""
+    cdef Message within
+    cdef Reducer reducer
+    cdef bytes pickled = None
+    if get_value(by_value):
+        return None
+    reducer = new_reducer(pickle.DEFAULT_PROTOCOL)
+    within = new_message()
+    try:
+        reduced = reduce_exact(reducer, a, leases_of(within), False)
+        if reduced is None or len(<tuple>reduced) != 2 or len(<tuple>reduced[1]) != 1:
+            return None
+        prefix = loading.get(reduced[0].__name__)
+        state = <bytes>reduced[1][0]
+        if prefix is None or type(state) is not bytes or PyBytes_GET_SIZE(state) > longest_short_bytes:
+            return None
+        pickled = b"%b%c%b\x85R." % (prefix, PyBytes_GET_SIZE(state), state)
+    finally:
+        end_message(within, pickled is not None)
+    count_message(reducer)
+    return memoryview(pickled)
+
+
+def transferring(pickler):
+    """A version of the class method `pickler.dumps` for messages with arrays in them.
+
+    An array that is sent alone, and has nothing but its handle to say, needs no pickler.
+    """
+    plain = pickler.dumps.__func__
+    elsewhere = copyreg.dispatch_table
+    alone = (ndarray, SharedArray)
+
+    def dumps(cls, obj, protocol=None, *args, **keywords):
+        kind = type(obj)
+        if kind in alone and cls is pickler and protocol is None and (
+                kind not in cls._extra_reducers and kind not in elsewhere):
+            pickled = dumps_alone(obj)
+            if pickled is not None:
+                return pickled
+        buffer = io.BytesIO()
+        made = cls(buffer, protocol, *args, **keywords)
+        write(made, obj, new_reducer(number_in(made, protocol)))
+        return buffer.getbuffer()
+    return classmethod(functools.wraps(plain)(dumps))

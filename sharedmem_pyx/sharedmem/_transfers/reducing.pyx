@@ -1,0 +1,442 @@
+"""What the picklers of transfers have for arrays that are no SharedArrays.
+
+An exact ndarray whose bytes lie in a block that this process holds is pickled as a handle, and arrives as an exact
+ndarray over the same memory. While `sharedmem.transport` is on, the bytes of a large private array are copied into
+a block of their own, and a handle of that is pickled. The receiver copies them out, so that what arrives is
+private and writable as what pickling makes, or has the block itself where the sender asked for no second copy.
+All other arrays are pickled as ever.
+
+The lease of such a block belongs to the message, and is given back if that is not pickled to its end. What is
+under way at one time is bounded: whoever sends handles is not slowed down by a pipe that is full.
+"""
+
+import sys
+
+import numpy as np
+
+cimport cython
+cimport numpy as cnp
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_INCREF
+from libc.stdint cimport UINT64_MAX, uint64_t
+from libc.string cimport memcpy
+
+from sharedmem._handles cimport dtype_text, encode_array, find_dtype, take_block
+from sharedmem._messages cimport current_leases, lease_in, message, reduce_for
+from sharedmem.arena cimport export_home, home_arena
+from sharedmem.libsharedmem.arena cimport allocation, arena, claim, pages
+from sharedmem.libsharedmem.handle cimport byte, bytes_in, decode, fits, handle
+from sharedmem.libsharedmem.home cimport allocate, arena_of, home_if_any, memory_total, release
+
+from sharedmem._handles import _load_exact
+from sharedmem._in_flight import look
+from sharedmem.array import SharedArray
+
+
+cdef extern from "<atomic>" namespace "std" nogil:
+    cdef cppclass atomic_number "std::atomic<std::uint64_t>":
+        uint64_t load() noexcept
+        void store(uint64_t) noexcept
+        uint64_t fetch_add(uint64_t) noexcept
+
+
+cdef extern from "<sharedmem_pyx/under_way.hpp>" namespace "sharedmem_pyx" nogil:
+    cdef cppclass transport_settings:
+        atomic_number min_bytes
+        atomic_number zero_copy_from
+        atomic_number limit
+
+    cdef cppclass transport_counts:
+        atomic_number messages
+        atomic_number bytes
+        atomic_number by_pipe
+
+    transport_settings settings
+    transport_counts counts
+
+    cdef cppclass under_way:
+        bint admit(uint64_t, uint64_t) noexcept
+        void enter(arena*, const claim&, uint64_t) except +
+        void withdraw(uint64_t) noexcept
+        uint64_t bytes() noexcept
+
+    under_way* mine
+
+
+cdef extern from "<numpy/arrayobject.h>":
+    PyTypeObject PyArray_Type
+    object PyArray_NewFromDescr(PyTypeObject*, cnp.PyArray_Descr*, int, const cnp.npy_intp*,
+                                const cnp.npy_intp*, void*, int, PyObject*)
+    int PyArray_CopyInto(cnp.ndarray, cnp.ndarray) except -1
+    void PyArray_CLEARFLAGS(cnp.ndarray, int)
+    bint PyDataType_REFCHK(cnp.dtype)
+    bint PyDataType_HASFIELDS(cnp.dtype)
+    bint PyArray_ISNBO(char)
+
+
+cdef enum:
+    least_carried = 1024        # bytes of an array below which its handle costs as much as its bytes
+    zero_copy_least = 1 << 20   # bytes from which on an array arrives without a second copy, if that was asked for
+    large_bytes = 1 << 20       # from here on memory is had, copied and given back without the GIL
+    huge_page = 1 << 21
+    first_unknown_type = 24     # NumPy's type numbers from here on are not built in
+    share_of_memory = 16        # without a limit this part of the memory that there is may be under way
+
+
+cnp.import_array()
+
+# Type numbers that are another once they have been pickled: long long is long, where both have 64 bits.
+cdef set changed_by_pickle = {
+    np.dtype(char).num for char in np.typecodes["All"]
+    if char not in "OSUVMm" and np.dtype(np.dtype(char).str).num != np.dtype(char).num}
+
+
+# -- which arrays, and what of them
+
+@cython.final
+@cython.freelist(8)
+cdef class Reducer:
+    """What one pickler has for arrays: an entry of its dispatch table.
+
+    Not thread-safe: a pickler is used by one thread.
+    """
+
+    def __call__(self, array, /):
+        """What a dispatch table returns for an exact ndarray, or a SharedArray."""
+        cdef cnp.ndarray a = array
+        reduced = reduce_exact(self, a, current_leases(), True)
+        if reduced is None:
+            return a.__reduce_ex__(self.protocol)
+        return reduced
+
+    def in_place_of_bytes(self, array, /):
+        """What a pickle has in place of an exact ndarray's bytes.
+
+        Returns
+        -------
+        tuple or None
+            A function and its arguments; None: the bytes themselves are to be pickled.
+        """
+        return reduce_exact(self, array, current_leases(), True)
+
+
+cdef Reducer new_reducer(int protocol):
+    cdef Reducer made = Reducer.__new__(Reducer)
+    made.protocol = protocol
+    made.min_bytes = settings.min_bytes.load()
+    if made.min_bytes != 0:
+        made.zero_copy_from = settings.zero_copy_from.load()
+        made.limit = settings.limit.load()
+    return made
+
+
+def reducer_by_settings(int protocol):
+    """A reducer with the settings of `sharedmem.transport`, for one message."""
+    return new_reducer(protocol)
+
+
+def reduce_shared(a, /):
+    """What a pickle has for an exact ndarray in shared memory, whatever its pickler has for ndarrays."""
+    return reduce_for(a, 4, current_leases(), True)
+
+
+def reducer(int protocol, *, uint64_t min_bytes=1, uint64_t zero_copy_from=0, uint64_t limit=UINT64_MAX):
+    """A reducer with settings of its own.
+
+    Parameters
+    ----------
+    protocol : int
+        The pickler's.
+    min_bytes : int, optional
+        Data of a message, in bytes, from which on the arrays that follow go through the arena.
+    zero_copy_from : int, optional
+        Arrays of so many bytes arrive as arrays over the block; smaller ones are copied out.
+    limit : int, optional
+        Bytes that may be under way; beyond it arrays are pickled with their bytes.
+
+    Returns
+    -------
+    Reducer
+        For one message.
+    """
+    cdef Reducer made = Reducer.__new__(Reducer)
+    made.protocol = protocol
+    made.min_bytes = min_bytes
+    made.zero_copy_from = zero_copy_from
+    made.limit = limit
+    return made
+
+
+cdef object reduce_exact(Reducer self, cnp.ndarray a, message* leases, bint among_others):
+    cdef uint64_t nbytes = cnp.PyArray_NBYTES(a)
+    if nbytes == 0 or PyDataType_REFCHK(a.descr):
+        return None
+    if arena_of(cnp.PyArray_DATA(a)) != NULL:
+        return reduce_for(a, self.protocol, leases, among_others)
+    if self.min_bytes == 0:
+        return None
+    self.seen += nbytes
+    if self.seen < self.min_bytes or nbytes < least_carried or leases == NULL:
+        return None
+    return carry(self, a, nbytes, leases)
+
+
+cdef bint is_one_segment(cnp.ndarray a) noexcept:
+    """Whether the elements lie side by side, in whatever order of the axes."""
+    cdef cnp.npy_intp expected = cnp.PyArray_ITEMSIZE(a)
+    cdef cnp.npy_intp* shape = cnp.PyArray_DIMS(a)
+    cdef cnp.npy_intp* strides = cnp.PyArray_STRIDES(a)
+    cdef int ndim = cnp.PyArray_NDIM(a)
+    cdef int found = 0
+    cdef int i
+    cdef bint grown = True
+    while grown:        # one axis a round: the one whose stride is what the axes before it cover
+        grown = False
+        for i in range(ndim):
+            if shape[i] > 1 and strides[i] == expected:
+                expected *= shape[i]
+                found += 1
+                grown = True
+                break
+    for i in range(ndim):
+        if shape[i] == 1:
+            found += 1
+    return found == ndim
+
+
+cdef bint arrives_as_pickled(Reducer self, cnp.ndarray a, cnp.dtype descr):
+    """Whether a copy of the array's elements arrives as what pickling makes of it, in this protocol."""
+    if not PyArray_ISNBO(descr.byteorder) or descr.type_num in changed_by_pickle:
+        return False    # protocol 4 makes them native, and protocol 5 does not
+    if descr.type_num >= first_unknown_type:
+        return False
+    if cnp.PyArray_IS_C_CONTIGUOUS(a) or cnp.PyArray_IS_F_CONTIGUOUS(a):
+        return True
+    if PyDataType_HASFIELDS(descr):
+        return False    # what lies between the fields would not be copied
+    return self.protocol < 5 or not is_one_segment(a)   # protocol 5 keeps the order of the axes
+
+
+# -- carrying
+
+cdef int take_memory(uint64_t nbytes, allocation* block) except -1:
+    cdef arena* home = home_arena()
+    cdef pages how = pages.now if nbytes >= huge_page else pages.as_needed
+    if home.allocate_cached(nbytes, 64, block[0]):
+        return 0
+    if nbytes < large_bytes:
+        block[0] = allocate(nbytes, 64, how)
+    else:
+        with nogil:
+            block[0] = allocate(nbytes, 64, how)
+    if home_if_any() != home:
+        export_home()       # another user's from now on
+    return 0
+
+
+cdef int give_back_memory(allocation* block) except -1:
+    if block.bytes < large_bytes:
+        release(block.ref)
+    else:
+        with nogil:
+            release(block.ref)
+    return 0
+
+
+cdef object carry(Reducer self, cnp.ndarray a, uint64_t nbytes, message* leases):
+    """Copies a private array into a block for the message. None: something refused it."""
+    cdef cnp.dtype descr = a.descr
+    cdef allocation block
+    cdef claim lease
+    cdef uint64_t admitted
+    if not arrives_as_pickled(self, a, descr):
+        return None
+    if not mine.admit(nbytes, self.limit):
+        look()              # messages that nobody can read any more count no longer
+        if not mine.admit(nbytes, self.limit):
+            refuse(self, MemoryError(
+                f"{nbytes} bytes: messages of this process may keep {self.limit} bytes at a time, and keep "
+                f"{mine.bytes()}; max_in_flight of sharedmem.transport is that limit"))
+            return None
+    admitted = nbytes
+    try:
+        take_or_look(nbytes, &block)
+    except (MemoryError, OSError, RuntimeError, ValueError) as error:
+        mine.withdraw(admitted)
+        refuse(self, error)
+        return None
+    try:
+        if block.bytes > nbytes and mine.admit(block.bytes - nbytes, self.limit):
+            admitted = block.bytes
+        copy = copy_into(self, a, nbytes, <void*>block.data)
+        try:
+            lease = lease_in(leases, block.ref)
+        except (MemoryError, ValueError) as error:
+            mine.withdraw(admitted)
+            refuse(self, error)
+            return None
+        # Should memory be short from here on, pickling fails, and the message gives the lease back.
+        text = dtype_text(descr)
+        state = encode_array(copy, &block, descr, text, lease)
+        mine.enter(block.ref.home, lease, admitted)
+    finally:
+        give_back_memory(&block)
+    self.carried += nbytes
+    load = _load_exact if nbytes >= self.zero_copy_from else _copy_out
+    return load, (state,) if text is not None else (state, descr)
+
+
+cdef int take_or_look(uint64_t nbytes, allocation* block) except -1:
+    try:
+        return take_memory(nbytes, block)
+    except MemoryError:
+        if look() == 0:     # nothing was kept for messages that nobody can read any more
+            raise
+    return take_memory(nbytes, block)
+
+
+cdef cnp.ndarray copy_into(Reducer self, cnp.ndarray a, uint64_t nbytes, void* target):
+    """Copies the elements to `target`, and describes them there as they are to arrive."""
+    cdef cnp.dtype descr = a.descr
+    cdef bint fortran = cnp.PyArray_IS_F_CONTIGUOUS(a) and not cnp.PyArray_IS_C_CONTIGUOUS(a)
+    cdef void* source = cnp.PyArray_DATA(a)
+    cdef int flags = cnp.NPY_ARRAY_WRITEABLE
+    if fortran:
+        flags |= cnp.NPY_ARRAY_F_CONTIGUOUS
+    Py_INCREF(descr)
+    cdef cnp.ndarray copy = PyArray_NewFromDescr(
+        &PyArray_Type, <cnp.PyArray_Descr*>descr, cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), NULL, target, flags,
+        NULL)
+    if not (cnp.PyArray_IS_C_CONTIGUOUS(a) or fortran):
+        PyArray_CopyInto(copy, a)
+    elif nbytes < large_bytes:
+        memcpy(target, source, nbytes)
+    else:
+        with nogil:
+            memcpy(target, source, nbytes)
+    # Protocol 5 keeps the flag of whatever it takes as a buffer: everything but dates.
+    if self.protocol >= 5 and not cnp.PyArray_ISWRITEABLE(a) and descr.kind != c"M" and descr.kind != c"m":
+        PyArray_CLEARFLAGS(copy, cnp.NPY_ARRAY_WRITEABLE)
+    return copy
+
+
+cdef int refuse(Reducer self, object error) except -1:
+    if self.refused is None:
+        self.refused = error
+    return 0
+
+
+cdef void count_message(Reducer self) noexcept:
+    if self.carried != 0:
+        counts.messages.fetch_add(1)
+        counts.bytes.fetch_add(self.carried)
+    if self.refused is not None:
+        counts.by_pipe.fetch_add(1)
+
+
+def count(Reducer reducer not None):
+    """Count a message of this reducer that was pickled completely."""
+    count_message(reducer)
+
+
+# -- arriving
+
+def _copy_out(bytes state not None, dtype=None):
+    """A private copy of the array that a handle means; what pickles of arrays that were under way call.
+
+    Parameters
+    ----------
+    state : bytes
+        The handle. Its lease is consumed, and with it goes the block.
+    dtype : numpy.dtype, optional
+        The dtype, if the handle has none.
+
+    Returns
+    -------
+    numpy.ndarray
+        It owns its data.
+
+    Raises
+    ------
+    StaleHandleError, ValueError, OSError
+        As `sharedmem.array._load`. ValueError also if the handle's array is not contiguous.
+    MemoryError
+        There is no private memory for it.
+    """
+    cdef handle h = decode(bytes_in(<byte*>PyBytes_AS_STRING(state), PyBytes_GET_SIZE(state)))
+    cdef cnp.dtype descr = find_dtype(&h, dtype)
+    cdef allocation block
+    take_block(&h, &block)
+    try:
+        if not fits(h.shape, block.bytes):
+            raise ValueError("handle: its array does not lie within its block")
+        return read_copy(&h, descr, &block)
+    finally:
+        give_back_memory(&block)
+
+
+cdef object read_copy(const handle* h, cnp.dtype descr, const allocation* block):
+    cdef cnp.npy_intp shape[64]
+    cdef cnp.ndarray copy
+    cdef uint64_t nbytes
+    cdef const void* source = <const char*>block.data + h.shape.offset
+    cdef void* target
+    cdef bint fortran = False
+    cdef int i
+    for i in range(h.shape.ndim):
+        shape[i] = h.shape.shape[i]
+    if h.shape.ndim > 1 and not has_strides(h, shape, False):
+        fortran = True
+    if not has_strides(h, shape, fortran):
+        raise ValueError("handle: an array that is copied out is contiguous")
+    Py_INCREF(descr)
+    copy = PyArray_NewFromDescr(&PyArray_Type, <cnp.PyArray_Descr*>descr, h.shape.ndim, shape, NULL, NULL,
+                                fortran, NULL)
+    nbytes = cnp.PyArray_NBYTES(copy)
+    target = cnp.PyArray_DATA(copy)
+    if nbytes < large_bytes:
+        memcpy(target, source, nbytes)
+    else:
+        with nogil:
+            memcpy(target, source, nbytes)
+    if not h.shape.writable:
+        PyArray_CLEARFLAGS(copy, cnp.NPY_ARRAY_WRITEABLE)
+    return copy
+
+
+cdef bint has_strides(const handle* h, const cnp.npy_intp* shape, bint fortran) noexcept:
+    """Whether the handle's array lies without gaps in that order. Axes of one element may have any stride."""
+    cdef cnp.npy_intp expected = h.shape.itemsize
+    cdef int ndim = h.shape.ndim
+    cdef int i, axis
+    for i in range(ndim):
+        axis = i if fortran else ndim - 1 - i
+        if shape[axis] != 1 and h.shape.strides[axis] != expected:
+            return False
+        expected *= shape[axis]
+    return True
+
+
+# -- settings and numbers
+
+def set_transport(uint64_t min_bytes, uint64_t zero_copy_from, limit=None):
+    """Set what `sharedmem.transport` does in this process; a `min_bytes` of 0 switches it off."""
+    settings.limit.store(memory_total() // share_of_memory if limit is None else limit)
+    settings.zero_copy_from.store(zero_copy_from)
+    settings.min_bytes.store(min_bytes)
+
+
+def transport_stats():
+    """See `sharedmem.stats`."""
+    return {"messages": counts.messages.load(), "bytes": counts.bytes.load(), "in_flight": mine.bytes(),
+            "by_pipe": counts.by_pipe.load()}
+
+
+never_zero_copy = UINT64_MAX
+zero_copy = <uint64_t>zero_copy_least
+
+
+# Pickles name it as a member of `sharedmem.array`, as they do all that loads a handle.
+_copy_out.__module__ = "sharedmem.array"
+sys.modules["sharedmem.array"]._copy_out = _copy_out

@@ -1,0 +1,210 @@
+"""`sharedmem.transport`: what it is set to here, and in the processes that are started from here."""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+from multiprocessing import process
+from types import TracebackType
+from typing import Any
+
+from sharedmem._transfers.reducing import never_zero_copy, set_transport, zero_copy
+
+# Where children look for the setting: a variable that every kind of child inherits, and a key of the configuration
+# that travels with each Process object, also to children of a server that was started before.
+_VARIABLE = "SHAREDMEM_TRANSPORT"
+_KEY = "sharedmem.transport"
+
+_UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_DEFAULT = 65536
+
+_OFF = ""
+_now = _OFF
+
+
+class _Carried:
+    """The setting of a process among the configuration of a child: loading it sets it there."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return take_over, (self.text,)
+
+
+def take_over(text: str) -> _Carried:
+    """Set what the parent of this process had set when it started this process.
+
+    Parameters
+    ----------
+    text : str
+        As the environment variable's.
+    """
+    apply(text)
+    return _Carried(text)
+
+
+def _number(name: str, value: Any, least: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a number of bytes, an int, not {value!r}") from None
+    if not least <= number < 1 << 63:
+        raise ValueError(f"{name} must be a number of bytes from {least} to 2**63 - 1, not {value!r}")
+    return number
+
+
+def _text(min_bytes: int, copy: bool, max_in_flight: int | None) -> str:
+    text = f"min_bytes={min_bytes},copy={int(copy)}"
+    return text if max_in_flight is None else f"{text},max_in_flight={max_in_flight}"
+
+
+def _read_part(part: str) -> tuple[str, int]:
+    found = re.fullmatch(r"\s*(min_bytes|copy|max_in_flight)\s*=\s*(\d+)\s*([KMGT]iB|)\s*", part)
+    if found is None or (found[1] == "copy" and part.split("=")[1].strip() not in ("0", "1")):
+        raise ValueError(
+            f"{_VARIABLE}: {part!r} means nothing; the variable is 1, 0, or a list such as "
+            "'min_bytes=64KiB,copy=1,max_in_flight=1GiB', of which parts can be left out"
+        )
+    return found[1], int(found[2]) * _UNITS[found[3]]
+
+
+def _read(text: str) -> tuple[int, bool, int | None] | None:
+    """The arguments of `transport` that a text stands for; None: it is off."""
+    text = text.strip()
+    if text in ("", "0"):
+        return None
+    if text == "1":
+        return _DEFAULT, True, None
+    parts = dict(_read_part(part) for part in text.split(","))
+    limit = parts.get("max_in_flight")
+    return (
+        _number(f"{_VARIABLE}: min_bytes", parts.get("min_bytes", _DEFAULT), 1),
+        bool(parts.get("copy", 1)),
+        limit if limit is None else _number(f"{_VARIABLE}: max_in_flight", limit, 0),
+    )
+
+
+def apply(text: str) -> None:
+    """Set what a text of the environment variable stands for, for this process and those it starts.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+
+    Raises
+    ------
+    ValueError
+        It stands for nothing.
+    """
+    global _now
+    read = _read(text)
+    if read is None:
+        set_transport(0, never_zero_copy)
+    else:
+        min_bytes, copy, max_in_flight = read
+        set_transport(min_bytes, never_zero_copy if copy else zero_copy, max_in_flight)
+    if text != os.environ.get(_VARIABLE):
+        os.environ[_VARIABLE] = text
+    config: dict[str, Any] = process.current_process()._config  # type: ignore[attr-defined]
+    if read is None:
+        config.pop(_KEY, None)
+    else:
+        config[_KEY] = _Carried(text)
+    _now = text
+
+
+def install() -> None:
+    """Set what the environment says."""
+    # A variable that exists is later replaced by one store, for threads that read it by getenv(3) meanwhile.
+    text = os.environ.setdefault(_VARIABLE, _OFF)
+    if text != _OFF:
+        apply(text)
+
+
+class transport:
+    """Send the data of large arrays through shared memory in place of the pipe, from now on.
+
+    Messages of `multiprocessing` (`Pool`, `Queue`, `Pipe`, `Process` arguments and the like),
+    `concurrent.futures`, loky, joblib and multiprocess mean what they always meant: whoever receives an ordinary
+    array has a copy of its own, exact and writable, whatever the array was part of: a dict, a dataclass, a
+    DataFrame, a sparse matrix, an Arrow table. It gets there faster. The setting holds for the whole process, and
+    for the processes that it starts from now on, by any start method.
+
+    Parameters
+    ----------
+    min_bytes : int, optional
+        Messages with less data of arrays than this are sent as ever.
+    copy : bool, optional
+        False spares the receiver's copy of arrays of 1 MiB and more: they arrive as ndarrays *in* shared memory,
+        which nobody else has. They differ from private ones in two ways: sent on, they are shared and not copied,
+        and a process that is forked later shares them with its parent.
+    max_in_flight : int, optional
+        Bytes that messages of one process may keep in shared memory until they are read. By default 1/16 of the
+        memory that machine and cgroup allow. What would exceed it goes by the pipe.
+
+    Raises
+    ------
+    TypeError
+        `min_bytes` or `max_in_flight` is no int, or `copy` no bool.
+    ValueError
+        `min_bytes` is less than 1, or `max_in_flight` is negative.
+
+    See Also
+    --------
+    stats : Its ``transport`` counts messages, and those that went by the pipe although they were large.
+
+    Notes
+    -----
+    Calling it sets it; used as a context manager it gives the former setting back at the end, and so does `close`.
+    The environment variable ``SHAREDMEM_TRANSPORT`` sets it where the library is imported: ``1``, ``0``, or a
+    list such as ``min_bytes=64KiB,copy=1,max_in_flight=1GiB``.
+
+    Sending never waits for room and never fails where pickling would not: where memory is short, the data goes by
+    the pipe. Connections that lead to another host (TCP) carry values. Joblib goes on writing large arguments to
+    files that its workers map; ``max_nbytes=None`` switches that off.
+
+    Any thread may call it; messages that are pickled at that moment have the former setting or the new one.
+
+    Examples
+    --------
+    >>> sharedmem.transport()
+    transport(65536, copy=True, max_in_flight=None)
+    >>> with Pool() as pool:
+    ...     results = pool.map(work, arrays)
+    """
+
+    def __init__(
+        self, min_bytes: int = _DEFAULT, *, copy: bool = True, max_in_flight: int | None = None
+    ) -> None:
+        self.min_bytes = _number("min_bytes", min_bytes, 1)
+        if not isinstance(copy, bool):
+            raise TypeError(f"copy must be True or False, not {copy!r}")
+        self.copy = copy
+        self.max_in_flight = None if max_in_flight is None else _number("max_in_flight", max_in_flight, 0)
+        self._before: str | None = _now
+        apply(_text(self.min_bytes, self.copy, self.max_in_flight))
+
+    def close(self) -> None:
+        """Give the setting back that was there before; once."""
+        before, self._before = self._before, None
+        if before is not None:
+            apply(before)
+
+    def __enter__(self) -> transport:
+        if self._before is None:
+            raise ValueError("this setting was given back already; make a new one")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"transport({self.min_bytes}, copy={self.copy}, max_in_flight={self.max_in_flight})"
