@@ -1,5 +1,8 @@
 """`share` and `dumps` of what other libraries make: the type stays, and the numbers lie in shared memory."""
 
+import pickle
+from multiprocessing.reduction import ForkingPickler
+
 import numpy as np
 import pytest
 import workers
@@ -109,6 +112,41 @@ def test_another_process_sees_a_write_into_a_frame():
         assert is_shared(got["b"].to_numpy())
         assert other.call(workers.total_of_frame, "frame") == 5
         other.call(workers.drop, "frame")
+
+
+def test_shared_objects_travel_by_multiprocessing_without_their_data(context):
+    """With ndarrays of any kind that lie in shared memory; those of a frame, an Arrow column and a tensor."""
+    pd = pytest.importorskip("pandas")
+    made = {"frame": pd.DataFrame({"a": np.zeros(10_000), "b": np.ones(10_000)}), "array": np.arange(10_000)}
+    got = share(made)
+    assert len(ForkingPickler.dumps(got)) < 3000
+    pool = context.Pool(1)
+    assert pool.apply(workers.add_to_all, (got,)) == 10_000 * 3 + made["array"].sum() + 10_000
+    assert got["array"][0] == 1
+    assert got["frame"]["a"][5] == 1
+    pool.close()
+    pool.join()
+
+
+@pytest.mark.parametrize("library", ["pyarrow", "torch", "scipy.sparse"])
+def test_shared_objects_of_other_libraries_travel_by_multiprocessing(library):
+    module = pytest.importorskip(library)
+    made = {
+        "pyarrow": lambda: module.table({"x": np.arange(10_000), "text": ["a word"] * 10_000}),
+        "torch": lambda: [module.ones(10_000), module.nn.Linear(100, 100)],
+        "scipy.sparse": lambda: module.random(300, 300, 0.1, "csr"),
+    }[library]()
+    got = share(made)
+    message = bytes(ForkingPickler.dumps(got))
+    assert len(message) < 3000
+    again = pickle.loads(message)
+    if library == "pyarrow":
+        assert again.equals(made)
+    elif library == "torch":
+        assert again[0].data_ptr() == got[0].data_ptr()
+        assert again[1].weight.data_ptr() == got[1].weight.data_ptr()
+    else:
+        assert np.shares_memory(again.data, got.data)
 
 
 # -- Arrow

@@ -20,6 +20,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 from libcpp.vector cimport vector
 
+from sharedmem._handles cimport extent, lie_in_one_block
 from sharedmem._new_array cimport anything, make, plan, plan_new, read_populate
 from sharedmem.libsharedmem.arena cimport allocation, arena
 from sharedmem.libsharedmem.handle cimport fits, geometry, max_ndim
@@ -99,28 +100,10 @@ cdef class LeftOut:
         view.internal = NULL
 
 
-cdef uint64_t extent(cnp.ndarray a, char** lowest) noexcept:
-    """The number of bytes from the lowest to the highest one of an array's elements. pre: it has elements."""
-    cdef char* highest = <char*>cnp.PyArray_DATA(a) + cnp.PyArray_ITEMSIZE(a)
-    cdef cnp.npy_intp reach
-    cdef int i
-    lowest[0] = <char*>cnp.PyArray_DATA(a)
-    for i in range(cnp.PyArray_NDIM(a)):
-        reach = (cnp.PyArray_DIMS(a)[i] - 1) * cnp.PyArray_STRIDES(a)[i]
-        if reach < 0:
-            lowest[0] += reach
-        else:
-            highest += reach
-    return highest - lowest[0]
-
-
 cdef bint find_block(char* lowest, uint64_t nbytes, allocation* found) noexcept:
     """Whether the bytes lie in one block of shared memory that this process holds."""
     cdef arena* where = arena_of(lowest)
-    if where == NULL:
-        return False
-    found[0] = where.find(lowest)
-    return found.ref.home != NULL and lowest + nbytes <= <char*>found.data + found.bytes
+    return where != NULL and lie_in_one_block(lowest, nbytes, where, found)
 
 
 def reduce_array(cnp.ndarray a not None):
