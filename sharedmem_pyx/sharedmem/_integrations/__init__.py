@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import warnings
 from types import ModuleType
 
 from sharedmem._startup.importing import when_imported
@@ -30,11 +31,21 @@ HOOKS = (
     # Objects that hold shared memory and are no ndarrays.
     ("pyarrow.lib", "arrow_", "add_buffers"),
     ("torch.multiprocessing", "torch_", "add_tensors"),
+    ("torch.multiprocessing.queue", "torch_", "hook_queues"),
 )
 
 
 def _call(file: str, function: str, module: ModuleType) -> None:
-    getattr(importlib.import_module(f"sharedmem._integrations.{file}"), function)(module)
+    install = getattr(importlib.import_module(f"sharedmem._integrations.{file}"), function)
+    try:
+        install(module)
+    except (AttributeError, ImportError) as error:  # another version; whoever imports it can use it all the same
+        warnings.warn(
+            f"sharedmem does not know this version of {module.__name__}, which sends arrays as if sharedmem "
+            f"were not there: {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def install() -> None:

@@ -92,7 +92,7 @@ class _Shared:
 
 
 def add_tensors(module: ModuleType) -> None:
-    """Have `torch.multiprocessing` send tensors over shared memory by handle, and arrays in its queues."""
+    """Have multiprocessing send tensors over shared memory by handle."""
     import torch
 
     registered: dict[Any, Any] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]
@@ -100,8 +100,12 @@ def add_tensors(module: ModuleType) -> None:
         if kind in registered:
             ForkingPickler.register(kind, _reducing(registered[kind], torch))
 
+
+def hook_queues(module: ModuleType) -> None:
+    """Have the queues of `torch.multiprocessing.queue` send arrays as those of multiprocessing do."""
+
     def send(self: Any, obj: Any) -> None:
         self.send_bytes(dumps(obj, pickle.HIGHEST_PROTOCOL))
 
-    wrapper: Any = module.queue.ConnectionWrapper
+    wrapper: Any = module.ConnectionWrapper
     wrapper.send = send
