@@ -50,13 +50,7 @@ def _bytes_of(tensor: Any, torch: Any) -> Any:
     """The storage as an array of bytes if the tensor can travel by that; None: leave it to torch."""
     if tensor.device.type != "cpu" or tensor.layout is not torch.strided or tensor.is_quantized:
         return None
-    if (
-        tensor.is_conj()
-        or tensor.is_neg()
-        or tensor.requires_grad
-        and not tensor.is_leaf
-        or tensor.numel() == 0
-    ):
+    if tensor.is_conj() or tensor.is_neg() or tensor.requires_grad and not tensor.is_leaf or tensor.numel() == 0:
         return None
     storage = tensor.untyped_storage()
     memory = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (storage.nbytes(),), (1,)).numpy()
