@@ -37,7 +37,7 @@ def _pickle_left_out(obj, buffers):
 
 
 def test_a_message_put_together_again_loads():
-    obj = [np.arange(100), np.asarray(sharedmem.ones(10)), np.ones((4, 5), order="F")]
+    obj = [np.arange(100, dtype="i8"), np.asarray(sharedmem.ones(10)), np.ones((4, 5), order="F")]
     got = _receive(*parts_of(obj))
     assert all((a == b).all() for a, b in zip(got, obj, strict=True))
 
@@ -54,7 +54,7 @@ NUMBERS = st.one_of(
 def test_a_table_of_any_numbers(rows):
     """An array over the memory of the message, or a ValueError."""
     kept = np.asarray(sharedmem.ones(10))
-    sources, table, stream = parts_of([np.arange(100), kept])
+    sources, table, stream = parts_of([np.arange(100, dtype="i8"), kept])
     assert len(table) == 48
     try:
         got = _receive(sources, struct.pack("<6Q", *rows[0], *rows[1]), stream)
@@ -74,19 +74,19 @@ def start_and_end(a):
 
 @pytest.mark.parametrize("cut", range(1, 24))
 def test_a_table_that_is_cut_off(cut):
-    sources, table, stream = parts_of([np.arange(100), np.ones(3)])
+    sources, table, stream = parts_of([np.arange(100, dtype="i8"), np.ones(3)])
     with pytest.raises(ValueError, match="cut off"):
         _receive(sources, table[:-cut], stream)
 
 
 def test_a_table_with_too_few_pieces():
-    sources, table, stream = parts_of([np.arange(100), np.ones(3)])
+    sources, table, stream = parts_of([np.arange(100, dtype="i8"), np.ones(3)])
     with pytest.raises((ValueError, pickle.UnpicklingError)):
         _receive(sources, table[:24], stream)
 
 
 def test_sources_that_are_none():
-    _, table, stream = parts_of([np.arange(100)])
+    _, table, stream = parts_of([np.arange(100, dtype="i8")])
     shared = sharedmem.ones(1000)
     for sources in (
         [],
@@ -135,7 +135,7 @@ def test_altered_bytes_of_a_handle():
 
 
 def dumps_of_one():
-    return sharedmem.dumps({"a": np.arange(100)})
+    return sharedmem.dumps({"a": np.arange(100, dtype="i8")})
 
 
 @pytest.mark.parametrize("length", [0, 1, 10, 50, 100, -1])
@@ -148,7 +148,7 @@ def test_a_message_that_is_cut_off(length):
 
 def test_shared_bytes_of_any_value_are_numbers_only():
     """Whatever another process writes into the memory before the message is loaded."""
-    s = sharedmem.share({"a": np.arange(100), "b": np.zeros(50, "S8"), "c": np.zeros(20, "?")})
+    s = sharedmem.share({"a": np.arange(100, dtype="i8"), "b": np.zeros(50, "S8"), "c": np.zeros(20, "?")})
     numbers = random.Random(2)
     block = s["a"]
     while block.base is not None:

@@ -63,9 +63,10 @@ def leases():
     return sharedmem.stats()["leases"]
 
 
-def live_bytes():
+def live(what):
+    """The number of "blocks" or "bytes" in use, when garbage has been collected."""
     settle()
-    return sharedmem.stats()["live_bytes"]
+    return sharedmem.stats()[f"live_{what}"]
 
 
 BOTH = pytest.mark.parametrize("way", [share, sent])
@@ -163,11 +164,11 @@ def test_objects_keep_their_types_and_identities(way):
 @BOTH
 @pytest.mark.parametrize("value", [None, 5, "text", b"bytes", [1, (2, {3: 4})], np.int16(7)], ids=repr)
 def test_objects_without_arrays(way, value):
-    before = sharedmem.stats()["live_blocks"]
+    before = live("blocks")
     got = way(value)
     assert type(got) is type(value)
     assert got == value
-    assert sharedmem.stats()["live_blocks"] == before
+    assert live("blocks") == before
 
 
 @BOTH
@@ -231,9 +232,9 @@ def test_any_buffer_that_pickle_leaves_out(way):
 
 
 def test_all_data_lies_in_one_block():
-    before = sharedmem.stats()["live_blocks"]
+    before = live("blocks")
     got = share([np.ones(n) for n in range(1, 50)] + [np.ones((20, 20))[::3, ::3]])
-    assert sharedmem.stats()["live_blocks"] == before + 1
+    assert live("blocks") == before + 1
     assert all(address(each) % 64 == 0 for each in got)
     ends = sorted((address(each), address(each) + each.nbytes) for each in got)
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(ends))
@@ -242,11 +243,11 @@ def test_all_data_lies_in_one_block():
 def test_what_is_shared_is_not_copied_again():
     first = share({"a": np.ones(1000), "b": np.zeros((30, 40), order="F")[::2]})
     first["c"] = np.asarray(sharedmem.ones(10))
-    before = sharedmem.stats()["live_blocks"]
+    before = live("blocks")
     for way in (share, sent):
         again = way(first)
         assert all(np.shares_memory(again[key], first[key]) for key in first)
-        assert sharedmem.stats()["live_blocks"] == before
+        assert live("blocks") == before
     assert len(dumps(first)) < 1000
 
 
@@ -279,14 +280,14 @@ def test_the_object_that_was_shared_is_not_kept():
 
 
 def test_an_element_keeps_the_whole_block():
-    before = live_bytes()
+    before = live("bytes")
     got = share([np.ones(1000), np.ones(100_000)])
     small = got[0]
     del got
-    assert live_bytes() >= before + 800_000
+    assert live("bytes") >= before + 800_000
     assert small.sum() == 1000
     del small
-    assert live_bytes() < before + 800_000
+    assert live("bytes") < before + 800_000
 
 
 def test_memory_stays_flat_without_the_garbage_collector():
@@ -405,17 +406,17 @@ def test_a_message_of_arrays_of_several_blocks():
 
 
 def test_a_message_that_fails_holds_nothing():
-    before = leases(), live_bytes()
+    before = leases(), live("bytes")
     with pytest.raises(RuntimeError, match="no"):
         dumps([sharedmem.ones(1000), np.ones(1000), np.asarray(sharedmem.ones(10)), Refuses()])
-    assert (leases(), live_bytes()) == before
+    assert (leases(), live("bytes")) == before
 
 
 def test_revoke_gives_a_message_up():
-    before = live_bytes()
+    before = live("bytes")
     message = dumps(np.ones(100_000))
     assert sharedmem.revoke(0) == 1
-    assert live_bytes() == before
+    assert live("bytes") == before
     with pytest.raises(StaleHandleError):
         loads(message)
 
@@ -451,7 +452,7 @@ def test_a_sender_that_ends_in_order(python, tmp_path):
             import socket, sys
             import numpy as np
             import sharedmem
-            x = {"a": np.arange(100_000), "b": np.ones((10, 10)), "name": "x"}
+            x = {"a": np.arange(100_000.0), "b": np.ones((10, 10)), "name": "x"}
             message = sharedmem.dumps(x)
             del x
             with socket.socket(socket.AF_UNIX) as conn:
@@ -505,13 +506,13 @@ def test_arguments_have_no_names():
 @needs_64_bit
 @BOTH
 def test_no_room_is_a_memory_error_with_the_numbers(way):
-    before = live_bytes()
+    before = live("bytes")
     large = [np.ones(8), np.broadcast_to(np.ones(1), (2**40,)), sharedmem.ones(8)]  # 8 TiB if it is copied
     with pytest.raises(MemoryError) as caught:
         way(large)
     check_memory_message(str(caught.value), 2**43 + 64)
     del large, caught
-    assert (leases(), live_bytes()) == (0, before)
+    assert (leases(), live("bytes")) == (0, before)
 
 
 def test_the_limit_of_what_is_in_flight(python):

@@ -6,7 +6,7 @@ from multiprocessing.reduction import ForkingPickler
 import numpy as np
 import pytest
 import workers
-from support import Remote, address
+from support import Remote, address, settle
 
 import sharedmem
 from sharedmem import dumps, is_shared, loads, share
@@ -22,6 +22,7 @@ def _no_message_is_left():
 
 def copies_nothing(shared):
     """Whether a message with the object needs no new memory."""
+    settle()
     before = sharedmem.stats()["live_blocks"]
     message = dumps(shared)
     return sharedmem.stats()["live_blocks"] == before and len(message) < 5000

@@ -229,9 +229,12 @@ def loads(data: Buffer, /) -> Any:
     Raises
     ------
     StaleHandleError
-        The memory has gone, since the message was loaded before, or belongs to another host or user.
+        The memory has gone, since the message was loaded before, or lies on another host.
+    OSError
+        The system refuses the memory: PermissionError if it is another user's, ENOMEM if there is no address
+        space for it.
     ValueError
-        The message is truncated or altered.
+        The message is altered.
     TypeError
         `data` has no bytes.
     Exception
