@@ -121,7 +121,6 @@ def others():
         "structured objects": np.array([(1, "x")], [("n", "i4"), ("o", object)]),
         "masked array": masked,
         "record array": np.rec.array(array(DTYPES[-1])),
-        "matrix": np.asmatrix(a),
         "scalars": [np.float64(1), np.int8(3), np.datetime64("2020")],
         "dtype": np.dtype(DTYPES[-1]),
         "generator": np.random.default_rng(3),

@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+import functools
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from sharedmem._transfers import connections, pickling, pools
+from sharedmem._transfers.reducing import Reducer
 
 
 def hook_pickler(module: ModuleType) -> None:
-    """Have its messages hold the arrays in them."""
+    """Have its messages hold the arrays in them.
+
+    dill's pickler is written in Python, and asks a table of functions that write before it asks the one of
+    reductions. It has one for arrays there.
+    """
     pickling.hook_forking_pickler(module)
+    owner: Any = module
+    cls = owner.ForkingPickler
+    dump = cls.dump
+
+    @functools.wraps(dump)
+    def dump_with_entry(self: Any, obj: Any) -> None:
+        reducer = self.dispatch_table.get(np.ndarray)
+        if isinstance(reducer, Reducer):
+            self.dispatch = type(self.dispatch)(self.dispatch)
+            self.dispatch[np.ndarray] = functools.partial(_save, reducer)
+        dump(self, obj)
+
+    cls.dump = dump_with_entry
+
+
+def _save(reducer: Reducer, pickler: Any, array: Any) -> None:
+    """What dill's pickler calls to write an exact ndarray."""
+    reduced = reducer.in_place_of_bytes(array)
+    if reduced is not None:
+        pickler.save_reduce(*reduced, obj=array)
+        return
+    plain = type(pickler).dispatch.get(np.ndarray)
+    if plain is not None:
+        plain(pickler, array)
+    else:
+        pickler.save_reduce(*array.__reduce_ex__(pickler.proto), obj=array)
 
 
 def watch_connections(module: ModuleType) -> None:

@@ -310,12 +310,13 @@ cdef cnp.ndarray copy_into(Reducer self, cnp.ndarray a, uint64_t nbytes, void* t
         NULL)
     if not (cnp.PyArray_IS_C_CONTIGUOUS(a) or fortran):
         PyArray_CopyInto(copy, a)
-    elif nbytes < large_bytes:
+        return copy
+    if nbytes < large_bytes:
         memcpy(target, source, nbytes)
     else:
         with nogil:
             memcpy(target, source, nbytes)
-    # Protocol 5 keeps the flag of whatever it takes as a buffer: everything but dates.
+    # Protocol 5 keeps the flag of whatever it takes as a buffer: all contiguous arrays but those of dates.
     if self.protocol >= 5 and not cnp.PyArray_ISWRITEABLE(a) and descr.kind != c"M" and descr.kind != c"m":
         PyArray_CLEARFLAGS(copy, cnp.NPY_ARRAY_WRITEABLE)
     return copy

@@ -109,10 +109,7 @@ def apply(text: str) -> None:
     if text != os.environ.get(_VARIABLE):
         os.environ[_VARIABLE] = text
     config: dict[str, Any] = process.current_process()._config  # type: ignore[attr-defined]
-    if read is None:
-        config.pop(_KEY, None)
-    else:
-        config[_KEY] = _Carried(text)
+    config[_KEY] = _Carried(text)  # off, too: a server of forked processes may have been started while it was on
     _now = text
 
 

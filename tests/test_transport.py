@@ -1,0 +1,482 @@
+"""`sharedmem.transport`: messages mean what pickling makes of them, and their data goes through shared memory."""
+
+import dataclasses
+import multiprocessing
+import os
+import pickle
+from multiprocessing.reduction import ForkingPickler
+
+import numpy as np
+import plain_objects
+import pytest
+from support import TIMEOUT, check_python, dumps, run_python, settle, wait_until
+
+import sharedmem
+from sharedmem import is_shared
+
+MIB = 1 << 20
+VARIABLE = "SHAREDMEM_TRANSPORT"
+
+
+@pytest.fixture(autouse=True)
+def setting_stays():
+    """No test leaves the transport on."""
+    before = os.environ.get(VARIABLE)
+    yield
+    assert os.environ.get(VARIABLE) == before
+
+
+@pytest.fixture
+def on():
+    with sharedmem.transport():
+        yield
+
+
+def counts():
+    return sharedmem.stats()["transport"]
+
+
+def sent(obj, protocol=None):
+    """What arrives of an object, and how many messages carried data on the way."""
+    before = counts()["messages"]
+    message = bytes(ForkingPickler.dumps(obj, protocol))
+    return pickle.loads(message), counts()["messages"] - before
+
+
+def alike(a, b):
+    """Whether two arrays can be told apart by nothing but where they are."""
+    return (
+        type(a) is type(b)
+        and a.dtype == b.dtype
+        and a.dtype.char == b.dtype.char
+        and a.dtype.metadata == b.dtype.metadata
+        and a.dtype.isalignedstruct == b.dtype.isalignedstruct
+        and a.shape == b.shape
+        and a.strides == b.strides
+        and a.flags.writeable == b.flags.writeable
+        and a.tobytes() == b.tobytes()
+    )
+
+
+# -- what arrives
+
+@pytest.mark.parametrize("protocol", [None, 2, 3, 4, 5])
+@pytest.mark.parametrize("dtype", [*plain_objects.DTYPES, np.dtype("f8", metadata={"unit": "m"})], ids=str)
+def test_every_dtype_arrives_as_pickled(on, dtype, protocol):
+    a = np.empty((128, 256), dtype)
+    a[:] = plain_objects.array(dtype, (1, 1))[0, 0]
+    a.reshape(-1)[1::3] = plain_objects.array(dtype, (1, 7))[0, 5]
+    got, carried = sent(a, protocol)
+    assert alike(got, pickle.loads(pickle.dumps(a, protocol)))
+    assert not is_shared(got) and got.flags.aligned
+    native = a.dtype.isnative or a.dtype.fields is not None
+    if native and a.nbytes >= 65536 and np.dtype(a.dtype.str).char == a.dtype.char:
+        assert carried == 1
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("dtype", ["f8", plain_objects.DTYPES[-1]], ids=["float64", "structured"])
+@pytest.mark.parametrize("name", plain_objects.layouts(plain_objects.array("f8")))
+def test_every_layout_arrives_as_pickled(on, name, dtype, protocol):
+    a = plain_objects.layouts(plain_objects.array(dtype, (300, 200)))[name]
+    for obj in (a, [a]):
+        expected = pickle.loads(pickle.dumps(obj, protocol))
+        got, _ = sent(obj, protocol)
+        pairs = zip([got], [expected], strict=True) if obj is a else zip(got, expected, strict=True)
+        assert all(alike(x, y) for x, y in pairs)
+
+
+def test_messages_below_the_limit_are_byte_for_byte_as_before(on):
+    objects = {**plain_objects.arrays(), **plain_objects.others()}
+    with sharedmem.pickle_by_value():  # as without the library: see test_unasked
+        expected = {n: [dumps_by(o, p) for p in (None, 2, 3, 4, 5)] for n, o in objects.items()}
+    assert {n: [dumps_by(o, p) for p in (None, 2, 3, 4, 5)] for n, o in objects.items()} == expected
+    assert dumps(np.zeros(65535, "u1")) == pickle.dumps(np.zeros(65535, "u1"))
+    _, carried = sent(np.zeros(65536, "u1"))
+    assert carried == 1
+
+
+def dumps_by(obj, protocol):
+    return bytes(ForkingPickler.dumps(obj, protocol))
+
+
+def test_what_arrives_is_private(on):
+    a = np.ones(MIB)
+    got, carried = sent({"a": a, "b": [a[::2], a.T]})
+    assert carried == 1
+    assert got["a"].flags.owndata and got["a"].flags.writeable
+    got["a"][:] = 5
+    assert (a == 1).all() and (got["b"][0] == 1).all()
+    assert counts()["in_flight"] == 0
+
+
+def test_an_array_that_is_there_twice_arrives_once(on):
+    a = np.ones(MIB)
+    got, _ = sent([a, a])
+    assert got[0] is got[1]
+
+
+def test_small_arrays_of_a_large_message_stay_in_it(on):
+    arrays = [np.full(64, i, "i2") for i in range(3000)]
+    before = sharedmem.stats()["leases"]
+    message = dumps(arrays)
+    assert sharedmem.stats()["leases"] == before
+    assert all(alike(x, y) for x, y in zip(pickle.loads(message), arrays, strict=True))
+
+
+def test_arrays_count_together(on):
+    arrays = [np.full(4096, i, "u1") for i in range(100)]
+    before = counts()
+    message = dumps(arrays)
+    after = counts()
+    assert after["messages"] - before["messages"] == 1
+    assert after["bytes"] - before["bytes"] == (100 - 15) * 4096  # the first fifteen are less than 64 KiB
+    assert all(alike(x, y) for x, y in zip(pickle.loads(message), arrays, strict=True))
+
+
+def test_private_arrays_of_the_class_are_carried_and_arrive_as_ndarrays(on):
+    a = sharedmem.ones(MIB)[::2].copy()
+    assert type(a) is sharedmem.SharedArray and not is_shared(a)
+    got, carried = sent([a])
+    assert carried == 1 and type(got[0]) is np.ndarray and (got[0] == 1).all()
+    got, carried = sent(a)
+    assert carried == 1 and type(got) is np.ndarray and (got == 1).all()
+
+
+def test_what_is_shared_goes_on_travelling_by_handle(on):
+    a = sharedmem.zeros(MIB)
+    b = np.asarray(a)
+    got, carried = sent([a, b])
+    assert carried == 0
+    got[0][:] = 1
+    got[1][:10] = 2
+    assert (a[:10] == 2).all() and (a[10:] == 1).all()
+
+
+def test_objects_that_cannot_be_pickled_raise_what_pickling_raises(on):
+    thing = [np.ones(MIB), lambda: 0]
+    with pytest.raises(Exception) as expected:  # noqa: PT011 -- the next line compares it
+        pickle.dumps(thing)
+    before = sharedmem.stats()["leases"]
+    with pytest.raises(type(expected.value)) as met:
+        dumps(thing)
+    assert str(met.value) == str(expected.value)
+    assert sharedmem.stats()["leases"] == before and counts()["in_flight"] == 0
+
+
+def test_a_message_is_loaded_once(on):
+    message = dumps(np.ones(MIB))
+    pickle.loads(message)
+    with pytest.raises(sharedmem.StaleHandleError, match="freed|loaded"):
+        pickle.loads(message)
+
+
+def test_a_message_that_nobody_loads_is_given_up_by_revoke(on):
+    message = dumps([np.ones(MIB)])
+    assert counts()["in_flight"] >= 8 * MIB
+    assert sharedmem.revoke(0) == 1
+    assert counts()["in_flight"] == 0
+    with pytest.raises(sharedmem.StaleHandleError):
+        pickle.loads(message)
+
+
+def test_without_the_second_copy_large_arrays_arrive_in_shared_memory():
+    with sharedmem.transport(copy=False):
+        a = [np.ones(MIB), np.asfortranarray(np.ones((512, 512))), np.ones(MIB // 8 - 1)]
+        got, carried = sent(a)
+    assert carried == 1
+    assert [is_shared(x) for x in got] == [True, True, False]
+    assert all(alike(x, y) for x, y in zip(got, a, strict=True))
+    got[0][:] = 3
+    assert (a[0] == 1).all()
+    again = pickle.loads(dumps(got[0]))
+    again[:] = 4
+    assert (got[0] == 4).all()
+
+
+# -- settings
+
+def test_a_call_sets_it_and_close_gives_the_former_back():
+    assert dumps(np.ones(MIB)) == pickle.dumps(np.ones(MIB))
+    first = sharedmem.transport()
+    try:
+        assert len(dumps(np.ones(MIB))) < 1000
+        with sharedmem.transport(64 * MIB):
+            assert len(dumps(np.ones(MIB))) > MIB
+        assert len(dumps(np.ones(MIB))) < 1000
+    finally:
+        first.close()
+    first.close()
+    assert dumps(np.ones(MIB)) == pickle.dumps(np.ones(MIB))
+    with pytest.raises(ValueError, match="given back"), first:
+        pass
+    sharedmem.revoke(0)
+
+
+def test_repr():
+    with sharedmem.transport(1000, copy=False, max_in_flight=5) as made:
+        assert repr(made) == "transport(1000, copy=False, max_in_flight=5)"
+
+
+@pytest.mark.parametrize(
+    ("args", "keywords", "error", "text"),
+    [
+        ((0,), {}, ValueError, "min_bytes"),
+        ((-1,), {}, ValueError, "min_bytes"),
+        ((1 << 64,), {}, ValueError, "min_bytes"),
+        ((1.5,), {}, TypeError, "min_bytes"),
+        (("64",), {}, TypeError, "min_bytes"),
+        ((None,), {}, TypeError, "min_bytes"),
+        ((), {"max_in_flight": -1}, ValueError, "max_in_flight"),
+        ((), {"max_in_flight": 0.5}, TypeError, "max_in_flight"),
+        ((), {"copy": 1}, TypeError, "copy"),
+        ((), {"copy": None}, TypeError, "copy"),
+        ((1, False), {}, TypeError, "positional"),
+    ],
+)
+def test_settings_that_make_no_sense(args, keywords, error, text):
+    with pytest.raises(error, match=text):
+        sharedmem.transport(*args, **keywords)
+    assert dumps(np.ones(MIB)) == pickle.dumps(np.ones(MIB))
+
+
+def test_numpy_integers_are_numbers():
+    with sharedmem.transport(np.int64(1000), max_in_flight=np.uint8(0)):
+        pass
+
+
+ON = """
+import numpy as np, sharedmem
+from multiprocessing.reduction import ForkingPickler
+print(len(ForkingPickler.dumps(np.ones(1 << {size}, "u1"))) < 1000, end=" ")
+sharedmem.revoke(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "at_64_kib", "at_1_mib"),
+    [
+        ("", False, False),
+        ("0", False, False),
+        ("1", True, True),
+        ("min_bytes=1MiB", False, True),
+        ("copy=0", True, True),
+        (" max_in_flight = 100KiB , min_bytes=1", True, False),
+    ],
+)
+def test_the_environment_variable(text, at_64_kib, at_1_mib):
+    said = check_python(ON.format(size=16) + ON.format(size=20), SHAREDMEM_TRANSPORT=text)
+    assert said.split() == [str(at_64_kib), str(at_1_mib)]
+
+
+@pytest.mark.parametrize("text", ["yes", "min_bytes=0", "min_bytes=", "copy=2", "copy=1KiB", "size=3", ",", "1,1"])
+def test_a_variable_that_means_nothing(text):
+    status, _, err = run_python("import sharedmem", SHAREDMEM_TRANSPORT=text)
+    assert status == 1
+    last = err.decode().strip().splitlines()[-1]
+    assert last.startswith("ValueError: SHAREDMEM_TRANSPORT: ") and (text in last or "min_bytes" in last)
+
+
+# -- other processes
+
+@dataclasses.dataclass
+class Result:
+    array: np.ndarray
+    carried: int
+
+
+def double(a):
+    """Writes into its argument, as a program may that owns it."""
+    a *= 2
+    return a
+
+
+def make_first(count):
+    """What a worker's first task returns: nothing was sent to it before."""
+    return np.full(count, 3.0)
+
+
+def sent_by_worker(_):
+    return counts()
+
+
+def test_a_pool_gives_the_results_of_pickling(context):
+    arrays = [np.full(MIB, float(i)) for i in range(4)]
+    with sharedmem.transport(), context.Pool(2) as pool:
+        before = counts()["messages"]
+        results = pool.map(double, arrays)
+        assert counts()["messages"] > before
+    assert [float(r[0]) for r in results] == [0.0, 2.0, 4.0, 6.0]
+    assert all(type(r) is np.ndarray and not is_shared(r) and r.flags.owndata for r in results)
+    assert all((a == i).all() for i, a in enumerate(arrays))
+
+
+def test_workers_inherit_it_up_to_their_first_result(context):
+    with sharedmem.transport(), context.Pool(1) as pool:
+        made = pool.apply(make_first, (MIB,))
+        assert (made == 3).all() and not is_shared(made)
+        sent_ = pool.apply(sent_by_worker, (None,))
+    assert (sent_["messages"], sent_["by_pipe"]) == (1, 0)
+    assert sent_["bytes"] == 8 * MIB
+
+
+def test_a_worker_started_without_it_does_not_have_it(context):
+    with sharedmem.transport():
+        pass
+    with context.Pool(1) as pool:
+        pool.apply(make_first, (MIB,))
+        assert pool.apply(sent_by_worker, (None,))["messages"] == 0
+
+
+def say_size(a, conn):
+    conn.send((type(a).__name__, is_shared(a), a.nbytes, float(a.sum())))
+    conn.close()
+
+
+def test_arguments_of_a_process(context):
+    with sharedmem.transport():
+        ours, theirs = context.Pipe(False)
+        process = context.Process(target=say_size, args=(np.ones(MIB), theirs))
+        process.start()
+        assert ours.recv() == ("ndarray", False, 8 * MIB, float(MIB))
+        process.join(TIMEOUT)
+        ours.close()
+        theirs.close()
+    assert counts()["in_flight"] == 0
+
+
+MAIN_WITHOUT_IT = """
+import multiprocessing, sys
+import numpy as np
+
+def make(count):
+    import sys
+    assert "sharedmem" in sys.modules, "the setting did not come with the process"
+    import sharedmem
+    return np.ones(count)
+
+def ask(_):
+    import sharedmem
+    return sharedmem.stats()["transport"]["messages"]
+
+if __name__ == "__main__":
+    import sharedmem
+    sharedmem.transport()
+    with multiprocessing.get_context(sys.argv[1]).Pool(1) as pool:
+        assert pool.apply(make, (1 << 20,)).sum() == 1 << 20
+        print(pool.apply(ask, (0,)))
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_worker_whose_main_module_does_not_import_the_library(tmp_path, method):
+    script = tmp_path / "main_without_it.py"
+    script.write_text(MAIN_WITHOUT_IT)
+    code = f"import runpy, sys; sys.argv[1:] = [{method!r}]; runpy.run_path({str(script)!r}, run_name='__main__')"
+    assert check_python(code) == "1"
+
+
+# -- limits
+
+def test_what_is_under_way_is_bounded():
+    with sharedmem.transport(max_in_flight=20 * MIB):
+        before = counts()["by_pipe"]
+        messages = [dumps(np.full(MIB, i)) for i in range(5)]
+        assert 16 * MIB <= counts()["in_flight"] <= 20 * MIB
+        assert counts()["by_pipe"] - before == 3
+        assert [len(m) < 1000 for m in messages] == [True, True, False, False, False]
+        assert [int(pickle.loads(m)[0]) for m in messages] == [0, 1, 2, 3, 4]
+        assert counts()["in_flight"] == 0
+        assert len(dumps(np.ones(MIB))) < 1000  # there is room again
+    sharedmem.revoke(0)
+
+
+def test_a_limit_of_nothing_sends_everything_by_the_pipe():
+    with sharedmem.transport(max_in_flight=0):
+        before = counts()
+        assert dumps(np.ones(MIB)) == pickle.dumps(np.ones(MIB))
+        assert counts() == {**before, "by_pipe": before["by_pipe"] + 1}
+
+
+SHORT = """
+import pickle
+import numpy as np, sharedmem
+from multiprocessing.reduction import ForkingPickler
+
+def fill():
+    # Promises all memory that there is; other programs may give some back at any time.
+    size = 1 << 40
+    while size >= 16 << 20:
+        try:
+            held.append(sharedmem.empty(size, "u1", populate=False))
+        except MemoryError:
+            size //= 2
+
+sharedmem.transport(max_in_flight=1 << 40)
+a = np.arange(32 << 20, dtype="i4")
+held = []
+for attempt in range(100):
+    fill()
+    message = ForkingPickler.dumps([a])
+    assert np.array_equal(pickle.loads(message)[0], a)
+    if sharedmem.stats()["transport"]["by_pipe"] > 0:
+        break
+print(len(message) > a.nbytes, sharedmem.stats()["transport"]["by_pipe"], sharedmem.stats()["leases"])
+"""
+
+
+def test_where_memory_is_short_the_pipe_takes_it():
+    assert check_python(SHORT) == "True 1 0"
+
+
+KEEPING = """
+import pickle
+import numpy as np, sharedmem
+from multiprocessing.reduction import ForkingPickler
+sharedmem.transport()
+kept = ForkingPickler.dumps(np.ones(1 << 20))
+message = ForkingPickler.dumps([np.ones(1 << 20)])
+assert (pickle.loads(message)[0] == 1).all() and (pickle.loads(kept) == 1).all()
+print(len(kept) < 1000, len(message) > 8 << 20, sharedmem.stats()["transport"]["by_pipe"])
+print(len(ForkingPickler.dumps(np.ones(1 << 20))) < 1000, sharedmem.revoke(0))
+"""
+
+
+def test_where_messages_may_keep_no_more_the_pipe_takes_it():
+    assert check_python(KEEPING, SHAREDMEM_IN_FLIGHT_LIMIT="1MiB").split() == ["True", "True", "1", "True", "1"]
+
+
+def test_the_parents_messages_are_not_a_childs():
+    with sharedmem.transport(max_in_flight=20 * MIB):
+        message = dumps(np.ones(2 * MIB))
+        assert counts()["in_flight"] >= 16 * MIB
+        context = multiprocessing.get_context("fork")
+        with context.Pool(1) as pool:
+            assert pool.apply(sent_by_worker, (None,)) == dict.fromkeys(
+                ("messages", "bytes", "in_flight", "by_pipe"), 0
+            )
+            assert (pool.apply(make_first, (2 * MIB,)) == 3).all()
+            assert pool.apply(sent_by_worker, (None,))["by_pipe"] == 0
+        assert (pickle.loads(message) == 1).all()
+
+
+def put_and_forget(queue):
+    for i in range(10):
+        queue.put(np.full(MIB, i))
+
+
+def test_a_queue_that_is_thrown_away_pins_no_more_than_the_limit():
+    with sharedmem.transport(max_in_flight=20 * MIB):
+        queue = multiprocessing.get_context("fork").Queue()
+        put_and_forget(queue)
+        assert wait_until(lambda: counts()["in_flight"] >= 16 * MIB)
+        assert counts()["in_flight"] <= 20 * MIB
+        queue.cancel_join_thread()
+        queue.close()
+        del queue
+        settle()
+        sharedmem.revoke(0)
+        assert counts()["in_flight"] <= 20 * MIB
+        assert wait_until(lambda: sharedmem.revoke(0) == 0 and counts()["in_flight"] == 0)
+        got, carried = sent(np.ones(MIB))
+        assert carried == 1 and (got == 1).all()
