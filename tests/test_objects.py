@@ -431,11 +431,15 @@ def test_share_and_dumps_in_the_middle_of_another_message():
 
 
 def test_by_value():
-    s = share({"a": np.arange(1000)})
+    s = share({"a": np.arange(1000), "b": sharedmem.ones(10)})
     with sharedmem.pickle_by_value():
-        message = dumps(s)
-        assert np.shares_memory(share(s)["a"], s["a"])
+        message = dumps({"a": s["a"]})
+        again = share(s)  # not a pickle that anybody keeps
+    assert b"sharedmem" not in message
     assert leases() == 0
+    assert all(np.shares_memory(again[key], s[key]) for key in s)
+    assert type(again["b"]) is sharedmem.SharedArray
+    del again
     del s
     got = loads(message)["a"]
     assert not sharedmem.is_shared(got)

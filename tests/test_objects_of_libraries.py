@@ -6,10 +6,12 @@ from multiprocessing.reduction import ForkingPickler
 import numpy as np
 import pytest
 import workers
-from support import Remote, address, settle
+from support import Remote, address
 
 import sharedmem
 from sharedmem import dumps, is_shared, loads, share
+from sharedmem._out_of_band import gather
+from sharedmem.objects import _pickle
 
 BOTH = pytest.mark.parametrize("way", [share, lambda obj: loads(dumps(obj))], ids=["share", "sent"])
 
@@ -21,11 +23,10 @@ def _no_message_is_left():
 
 
 def copies_nothing(shared):
-    """Whether a message with the object needs no new memory."""
-    settle()
-    before = sharedmem.stats()["live_blocks"]
-    message = dumps(shared)
-    return sharedmem.stats()["live_blocks"] == before and len(message) < 5000
+    """Whether a message with the object needs no new memory, and is short."""
+    stream, buffers = _pickle(shared)
+    sources, _ = gather(buffers)
+    return sources[0] is None and len(stream) < 5000
 
 
 # -- pandas
@@ -101,7 +102,42 @@ def test_text_in_frames(way):
     arrow = got["a"].array.__arrow_array__()
     for chunk in getattr(arrow, "chunks", [arrow]):
         assert all(is_shared(np.frombuffer(each, "u1")) for each in chunk.buffers() if each is not None)
-    assert copies_nothing(got[["a", "n"]])
+    assert copies_nothing(way(df[["a", "n"]]))
+
+
+def test_a_check_that_something_is_copied_finds_it():
+    assert not copies_nothing([np.ones(10)])
+    assert copies_nothing(share([np.ones(10)]))
+
+
+@BOTH
+def test_columns_of_arrow_in_other_shapes(way):
+    """Several chunks, slices, and no items."""
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    words = pd.Series([f"word {i}" for i in range(10_000)], dtype="string[pyarrow]")
+    numbers = pd.Series(range(10_000), dtype="int64[pyarrow]")
+    for whole in (words, numbers):
+        for made in (whole, whole[10:20], whole[:0], pd.concat([whole, whole[:5]]), whole[::2]):
+            got = way(made)
+            pd.testing.assert_series_equal(got, made)
+            assert copies_nothing(got) or len(made) == 0
+        assert (
+            sum(part.raw().nbytes for part in _pickle(whole[10:20])[1]) < 1000
+        )  # not all that it is a slice of
+        got = way(whole)
+        pd.testing.assert_series_equal(way(got[10:20]), whole[10:20])
+        assert copies_nothing(got[10:20])
+
+
+def test_text_that_is_shared_travels_by_multiprocessing():
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    made = pd.DataFrame({"text": pd.array([f"word {i}" for i in range(10_000)], "string[pyarrow]")})
+    got = share(made)
+    message = bytes(ForkingPickler.dumps(got))
+    assert len(message) < 3000
+    pd.testing.assert_frame_equal(pickle.loads(message), made)
 
 
 def test_another_process_sees_a_write_into_a_frame():

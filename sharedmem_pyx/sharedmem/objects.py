@@ -36,12 +36,23 @@ PROTOCOL = 5  # the first one that leaves data out
 def _reducers() -> dict[type, Callable[[Any], Any]]:
     """What pickles objects of these classes, in place of what they say themselves."""
     table: dict[type, Callable[[Any], Any]] = {np.ndarray: reduce_array}
-    torch = sys.modules.get("torch")
-    if torch is not None:
+    if "torch" in sys.modules:
         from sharedmem._transfers.tensors import reducers
 
-        table |= reducers(torch)
+        table |= reducers(sys.modules["torch"])
+    if "pandas" in sys.modules:
+        from sharedmem._integrations import pandas_
+
+        for name in pandas_.MODULES:
+            if name in sys.modules:
+                table |= dict.fromkeys(pandas_.kinds(sys.modules[name]), _reduce_column)
     return table | copyreg.dispatch_table
+
+
+def _reduce_column(column: Any) -> Any:
+    from sharedmem._integrations.pandas_ import reduce_column
+
+    return reduce_column(column, PROTOCOL, False)
 
 
 def _pickle(obj: Any) -> tuple[bytes, list[PickleBuffer]]:

@@ -30,6 +30,8 @@ HOOKS = (
     ("joblib.pool", "joblib_", "hook_pickler"),
     # Objects that hold shared memory and are no ndarrays.
     ("pyarrow.lib", "arrow_", "add_buffers"),
+    ("pandas.core.arrays.arrow.array", "pandas_", "add_columns"),
+    ("pandas.core.arrays.string_arrow", "pandas_", "add_columns"),
     ("torch.multiprocessing", "torch_", "add_tensors"),
     ("torch.multiprocessing.queue", "torch_", "hook_queues"),
 )
