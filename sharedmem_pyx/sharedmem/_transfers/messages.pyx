@@ -17,20 +17,20 @@ until `sharedmem.revoke`. Without a reducer of one's own, the settings of `share
 
 import copyreg
 import functools
-import io
 import pickle
+from io import BytesIO
 from multiprocessing.reduction import ForkingPickler
 
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_GET_SIZE
-from cpython.contextvars cimport get_value
+from cpython.contextvars cimport PyContextVar_Reset, PyContextVar_Set, get_value
 
 from sharedmem._messages cimport Message, end_message, leases_of, new_message
 from sharedmem._transfers.reducing cimport Reducer, count_message, new_reducer, reduce_exact
 
 from numpy import ndarray
 
-from sharedmem._messages import by_value
+from sharedmem._messages import by_value, current_message
 from sharedmem.array import SharedArray
 
 
@@ -39,6 +39,8 @@ cdef enum:
 
 
 cnp.import_array()
+
+cdef int default_protocol = pickle.DEFAULT_PROTOCOL
 
 # What else has entries: (type, function of a reducer that gives the entry), by integrations of other libraries.
 cdef list other_kinds = []
@@ -126,7 +128,7 @@ def dumps(obj, protocol=None, Reducer reducer=None, pickler=ForkingPickler):
     Exception
         What pickling the object raises; the leases that were taken are given back.
     """
-    buffer = io.BytesIO()
+    buffer = BytesIO()
     made = pickler(buffer, protocol)
     write(made, obj, new_reducer(number_in(made, protocol)) if reducer is None else reducer)
     return buffer.getbuffer()
@@ -134,6 +136,8 @@ def dumps(obj, protocol=None, Reducer reducer=None, pickler=ForkingPickler):
 
 cdef int number_in(object pickler, object protocol) except -1:
     """The protocol of a pickler that was made with that argument. Some have a default of their own."""
+    if protocol is None and type(pickler) is ForkingPickler:
+        return default_protocol
     known = getattr(pickler, "proto", None)
     return number_of(protocol) if known is None else known
 
@@ -182,24 +186,50 @@ cdef object dumps_alone(object a):
     return memoryview(pickled)
 
 
-def transferring(pickler):
+def transferring(pickler, dump):
     """A version of the class method `pickler.dumps` for messages with arrays in them.
 
     An array that is sent alone, and has nothing but its handle to say, needs no pickler.
+
+    Parameters
+    ----------
+    pickler : type
+        A class such as `multiprocessing.reduction.ForkingPickler`.
+    dump : callable
+        What its method `dump` was before that held arrays. For subclasses their own method is called.
     """
     plain = pickler.dumps.__func__
     elsewhere = copyreg.dispatch_table
     alone = (ndarray, SharedArray)
 
     def dumps(cls, obj, protocol=None, *args, **keywords):
+        cdef Message within
+        cdef Reducer reducer
+        cdef bint complete = False
         kind = type(obj)
         if kind in alone and cls is pickler and protocol is None and (
                 kind not in cls._extra_reducers and kind not in elsewhere):
             pickled = dumps_alone(obj)
             if pickled is not None:
                 return pickled
-        buffer = io.BytesIO()
-        made = cls(buffer, protocol, *args, **keywords)
-        write(made, obj, new_reducer(number_in(made, protocol)))
+        buffer = BytesIO()
+        made = cls(buffer, protocol, *args, **keywords) if args or keywords else cls(buffer, protocol)
+        reducer = new_reducer(number_in(made, protocol))
+        if cls is not pickler or cls.dump is not held:
+            write(made, obj, reducer)
+            return buffer.getbuffer()
+        # The same as `write`, with what `sharedmem._messages.holding` does in place: most messages are small.
+        hook(made, reducer)
+        within = new_message()
+        before = PyContextVar_Set(current_message, within)
+        try:
+            dump(made, obj)
+            complete = True
+        finally:
+            end_message(within, complete)
+            PyContextVar_Reset(current_message, before)
+        count_message(reducer)
         return buffer.getbuffer()
+
+    held = pickler.dump
     return classmethod(functools.wraps(plain)(dumps))

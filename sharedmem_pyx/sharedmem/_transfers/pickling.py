@@ -54,8 +54,9 @@ def hook_forking_pickler(module: ModuleType) -> None:
     """
     owner: Any = module
     pickler = owner.ForkingPickler
-    pickler.dump = holding(pickler.dump)
-    pickler.dumps = transferring(pickler)
+    plain_dump = pickler.dump
+    pickler.dump = holding(plain_dump)
+    pickler.dumps = transferring(pickler, plain_dump)
 
     def dump(obj: Any, file: Any, protocol: Any = None, *args: Any, **keywords: Any) -> None:
         """Replacement for pickle.dump() using ForkingPickler."""

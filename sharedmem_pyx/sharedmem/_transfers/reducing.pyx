@@ -86,6 +86,8 @@ cdef enum:
 
 cnp.import_array()
 
+cdef object plain_reduce = np.ndarray.__reduce__
+
 # Type numbers that are another once they have been pickled: long long is long, where both have 64 bits.
 cdef set changed_by_pickle = {
     np.dtype(char).num for char in np.typecodes["All"]
@@ -106,9 +108,11 @@ cdef class Reducer:
         """What a dispatch table returns for an exact ndarray, or a SharedArray."""
         cdef cnp.ndarray a = array
         reduced = reduce_exact(self, a, current_leases(), True)
-        if reduced is None:
-            return a.__reduce_ex__(self.protocol)
-        return reduced
+        if reduced is not None:
+            return reduced
+        if self.protocol < 5 and cnp.PyArray_CheckExact(a):
+            return plain_reduce(a)      # what __reduce_ex__ calls, after looking it up
+        return a.__reduce_ex__(self.protocol)
 
     def in_place_of_bytes(self, array, /):
         """What a pickle has in place of an exact ndarray's bytes.
@@ -253,12 +257,11 @@ cdef object carry(Reducer self, cnp.ndarray a, uint64_t nbytes, message* leases)
     if not arrives_as_pickled(self, a, descr):
         return None
     if not mine.admit(nbytes, self.limit):
-        look()              # messages that nobody can read any more count no longer
-        if not mine.admit(nbytes, self.limit):
+        if self.refused is None:
             refuse(self, MemoryError(
-                f"{nbytes} bytes: messages of this process may keep {self.limit} bytes at a time, and keep "
-                f"{mine.bytes()}; max_in_flight of sharedmem.transport is that limit"))
-            return None
+                f"cannot send {nbytes} bytes through shared memory: messages of this process may keep "
+                f"{self.limit} bytes there; the knob is max_in_flight of sharedmem.transport"))
+        return None
     admitted = nbytes
     try:
         take_or_look(nbytes, &block)
