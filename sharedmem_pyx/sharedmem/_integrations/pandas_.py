@@ -1,8 +1,8 @@
 """pandas: its columns of Arrow data, text above all.
 
-When a column is pickled, pandas first makes one chunk of its chunks. That copies the data even if there is but
-one, so that it would not stay in shared memory. Here a single chunk is taken as it is. pandas copies since the
-pickle of a slice would have the data of the whole array: slices in private memory are left to it.
+When a column is pickled, pandas first makes one chunk of its chunks. That copies the data even if there is
+one only, so that it would not stay in shared memory. Here a single chunk is taken as it is. pandas copies
+because the pickle of a slice would have the data of the whole array: slices in private memory are left to it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def reduce_column(column: Any, protocol: int, only_shared: bool) -> Any:
     tuple
         As `object.__reduce_ex__` returns.
     """
-    chunks = getattr(column, "_pa_array", None)
+    chunks: Any = getattr(column, "_pa_array", None)
     if getattr(chunks, "num_chunks", 0) == 1:
         chunk = chunks.chunk(0)
         whole = not only_shared and chunk.get_total_buffer_size() <= 2 * chunk.nbytes
