@@ -1,4 +1,4 @@
-"""Whole objects that the cases send: what people have, of libraries that are installed."""
+"""Whole objects that the cases send, made by those libraries that are installed."""
 
 from __future__ import annotations
 

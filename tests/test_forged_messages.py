@@ -214,7 +214,9 @@ def test_a_dtype_that_makes_no_sense(dtype):
 
 
 @pytest.mark.parametrize(
-    "piece", [np.zeros((8, 10), "u1"), np.zeros(160, "u1")[::2]], ids=["2-d", "with gaps"]
+    "piece",
+    [np.zeros((8, 10), "u1"), np.zeros(160, "u1")[::2], np.zeros(10), np.array([None] * 10)],
+    ids=["2-d", "with gaps", "no bytes", "objects"],
 )
 def test_a_piece_that_makes_no_sense(piece):
     with pytest.raises(ValueError, match="memory"):

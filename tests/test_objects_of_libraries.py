@@ -326,6 +326,13 @@ def test_layouts_of_tensors(way):
     assert way(whole.permute(2, 0, 1)).stride() == whole.permute(2, 0, 1).stride()
 
 
+def test_what_lies_between_the_elements_of_a_tensor_is_not_copied():
+    torch = pytest.importorskip("torch")
+    _, buffers = _pickle(torch.zeros(1000, 1000)[:, :10])
+    sources, _ = gather(buffers)
+    assert sources[0].nbytes < 50_000
+
+
 @BOTH
 def test_tensors_over_shared_memory_are_not_copied(way):
     torch = pytest.importorskip("torch")

@@ -176,8 +176,7 @@ def restore_array(buffer, dtype, shape, strides, /):
     if not isinstance(dtype, np.dtype) or PyDataType_REFCHK(dtype) or cnp.PyDataType_HASSUBARRAY(dtype):
         raise ValueError("message: an array's dtype makes no sense, or has Python objects in it")
     descr = dtype
-    if (cnp.PyDataType_ELSIZE(descr) == 0 or cnp.PyArray_NDIM(piece) != 1
-            or not cnp.PyArray_IS_C_CONTIGUOUS(piece)):
+    if cnp.PyDataType_ELSIZE(descr) == 0 or not is_bytes(piece):
         raise ValueError("message: an array's memory or dtype makes no sense")
     read_geometry(&g, cnp.PyDataType_ELSIZE(descr), shape, strides)
     if not fits(g, cnp.PyArray_NBYTES(piece)):
