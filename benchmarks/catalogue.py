@@ -27,6 +27,8 @@ CASES = (
     "share",
     "handover",
     "handover_by_size",
+    "transport_by_size",
+    "transport_objects",
     "stream",
     "first_pass",
     "pool_sum",

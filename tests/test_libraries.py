@@ -368,3 +368,17 @@ def test_a_module_of_another_version_is_a_warning():
 
     with pytest.warns(RuntimeWarning, match="does not know this version of nobody"):
         _integrations._call("joblib_", "wrap_reducers", types.ModuleType("nobody"))
+
+
+def test_the_page_names_a_test_for_each_of_its_rows():
+    import importlib
+    import re
+
+    import build_tools
+
+    page = (build_tools.ROOT / "doc" / "travels.rst").read_text()
+    rows = page.count("   * - ") - page.count(":header-rows: 1")
+    named = re.findall(r"``(test_\w+)::(test_\w+)``", page)
+    assert len(named) == rows > 15
+    for module, name in named:
+        assert callable(getattr(importlib.import_module(module), name))
