@@ -410,10 +410,11 @@ cdef class Pieces:
         cdef piece p
         cdef cnp.ndarray source
         cdef uint64_t there
-        if self.next == self.count:
+        cdef size_t at = self.next      # read once: without the GIL another thread may ask meanwhile
+        if at >= self.count:
             raise StopIteration
-        memcpy(&p, PyBytes_AS_STRING(self.table) + self.next * sizeof(piece), sizeof(piece))
-        self.next += 1
+        self.next = at + 1
+        memcpy(&p, PyBytes_AS_STRING(self.table) + at * sizeof(piece), sizeof(piece))
         if p.bytes == 0:
             return np.empty(0, uint8)
         found = self.source[<Py_ssize_t>p.source] if p.source < <size_t>len(self.source) else None
