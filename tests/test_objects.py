@@ -14,6 +14,7 @@ import weakref
 import numpy as np
 import pytest
 import samples
+import workers
 from support import Remote, address, check_memory_message, in_fork, needs_64_bit, private_memory, same, settle
 
 import sharedmem
@@ -323,8 +324,6 @@ def test_memory_stays_flat_without_the_garbage_collector():
 
 @pytest.mark.parametrize("kind", ["fork", "spawn", "unrelated"])
 def test_another_process_sees_what_is_written(kind):
-    import workers
-
     got = share({"a": np.zeros(1000), "b": [np.zeros((20, 30))[::2]]})
     with Remote(kind) as other:
         for a in (got["a"], got["b"][0]):
@@ -474,6 +473,29 @@ def test_a_sender_that_ends_in_order(python, tmp_path):
     del got
     with pytest.raises(StaleHandleError):
         loads(message)
+
+
+def test_a_sender_that_is_killed():
+    other = Remote("fork")
+    message = bytes.fromhex(other.call(workers.object_as_hex))
+    other.kill()
+    other.conn.close()
+    got = loads(message)
+    assert (got["a"].sum(), got["b"].sum()) == (3000, 4000)
+
+
+def test_a_receiver_that_is_killed():
+    before = live("bytes")
+    got = share(np.zeros(1000))
+    with Remote("spawn") as other:
+        for _ in range(3):
+            other.call(workers.hold_handle, "sent", dumps([got, np.ones(10_000)]))
+        other.kill()
+        other.wait()
+    sharedmem.collect(leases=True)
+    assert leases() == 0
+    del got
+    assert live("bytes") <= before
 
 
 # -- what does not work

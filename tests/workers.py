@@ -221,6 +221,13 @@ def leased_as_hex(shape, value):
     return bytes(ForkingPickler.dumps(full(shape, value))).hex()
 
 
+def object_as_hex():
+    """A message of `dumps`, not as bytes: whoever reads those from a connection stands for it."""
+    import sharedmem
+
+    return sharedmem.dumps({"a": full(1000, 3.0), "b": full(1000, 4.0).copy()}).hex()
+
+
 def stats():
     import sharedmem
 
