@@ -2,9 +2,9 @@
 
 Usage: python tests/cpython_multiprocessing.py [START_METHOD ...]
 
-Every interpreter that the tests start imports the library, by a sitecustomize module. The outcome of each test is
-compared with that of the run without the library: the exit status is 0 if they are the same. It takes minutes, and
-needs an interpreter that has its package `test`.
+Every interpreter that the tests start imports the library, by a sitecustomize module. The outcome of each
+test is compared with that of the run without the library: the exit status is 0 if they are the same. It takes
+minutes, and needs an interpreter that has its package `test`.
 """
 
 import json
@@ -81,7 +81,9 @@ def compare(method, words=()):
     results = {}
     for name, (imported, transport) in RUNS.items():
         results[name] = run(method, imported, transport, words)
-        counted = {kind: list(results[name].values()).count(kind) for kind in sorted(set(results[name].values()))}
+        counted = {
+            kind: list(results[name].values()).count(kind) for kind in sorted(set(results[name].values()))
+        }
         print(f"{method}, {name}: {len(results[name])} tests, {counted}", flush=True)
     different = 0
     for name in ("imported", "transport"):

@@ -1,4 +1,4 @@
-"""What other libraries make of arrays travels as the page "What travels how" says: a test for each of its rows."""
+"""What other libraries make of arrays travels as the page "What travels how" says, row by row."""
 
 import contextlib
 import pickle
@@ -31,7 +31,8 @@ def carried(obj):
         before = counts()
         message = dumps(obj)
         after = counts()
-        assert after["messages"] == before["messages"] + 1 and after["by_pipe"] == before["by_pipe"]
+        assert after["messages"] == before["messages"] + 1
+        assert after["by_pipe"] == before["by_pipe"]
         assert len(message) < 8000
         return pickle.loads(message), after["bytes"] - before["bytes"]
 
@@ -41,6 +42,7 @@ def use(module):
 
 
 # -- containers over shared memory: (make from an array, the array in it)
+
 
 def frame(a):
     return use("pandas").DataFrame(a, copy=False)
@@ -53,13 +55,17 @@ def series(a):
 def csr(a):
     sparse = use("scipy.sparse")
     n = a.shape[0]
-    return sparse.csr_array((a[:, 0].reshape(-1)[:n], np.arange(n), np.arange(n + 1)), shape=(n, n), copy=False)
+    return sparse.csr_array(
+        (a[:, 0].reshape(-1)[:n], np.arange(n), np.arange(n + 1)), shape=(n, n), copy=False
+    )
 
 
 def csc(a):
     sparse = use("scipy.sparse")
     n = a.shape[0]
-    return sparse.csc_matrix((a[:, 0].reshape(-1)[:n], np.arange(n), np.arange(n + 1)), shape=(n, n), copy=False)
+    return sparse.csc_matrix(
+        (a[:, 0].reshape(-1)[:n], np.arange(n), np.arange(n + 1)), shape=(n, n), copy=False
+    )
 
 
 def coo(a):
@@ -93,7 +99,8 @@ def test_what_lies_over_a_shared_array_shares_it_where_it_arrives(kind):
         a = thing.data = shared(400)
     assert is_shared(inner(thing))
     got = sent(thing)
-    assert type(got) is type(thing) and is_shared(inner(got))
+    assert type(got) is type(thing)
+    assert is_shared(inner(got))
     a.reshape(-1)[0] = 7
     assert np.asarray(inner(got)).reshape(-1)[0] == 7
 
@@ -105,7 +112,8 @@ def test_ordinary_ones_are_carried_and_arrive_private(kind):
     thing = make(a)
     got, nbytes = carried(thing)
     assert nbytes >= inner(thing).nbytes
-    assert type(got) is type(thing) and not is_shared(inner(got))
+    assert type(got) is type(thing)
+    assert not is_shared(inner(got))
     assert np.array_equal(inner(got), inner(thing))
 
 
@@ -131,6 +139,7 @@ def test_a_frame_with_columns_of_all_kinds_equals_what_was_sent():
 
 
 # -- pyarrow
+
 
 def test_an_arrow_buffer_over_a_shared_array_shares_it_read_only():
     pa = use("pyarrow")
@@ -182,9 +191,9 @@ class NotHere:
 
 # -- torch
 
+
 def test_tensors_over_shared_arrays_share_them():
-    torch = use("torch")
-    import torch.multiprocessing  # noqa: F401
+    torch = use("torch.multiprocessing") and use("torch")
 
     a = shared((20, 30), "f4")
     t = torch.from_numpy(a)
@@ -201,29 +210,29 @@ def test_tensors_over_shared_arrays_share_them():
     a[:] = 3
     for name, each in things.items():
         assert type(got[name]) is type(each), name
-        assert got[name].shape == each.shape and got[name].stride() == each.stride(), name
-        assert got[name].requires_grad == each.requires_grad and got[name].dtype == each.dtype, name
+        assert (got[name].shape, got[name].stride()) == (each.shape, each.stride()), name
+        assert (got[name].requires_grad, got[name].dtype) == (each.requires_grad, each.dtype), name
         assert torch.equal(got[name].detach(), each.detach()), name
     with torch.no_grad():
         got["tensor"][0, 0] = 9
-    assert a[0, 0] == 9 and is_shared(t.numpy()), "the sender's tensor stays where it is"
+    assert a[0, 0] == 9
+    assert is_shared(t.numpy()), "the sender's tensor stays where it is"
 
 
 def test_other_tensors_are_left_to_torch():
-    torch = use("torch")
-    import torch.multiprocessing
+    torch = use("torch.multiprocessing") and use("torch")
 
     before = torch.ones(1000)
     got = sent(before)
-    assert got.is_shared() and before.is_shared()
+    assert got.is_shared()
+    assert before.is_shared()
     over = torch.from_numpy(shared(1000, "f4")).requires_grad_()
     with pytest.raises(RuntimeError, match="non-leaf"):
         dumps(over * 2)
 
 
 def test_queues_of_torch_carry_arrays_by_handle():
-    torch = use("torch")
-    import torch.multiprocessing
+    torch = use("torch.multiprocessing") and use("torch")
 
     context = torch.multiprocessing.get_context("fork")
     queue, answers = context.SimpleQueue(), context.SimpleQueue()
@@ -233,7 +242,9 @@ def test_queues_of_torch_carry_arrays_by_handle():
     queue.put({"a": a, "t": torch.from_numpy(a)})
     got = answers.get()
     process.join(TIMEOUT)
-    assert is_shared(got) and (a == 2).all() and (got == 2).all()
+    assert is_shared(got)
+    assert (a == 2).all()
+    assert (got == 2).all()
 
 
 def add_one(queue, answers):
@@ -244,6 +255,7 @@ def add_one(queue, answers):
 
 
 # -- executors
+
 
 def grow(a):
     a += 1
@@ -298,12 +310,16 @@ def test_executors_pass_shared_arrays_by_handle(name):
     with EXECUTORS[name]() as call:
         a = shared((300, 100))
         was_shared, back = call(grow, a)
-        assert was_shared and (a == 1).all()
-        assert type(back) is np.ndarray and is_shared(back)
+        assert was_shared
+        assert (a == 1).all()
+        assert type(back) is np.ndarray
+        assert is_shared(back)
         back[:] = 5
         assert (a == 5).all()
         made, private = call(make, 100_000)
-        assert is_shared(made) and (made == 3).all() and not is_shared(private)
+        assert is_shared(made)
+        assert (made == 3).all()
+        assert not is_shared(private)
         del back, made
 
 
@@ -313,9 +329,13 @@ def test_executors_carry_ordinary_arrays(name):
         before = counts()["messages"]
         a = np.ones((300, 100))
         was_shared, back = call(grow, a)
-        assert counts()["messages"] > before and call(ask, 0) >= 1
-        assert not was_shared and (a == 1).all()
-        assert not is_shared(back) and back.flags.writeable and (back == 2).all()
+        assert counts()["messages"] > before
+        assert call(ask, 0) >= 1
+        assert not was_shared
+        assert (a == 1).all()
+        assert not is_shared(back)
+        assert back.flags.writeable
+        assert (back == 2).all()
         assert counts()["in_flight"] == 0
 
 

@@ -1,4 +1,4 @@
-"""`sharedmem.transport`: messages mean what pickling makes of them, and their data goes through shared memory."""
+"""`sharedmem.transport`: messages mean what pickling makes of them; their data goes through shared memory."""
 
 import dataclasses
 import multiprocessing
@@ -60,6 +60,7 @@ def alike(a, b):
 
 # -- what arrives
 
+
 @pytest.mark.parametrize("protocol", [None, 2, 3, 4, 5])
 @pytest.mark.parametrize("dtype", [*plain_objects.DTYPES, np.dtype("f8", metadata={"unit": "m"})], ids=str)
 def test_every_dtype_arrives_as_pickled(on, dtype, protocol):
@@ -68,7 +69,8 @@ def test_every_dtype_arrives_as_pickled(on, dtype, protocol):
     a.reshape(-1)[1::3] = plain_objects.array(dtype, (1, 7))[0, 5]
     got, carried = sent(a, protocol)
     assert alike(got, pickle.loads(pickle.dumps(a, protocol)))
-    assert not is_shared(got) and got.flags.aligned
+    assert not is_shared(got)
+    assert got.flags.aligned
     native = a.dtype.isnative or a.dtype.fields is not None
     if native and a.nbytes >= 65536 and np.dtype(a.dtype.str).char == a.dtype.char:
         assert carried == 1
@@ -104,9 +106,11 @@ def test_what_arrives_is_private(on):
     a = np.ones(MIB)
     got, carried = sent({"a": a, "b": [a[::2], a.T]})
     assert carried == 1
-    assert got["a"].flags.owndata and got["a"].flags.writeable
+    assert got["a"].flags.owndata
+    assert got["a"].flags.writeable
     got["a"][:] = 5
-    assert (a == 1).all() and (got["b"][0] == 1).all()
+    assert (a == 1).all()
+    assert (got["b"][0] == 1).all()
     assert counts()["in_flight"] == 0
 
 
@@ -136,11 +140,16 @@ def test_arrays_count_together(on):
 
 def test_private_arrays_of_the_class_are_carried_and_arrive_as_ndarrays(on):
     a = sharedmem.ones(MIB)[::2].copy()
-    assert type(a) is sharedmem.SharedArray and not is_shared(a)
+    assert type(a) is sharedmem.SharedArray
+    assert not is_shared(a)
     got, carried = sent([a])
-    assert carried == 1 and type(got[0]) is np.ndarray and (got[0] == 1).all()
+    assert carried == 1
+    assert type(got[0]) is np.ndarray
+    assert (got[0] == 1).all()
     got, carried = sent(a)
-    assert carried == 1 and type(got) is np.ndarray and (got == 1).all()
+    assert carried == 1
+    assert type(got) is np.ndarray
+    assert (got == 1).all()
 
 
 def test_what_is_shared_goes_on_travelling_by_handle(on):
@@ -150,24 +159,26 @@ def test_what_is_shared_goes_on_travelling_by_handle(on):
     assert carried == 0
     got[0][:] = 1
     got[1][:10] = 2
-    assert (a[:10] == 2).all() and (a[10:] == 1).all()
+    assert (a[:10] == 2).all()
+    assert (a[10:] == 1).all()
 
 
 def test_objects_that_cannot_be_pickled_raise_what_pickling_raises(on):
     thing = [np.ones(MIB), lambda: 0]
-    with pytest.raises(Exception) as expected:  # noqa: PT011 -- the next line compares it
+    with pytest.raises(Exception) as expected:
         pickle.dumps(thing)
     before = sharedmem.stats()["leases"]
     with pytest.raises(type(expected.value)) as met:
         dumps(thing)
     assert str(met.value) == str(expected.value)
-    assert sharedmem.stats()["leases"] == before and counts()["in_flight"] == 0
+    assert sharedmem.stats()["leases"] == before
+    assert counts()["in_flight"] == 0
 
 
 def test_a_message_is_loaded_once(on):
     message = dumps(np.ones(MIB))
     pickle.loads(message)
-    with pytest.raises(sharedmem.StaleHandleError, match="freed|loaded"):
+    with pytest.raises(sharedmem.StaleHandleError, match=r"freed|loaded"):
         pickle.loads(message)
 
 
@@ -195,6 +206,7 @@ def test_without_the_second_copy_large_arrays_arrive_in_shared_memory():
 
 
 # -- settings
+
 
 def test_a_call_sets_it_and_close_gives_the_former_back():
     assert dumps(np.ones(MIB)) == pickle.dumps(np.ones(MIB))
@@ -269,15 +281,19 @@ def test_the_environment_variable(text, at_64_kib, at_1_mib):
     assert said.split() == [str(at_64_kib), str(at_1_mib)]
 
 
-@pytest.mark.parametrize("text", ["yes", "min_bytes=0", "min_bytes=", "copy=2", "copy=1KiB", "size=3", ",", "1,1"])
+@pytest.mark.parametrize(
+    "text", ["yes", "min_bytes=0", "min_bytes=", "copy=2", "copy=1KiB", "size=3", ",", "1,1"]
+)
 def test_a_variable_that_means_nothing(text):
     status, _, err = run_python("import sharedmem", SHAREDMEM_TRANSPORT=text)
     assert status == 1
     last = err.decode().strip().splitlines()[-1]
-    assert last.startswith("ValueError: SHAREDMEM_TRANSPORT: ") and (text in last or "min_bytes" in last)
+    assert last.startswith("ValueError: SHAREDMEM_TRANSPORT: ")
+    assert text in last or "min_bytes" in last
 
 
 # -- other processes
+
 
 @dataclasses.dataclass
 class Result:
@@ -314,7 +330,8 @@ def test_a_pool_gives_the_results_of_pickling(context):
 def test_workers_inherit_it_up_to_their_first_result(context):
     with sharedmem.transport(), context.Pool(1) as pool:
         made = pool.apply(make_first, (MIB,))
-        assert (made == 3).all() and not is_shared(made)
+        assert (made == 3).all()
+        assert not is_shared(made)
         sent_ = pool.apply(sent_by_worker, (None,))
     assert (sent_["messages"], sent_["by_pipe"]) == (1, 0)
     assert sent_["bytes"] == 8 * MIB
@@ -372,11 +389,12 @@ if __name__ == "__main__":
 def test_a_worker_whose_main_module_does_not_import_the_library(tmp_path, method):
     script = tmp_path / "main_without_it.py"
     script.write_text(MAIN_WITHOUT_IT)
-    code = f"import runpy, sys; sys.argv[1:] = [{method!r}]; runpy.run_path({str(script)!r}, run_name='__main__')"
-    assert check_python(code) == "1"
+    code = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    assert check_python(code, script, method) == "1"
 
 
 # -- limits
+
 
 def test_what_is_under_way_is_bounded():
     with sharedmem.transport(max_in_flight=20 * MIB):
@@ -443,7 +461,8 @@ print(len(ForkingPickler.dumps(np.ones(1 << 20))) < 1000, sharedmem.revoke(0))
 
 
 def test_where_messages_may_keep_no_more_the_pipe_takes_it():
-    assert check_python(KEEPING, SHAREDMEM_IN_FLIGHT_LIMIT="1MiB").split() == ["True", "True", "1", "True", "1"]
+    said = check_python(KEEPING, SHAREDMEM_IN_FLIGHT_LIMIT="1MiB")
+    assert said.split() == ["True", "True", "1", "True", "1"]
 
 
 def test_the_parents_messages_are_not_a_childs():
@@ -479,4 +498,5 @@ def test_a_queue_that_is_thrown_away_pins_no_more_than_the_limit():
         assert counts()["in_flight"] <= 20 * MIB
         assert wait_until(lambda: sharedmem.revoke(0) == 0 and counts()["in_flight"] == 0)
         got, carried = sent(np.ones(MIB))
-        assert carried == 1 and (got == 1).all()
+        assert carried == 1
+        assert (got == 1).all()

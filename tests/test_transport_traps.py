@@ -1,6 +1,7 @@
 """What could go wrong with `sharedmem.transport`: forks, deaths, other hosts, full queues, event loops."""
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -75,7 +76,8 @@ def test_a_generator_that_is_ahead_of_its_readers_does_not_fill_the_memory():
         after = counts()
     assert sums == [float(i * MIB // 2) for i in range(30)]
     messages, by_pipe = (after[k] - before[k] for k in ("messages", "by_pipe"))
-    assert messages + by_pipe == 30 and messages >= 1
+    assert messages + by_pipe == 30
+    assert messages >= 1
 
 
 def take_and_wait(conn, ready):
@@ -128,11 +130,9 @@ def test_whatever_a_killed_sender_has_sent_arrives_whole():
             process = FORK.Process(target=kill_self_while_sending, args=(theirs,))
             process.start()
             theirs.close()
-            received = 0
-            with pytest.raises((EOFError, OSError)):
+            with contextlib.suppress(EOFError, OSError):  # what was cut by the kill, or the end
                 while True:
                     assert (ours.recv() == 1).all()
-                    received += 1
             process.join(TIMEOUT)
             ours.close()
     sharedmem.collect(leases=True)
@@ -168,7 +168,8 @@ import numpy as np
 {imports}
 with Client(("127.0.0.1", int(sys.argv[1])), authkey=b"key") as conn:
     a = conn.recv()
-    conn.send({{"sum": float(a["private"].sum() + a["shared"].sum()), "back": a["private"] * 2, "kind": str(type(a["exact"]))}})
+    total = float(a["private"].sum() + a["shared"].sum())
+    conn.send({{"sum": total, "back": a["private"] * 2, "kind": str(type(a["exact"]))}})
 """
 
 
@@ -188,7 +189,8 @@ def test_what_goes_over_tcp_to_another_ipc_namespace_arrives(imports):
             conn.close()
             assert process.wait(TIMEOUT) == 0
     assert answer["sum"] == 2 * MIB
-    assert (answer["back"] == 2).all() and not is_shared(answer["back"])
+    assert (answer["back"] == 2).all()
+    assert not is_shared(answer["back"])
     assert answer["kind"] == "<class 'numpy.ndarray'>"
 
 
@@ -216,7 +218,9 @@ def test_a_manager_on_a_tcp_address_carries_values():
         shelf.put("a", [shared, np.ones(MIB)])
         shared[:] = 2
         got = shelf.get("a")
-        assert not is_shared(got[0]) and (got[0] == 1).all() and (got[1] == 1).all()
+        assert not is_shared(got[0])
+        assert (got[0] == 1).all()
+        assert (got[1] == 1).all()
         del shelf
 
 
@@ -232,7 +236,8 @@ def test_connections_within_the_host_carry_handles_and_others_values(family):
         process.join(TIMEOUT)
         conn.close()
     assert is_shared(got) == (family == "AF_UNIX")
-    assert (a == (2 if family == "AF_UNIX" else 1)).all() and (got == 2).all()
+    assert (a == (2 if family == "AF_UNIX" else 1)).all()
+    assert (got == 2).all()
 
 
 def send_back(address):
@@ -243,6 +248,7 @@ def send_back(address):
 
 
 # -- event loops
+
 
 def double(a):
     return a * 2
@@ -266,6 +272,7 @@ def test_an_event_loop_gets_the_results_of_pickling():
 
 
 # -- errors of tasks
+
 
 def test_a_task_that_cannot_be_loaded_gives_its_data_back(context):
     with sharedmem.transport(), context.Pool(1) as pool:
@@ -336,5 +343,3 @@ def pickle_parts(a):
 
     Unpickler(io.BytesIO(dumps(a))).load()
     return found[0]
-
-

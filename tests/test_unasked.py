@@ -1,4 +1,4 @@
-"""Ordinary ndarrays over shared memory travel by handle, whatever wraps them; everything else as it always did."""
+"""Ordinary ndarrays over shared memory travel by handle, whatever wraps them; all else as it always did."""
 
 import contextlib
 import dataclasses
@@ -44,13 +44,16 @@ def give(x):
 
 # -- what arrives
 
+
 @pytest.mark.parametrize("name", plain_objects.layouts(plain_objects.array("f8")))
 def test_every_layout_arrives_as_it_was(name):
     a = exact_of(plain_objects.array("f8"))
     sent = plain_objects.layouts(a)[name]
     got = pickle.loads(dumps(sent))
     assert type(got) is np.ndarray
-    assert got.dtype == sent.dtype and got.shape == sent.shape and np.array_equal(got, sent)
+    assert got.dtype == sent.dtype
+    assert got.shape == sent.shape
+    assert np.array_equal(got, sent)
     if is_shared(sent) and sent.size > 0:
         assert is_shared(got)
         assert got.strides == sent.strides
@@ -61,7 +64,9 @@ def test_every_layout_arrives_as_it_was(name):
 def test_every_dtype_is_shared(dtype):
     a = exact_of(plain_objects.array(dtype, (40, 50)))
     got = pickle.loads(dumps(a))
-    assert is_shared(got) and type(got) is np.ndarray and got.dtype == a.dtype
+    assert is_shared(got)
+    assert type(got) is np.ndarray
+    assert got.dtype == a.dtype
     got.view(np.uint8)[0, 0] ^= 1
     assert got.tobytes() == a.tobytes()
 
@@ -103,7 +108,7 @@ def test_views_of_one_block_have_two_leases_at_most():
 def test_a_message_that_fails_gives_its_leases_back():
     a = exact()
     before = sharedmem.stats()["leases"]
-    with pytest.raises(Exception, match="local object|pickle"):
+    with pytest.raises(Exception, match=r"local object|pickle"):
         dumps([a, lambda: 0])
     assert sharedmem.stats()["leases"] == before
 
@@ -152,6 +157,7 @@ def test_the_class_and_copyreg_stay_as_they_are():
 
 # -- other objects
 
+
 def test_pickles_of_all_else_are_byte_for_byte_as_without_the_library():
     command = [sys.executable, os.path.join(TESTS, "plain_objects.py")]
     without, with_it = (
@@ -167,6 +173,7 @@ def test_pickles_of_all_else_are_byte_for_byte_as_without_the_library():
 
 
 # -- what carries them
+
 
 @contextlib.contextmanager
 def queue_like(context, make):
@@ -234,8 +241,10 @@ def test_arguments_and_results_are_the_same_memory(context, carrier):
         assert call(plus_one, a) == ("ndarray", True, True, a.strides)
         assert (a == 1).all()
         back = call(add_in, Frame("x", a[::2])).array
-    assert type(back) is np.ndarray and is_shared(back)
-    assert (a[::2] == 2).all() and (a[1::2] == 1).all()
+    assert type(back) is np.ndarray
+    assert is_shared(back)
+    assert (a[::2] == 2).all()
+    assert (a[1::2] == 1).all()
     back[:] = 7
     assert (a[::2] == 7).all()
 
@@ -247,7 +256,8 @@ def make_in_worker(x):
 def test_what_a_worker_makes_and_drops_arrives(context):
     with pool(context) as call:
         made = call(make_in_worker, exact())["made"]
-    assert is_shared(made) and (made == 4).all()
+    assert is_shared(made)
+    assert (made == 4).all()
 
 
 def fill_and_end(a, conn):
@@ -264,7 +274,9 @@ def test_arguments_of_a_process(context):
     got = ours.recv()
     process.join(TIMEOUT)
     assert process.exitcode == 0
-    assert is_shared(got) and (a == 1).all() and (got == 1).all()
+    assert is_shared(got)
+    assert (a == 1).all()
+    assert (got == 1).all()
     ours.close()
     theirs.close()
 

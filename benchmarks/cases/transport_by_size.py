@@ -1,9 +1,9 @@
 """An ordinary array sent to another process, which sends it back, with and without transport.
 
-Timed: one round trip through a Pipe: the array sent, received by the other process, sent back and received; from
-8 KiB up to the largest. The median of several; each sends a new array, which was made before. pickle,
-``sharedmem.transport()`` and ``transport(copy=False)`` take turns within one process, so that all meet the same
-moments of the machine. joblib is one task of loky, ray is a ``put``, a call of an actor and a ``get``.
+Timed: one round trip through a Pipe: the array sent, received by the other process, sent back and received;
+from 8 KiB up to the largest. The median of several; each sends a new array, which was made before. pickle,
+``sharedmem.transport()`` and ``transport(copy=False)`` take turns within one process, so that all meet the
+same moments of the machine. joblib is one task of loky, ray is a ``put``, a call of an actor and a ``get``.
 Not timed: making the array, starting the processes, dropping what came back.
 
 Points that end in "times" say how often pickle's median contains that of transport.

@@ -1,9 +1,10 @@
 """Whole objects sent to another process and what they cost: frames, small messages, objects without arrays.
 
-Timed: for frames one round trip through a Pipe, of which only a token comes back: pickle, ``sharedmem.transport()``
-and ``transport(copy=False)`` take turns within one process, and the median of each counts. For what transport does
-not change, pickling a message and loading it, by ``ForkingPickler`` in an interpreter with this library (transport on)
-and in one that has not imported it, in turns of processes; the least of many counts.
+Timed: for frames one round trip through a Pipe, of which only a token comes back: pickle,
+``sharedmem.transport()`` and ``transport(copy=False)`` take turns within one process, and the median of each
+counts. For what transport does not change, pickling a message and loading it, by ``ForkingPickler`` in an
+interpreter with this library (transport on) and in one that has not imported it, in turns of processes; the
+least of many counts.
 
 Points that end in "times" say how often pickle's time contains that of transport.
 """

@@ -7,7 +7,8 @@ from sharedmem.libsharedmem.handle cimport set_python_error
 
 
 cdef extern from "<sharedmem_pyx/message.hpp>" namespace "sharedmem_pyx":
-    # Its functions are called in `sharedmem._messages` alone: they compare addresses and counts of that module.
+    # Its functions are called in `sharedmem._messages` alone: they compare addresses and counts of that
+    # module.
     cdef cppclass message:
         message()
         bint usable() noexcept
@@ -25,7 +26,8 @@ cdef class Message:
 
 cdef Message new_message()
 
-# Where leases for what this thread pickles in the current message belong; NULL: there is none, it takes no leases.
+# Where leases for what this thread pickles in the current message belong; NULL: there is none, it takes no
+# leases.
 cdef message* current_leases() noexcept
 cdef message* leases_of(Message within) noexcept
 
@@ -35,7 +37,7 @@ cdef claim lease_in(message* within, const block_ref& ref) except *
 # Ends a message, complete or not; in the latter case its leases are given back.
 cdef void end_message(Message within, bint complete) noexcept
 
-# What a pickle has for an array, as a handle where its memory is shared. `leased_by` NULL: handles have no lease;
-# `among_others`: there may be more arrays of the same block in the message. An exact ndarray must not have Python
-# objects in it.
+# What a pickle has for an array, as a handle where its memory is shared. `leased_by` NULL: handles have no
+# lease; `among_others`: there may be more arrays of the same block in the message. An exact ndarray must not
+# have Python objects in it.
 cdef object reduce_for(ndarray a, int protocol, message* leased_by, bint among_others)

@@ -57,9 +57,9 @@ def stats():
         cache_limit
             See `memory_limit`.
         transport
-            Of what this process sent while `transport` was on: ``messages`` whose data went through shared memory,
-            and the ``bytes`` of that; bytes ``in_flight``, which nobody has loaded yet; messages ``by_pipe`` although
-            they were large, since memory or `max_in_flight` did not allow more.
+            Of what this process sent while `transport` was on: ``messages`` whose data went through shared
+            memory, and the ``bytes`` of that; bytes ``in_flight``, which nobody has loaded yet; messages
+            ``by_pipe`` although they were large, since memory or `max_in_flight` did not allow more.
         arena, backing
             The arena's id, and the kind of its segments, 'sysv' or 'memfd'; None before the first use.
     """

@@ -1,13 +1,12 @@
 """Which modules of other packages this library adds itself to, and by what.
 
-None of them is imported here: each is dealt with as soon as somebody imports it. A library that has a pickler, a
-type or a pool of its own has one file in this folder, whose functions take the module.
+None of them is imported here: each is dealt with as soon as somebody imports it. A library that has a
+pickler, a type or a pool of its own has one file in this folder, whose functions take the module.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 import warnings
 from types import ModuleType
 
@@ -37,11 +36,33 @@ HOOKS = (
 )
 
 
+def _file(name: str) -> ModuleType:
+    match name:  # with plain imports, so that PyInstaller and the like find the modules
+        case "multiprocessing_":
+            import sharedmem._integrations.multiprocessing_ as file
+        case "multiprocess_":
+            import sharedmem._integrations.multiprocess_ as file
+        case "loky_":
+            import sharedmem._integrations.loky_ as file
+        case "joblib_":
+            import sharedmem._integrations.joblib_ as file
+        case "arrow_":
+            import sharedmem._integrations.arrow_ as file
+        case "torch_":
+            import sharedmem._integrations.torch_ as file
+        case _:
+            raise ImportError(f"no file of this folder is called {name}")
+    return file
+
+
 def _call(file: str, function: str, module: ModuleType) -> None:
-    install = getattr(importlib.import_module(f"sharedmem._integrations.{file}"), function)
+    install = getattr(_file(file), function)
     try:
         install(module)
-    except (AttributeError, ImportError) as error:  # another version; whoever imports it can use it all the same
+    except (
+        AttributeError,
+        ImportError,
+    ) as error:  # another version; whoever imports it can use it all the same
         warnings.warn(
             f"sharedmem does not know this version of {module.__name__}, which sends arrays as if sharedmem "
             f"were not there: {error}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -27,11 +28,9 @@ def load_buffer(load: Callable[..., Any], *args: Any) -> Any:
     pyarrow.Buffer
         Nobody can write through it.
     """
-    import pyarrow
-
     array = load(*args)
     array.flags.writeable = False
-    return pyarrow.py_buffer(array)
+    return importlib.import_module("pyarrow").py_buffer(array)
 
 
 def _entry(reducer: Reducer) -> Callable[[Any], Any]:

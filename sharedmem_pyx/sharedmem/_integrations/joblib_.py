@@ -1,8 +1,8 @@
 """joblib: its reducers of arrays, and the pickler of its multiprocessing backend.
 
 Joblib writes large arguments to files that its workers map, and it goes on doing so: an array that is sent to
-many tasks is written once. What it would pickle, which is smaller arguments and all results, is reduced as other
-transfers have it, and so is whatever lies in shared memory.
+many tasks is written once. What it would pickle, which is smaller arguments and all results, is reduced as
+other transfers have it, and so is whatever lies in shared memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Entry = Callable[[Any], Any]
 
 
 def wrap_reducers(module: ModuleType) -> None:
-    """Have `joblib._memmapping_reducer` leave shared arrays to this library, and what it would only pickle."""
+    """Have `joblib._memmapping_reducer` leave shared arrays, and what it would pickle, to this library."""
     owner: Any = module
 
     def is_file(array: Any) -> bool:
@@ -31,7 +31,7 @@ def wrap_reducers(module: ModuleType) -> None:
     def forward(reducer: Reducer, theirs: Any) -> _Entry:
         def reduce(array: Any) -> Any:
             most = theirs._max_nbytes
-            if is_shared(array) or not (is_file(array) or most is not None and array.nbytes > most):
+            if is_shared(array) or not (is_file(array) or (most is not None and array.nbytes > most)):
                 reduced = reducer.in_place_of_bytes(array)
                 if reduced is not None:
                     return reduced

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from types import ModuleType
 from typing import Any
 
@@ -49,24 +50,23 @@ def _save(reducer: Reducer, pickler: Any, array: Any) -> None:
 
 def watch_connections(module: ModuleType) -> None:
     """Have its connections keep the ledger, as those of multiprocessing do."""
-    from multiprocess import reduction
-
-    connections.watch(module, reduction, rebuild)
+    connections.watch(module, importlib.import_module("multiprocess.reduction"), rebuild)
 
 
 def rebuild(df: Any, readable: bool, writable: bool, end: tuple[str, int]) -> Any:
     """A connection that was sent to this process; see `sharedmem._transfers.connections.rebuild`."""
-    from multiprocess.connection import rebuild_connection
-
-    conn = rebuild_connection(df, readable, writable)
+    connection: Any = importlib.import_module("multiprocess.connection")
+    conn = connection.rebuild_connection(df, readable, writable)
     conn._sharedmem_end = end
     return conn
 
 
-def _loads(message: bytes) -> Any:
-    from multiprocess.reduction import ForkingPickler
+def _pickler() -> Any:
+    return importlib.import_module("multiprocess.reduction").ForkingPickler
 
-    return ForkingPickler.loads(message)
+
+def _loads(message: bytes) -> Any:
+    return _pickler().loads(message)
 
 
 def open_task(message: bytes) -> Any:
@@ -76,6 +76,4 @@ def open_task(message: bytes) -> Any:
 
 def watch_pool(module: ModuleType) -> None:
     """Have its Pools report what could not be loaded."""
-    from multiprocess.reduction import ForkingPickler
-
-    pools.watch_pool(module, ForkingPickler, open_task)
+    pools.watch_pool(module, _pickler(), open_task)

@@ -1,12 +1,13 @@
 """torch: tensors and parameters whose storage lies in shared memory, and the queues of torch.multiprocessing.
 
-By default torch moves a tensor that it sends into a file of its own, and with it the sender's tensor out of the
-memory that it was made over. A tensor over shared memory travels by handle instead, and shares it on both sides.
-All other tensors are torch's.
+By default torch moves a tensor that it sends into a file of its own, and with it the sender's tensor out of
+the memory that it was made over. A tensor over shared memory travels by handle instead, and shares it on both
+sides. All other tensors are torch's.
 """
 
 from __future__ import annotations
 
+import importlib
 import pickle
 from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
@@ -37,8 +38,7 @@ def rebuild(storage: Any, dtype: Any, place: tuple[Any, ...], requires_grad: boo
     torch.Tensor or torch.nn.Parameter
         Over the same memory.
     """
-    import torch
-
+    torch: Any = importlib.import_module("torch")
     memory = torch.from_numpy(storage).untyped_storage()
     tensor = torch.empty(0, dtype=dtype).set_(memory, *place)
     if parameter:
@@ -50,7 +50,12 @@ def _bytes_of(tensor: Any, torch: Any) -> Any:
     """The storage as an array of bytes if the tensor can travel by that; None: leave it to torch."""
     if tensor.device.type != "cpu" or tensor.layout is not torch.strided or tensor.is_quantized:
         return None
-    if tensor.is_conj() or tensor.is_neg() or tensor.requires_grad and not tensor.is_leaf or tensor.numel() == 0:
+    if (
+        tensor.is_conj()
+        or tensor.is_neg()
+        or (tensor.requires_grad and not tensor.is_leaf)
+        or tensor.numel() == 0
+    ):
         return None
     storage = tensor.untyped_storage()
     memory = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (storage.nbytes(),), (1,)).numpy()
@@ -87,8 +92,7 @@ class _Shared:
 
 def add_tensors(module: ModuleType) -> None:
     """Have multiprocessing send tensors over shared memory by handle."""
-    import torch
-
+    torch: Any = importlib.import_module("torch")
     registered: dict[Any, Any] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]
     for kind in (torch.Tensor, torch.nn.Parameter):
         if kind in registered:

@@ -4,7 +4,8 @@ Every transfer of multiprocessing writes and reads by ``Connection._send_bytes``
 `Queue`, `SimpleQueue`, `Pool`, `concurrent.futures`. They are replaced here, and so are the functions that
 make, close and send connections.
 
-`Connection.send` pickles by value where the connection may lead to another host: a handle would mean nothing there.
+`Connection.send` pickles by value where the connection may lead to another host: a handle would mean nothing
+there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sharedmem._messages import by_value
 
 
 def _leads_elsewhere(conn: Any) -> bool:
-    """Whether the other end may be on another host: it is a socket of another kind than those within a host."""
+    """Whether the other end may be on another host: the socket is of another kind than those within one."""
     found: bool | None = conn._sharedmem_elsewhere
     if found is None:
         found = False

@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from sharedmem._messages import by_value as by_value
+from sharedmem._messages import current_message as current_message
 from sharedmem._transfers.reducing import Reducer
 
 _Entry = Callable[[Any], tuple[Any, ...]]

@@ -1,8 +1,9 @@
 """Messages of transfers that deliver once: what makes their bytes, and the entries that their picklers get.
 
-A transfer has its pickler made as ever. Before that writes, `hook` puts the entries for arrays into the dispatch
-table of this one pickler, which is a copy of its own: the classes of picklers stay as they are, and objects that
-are no arrays cost nothing. Whoever makes a pickler of such a class himself gets what he always got.
+A transfer has its pickler made as ever. Before that writes, `hook` puts the entries for arrays into the
+dispatch table of this one pickler, which is a copy of its own: the classes of picklers stay as they are, and
+objects that are no arrays cost nothing. Whoever makes a pickler of such a class himself gets what he always
+got.
 
 For modules of this package that send something themselves::
 
@@ -11,8 +12,8 @@ For modules of this package that send something themselves::
     r.carried     # bytes of data that went through the arena
     r.refused     # the first reason why some of it is in `data`: a MemoryError with the numbers, or None
 
-``pickle.loads`` reads `data`. Each lease in it is consumed by the first load, and keeps its block until then, or
-until `sharedmem.revoke`. Without a reducer of one's own, the settings of `sharedmem.transport` hold.
+``pickle.loads`` reads `data`. Each lease in it is consumed by the first load, and keeps its block until then,
+or until `sharedmem.revoke`. Without a reducer of one's own, the settings of `sharedmem.transport` hold.
 """
 
 import copyreg
@@ -42,10 +43,11 @@ cnp.import_array()
 
 cdef int default_protocol = pickle.DEFAULT_PROTOCOL
 
-# What else has entries: (type, function of a reducer that gives the entry), by integrations of other libraries.
+# What else has entries: (type, function of a reducer that gives the entry), by integrations of other
+# libraries.
 cdef list other_kinds = []
-# For picklers that have an entry for ndarrays of their own: (function of theirs or its type, function of a reducer
-# and of that entry, which gives the one to use).
+# For picklers that have an entry for ndarrays of their own: (function of theirs or its type, function of a
+# reducer and of that entry, which gives the one to use).
 cdef list others_entries = []
 
 
@@ -57,7 +59,7 @@ def add_kind(kind, entry):
 
 
 def add_wrapper(theirs, wrap):
-    """Where a pickler has `theirs`, or an instance of it, for ndarrays, use ``wrap(reducer, entry)`` instead."""
+    """Use ``wrap(reducer, entry)`` where a pickler has `theirs`, or an instance of it, for ndarrays."""
     others_entries.append((theirs, wrap))
 
 

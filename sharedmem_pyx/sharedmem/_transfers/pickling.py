@@ -1,8 +1,8 @@
 """Which pickles hold an array until it is loaded, and which hold its data.
 
 A pickle of a shared array is a handle. Transfers that deliver a message once (multiprocessing, and those of
-`sharedmem._integrations` as soon as they are imported) keep the memory of a handle until it is loaded, so that
-the sender may drop the array, or end. No other pickle does: nobody can tell how often it is loaded.
+`sharedmem._integrations` as soon as they are imported) keep the memory of a handle until it is loaded, so
+that the sender may drop the array, or end. No other pickle does: nobody can tell how often it is loaded.
 Functions that write files pickle by value: see `sharedmem._transfers.saving`.
 """
 
@@ -45,7 +45,8 @@ def pickle_by_value() -> Iterator[None]:
 
 
 def hook_forking_pickler(module: ModuleType) -> None:
-    """Have transfers that use `multiprocessing.reduction`, or a copy of it, hold the arrays in their messages.
+    """Have transfers that use `multiprocessing.reduction`, or a copy of it, hold the arrays in their
+    messages.
 
     Parameters
     ----------

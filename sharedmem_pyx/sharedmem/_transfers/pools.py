@@ -110,7 +110,8 @@ def _wrapped(message: bytes, opening: Any) -> bytes:
 def _wrapping(send_bytes: Callable[[Any], None], opening: Any) -> Callable[[Any], None]:
     def send_wrapped(message: Any) -> None:
         size = len(message)
-        # A message of more than 4 GiB has its data in it, and needs another opcode than the one that is used here.
+        # A message of more than 4 GiB has its data in it, and needs another opcode than the one that is used
+        # here.
         send_bytes(_wrapped(bytes(message), opening) if size < 1 << 32 and _with_arrays(message) else message)
 
     return send_wrapped

@@ -1,10 +1,10 @@
 """What the picklers of transfers have for arrays that are no SharedArrays.
 
-An exact ndarray whose bytes lie in a block that this process holds is pickled as a handle, and arrives as an exact
-ndarray over the same memory. While `sharedmem.transport` is on, the bytes of a large private array are copied into
-a block of their own, and a handle of that is pickled. The receiver copies them out, so that what arrives is
-private and writable as what pickling makes, or has the block itself where the sender asked for no second copy.
-All other arrays are pickled as ever.
+An exact ndarray whose bytes lie in a block that this process holds is pickled as a handle, and arrives as an
+exact ndarray over the same memory. While `sharedmem.transport` is on, the bytes of a large private array are
+copied into a block of their own, and a handle of that is pickled. The receiver copies them out, so that what
+arrives is private and writable as what pickling makes, or has the block itself where the sender asked for no
+second copy. All other arrays are pickled as ever.
 
 The lease of such a block belongs to the message, and is given back if that is not pickled to its end. What is
 under way at one time is bounded: whoever sends handles is not slowed down by a pipe that is full.
@@ -31,7 +31,6 @@ from sharedmem.libsharedmem.home cimport allocate, arena_of, home_if_any, memory
 
 from sharedmem._handles import _load_exact
 from sharedmem._in_flight import look
-from sharedmem.array import SharedArray
 
 
 cdef extern from "<atomic>" namespace "std" nogil:
@@ -77,7 +76,7 @@ cdef extern from "<numpy/arrayobject.h>":
 
 cdef enum:
     least_carried = 1024        # bytes of an array below which its handle costs as much as its bytes
-    zero_copy_least = 1 << 20   # bytes from which on an array arrives without a second copy, if that was asked for
+    zero_copy_least = 1 << 20   # bytes of an array from which on there is no second copy, if that is asked for
     large_bytes = 1 << 20       # from here on memory is had, copied and given back without the GIL
     huge_page = 1 << 21
     first_unknown_type = 24     # NumPy's type numbers from here on are not built in
@@ -309,8 +308,8 @@ cdef cnp.ndarray copy_into(Reducer self, cnp.ndarray a, uint64_t nbytes, void* t
         flags |= cnp.NPY_ARRAY_F_CONTIGUOUS
     Py_INCREF(descr)
     cdef cnp.ndarray copy = PyArray_NewFromDescr(
-        &PyArray_Type, <cnp.PyArray_Descr*>descr, cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), NULL, target, flags,
-        NULL)
+        &PyArray_Type, <cnp.PyArray_Descr*>descr, cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), NULL, target,
+        flags, NULL)
     if not (cnp.PyArray_IS_C_CONTIGUOUS(a) or fortran):
         PyArray_CopyInto(copy, a)
         return copy

@@ -11,8 +11,8 @@ from typing import Any
 
 from sharedmem._transfers.reducing import never_zero_copy, set_transport, zero_copy
 
-# Where children look for the setting: a variable that every kind of child inherits, and a key of the configuration
-# that travels with each Process object, also to children of a server that was started before.
+# Where children look for the setting: a variable that every kind of child inherits, and a key of the
+# configuration that travels with each Process object, also to children of a server that was started before.
 _VARIABLE = "SHAREDMEM_TRANSPORT"
 _KEY = "sharedmem.transport"
 
@@ -109,7 +109,9 @@ def apply(text: str) -> None:
     if text != os.environ.get(_VARIABLE):
         os.environ[_VARIABLE] = text
     config: dict[str, Any] = process.current_process()._config  # type: ignore[attr-defined]
-    config[_KEY] = _Carried(text)  # off, too: a server of forked processes may have been started while it was on
+    config[_KEY] = _Carried(
+        text
+    )  # off, too: a server of forked processes may have been started while it was on
     _now = text
 
 
@@ -125,22 +127,22 @@ class transport:
     """Send the data of large arrays through shared memory in place of the pipe, from now on.
 
     Messages of `multiprocessing` (`Pool`, `Queue`, `Pipe`, `Process` arguments and the like),
-    `concurrent.futures`, loky, joblib and multiprocess mean what they always meant: whoever receives an ordinary
-    array has a copy of its own, exact and writable, whatever the array was part of: a dict, a dataclass, a
-    DataFrame, a sparse matrix, an Arrow table. It gets there faster. The setting holds for the whole process, and
-    for the processes that it starts from now on, by any start method.
+    `concurrent.futures`, loky, joblib and multiprocess mean what they always meant: whoever receives an
+    ordinary array has a copy of its own, exact and writable, whatever the array was part of: a dict, a
+    dataclass, a DataFrame, a sparse matrix, an Arrow table. It gets there faster. The setting holds for the
+    whole process, and for the processes that it starts from now on, by any start method.
 
     Parameters
     ----------
     min_bytes : int, optional
         Messages with less data of arrays than this are sent as ever.
     copy : bool, optional
-        False spares the receiver's copy of arrays of 1 MiB and more: they arrive as ndarrays *in* shared memory,
-        which nobody else has. They differ from private ones in two ways: sent on, they are shared and not copied,
-        and a process that is forked later shares them with its parent.
+        False spares the receiver's copy of arrays of 1 MiB and more: they arrive as ndarrays *in* shared
+        memory, which nobody else has. They differ from private ones in two ways: sent on, they are shared and
+        not copied, and a process that is forked later shares them with its parent.
     max_in_flight : int, optional
-        Bytes that messages of one process may keep in shared memory until they are read. By default 1/16 of the
-        memory that machine and cgroup allow. What would exceed it goes by the pipe.
+        Bytes that messages of one process may keep in shared memory until they are read. By default 1/16 of
+        the memory that machine and cgroup allow. What would exceed it goes by the pipe.
 
     Raises
     ------
@@ -155,13 +157,13 @@ class transport:
 
     Notes
     -----
-    Calling it sets it; used as a context manager it gives the former setting back at the end, and so does `close`.
-    The environment variable ``SHAREDMEM_TRANSPORT`` sets it where the library is imported: ``1``, ``0``, or a
-    list such as ``min_bytes=64KiB,copy=1,max_in_flight=1GiB``.
+    Calling it sets it; used as a context manager it gives the former setting back at the end, and so does
+    `close`. The environment variable ``SHAREDMEM_TRANSPORT`` sets it where the library is imported: ``1``,
+    ``0``, or a list such as ``min_bytes=64KiB,copy=1,max_in_flight=1GiB``.
 
-    Sending never waits for room and never fails where pickling would not: where memory is short, the data goes by
-    the pipe. Connections that lead to another host (TCP) carry values. Joblib goes on writing large arguments to
-    files that its workers map; ``max_nbytes=None`` switches that off.
+    Sending never waits for room and never fails where pickling would not: where memory is short, the data
+    goes by the pipe. Connections that lead to another host (TCP) carry values. Joblib goes on writing large
+    arguments to files that its workers map; ``max_nbytes=None`` switches that off.
 
     Any thread may call it; messages that are pickled at that moment have the former setting or the new one.
 
