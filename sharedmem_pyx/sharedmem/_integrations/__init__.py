@@ -48,6 +48,8 @@ def _file(name: str) -> ModuleType:
             import sharedmem._integrations.joblib_ as file
         case "arrow_":
             import sharedmem._integrations.arrow_ as file
+        case "pandas_":
+            import sharedmem._integrations.pandas_ as file
         case "torch_":
             import sharedmem._integrations.torch_ as file
         case _:
