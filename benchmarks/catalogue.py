@@ -22,6 +22,9 @@ CASES = (
     "ones_large_warm",
     "ones_by_size",
     "pickle_roundtrip",
+    "objects",
+    "objects_shared",
+    "share",
     "handover",
     "handover_by_size",
     "transport_by_size",
@@ -53,6 +56,8 @@ CONTENDERS = {
     "joblib": ("joblib_", "Joblib"),
     "ray": ("ray_", "Ray"),
     "pickle": ("pickled", "Pickled"),
+    "pickle 5 by hand": ("messages", "ByHand"),
+    "fastshare": ("messages", "FastShare"),
 }
 
 #: What must be importable for a contender, where that is not the standard library.
@@ -64,6 +69,7 @@ MODULES = {
     "torch-fs": "torch",
     "joblib": "joblib",
     "ray": "ray",
+    "fastshare": "fastshare",
 }
 
 #: Distributions whose versions a report states.
@@ -76,6 +82,7 @@ DISTRIBUTIONS = {
     "torch-fs": "torch",
     "joblib": "joblib",
     "ray": "ray",
+    "fastshare": "fastshare",
 }
 
 

@@ -163,6 +163,17 @@ def total_held(key):
     return HELD[key].sum().item()
 
 
+def total_of_frame(key):
+    return HELD[key].to_numpy().sum().item()
+
+
+def add_to_all(objects):
+    """Adds 1 to each array; the sum of all afterwards."""
+    objects["frame"].iloc[:, :] += 1
+    objects["array"] += 1
+    return int(objects["frame"].to_numpy().sum() + objects["array"].sum())
+
+
 def increment(a):
     """In-place work, then the array itself as result: a handle both ways."""
     a += 1
@@ -208,6 +219,13 @@ def total_of_handle(handle):
 def leased_as_hex(shape, value):
     """A message, not as bytes: whoever reads those from a connection stands for it."""
     return bytes(ForkingPickler.dumps(full(shape, value))).hex()
+
+
+def object_as_hex():
+    """A message of `dumps`, not as bytes: whoever reads those from a connection stands for it."""
+    import sharedmem
+
+    return sharedmem.dumps({"a": full(1000, 3.0), "b": full(1000, 4.0).copy()}).hex()
 
 
 def stats():

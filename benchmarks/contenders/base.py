@@ -73,6 +73,17 @@ class Contender:
         """Frees a received item whose sender has handed it off."""
         self.drop(item)
 
+    def dumps(self, obj: Any) -> Any:
+        """A message with a whole object in it."""
+        raise NotImplementedError
+
+    def loads(self, message: Any) -> tuple[Any, Any]:
+        """The object of a message, and what `end_message` needs to free it."""
+        raise NotImplementedError
+
+    def end_message(self, rest: Any) -> None:
+        """Frees what a message held; the object has gone already."""
+
     def consumer(self, function: Callable[[np.ndarray], Any], item: Any = None) -> Any:
         """A process that calls `function` on each array it is sent, and answers."""
         return PipeConsumer(self, function, item)

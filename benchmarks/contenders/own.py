@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 from ..model import Setting
 from .plain import Plain
@@ -15,3 +16,9 @@ class Own(Plain):
 
     def open(self, setting: Setting) -> None:
         self.module = importlib.import_module("sharedmem")
+
+    def dumps(self, obj: Any) -> bytes:
+        return self.module.dumps(obj)
+
+    def loads(self, message: bytes) -> tuple[Any, None]:
+        return self.module.loads(message), None

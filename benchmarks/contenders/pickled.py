@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 from ..transport import WorkerPool, sum_part
@@ -15,6 +16,12 @@ class Pickled(Plain):
 
     def pool(self, workers: int, item: Any = None) -> Any:
         return PickledPool(self, workers, None)
+
+    def dumps(self, obj: Any) -> bytes:
+        return pickle.dumps(obj, 5)
+
+    def loads(self, message: bytes) -> tuple[Any, None]:
+        return pickle.loads(message), None
 
 
 class PickledPool(WorkerPool):

@@ -58,6 +58,7 @@ _LATER = {
     "get_or_create": "_names",
     "names": "_names",
     "unlink": "_names",
+    "dumps": "objects",
     "shmem_as_ndarray": "views",
     "get_cython_include": "_paths",
     "get_include": "_paths",
@@ -66,6 +67,8 @@ _LATER = {
     "memmap": "_mapped",
     "open_memmap": "_mapped",
     "readonly": "_read_only",
+    "loads": "objects",
+    "share": "objects",
     "shared_empty": "_legacy",
     "shared_ones": "_legacy",
     "shared_zeros": "_legacy",
@@ -120,6 +123,8 @@ def __getattr__(name):
             import sharedmem._mapped as module
         case "_read_only":
             import sharedmem._read_only as module
+        case "objects":
+            import sharedmem.objects as module
         case _:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(module, name)

@@ -24,6 +24,7 @@ from sharedmem._transfers.settings import transport
 from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
 from sharedmem.array import SharedArray, is_shared
 from sharedmem.errors import StaleHandleError
+from sharedmem.objects import dumps, loads, share
 from sharedmem.version import __version__
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "collect",
     "copy",
     "create",
+    "dumps",
     "empty",
     "empty_like",
     "flush",
@@ -56,6 +58,7 @@ __all__ = [
     "get_or_create",
     "is_shared",
     "load",
+    "loads",
     "memmap",
     "memory_limit",
     "names",
@@ -67,6 +70,7 @@ __all__ = [
     "pickle_by_value",
     "readonly",
     "revoke",
+    "share",
     "shared_empty",
     "shared_ones",
     "shared_zeros",

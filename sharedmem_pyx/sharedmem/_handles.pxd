@@ -1,8 +1,15 @@
+from libc.stdint cimport uint64_t
 from numpy cimport dtype, ndarray
 
 from sharedmem.libsharedmem.arena cimport allocation, arena, claim
 from sharedmem.libsharedmem.handle cimport handle
 
+
+# The bytes from the lowest one of the elements of `a` to the highest one. pre: it has bytes.
+cdef uint64_t extent(ndarray a, char** lowest) noexcept
+
+# Whether so many bytes from `lowest` on lie in one block that this process holds. pre: they are some.
+cdef bint lie_in_one_block(const char* lowest, uint64_t nbytes, arena* where, allocation* found) noexcept
 
 # Whether all bytes of `a` lie in one block that this process holds. pre: it has bytes.
 cdef bint in_one_block(ndarray a, arena* where, allocation* found) noexcept

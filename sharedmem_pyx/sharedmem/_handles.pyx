@@ -12,6 +12,7 @@ cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyTypeObject
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeLatin1
+from libc.stdint cimport uint64_t
 from libcpp.string_view cimport string_view
 
 from sharedmem.arena cimport export_home, offer_configured
@@ -44,22 +45,34 @@ cdef PyTypeObject* void_type = <PyTypeObject*>np.void
 
 # -- from an array to its handle
 
-cdef bint in_one_block(cnp.ndarray a, arena* where, allocation* found) noexcept:
-    """Whether all bytes of `a` lie in one block that this process holds. pre: it has bytes."""
-    cdef char* lowest = <char*>cnp.PyArray_DATA(a)
-    cdef char* highest = lowest + cnp.PyArray_ITEMSIZE(a) - 1
+cdef uint64_t extent(cnp.ndarray a, char** lowest) noexcept:
+    """Bytes from the lowest one of the elements of `a` to the highest one. pre: it has bytes."""
+    cdef char* highest = <char*>cnp.PyArray_DATA(a) + cnp.PyArray_ITEMSIZE(a)
     cdef cnp.npy_intp reach
     cdef int i
+    lowest[0] = <char*>cnp.PyArray_DATA(a)
     for i in range(cnp.PyArray_NDIM(a)):
         reach = (cnp.PyArray_DIMS(a)[i] - 1) * cnp.PyArray_STRIDES(a)[i]
         if reach < 0:
-            lowest += reach
+            lowest[0] += reach
         else:
             highest += reach
+    return highest - lowest[0]
+
+
+cdef bint lie_in_one_block(const char* lowest, uint64_t nbytes, arena* where, allocation* found) noexcept:
+    """Whether so many bytes from `lowest` on lie in one block that this process holds. pre: they are some."""
     found[0] = where.find(lowest)
     if found.read_only:     # the block's address is that in the writable mapping
-        highest += <char*>where.writable(lowest) - lowest
-    return found.ref.home != NULL and highest < <char*>found.data + found.bytes
+        lowest = <const char*>where.writable(lowest)
+    return found.ref.home != NULL and lowest + nbytes <= <char*>found.data + found.bytes
+
+
+cdef bint in_one_block(cnp.ndarray a, arena* where, allocation* found) noexcept:
+    """Whether all bytes of `a` lie in one block that this process holds. pre: it has bytes."""
+    cdef char* lowest
+    cdef uint64_t nbytes = extent(a, &lowest)
+    return lie_in_one_block(lowest, nbytes, where, found)
 
 
 cdef object dtype_text(cnp.dtype descr):

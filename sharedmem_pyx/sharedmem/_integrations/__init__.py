@@ -29,6 +29,8 @@ HOOKS = (
     ("joblib.pool", "joblib_", "hook_pickler"),
     # Objects that hold shared memory and are no ndarrays.
     ("pyarrow.lib", "arrow_", "add_buffers"),
+    ("pandas.core.arrays.arrow.array", "pandas_", "add_columns"),
+    ("pandas.core.arrays.string_arrow", "pandas_", "add_columns"),
     ("torch.multiprocessing", "torch_", "add_tensors"),
     ("torch.multiprocessing.queue", "torch_", "hook_queues"),
 )
@@ -46,6 +48,8 @@ def _file(name: str) -> ModuleType:
             import sharedmem._integrations.joblib_ as file
         case "arrow_":
             import sharedmem._integrations.arrow_ as file
+        case "pandas_":
+            import sharedmem._integrations.pandas_ as file
         case "torch_":
             import sharedmem._integrations.torch_ as file
         case _:
