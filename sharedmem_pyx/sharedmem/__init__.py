@@ -41,6 +41,7 @@ _LATER = {
     "RawArray": "values",
     "RawValue": "values",
     "Value": "values",
+    "allocator": "_data_memory",
     "as_ctypes": "views",
     "shmem_as_ndarray": "views",
     "get_cython_include": "_paths",
@@ -87,6 +88,8 @@ def __getattr__(name):
             import sharedmem._ctypes.values as module
         case "views":
             import sharedmem._ctypes.views as module
+        case "_data_memory":
+            import sharedmem._data_memory as module
         case "_legacy":
             import sharedmem._legacy as module
         case "_paths":
