@@ -11,6 +11,7 @@
 
 #include "os/identity.hpp"
 
+#include "copy_threads.hpp"
 #include "heap/thread_cache.hpp"
 #include "os/fork_handlers.hpp"
 #include "os/machine.hpp"
@@ -215,6 +216,7 @@ arena& make_new(registry& r) {
 }
 
 void settle_on(registry& r, arena& a) {
+  read_copy_threads();
   a.limit_in_flight(size_setting("SHAREDMEM_IN_FLIGHT_LIMIT").value_or(UINT64_MAX));
   for_each_attached(r, [&](entry& e, std::uint32_t) { e.was_home = e.was_home || e.attached == &a; });
   r.home.store(&a, release_order);

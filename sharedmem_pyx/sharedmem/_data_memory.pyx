@@ -122,8 +122,8 @@ cdef class allocator:
         while last >= 0 and inside[last][0] is not self:
             last -= 1
         if last < 0:
-            raise RuntimeError("this allocator was not entered in this context: the thread or task that enters "
-                               "it has to leave it")
+            raise RuntimeError("this allocator was not entered in this context: the thread or task that "
+                               "enters it has to leave it")
         before = inside.pop(last)[1]
         if last == len(inside):
             PyDataMem_SetHandler(before)

@@ -11,6 +11,7 @@
 /// | identity.hpp     | who is this process, is that one alive, does it have a segment; random bytes       |
 /// | memory.hpp       | how much memory there is to be had, and which limit says so                        |
 /// | machine.hpp      | private pages, barriers over threads, the clock, the size of the machine           |
+/// | threads.hpp      | work divided among threads for the length of one call; how many cores there are    |
 /// | fork_handlers.hpp| fork handlers, the environment                                                     |
 /// | lingering.hpp    | a small process that keeps segments after the end of this one                      |
 ///
@@ -28,3 +29,4 @@
 #include "os/memory.hpp"
 #include "os/pages.hpp"
 #include "os/segment.hpp"
+#include "os/threads.hpp"
