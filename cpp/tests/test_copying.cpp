@@ -13,9 +13,13 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <mutex>
 #include <set>
 #include <stdexcept>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -23,6 +27,7 @@
 #include <sharedmem/copying.hpp>
 
 #include "copy_threads.hpp"
+#include "os/linux/cgroup.hpp"
 #include "os/threads.hpp"
 
 using namespace sharedmem;
@@ -186,6 +191,40 @@ TEST_CASE("a setting that is no number of threads") {
   CHECK(page_threads() == 5);
   CHECK(copy_threads() == 5);
   set_threads(nullptr);
+}
+
+TEST_CASE("a control group's share of time counts as cores") {
+  const bool second = std::filesystem::exists("/sys/fs/cgroup/cpu.max") ||
+                      std::filesystem::exists("/sys/fs/cgroup/cgroup.controllers");
+  os::long_path own;
+  std::size_t top = 0;
+  if (!os::find_group(second ? os::cgroups::second : os::cgroups::first, "cpu", own, top)) return;
+  const std::filesystem::path group =
+      std::filesystem::path(own.view()) / ("sharedmem-" + std::to_string(::getpid()));
+  std::error_code failure;
+  if (!std::filesystem::create_directory(group, failure)) {
+    MESSAGE("no group of our own: ", failure.message());
+    return;
+  }
+  const auto write = [&group](const char* file, const std::string& text) {
+    std::ofstream out(group / file);
+    out << text << std::flush;
+    return out.good();
+  };
+  const bool limited = second ? write("cpu.max", "110000 100000")
+                              : write("cpu.cfs_period_us", "100000") && write("cpu.cfs_quota_us", "110000");
+  if (limited) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      if (!write("cgroup.procs", std::to_string(::getpid()))) ::_exit(3);
+      ::_exit(os::cores_by_groups() == 2 ? 0 : 1);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    CHECK(WIFEXITED(status));
+    CHECK((WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 3));
+  }
+  while (!std::filesystem::remove(group, failure)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }
 
 TEST_CASE("without a thread to be had the calling one does all") {
