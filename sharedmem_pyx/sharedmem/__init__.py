@@ -8,7 +8,11 @@ process by multiprocessing, or as the bytes of a pickle, it arrives as the same 
 """
 
 import sharedmem._startup.interpreter  # isort: skip -- the first: it may refuse
-import sharedmem._new_array  # noqa: F401 -- only compiled modules use it, whose imports PyInstaller does not see
+
+# Only compiled modules use these, whose imports PyInstaller does not see.
+import sharedmem._handles
+import sharedmem._ledger
+import sharedmem._new_array  # noqa: F401
 from sharedmem._copying import array, asshared, copy
 from sharedmem._creation import (
     empty,

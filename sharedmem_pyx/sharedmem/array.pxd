@@ -11,3 +11,7 @@ cdef object adopt(allocation* block, PyTypeObject* cls, dtype descr, int ndim, c
 
 # Whether the object is an ndarray whose data lies in an arena.
 cdef bint in_arena(object a) noexcept
+
+# Has `__reduce_ex__(protocol)` of SharedArray and its subclasses return what `reduce(array, protocol)`
+# returns.
+cdef void pickle_with(object (*reduce)(object, int)) noexcept

@@ -11,7 +11,7 @@ from sharedmem.libsharedmem.mutex cimport (
     busy, inherited, nanoseconds, robust_mutex, robust_mutex_bytes, robust_mutex_outcome,
 )
 
-from sharedmem.array import by_value as _by_value
+from sharedmem._messages import by_value as _by_value
 from sharedmem.array import is_shared
 from sharedmem._creation import empty
 

@@ -14,8 +14,8 @@ from multiprocessing.reduction import ForkingPickler
 from types import ModuleType
 from typing import Any
 
+from sharedmem._messages import by_value, dumping_alone, holding
 from sharedmem._startup.importing import when_imported
-from sharedmem.array import by_value, dumping_alone, holding
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from multiprocessing.reduction import ForkingPickler
 from types import ModuleType
 from typing import Any, NoReturn
 
-from sharedmem.array import _drop
+from sharedmem._handles import _drop
 
 _with_arrays = re.compile(rb"sharedmem\.array").search  # the module that a pickled handle names
 

@@ -35,7 +35,14 @@ using reducer = PyObject* (*)(PyObject* array, int protocol);
 
 inline PyTypeObject shared_array_type{};  // `make_shared_array_type` fills it in
 inline Py_ssize_t tail_offset = 0;
-inline reducer reduce = nullptr;
+
+inline PyObject* cannot_reduce(PyObject*, int) {
+  PyErr_SetString(PyExc_RuntimeError,
+                  "sharedmem has not been imported as a whole: its arrays cannot be pickled");
+  return nullptr;
+}
+
+inline reducer reduce = cannot_reduce;
 inline PyObject* own_reduce = nullptr;  // the type's own `__reduce__`
 
 inline tail* tail_of(PyObject* array) noexcept {
@@ -185,8 +192,7 @@ inline constexpr const char* shared_array_doc =
     "with their data; `sharedmem.is_shared` tells them apart and `sharedmem.copy` makes a shared copy.\n";
 
 /// Makes the type ready and returns it; null with an exception set.
-inline PyObject* make_shared_array_type(reducer how) {
-  reduce = how;
+inline PyObject* make_shared_array_type() {
   PyTypeObject& type = shared_array_type;
   if (PyArray_Type.tp_itemsize != 0 || PyArray_Type.tp_dictoffset != 0 || PyType_IS_GC(&PyArray_Type)) {
     PyErr_SetString(PyExc_ImportError,
@@ -210,6 +216,9 @@ inline PyObject* make_shared_array_type(reducer how) {
   own_reduce = PyObject_GetAttrString(reinterpret_cast<PyObject*>(&type), "__reduce__");
   return own_reduce == nullptr ? nullptr : Py_NewRef(reinterpret_cast<PyObject*>(&type));
 }
+
+/// Has arrays pickled as `how` says.
+inline void reduce_with(reducer how) noexcept { reduce = how; }
 
 /// What `owner` shows as an array of class `cls`, a subclass; `owner` becomes its base before its
 /// `__array_finalize__` runs, which may raise and leave the array to a traceback.
