@@ -43,12 +43,15 @@ cdef arena* exported = NULL
 
 # The blocks that are open in this context, the innermost last: pairs of the allocator and the handler before
 # it. A context variable, as NumPy's handler is one: tasks and threads that use the same allocator do not mix.
-entered = contextvars.ContextVar("sharedmem.allocator", default=())
+cdef object entered = contextvars.ContextVar("sharedmem.allocator", default=())
 
 
 @cython.final
 cdef class allocator:
-    """NumPy's own arrays in shared memory, within a block.
+    """allocator(*, zeros=False)
+--
+
+    NumPy's own arrays in shared memory, within a block.
 
     ``with sharedmem.allocator(): ...`` makes NumPy allocate array data in shared memory, whoever asks for an
     array: ``np.load``, arithmetic, indexing, pandas, SciPy, OpenCV. The arrays are plain ndarrays.
@@ -103,6 +106,7 @@ cdef class allocator:
     >>> sharedmem.is_shared(a)
     True
     """
+    # The first line of the docstring is what `inspect.signature` reads; `help` leaves it out.
     cdef object handler
 
     def __cinit__(self, *, bint zeros=False):
