@@ -327,6 +327,26 @@ def test_one_allocator_in_many_threads(allocator):
     assert failed == []
 
 
+def test_blocks_of_two_threads_that_overlap(allocator):
+    entered, left, found = threading.Event(), threading.Event(), []
+
+    def work():
+        with sharedmem.allocator(zeros=True):
+            entered.set()
+            left.wait(support.TIMEOUT)
+            found.append(is_shared(np.zeros(3)))
+        found.append(is_shared(np.ones(3)))
+
+    thread = threading.Thread(target=work)
+    with allocator:
+        thread.start()
+        assert entered.wait(support.TIMEOUT)
+    found.append(is_shared(np.ones(3)))
+    left.set()
+    thread.join(support.TIMEOUT)
+    assert found == [False, True, False]
+
+
 def test_arrays_go_from_thread_to_thread(allocator):
     made = []
 

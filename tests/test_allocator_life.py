@@ -159,7 +159,7 @@ def test_after_a_new_arena():
         import numpy as np
         import sharedmem
         with sharedmem.allocator():
-            a = np.ones(1000)
+            a, large = np.ones(1000), np.ones(4 << 20)
             sharedmem.new_arena()
             b = np.ones(1000)
             a.resize(100_000, refcheck=False)
@@ -169,6 +169,9 @@ def test_after_a_new_arena():
         del a, c
         gc.collect()
         assert sharedmem.stats()["live_bytes"] == 0
+        sharedmem.cleanup()
+        del large       # which lies in the former arena
+        assert sharedmem.cleanup() >= 32 << 20
     """
     support.check_python(code)
 
