@@ -168,9 +168,9 @@ def test_after_a_new_arena():
             del b
         del a, c
         gc.collect()
-        assert sharedmem.stats()["live_bytes"] == 0
         sharedmem.cleanup()
         del large       # which lies in the former arena
+        assert sharedmem.stats()["live_bytes"] == 0
         assert sharedmem.cleanup() >= 32 << 20
     """
     support.check_python(code)
