@@ -21,6 +21,8 @@ CASES = (
     "ones_large_first",
     "ones_large_warm",
     "ones_by_size",
+    "copy_threads",
+    "numpy_allocator",
     "pickle_roundtrip",
     "objects",
     "objects_shared",

@@ -1,7 +1,7 @@
 /// \file
 /// Which way makes fresh pages of a segment present soonest: milliseconds for each size.
 /// Prints the best of several rounds for writing to untouched pages, touching a byte of each,
-/// MADV_POPULATE_WRITE, touch and MADV_COLLAPSE, and `mapping::populate` with 1 and with 8 threads;
+/// MADV_POPULATE_WRITE, touch and MADV_COLLAPSE, and `mapping::populate` with 1 thread and with a thread for each core;
 /// then what a pass of writes over the populated pages costs. Needs 2 GiB of memory.
 #include <sys/mman.h>
 
@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "os/threads.hpp"
 #include "segment/mapping.hpp"
 
 #ifndef MADV_POPULATE_WRITE
@@ -57,7 +58,8 @@ constexpr way ways[] = {
     {"populate_write", populate_write},
     {"touch+collapse", touch_and_collapse},
     {"populate", [](mapping& s, std::size_t n) { s.populate(0, n); }},
-    {"populate, 8 thr.", [](mapping& s, std::size_t n) { s.populate(0, n, 8); }},
+    {"populate, all cores",
+     [](mapping& s, std::size_t n) { s.populate(0, n, sharedmem::os::usable_cores()); }},
 };
 
 void measure(std::size_t bytes, int rounds) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "copy_threads.hpp"
 #include "heap/fast_path.hpp"
 #include "os/identity.hpp"
 #include "os/machine.hpp"
@@ -95,7 +96,8 @@ void arena::state::populate(slab& from, const allocation& a, std::uint64_t bytes
   const std::uint64_t end = std::min(a.bytes, (bytes + page - 1) / page * page);
   const auto start = static_cast<std::size_t>(a.data - memory.data());
   const std::size_t from_page = start / page * page;
-  memory.populate(from_page, static_cast<std::size_t>((start + end + page - 1) / page * page - from_page));
+  const auto size = static_cast<std::size_t>((start + end + page - 1) / page * page - from_page);
+  memory.populate(from_page, size, size < mapping::threaded_from ? 1 : page_threads());
   if (is_run) from.populated = true;
 }
 

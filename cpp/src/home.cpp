@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "copy_threads.hpp"
 #include "os/fork_handlers.hpp"
 #include "os/memory.hpp"
 #include "placing.hpp"
@@ -40,6 +41,7 @@ arena& make_new(registry& r) {
 
 /// Makes an attached arena the home of this process, and of children by the environment. Lock held.
 void settle_on(registry& r, arena& a) {
+  read_copy_threads();
   a.limit_in_flight(size_setting("SHAREDMEM_IN_FLIGHT_LIMIT").value_or(UINT64_MAX));
   for_each_attached(r, [&](entry& e, std::uint32_t) { e.was_home = e.was_home || e.attached == &a; });
   r.home.store(&a, release_order);

@@ -59,6 +59,18 @@ std::optional<std::uint64_t> size_setting(const char* name) {
   return size;
 }
 
+unsigned count_setting(const char* name, unsigned most) {
+  const char* text = setting(name);
+  if (text == nullptr) return 0;
+  std::string_view rest = text;
+  const auto number = take_number(rest);
+  if (!number || !rest.empty() || !(*number >= 1 && *number <= most) ||
+      *number != static_cast<unsigned>(*number))
+    throw std::invalid_argument(std::string(name) + " is '" + text +
+                                "', which is no whole number from 1 to " + std::to_string(most));
+  return static_cast<unsigned>(*number);
+}
+
 double linger_seconds() {
   constexpr double usual = 10, most = 3600;
   const char* text = setting("SHAREDMEM_LINGER");

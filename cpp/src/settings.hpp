@@ -13,6 +13,10 @@ const char* setting(const char* name) noexcept;
 /// \throws std::invalid_argument  it is set to something else.
 std::optional<std::uint64_t> size_setting(const char* name);
 
+/// A whole number from 1 to `most`; 0: it is not set.
+/// \throws std::invalid_argument  it is set to something else.
+unsigned count_setting(const char* name, unsigned most);
+
 /// Seconds that a process which ends may leave a lingering process for: SHAREDMEM_LINGER, default 10, at most
 /// an hour; 0: none.
 /// \throws std::invalid_argument  it is set to something else.

@@ -52,6 +52,7 @@ _LATER = {
     "RawArray": "values",
     "RawValue": "values",
     "Value": "values",
+    "allocator": "_data_memory",
     "as_ctypes": "views",
     "attach": "_names",
     "create": "_names",
@@ -115,6 +116,8 @@ def __getattr__(name):
             import sharedmem._names as module
         case "_naming":
             import sharedmem._naming as module
+        case "_data_memory":
+            import sharedmem._data_memory as module
         case "_legacy":
             import sharedmem._legacy as module
         case "_paths":

@@ -11,6 +11,7 @@ from sharedmem._creation import (
 )
 from sharedmem._ctypes.values import Array, RawArray, RawValue, Value
 from sharedmem._ctypes.views import as_ctypes, shmem_as_ndarray
+from sharedmem._data_memory import allocator
 from sharedmem._files import fromfile, load
 from sharedmem._legacy import shared_empty, shared_ones, shared_zeros
 from sharedmem._mapped import flush, memmap, open_memmap
@@ -37,6 +38,7 @@ __all__ = [
     "StaleHandleError",
     "Value",
     "__version__",
+    "allocator",
     "array",
     "as_ctypes",
     "asshared",

@@ -70,12 +70,22 @@ def array(obj, dtype=None, order="K", *, ndmin=0):
         source = np.array(source, ndmin=ndmin, copy=False)
     descr = plan_like(&p, source, descr, order, None)
     how = read_populate(None, p.bytes, True)
-    if descr is source.descr and (cnp.PyArray_IS_F_CONTIGUOUS(source) if p.fortran
-                                  else cnp.PyArray_IS_C_CONTIGUOUS(source)):
+    if descr is source.descr and has_layout(source, &p):
         return make(&p, descr, how, same_bytes, cnp.PyArray_DATA(source), NULL, None)
     made = make(&p, descr, how, anything, NULL, NULL, None)
     cnp.PyArray_CopyInto(made, source)
     return made
+
+
+cdef bint has_layout(cnp.ndarray source, const plan* p) noexcept:
+    """Whether its items lie in the same order, without gaps, as those of an array of this plan."""
+    cdef int i
+    if not p.permuted:
+        return cnp.PyArray_IS_F_CONTIGUOUS(source) if p.fortran else cnp.PyArray_IS_C_CONTIGUOUS(source)
+    for i in range(p.ndim):
+        if p.shape[i] != 1 and p.strides[i] != cnp.PyArray_STRIDES(source)[i]:
+            return False
+    return True
 
 
 cdef cnp.ndarray as_plain(object obj):

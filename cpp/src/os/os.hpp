@@ -12,6 +12,7 @@
 /// | identity.hpp     | who is this process, is that one alive, does it have a segment; random bytes       |
 /// | memory.hpp       | how much memory there is to be had, and which limit says so                        |
 /// | machine.hpp      | private pages, barriers over threads, the clock, the size of the machine           |
+/// | threads.hpp      | work divided among threads for the length of one call; how many cores there are    |
 /// | waiting.hpp      | sleep until a word of shared memory changes                                         |
 /// | fork_handlers.hpp| fork handlers, the environment                                                     |
 /// | lingering.hpp    | a small process that keeps segments after the end of this one                      |
@@ -31,4 +32,5 @@
 #include "os/memory.hpp"
 #include "os/pages.hpp"
 #include "os/segment.hpp"
+#include "os/threads.hpp"
 #include "os/waiting.hpp"

@@ -26,7 +26,4 @@ int collapse(std::byte* base, std::size_t bytes) noexcept;
 /// Makes all pages of a range present and writable. 0, or an errno value; EINVAL: this system cannot.
 int fault_in(std::byte* base, std::size_t bytes) noexcept;
 
-/// Cores that this process may use.
-unsigned usable_cores() noexcept;
-
 }  // namespace sharedmem::os

@@ -31,6 +31,9 @@ class mapping {
   /// only: reading a hole allocates it.
   using verifier = os::segment::viewer;
 
+  /// Bytes from which on `populate` divides its work.
+  static constexpr std::size_t threaded_from = std::size_t{64} << 20;
+
   mapping() noexcept = default;
 
   /// Makes a segment for this user only (mode 0600), without reserving memory, and attaches it.
@@ -108,9 +111,8 @@ class mapping {
   /// changing their bytes. Whether there is memory is the caller's question, asked before.
   /// \param offset   bytes from the mapping's start.
   /// \param bytes    length of the range.
-  /// \param threads  upper bound of threads that share the work from 64 MiB on; also bounded by
-  ///                 the cores this process may use and by 8. With 1 no thread is started; with
-  ///                 more, one that cannot be started leaves its part to the caller's.
+  /// \param threads  how many threads, the calling one included, share the work from `threaded_from` on; at
+  ///                 most `os::most_parts`. One that cannot be started leaves its part to the caller.
   void populate(std::size_t offset, std::size_t bytes, unsigned threads = 1) noexcept;
 
  private:

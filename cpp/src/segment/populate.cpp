@@ -3,18 +3,14 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
-#include <system_error>
-#include <thread>
 
 #include "segment/mapping.hpp"
 
 #include "os/pages.hpp"
+#include "os/threads.hpp"
 
 namespace sharedmem {
 namespace {
-
-constexpr std::size_t threaded_from = std::size_t{64} << 20;
-constexpr unsigned most_threads = 8;
 
 // What this kernel has shown not to know, so that it is not asked again.
 std::atomic<bool> no_collapse{false};
@@ -65,6 +61,19 @@ void populate_here(std::byte* base, std::size_t bytes) noexcept {
   if (after != 0) fault_in(base + before + huge, after);
 }
 
+/// Bytes that are divided among threads: each part but the last is `share` bytes, a number of huge pages.
+struct division {
+  std::byte* begin;
+  std::size_t bytes;
+  std::size_t share;
+};
+
+void populate_part(void* context, unsigned part) noexcept {
+  const auto& all = *static_cast<const division*>(context);
+  const std::size_t at = std::min(all.bytes, all.share * part);
+  if (at < all.bytes) populate_here(all.begin + at, std::min(all.share, all.bytes - at));
+}
+
 }  // namespace
 
 void mapping::populate(std::size_t offset, std::size_t bytes, unsigned threads) noexcept {
@@ -72,24 +81,10 @@ void mapping::populate(std::size_t offset, std::size_t bytes, unsigned threads) 
   const std::size_t page = os::page_size();
   const std::size_t begin = offset / page * page;
   const std::size_t end = (offset + bytes + page - 1) / page * page;  // the size is whole pages
-  const unsigned parts =
-      end - begin < threaded_from ? 1U : std::max(1U, std::min({threads, os::usable_cores(), most_threads}));
-  // Each part but the last is a number of huge pages.
+  const unsigned parts = end - begin < threaded_from ? 1U : std::clamp(threads, 1U, os::most_parts);
   const std::size_t share = ((end - begin) / parts + huge_page_size - 1) / huge_page_size * huge_page_size;
-  std::thread helpers[most_threads];
-  std::size_t at = begin;
-  for (unsigned part = 1; part < parts && end - at > share; ++part) {
-    try {
-      helpers[part] = std::thread{populate_here, data() + at, share};
-    } catch (...) {
-      break;  // no thread, or no memory to start one: the rest is done here
-    }
-    at += share;
-  }
-  populate_here(data() + at, end - at);
-  for (std::thread& helper : helpers) {
-    if (helper.joinable()) helper.join();
-  }
+  division all{data() + begin, end - begin, parts == 1 ? end - begin : share};
+  os::run_parts(parts, populate_part, &all);
 }
 
 }  // namespace sharedmem

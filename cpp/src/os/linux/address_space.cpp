@@ -2,7 +2,6 @@
 /// Linux: addresses and pages.
 #include "os/linux/address_space.hpp"
 
-#include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -11,7 +10,6 @@
 #include <cstdint>
 #include <limits>
 #include <stdexcept>
-#include <thread>
 
 #include <sharedmem/error.hpp>
 
@@ -104,12 +102,5 @@ int fault_in(std::byte* base, std::size_t bytes) noexcept {
 }
 
 std::size_t page_size() noexcept { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)); }
-
-unsigned usable_cores() noexcept {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (::sched_getaffinity(0, sizeof set, &set) == 0) return static_cast<unsigned>(CPU_COUNT(&set));
-  return std::thread::hardware_concurrency();  // more than 1024 cores
-}
 
 }  // namespace sharedmem::os
