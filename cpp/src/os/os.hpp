@@ -14,7 +14,7 @@
 /// | fork_handlers.hpp| fork handlers, the environment                                                     |
 /// | lingering.hpp    | a small process that keeps segments after the end of this one                      |
 ///
-/// The public robust_mutex.hpp and `sweep_orphans` of segment.hpp are implemented there, too.
+/// The public mutex.hpp, futex.hpp and `sweep_orphans` of segment.hpp are implemented there, too.
 ///
 /// What is `noexcept` allocates no memory. What is not throws `sharedmem::error` with an errno value, the
 /// system's own call, its object and sizes, or `stale_handle`; nothing is left behind then.
