@@ -32,6 +32,7 @@ CASES = (
     "cost_by_processes",
     "scaling",
     "fork_live",
+    "atomics",
     "fragmentation",
     "fragmentation_shifting",
 )

@@ -52,6 +52,7 @@ _LATER = {
     "shared_empty": "_legacy",
     "shared_ones": "_legacy",
     "shared_zeros": "_legacy",
+    "atomics": "atomics",
 }
 
 __all__ = [
@@ -94,6 +95,10 @@ def __getattr__(name):
             import sharedmem._legacy as module
         case "_paths":
             import sharedmem._paths as module
+        case "atomics":
+            import sharedmem.atomics as module
+
+            return module
         case _:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(module, name)

@@ -1,3 +1,4 @@
+from sharedmem import atomics as atomics
 from sharedmem._copying import array, asshared, copy
 from sharedmem._creation import (
     empty,
@@ -32,6 +33,7 @@ __all__ = [
     "array",
     "as_ctypes",
     "asshared",
+    "atomics",
     "cleanup",
     "collect",
     "copy",
