@@ -1,5 +1,5 @@
 /* Messages that die with their reader: who may give back the lease of one that nobody will ever load.
- * `lease_table.hpp`, `channel.hpp` and `_in_flight.pyx` are the code; `run` verifies this.
+ * `lease_table.hpp`, `channel.hpp` and `_ledger.pyx` and `_in_flight.pyx` are the code; `run` verifies this.
  *
  * One lease, that process 0 took and stands for. Process 1 reads connection 0, process 2 connection 1; 0 writes to
  * both, 1 passes on to 2. A connection is a pipe, whose unread bytes the kernel keeps for whoever writes to it, or

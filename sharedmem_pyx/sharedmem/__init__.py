@@ -11,6 +11,7 @@ import sharedmem._startup.interpreter  # isort: skip -- the first: it may refuse
 
 # Only compiled modules use these, whose imports PyInstaller does not see.
 import sharedmem._handles
+import sharedmem._ledger
 import sharedmem._new_array  # noqa: F401
 from sharedmem._copying import array, asshared, copy
 from sharedmem._creation import (

@@ -228,8 +228,8 @@ cdef inline object load(bytes state, object dtype, object cls):
     if not fits(h.shape, block.bytes):
         release(block.ref)
         raise ValueError("handle: its array does not lie within its block")
-    return adopt(&block, type_, descr, h.shape.ndim, shape, strides, <char*>block.data + h.shape.offset, flags,
-                 None)
+    return adopt(&block, type_, descr, h.shape.ndim, shape, strides, <char*>block.data + h.shape.offset,
+                 flags, None)
 
 
 # Pickles name these functions as members of `sharedmem.array`, and so they are found there.

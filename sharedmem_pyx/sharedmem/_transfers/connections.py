@@ -1,8 +1,8 @@
-"""What multiprocessing's connections tell the ledger of `sharedmem._in_flight`.
+"""What multiprocessing's connections tell `sharedmem._in_flight`.
 
 Every transfer of multiprocessing writes and reads by ``Connection._send_bytes`` and ``_recv_bytes``: `Pipe`,
-`Queue`, `SimpleQueue`, `Pool`, `concurrent.futures`. They are wrapped here, and what makes, closes and sends
-connections themselves.
+`Queue`, `SimpleQueue`, `Pool`, `concurrent.futures`. They are replaced here, and so are the functions that
+make, close and send connections.
 """
 
 from __future__ import annotations
@@ -14,39 +14,9 @@ from typing import Any
 
 from sharedmem import _in_flight
 
-_plain_send_bytes = Connection._send_bytes  # type: ignore[attr-defined]
-_plain_recv_bytes = Connection._recv_bytes  # type: ignore[attr-defined]
-_plain_close = Connection._close  # type: ignore[attr-defined]
 _plain_fileno = Connection.fileno
 _plain_pipe: Any = connection.Pipe
 _plain_reduce: Any = connection.reduce_connection  # type: ignore[attr-defined]
-
-
-def _send_bytes(self: Any, buf: Any) -> None:
-    message = _in_flight.enter(self, buf)
-    if message is None:
-        _plain_send_bytes(self, buf)
-        return
-    try:
-        _plain_send_bytes(self, buf)
-    except BaseException as error:
-        _in_flight.withdraw(self, message, isinstance(error, (BrokenPipeError, ConnectionResetError)))
-        raise
-    _in_flight.look_now_and_then()
-
-
-def _recv_bytes(self: Any, maxsize: int | None = None) -> Any:
-    buf = _plain_recv_bytes(self, maxsize)
-    if buf is not None:
-        _in_flight.take_over(buf.getbuffer())
-    return buf
-
-
-# Defaults, as in the original: at interpreter end the names of a module may be gone before its connections.
-def _close(self: Any, _settle: Any = _in_flight.close, _plain: Any = _plain_close) -> None:
-    if self._sharedmem_out is not None:
-        _settle(self)
-    _plain(self)
 
 
 def _fileno(self: Any) -> int:
@@ -103,11 +73,11 @@ def rebuild(df: Any, readable: bool, writable: bool, end: tuple[str, int]) -> An
 def install() -> None:
     """Have the connections of multiprocessing keep the ledger."""
     cls: Any = Connection
-    cls._sharedmem_out = None  # of `in_flight`
+    cls._sharedmem_out = None  # of `sharedmem._ledger`
     cls._sharedmem_end = None
-    cls._send_bytes = _send_bytes
-    cls._recv_bytes = _recv_bytes
-    cls._close = _close
+    cls._send_bytes = _in_flight.send_bytes
+    cls._recv_bytes = _in_flight.recv_bytes
+    cls._close = _in_flight.close
     cls.fileno = _fileno
     _pipe.__doc__ = _plain_pipe.__doc__
     connection.Pipe = _pipe
