@@ -33,6 +33,7 @@ CASES = (
     "scaling",
     "fork_live",
     "atomics",
+    "events",
     "fragmentation",
     "fragmentation_shifting",
 )

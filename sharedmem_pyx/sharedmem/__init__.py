@@ -54,6 +54,10 @@ _LATER = {
     "shared_ones": "_legacy",
     "shared_zeros": "_legacy",
     "atomics": "atomics",
+    "Lock": "lock",
+    "RLock": "lock",
+    "Condition": "_waiting",
+    "Event": "_waiting",
 }
 
 __all__ = [
@@ -96,6 +100,10 @@ def __getattr__(name):
             import sharedmem._legacy as module
         case "_paths":
             import sharedmem._paths as module
+        case "lock":
+            import sharedmem.lock as module
+        case "_waiting":
+            import sharedmem._waiting as module
         case "atomics":
             import sharedmem.atomics as module
 

@@ -17,13 +17,19 @@ from sharedmem._legacy import shared_empty, shared_ones, shared_zeros
 from sharedmem._paths import get_cython_include, get_include, get_library_dir
 from sharedmem._reports import participants, stats
 from sharedmem._transfers.pickling import pickle_by_value
+from sharedmem._waiting import Condition, Event
 from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
 from sharedmem.array import SharedArray, is_shared
 from sharedmem.errors import StaleHandleError
+from sharedmem.lock import Lock, RLock
 from sharedmem.version import __version__
 
 __all__ = [
     "Array",
+    "Condition",
+    "Event",
+    "Lock",
+    "RLock",
     "RawArray",
     "RawValue",
     "SharedArray",
