@@ -41,6 +41,8 @@ CASES = (
     "names",
     "once_per_host",
     "fork_live",
+    "atomics",
+    "events",
     "fragmentation",
     "fragmentation_shifting",
 )

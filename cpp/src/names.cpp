@@ -1,14 +1,16 @@
 #include <sharedmem/names.hpp>
 
 #include <algorithm>
+#include <chrono>
 #include <optional>
 #include <stdexcept>
+
+#include <sharedmem/futex.hpp>
 
 #include "host.hpp"
 #include "name_reports.hpp"
 #include "os/lingering.hpp"
 #include "os/machine.hpp"
-#include "os/waiting.hpp"
 #include "placing.hpp"
 #include "state.hpp"
 
@@ -153,7 +155,7 @@ bool wait_for_name(const name_ticket& at, unsigned round, std::uint64_t ns) {
   header& h = s.words.head();
   const std::uint32_t rung = h.names_bell.load(std::memory_order_acquire);
   if (!s.names.is_still(building)) return true;
-  os::wait_while(h.names_bell, rung, std::min(ns, slice_ns));
+  (void)wait_on(futex_word(h.names_bell), rung, std::chrono::nanoseconds(std::min(ns, slice_ns)));
   if (!s.names.is_still(building)) return true;
   // Of one process this is one line of /proc; the others are looked at once in a second, for what shows only there:
   // a program that has become another, or processes of other pid namespaces.
@@ -167,7 +169,8 @@ void wait_for_names(std::uint64_t ns) {
   const std::uint64_t slice = std::min(ns, slice_ns);
   if (arena* host = find_host_arena()) {
     header& h = host->parts().words.head();
-    os::wait_while(h.names_bell, h.names_bell.load(std::memory_order_acquire), slice);
+    (void)wait_on(futex_word(h.names_bell), h.names_bell.load(std::memory_order_acquire),
+                  std::chrono::nanoseconds(slice));
   } else {
     sleep_ms(static_cast<unsigned>(std::min<std::uint64_t>(slice / 1'000'000, 20)) + 1);
   }

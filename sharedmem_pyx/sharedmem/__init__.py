@@ -73,6 +73,11 @@ _LATER = {
     "shared_empty": "_legacy",
     "shared_ones": "_legacy",
     "shared_zeros": "_legacy",
+    "atomics": "atomics",
+    "Lock": "lock",
+    "RLock": "lock",
+    "Condition": "_waiting",
+    "Event": "_waiting",
 }
 
 __all__ = [
@@ -128,6 +133,14 @@ def __getattr__(name):
             import sharedmem._read_only as module
         case "objects":
             import sharedmem.objects as module
+        case "lock":
+            import sharedmem.lock as module
+        case "_waiting":
+            import sharedmem._waiting as module
+        case "atomics":
+            import sharedmem.atomics as module
+
+            return module
         case _:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(module, name)

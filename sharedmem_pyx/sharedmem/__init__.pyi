@@ -1,3 +1,4 @@
+from sharedmem import atomics as atomics
 from sharedmem._copying import array, asshared, copy
 from sharedmem._creation import (
     empty,
@@ -26,12 +27,21 @@ from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
 from sharedmem.array import SharedArray, is_shared
 from sharedmem.errors import StaleHandleError
 from sharedmem.objects import dumps, loads, share
+from sharedmem._waiting import Condition, Event
+from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
+from sharedmem.array import SharedArray, is_shared
+from sharedmem.errors import StaleHandleError
+from sharedmem.lock import Lock, RLock
 from sharedmem.version import __version__
 
 __all__ = [
     "Array",
     "BuildError",
     "NameInfo",
+    "Condition",
+    "Event",
+    "Lock",
+    "RLock",
     "RawArray",
     "RawValue",
     "SharedArray",
@@ -43,6 +53,7 @@ __all__ = [
     "as_ctypes",
     "asshared",
     "attach",
+    "atomics",
     "cleanup",
     "collect",
     "copy",

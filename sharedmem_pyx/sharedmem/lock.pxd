@@ -6,5 +6,10 @@ cdef class RLock:
     cdef object memory             # SharedArray of the lock's bytes
     cdef size_t address            # of those bytes
 
+    cdef Py_ssize_t depth(self) noexcept
     cdef robust_mutex_outcome wait(self, double timeout) except *
     cdef int take(self, robust_mutex_outcome how, object key) except -1
+
+
+cdef class Lock:
+    cdef RLock inner

@@ -1,12 +1,13 @@
-"""A lock in shared memory that goes wherever an array goes and survives its owner."""
+"""Locks in shared memory that go wherever an array goes and survive their owners."""
 import os
 import time
 import warnings
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 
+from sharedmem.libsharedmem.futex cimport wait_end, wait_on, woken
 from sharedmem.libsharedmem.robust_mutex cimport (
     busy, inherited, nanoseconds, robust_mutex, robust_mutex_bytes, robust_mutex_outcome,
 )
@@ -17,6 +18,11 @@ from sharedmem._creation import empty
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_native_id()
+
+
+cdef extern from "<sharedmem_pyx/atomics.hpp>" namespace "sharedmem_pyx::atomics" nogil:
+    uint32_t load_word "sharedmem_pyx::atomics::load"(const uint32_t*) noexcept
+    nanoseconds span_of(double seconds) noexcept
 
 
 cdef extern from *:
@@ -37,6 +43,8 @@ cdef extern from *:
 
 # Seconds between two looks for a signal such as Ctrl-C: a wait for a mutex is not ended by one.
 cdef double slice_of_wait = 0.1
+# Seconds after a notification of others at which one who waits looks for himself: they may have been killed.
+cdef double patience = 0.8
 
 
 @cython.final
@@ -191,12 +199,185 @@ cdef class RLock:
     def __exit__(self, *exception):
         self.release()
 
+    def __repr__(self):
+        return f"<RLock at {id(self):#x}, {state_of(self)}>"
+
     def __reduce__(self):
         if _by_value.get():
             return RLock, ()    # who waits for a lock, and who has it, is no data: a new one
         return _open_lock, (self.memory,)
 
+    cdef Py_ssize_t depth(self) noexcept:
+        """How often the calling thread has taken the lock."""
+        cdef _Hold hold = holds.get(self.address)
+        return hold.depth if hold is not None and hold.is_mine() else 0
+
+    # What threading.Condition and ours ask of a lock.
+
+    def _is_owned(self):
+        return self.depth() > 0
+
+    def _release_save(self):
+        cdef object key = self.address
+        cdef _Hold hold = holds.get(key)
+        if hold is None or not hold.is_mine():
+            raise AssertionError("attempt to release a lock that this thread does not hold")
+        cdef Py_ssize_t depth = hold.depth
+        del holds[key]
+        self.c_obj.unlock()
+        return depth
+
+    def _acquire_restore(self, Py_ssize_t depth):
+        self.acquire()
+        (<_Hold>holds[self.address]).depth = depth
+
+
+@cython.final
+cdef class Lock:
+    """Lock in shared memory that one thread takes and the same thread gives back.
+
+    It is used as `multiprocessing.Lock` is. It can be sent at any time and by any means, as arrays can, and
+    it is not lost when its owner dies. For that it must know its owner: no other thread or process can
+    release it, and a thread that takes it twice without a timeout gets an error instead of waiting for
+    itself for ever.
+
+    Methods may be called by several threads and processes at once. Forking while a thread holds the
+    lock does not make the child an owner.
+
+    Warns
+    -----
+    RuntimeWarning
+        When it is acquired after a thread that held it, of any process, has ended without releasing
+        it. The lock is fine; what it guards may be half-written.
+
+    See Also
+    --------
+    RLock : A lock that its owner may take several times.
+    """
+
+    def __cinit__(self, *, _memory=None):
+        self.inner = RLock(_memory=_memory)
+
+    def acquire(self, block=True, timeout=None):
+        """Take the lock.
+
+        Parameters
+        ----------
+        block : bool, optional
+            Whether to wait while a thread or process holds the lock.
+        timeout : float or None, optional
+            Seconds to wait at most; None: as long as it takes.
+
+        Returns
+        -------
+        bool
+            Whether the caller holds the lock now.
+
+        Raises
+        ------
+        RuntimeError
+            The calling thread holds it and would wait for itself without an end.
+        TypeError
+            `timeout` is no number.
+        """
+        if self.inner.depth() == 0:
+            return self.inner.acquire(block, timeout)
+        if not block:
+            return False
+        if timeout is None:
+            raise RuntimeError("this thread holds the lock already: it would wait for itself for ever")
+        time.sleep(max(timeout, 0))
+        return False
+
+    def release(self):
+        """Give the lock back, so that others can take it.
+
+        Raises
+        ------
+        ValueError
+            The calling thread does not hold the lock.
+        """
+        if self.inner.depth() == 0:
+            raise ValueError("attempt to release a lock that this thread does not hold; no other can")
+        self.inner.release()
+
+    def __enter__(self):
+        return self.acquire()
+
+    def __exit__(self, *exception):
+        self.release()
+
+    def __repr__(self):
+        return f"<Lock at {id(self):#x}, {state_of(self.inner)}>"
+
+    def __reduce__(self):
+        if _by_value.get():
+            return Lock, ()
+        return _open_plain_lock, (self.inner.memory,)
+
+    def _is_owned(self):
+        return self.inner.depth() > 0
+
+    def _release_save(self):
+        return self.inner._release_save()
+
+    def _acquire_restore(self, depth):
+        self.inner._acquire_restore(depth)
+
+
+cdef str state_of(RLock lock):
+    cdef Py_ssize_t depth = lock.depth()
+    return f"held by this thread, depth {depth}" if depth > 0 else "not held by this thread"
+
 
 def _open_lock(memory):
     """The lock that lies in `memory`."""
     return RLock(_memory=memory)
+
+
+def _open_plain_lock(memory):
+    """The Lock that lies in `memory`."""
+    return Lock(_memory=memory)
+
+
+def sleep_without(lock, const uint32_t[::1] words not None, timeout):
+    """Release a lock, sleep until a notification, and take the lock back: `Condition.wait`.
+
+    No signal is handled between the release and the moment from which on the lock is taken back whatever
+    happens, since no bytecode runs there.
+    """
+    cdef double seconds = float("inf") if timeout is None else timeout
+    cdef uint32_t start = load_word(&words[0])
+    depth = lock._release_save()
+    try:
+        return sleep_until_notified(&words[0], start, seconds)
+    finally:
+        lock._acquire_restore(depth)
+
+
+cdef bint sleep_until_notified(const uint32_t* words, uint32_t start, double seconds) except -1:
+    """Whether there was a notification since the first word was `start`; see `_waiting.py` for the words."""
+    cdef double end = time.monotonic() + seconds
+    cdef double left = seconds
+    cdef double now
+    cdef double until = 0.0        # when it no longer counts on another one that was woken
+    cdef uint32_t seen = start
+    cdef wait_end how
+    while True:
+        with nogil:
+            how = wait_on(words, seen, span_of(min(left, slice_of_wait)))
+        if how == woken:
+            return True
+        PyErr_CheckSignals()
+        if <int32_t>(load_word(words + 2) - start) > 0:
+            return True
+        seen = load_word(words)
+        now = time.monotonic()
+        if seen != start:
+            if until == 0.0:
+                until = now + patience
+            elif now >= until:
+                return True
+        left = end - now
+        if left <= 0:
+            return False

@@ -13,11 +13,10 @@
 /// | memory.hpp       | how much memory there is to be had, and which limit says so                        |
 /// | machine.hpp      | private pages, barriers over threads, the clock, the size of the machine           |
 /// | threads.hpp      | work divided among threads for the length of one call; how many cores there are    |
-/// | waiting.hpp      | sleep until a word of shared memory changes                                         |
 /// | fork_handlers.hpp| fork handlers, the environment                                                     |
 /// | lingering.hpp    | a small process that keeps segments after the end of this one                      |
 ///
-/// The public robust_mutex.hpp and `sweep_orphans` of segment.hpp are implemented there, too.
+/// The public robust_mutex.hpp, futex.hpp and `sweep_orphans` of segment.hpp are implemented there, too.
 ///
 /// What is `noexcept` allocates no memory. What is not throws `sharedmem::error` with an errno value, the
 /// system's own call, its object and sizes, or `stale_handle`; nothing is left behind then.
@@ -33,4 +32,3 @@
 #include "os/pages.hpp"
 #include "os/segment.hpp"
 #include "os/threads.hpp"
-#include "os/waiting.hpp"

@@ -4,15 +4,23 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <limits>
 #include <mutex>
 #include <new>
 
-#include "os/waiting.hpp"
+#include <sharedmem/futex.hpp>
+
 #include "segment/mapping.hpp"
 #include "shared/layout.hpp"
 #include "shared/protocol.hpp"
 
 namespace sharedmem {
+
+/// A word of the tables as the functions of futex.hpp take it.
+inline const std::uint32_t* futex_word(const word32& word) noexcept {
+  static_assert(sizeof word == sizeof(std::uint32_t) && word32::is_always_lock_free);
+  return reinterpret_cast<const std::uint32_t*>(&word);
+}
 
 /// One segment of the arena, attached. Constant once its index is below `tables::extents()`.
 struct extent {
@@ -84,7 +92,7 @@ class tables {
   /// Wakes who waits for a name.
   void ring_names_bell() const noexcept {
     head_->names_bell.fetch_add(1, std::memory_order_release);
-    os::wake_all(head_->names_bell);
+    (void)wake(futex_word(head_->names_bell), std::numeric_limits<int>::max());
   }
   /// Blocks of the attached extents.
   std::uint32_t block_count() const noexcept {
