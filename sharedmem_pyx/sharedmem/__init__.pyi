@@ -23,24 +23,21 @@ from sharedmem._read_only import readonly
 from sharedmem._reports import participants, stats
 from sharedmem._transfers.pickling import pickle_by_value
 from sharedmem._transfers.settings import transport
-from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
-from sharedmem.array import SharedArray, is_shared
-from sharedmem.errors import StaleHandleError
-from sharedmem.objects import dumps, loads, share
 from sharedmem._waiting import Condition, Event
 from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
 from sharedmem.array import SharedArray, is_shared
 from sharedmem.errors import StaleHandleError
 from sharedmem.lock import Lock, RLock
+from sharedmem.objects import dumps, loads, share
 from sharedmem.version import __version__
 
 __all__ = [
     "Array",
     "BuildError",
-    "NameInfo",
     "Condition",
     "Event",
     "Lock",
+    "NameInfo",
     "RLock",
     "RawArray",
     "RawValue",
@@ -52,8 +49,8 @@ __all__ = [
     "array",
     "as_ctypes",
     "asshared",
-    "attach",
     "atomics",
+    "attach",
     "cleanup",
     "collect",
     "copy",
