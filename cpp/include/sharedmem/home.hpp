@@ -25,6 +25,10 @@ SHAREDMEM_API arena& home();
 /// noticed where the thread's cache has no block to give. Throws what `home` and arena::allocate throw.
 SHAREDMEM_API allocation allocate(std::uint64_t bytes, std::uint64_t alignment = 64,
                                   pages how = pages::as_needed);
+/// Bytes of memory that new blocks can have in all: the least of what the kernel calls available and what the
+/// memory cgroups of this process leave, less what its arenas have handed out and nobody has written yet. An estimate,
+/// old as soon as it is made. Reads some ten small files of the system: about 0.1 ms.
+SHAREDMEM_API std::uint64_t available_bytes() noexcept;
 /// Bytes that this machine and its cgroups let a process have: the least of these limits, whatever is in use.
 SHAREDMEM_API std::uint64_t memory_total() noexcept;
 /// The home arena or nullptr; makes none.

@@ -70,7 +70,7 @@ _finder = _Finder()
 def when_imported(name: str, action: _Action) -> None:
     """Call ``action(module)`` once a module has been imported; at once if it is there already.
 
-    Several actions on one module are called in the order in which they were given.
+    Several actions on one module run in the order of the calls.
 
     Parameters
     ----------
