@@ -39,22 +39,34 @@ HOOKS = (
 def _file(name: str) -> ModuleType:
     match name:  # with plain imports, so that PyInstaller and the like find the modules
         case "multiprocessing_":
-            import sharedmem._integrations.multiprocessing_ as file
+            from sharedmem._integrations import multiprocessing_
+
+            return multiprocessing_
         case "multiprocess_":
-            import sharedmem._integrations.multiprocess_ as file
+            from sharedmem._integrations import multiprocess_
+
+            return multiprocess_
         case "loky_":
-            import sharedmem._integrations.loky_ as file
+            from sharedmem._integrations import loky_
+
+            return loky_
         case "joblib_":
-            import sharedmem._integrations.joblib_ as file
+            from sharedmem._integrations import joblib_
+
+            return joblib_
         case "arrow_":
-            import sharedmem._integrations.arrow_ as file
+            from sharedmem._integrations import arrow_
+
+            return arrow_
         case "pandas_":
-            import sharedmem._integrations.pandas_ as file
+            from sharedmem._integrations import pandas_
+
+            return pandas_
         case "torch_":
-            import sharedmem._integrations.torch_ as file
-        case _:
-            raise ImportError(f"no file of this folder is called {name}")
-    return file
+            from sharedmem._integrations import torch_
+
+            return torch_
+    raise ImportError(f"no file of this folder is called {name}")
 
 
 def _call(file: str, function: str, module: ModuleType) -> None:
