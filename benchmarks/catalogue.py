@@ -27,6 +27,8 @@ CASES = (
     "objects",
     "objects_shared",
     "share",
+    "read_only",
+    "files",
     "handover",
     "handover_by_size",
     "transport_by_size",
