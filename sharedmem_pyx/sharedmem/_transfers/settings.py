@@ -169,10 +169,11 @@ class transport:
 
     Examples
     --------
-    >>> sharedmem.transport()
-    transport(65536, copy=True, max_in_flight=None)
-    >>> with Pool() as pool:
-    ...     results = pool.map(work, arrays)
+    >>> from multiprocessing import get_context
+    >>> with sharedmem.transport(), get_context("fork").Pool(2) as pool:
+    ...     results = pool.map(np.cumsum, [np.ones(100_000)] * 4)
+    >>> [float(each[-1]) for each in results]
+    [100000.0, 100000.0, 100000.0, 100000.0]
     """
 
     def __init__(
