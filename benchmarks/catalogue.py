@@ -34,6 +34,7 @@ CASES = (
     "fork_live",
     "atomics",
     "events",
+    "latest",
     "fragmentation",
     "fragmentation_shifting",
 )

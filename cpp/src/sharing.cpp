@@ -78,6 +78,8 @@ allocation arena::find(const void* p) const noexcept {
   return {{const_cast<arena*>(this), found.owner, found.block, refs.epoch()}, found.data, found.bytes, false};
 }
 
+bool arena::held_elsewhere(const block_ref& ref) const noexcept { return s_->refs.held_elsewhere(ref.block); }
+
 bool arena::contains(const void* p) const noexcept { return s_->words.chunk_at(p) < s_->words.chunk_count(); }
 
 }  // namespace sharedmem

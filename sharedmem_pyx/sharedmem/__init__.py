@@ -58,6 +58,7 @@ _LATER = {
     "RLock": "lock",
     "Condition": "_waiting",
     "Event": "_waiting",
+    "Latest": "_latest",
 }
 
 __all__ = [
@@ -102,6 +103,8 @@ def __getattr__(name):
             import sharedmem._paths as module
         case "lock":
             import sharedmem.lock as module
+        case "_latest":
+            import sharedmem._latest as module
         case "_waiting":
             import sharedmem._waiting as module
         case "atomics":

@@ -13,6 +13,7 @@ from sharedmem._creation import (
 from sharedmem._ctypes.values import Array, RawArray, RawValue, Value
 from sharedmem._ctypes.views import as_ctypes, shmem_as_ndarray
 from sharedmem._files import fromfile, load
+from sharedmem._latest import Latest
 from sharedmem._legacy import shared_empty, shared_ones, shared_zeros
 from sharedmem._paths import get_cython_include, get_include, get_library_dir
 from sharedmem._reports import participants, stats
@@ -28,6 +29,7 @@ __all__ = [
     "Array",
     "Condition",
     "Event",
+    "Latest",
     "Lock",
     "RLock",
     "RawArray",

@@ -159,6 +159,10 @@ class SHAREDMEM_API arena {
   /// index. `ref.home` is null else. Takes no reference.
   allocation find(const void* p) const noexcept;
 
+  /// Whether another process references the block, or a lease keeps it. Dead processes count until they are found.
+  /// \pre  the caller holds `ref`.
+  bool held_elsewhere(const block_ref& ref) const noexcept;
+
   /// Whether `p` lies in the data space of this arena. Wait-free.
   bool contains(const void* p) const noexcept;
 

@@ -72,6 +72,7 @@ cdef extern from "<sharedmem/arena.hpp>" namespace "sharedmem" nogil:
         bool is_read_elsewhere(uint64_t) noexcept
         allocation find(const void*) noexcept
         bool contains(const void*) noexcept
+        bool held_elsewhere(const block_ref&) noexcept
         block_ref duplicate(const block_ref&) except +set_python_error
         uint64_t trim() except +set_python_error
         uint64_t collect(bool) except +set_python_error
