@@ -45,6 +45,7 @@ CASES = (
     "fork_live",
     "atomics",
     "events",
+    "latest",
     "fragmentation",
     "fragmentation_shifting",
 )

@@ -84,6 +84,8 @@ allocation arena::find(const void* p) const noexcept {
           found.read_only};
 }
 
+bool arena::held_elsewhere(const block_ref& ref) const noexcept { return s_->refs.held_elsewhere(ref.block); }
+
 bool arena::contains(const void* p) const noexcept {
   const tables& words = s_->words;
   return words.chunk_at(p) < words.chunk_count() || words.writable(p) != nullptr;

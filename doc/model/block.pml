@@ -33,6 +33,9 @@
 #ifndef NR
 #define NR 0           /* times the bytes of a handle are loaded once more */
 #endif
+#ifndef PEEKS
+#define PEEKS 0           /* times a handle is loaded without consuming its lease, as it is with frames of a `Latest` */
+#endif
 #ifndef D
 #define D 1            /* deaths */
 #endif
@@ -99,7 +102,7 @@ byte kept[N*B];                       /* the same of the keeper, which p's unpic
 #else
 #define HELD(p,b)  REF(p,b)
 #endif
-byte nsend, nrep, nfork;
+byte nsend, nrep, nfork, npeek;
 bit  spent[NS+1];                     /* lease of nonce n was consumed or has expired */
 bit  inhand[NS+1];                    /* handle n was read from the pipe, its load has not begun */
 
@@ -419,6 +422,16 @@ end_idle:
 #else
     :: atomic { pipe?b,g,e,n -> inhand[n] = 1; if :: nrep < NR -> nrep++; pipe!b,g,e,n :: skip fi } -> goto do_load
 #endif
+#if PEEKS > 0
+    /* ---------------- load a handle that stays where it is, with its lease; the sender gives that back */
+    :: atomic { npeek < PEEKS && len(pipe) > 0 -> pipe?<b,g,e,n>; npeek++ } -> goto do_peek
+    :: atomic { lst[0] == OUT && lac[0] == s -> spent[lno[0]] = 1; b = lbl[0]; lst[0] = VACANT; lac[0] = 0 } ->
+#ifdef BUG_GIVE_BACK_WITHOUT_TRY_FREE
+       b = 0
+#else
+       goto do_try_free
+#endif
+#endif
     /* ---------------- repair a dead participant's slot: one repairer at a time */
     :: atomic { DEADSLOT(0) -> d = 0; cst[d] = REPAIR; cac[d] = me } -> goto do_repair
     :: atomic { DEADSLOT(1) -> d = 1; cst[d] = REPAIR; cac[d] = me } -> goto do_repair
@@ -527,6 +540,32 @@ do_load:
 #endif
     atomic { ok = 0; got = 0; b = 0; g = 0; e = 0; n = 0 };
     goto end_idle;
+
+#if PEEKS > 0
+do_peek:                                                    /* the lease may be out, or given back at any moment */
+    if
+    :: atomic { REF(me,b) -> ok = (REF(me,b) == g) }
+    :: else ->
+#ifdef BUG_PEEK_CHECKS_FIRST
+       atomic { ok = (gen[b] == g && st[b] != FREE) };
+       atomic { if :: ok -> HOLD(b,s) = 1; REF(me,b) = g :: else fi };
+#else
+       HOLD(b,s) = 1;
+       confirm(me);
+       if :: atomic { !ok -> HOLD(b,s) = 0; assert(spent[n]); g = 0; e = 0; n = 0 };  /* a newer one is there */
+#ifdef BUG_PEEK_BACKS_OUT_WITHOUT_TRY_FREE
+             atomic { b = 0; goto end_idle }
+#else
+             goto do_try_free
+#endif
+          :: else
+       fi
+#endif
+    fi;
+    assert(ok || spent[n]);                                 /* never stale while its lease is out */
+    atomic { ok = 0; b = 0; g = 0; e = 0; n = 0 };
+    goto end_idle;
+#endif
 
 #ifdef VIEWS
 do_load_view:                                               /* its handle has no lease: the keeper is all it needs */

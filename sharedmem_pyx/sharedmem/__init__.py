@@ -78,6 +78,7 @@ _LATER = {
     "RLock": "lock",
     "Condition": "_waiting",
     "Event": "_waiting",
+    "Latest": "_latest",
 }
 
 __all__ = [
@@ -135,6 +136,8 @@ def __getattr__(name):
             import sharedmem.objects as module
         case "lock":
             import sharedmem.lock as module
+        case "_latest":
+            import sharedmem._latest as module
         case "_waiting":
             import sharedmem._waiting as module
         case "atomics":

@@ -14,6 +14,7 @@ from sharedmem._ctypes.values import Array, RawArray, RawValue, Value
 from sharedmem._ctypes.views import as_ctypes, shmem_as_ndarray
 from sharedmem._data_memory import allocator
 from sharedmem._files import fromfile, load
+from sharedmem._latest import Latest
 from sharedmem._legacy import shared_empty, shared_ones, shared_zeros
 from sharedmem._mapped import flush, memmap, open_memmap
 from sharedmem._names import attach, create, get_or_create, names, unlink
@@ -36,6 +37,7 @@ __all__ = [
     "BuildError",
     "Condition",
     "Event",
+    "Latest",
     "Lock",
     "NameInfo",
     "RLock",

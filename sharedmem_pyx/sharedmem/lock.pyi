@@ -1,5 +1,8 @@
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, final
+from typing import Any, TypeVar, final
+
+_T = TypeVar("_T")
 
 @final
 class RLock:
@@ -33,4 +36,5 @@ class Lock:
     def _release_save(self) -> int: ...
     def _acquire_restore(self, depth: int) -> None: ...
 
+def call_with(lock: RLock, function: Callable[..., _T], *args: Any) -> _T: ...
 def sleep_without(lock: RLock | Lock, words: Any, timeout: float | None) -> bool: ...

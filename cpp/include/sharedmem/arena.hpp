@@ -166,6 +166,10 @@ class SHAREDMEM_API arena {
   /// `read_only` says so.
   allocation find(const void* p) const noexcept;
 
+  /// Whether another process references the block, or a lease keeps it. Dead processes count until they are found.
+  /// \pre  the caller holds `ref`.
+  bool held_elsewhere(const block_ref& ref) const noexcept;
+
   /// The address of the same byte in a mapping that cannot write: a store there is a SIGSEGV, and mprotect(2) is
   /// refused with EACCES. Each segment gets one such mapping per process, when it is first asked for; it stays as
   /// long as the arena is attached, and a forked child has it, too.

@@ -206,6 +206,13 @@ void references::release(std::uint32_t b, slab* owner) noexcept {
   drop_published(b);
 }
 
+bool references::held_elsewhere(std::uint32_t b) const noexcept {
+  if (!words.is_own(slot())) return true;  // its bit is that of several processes
+  const auto life = life_word::from(words.block(b)[at_life].load());
+  auto& looking = const_cast<protocol<native_atomics, tables>&>(rules);
+  return life.state != life_state::free && looking.claimed_by_others(b, life.generation, slot());
+}
+
 references::located references::find(const void* p) const noexcept {
   const located none;
   if (!identity.known()) return none;

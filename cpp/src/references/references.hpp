@@ -90,6 +90,8 @@ class references {
   void acquire_again(std::uint32_t b);
   /// Drops one. No lock.
   void release(std::uint32_t b, slab* owner) noexcept;
+  /// Whether somebody else claims block b, which is held here. No lock.
+  bool held_elsewhere(std::uint32_t b) const noexcept;
   /// The block that holds address `p`, if this process holds a reference to it. No lock.
   located find(const void* p) const noexcept;
   /// Counts the first reference to a block that was published in generation g. stripe(b) held, and `held` has a

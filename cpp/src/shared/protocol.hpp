@@ -104,6 +104,17 @@ class protocol {
     return leases.claims(d[at_lease_groups].load(sc), b, g);
   }
 
+  /// Whether anything but slot s's bit claims block b in its generation g. For a report: others may change it meanwhile.
+  bool claimed_by_others(std::uint32_t b, std::uint64_t g, std::uint32_t s) {
+    word* d = t_.block(b);
+    const auto words = (static_cast<std::uint32_t>(t_.slot_mark().load(sc)) + 63) / 64;
+    for (std::uint32_t w = 0; w < words; ++w) {
+      const std::uint64_t mine = s / 64 == w ? std::uint64_t{1} << s % 64 : 0;
+      if ((d[at_holders + w].load(sc) & ~mine) != 0) return true;
+    }
+    return leases.claims(d[at_lease_groups].load(sc), b, g);
+  }
+
   /// Frees b if nothing claims it. `keep()` says whether its pages may stay warm, `empty(b)` gives them
   /// back to the system. Returns true if this call freed it.
   /// Orders: the compare-and-swap to FREEING and the second look are a store-buffering pair with

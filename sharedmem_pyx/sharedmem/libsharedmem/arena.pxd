@@ -76,6 +76,7 @@ cdef extern from "<sharedmem/arena.hpp>" namespace "sharedmem" nogil:
         const byte* read_only(const void*) except +set_python_error
         byte* writable(const void*) noexcept
         bool contains(const void*) noexcept
+        bool held_elsewhere(const block_ref&) noexcept
         block_ref duplicate(const block_ref&) except +set_python_error
         uint64_t trim() except +set_python_error
         uint64_t collect(bool) except +set_python_error

@@ -1,0 +1,238 @@
+"""Latest: the newest of a sequence of arrays, without copies and without waiting for readers."""
+
+import atexit
+import os
+import weakref
+from time import monotonic
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sharedmem import _frames
+from sharedmem._atomics import load, wait
+from sharedmem._copying import asshared
+from sharedmem._messages import by_value
+from sharedmem.arena import collect
+from sharedmem.array import SharedArray
+from sharedmem.errors import StaleHandleError
+from sharedmem.lock import RLock, call_with
+
+# Byte at which the word lies on which readers sleep, see latest.hpp.
+_BELL = 16
+
+# Seconds between two looks at the number: a writer may be killed after it has stored that.
+_SLICE = 0.1
+
+
+def _start_of(pid: int) -> int:
+    """When a living process started, in the kernel's clock ticks; 0: there is none, or it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] in b"ZX" else int(fields[19])
+
+
+class Latest:
+    """The newest array: one process puts, any number of processes get, and nothing is copied.
+
+    Whoever gets the newest array has the memory that was put, for as long as he wants; the writer waits for
+    nobody and goes on with other memory. Arrays that nobody has seen are skipped. It can be sent at any time
+    and by any means, as arrays can.
+
+    The newest array stays until a newer one is put, or until nobody has the `Latest` any more. When the
+    process that put it ends, by whatever cause, it stays for another minute. A reader or the writer may be
+    killed at any moment: no other one hangs, and another process may put next.
+
+    Methods may be called by several threads at once, and by any number of processes; only one process at a
+    time may put.
+    """
+
+    __slots__ = ("__weakref__", "_bell", "_lock", "_memory")
+
+    # The objects of this process, by the address of their words: there is one for each.
+    _known: ClassVar["weakref.WeakValueDictionary[int, Latest]"] = weakref.WeakValueDictionary()
+
+    _lock: RLock
+    _memory: Any
+    _bell: Any
+
+    def __init__(self) -> None:
+        self._set(RLock(), _frames.new_words())
+
+    def _set(self, lock: RLock, memory: Any) -> None:
+        self._lock = lock
+        self._memory = memory
+        self._bell = memory[_BELL : _BELL + 4].view("u4")
+        self._known[memory.ctypes.data] = self
+        weakref.finalize(self, _leave, lock, memory)
+        _settle()
+
+    def put(self, a: Any) -> int:
+        """Make an array the newest one.
+
+        It belongs to the readers from now on: write the next one into other memory. What the arrays before
+        occupied is recycled once their readers have dropped them.
+
+        Parameters
+        ----------
+        a : array_like
+            A shared array, or a view of one, is put as it is. Anything else is copied to shared memory first.
+
+        Returns
+        -------
+        int
+            Its number: 1 for the first array, then rising by one, also if another process goes on.
+
+        Raises
+        ------
+        RuntimeError
+            Another process that lives, and has the `Latest`, has put before; its pid is told.
+        MemoryError
+            There is no room for a copy, or for a reference in flight.
+        TypeError, ValueError
+            The array has no elements, or a dtype that cannot be described in a few hundred bytes.
+        """
+        return call_with(self._lock, self._put, asshared(a))
+
+    def _put(self, a: Any) -> int:
+        if _left:
+            _settle()
+        self._become_writer()
+        return _frames.put(self._memory, a)
+
+    def _become_writer(self) -> None:
+        pid = os.getpid()
+        if pid not in _started:
+            _started.clear()
+            _started[pid] = _start_of(pid)
+        me, other = (pid, _started[pid]), _frames.writer(self._memory)
+        if other != me:
+            if other[1] != 0 and other[1] == _start_of(other[0]):
+                raise RuntimeError(
+                    f"process {other[0]} puts arrays into this Latest; another one may once it has ended, "
+                    "or has dropped its last reference to the Latest"
+                )
+            _frames.set_writer(self._memory, *me)
+
+    def get(self, *, after: int | None = None, timeout: float | None = None) -> tuple[SharedArray, int]:
+        """The newest array, as soon as there is one.
+
+        Parameters
+        ----------
+        after : int or None, optional
+            The number of the array that the caller has: wait for a newer one. None: any will do.
+        timeout : float or None, optional
+            Seconds to wait at most; None: as long as it takes.
+
+        Returns
+        -------
+        array : SharedArray
+            The memory that was put, not a copy.
+        number : int
+            Of the array, for `after`.
+
+        Raises
+        ------
+        TimeoutError
+            There was none by then.
+        TypeError
+            `after` is no integer, or `timeout` no number.
+        ValueError
+            `after` is negative.
+
+        Notes
+        -----
+        Ctrl-C and other signals are handled while it waits.
+        """
+        known = 0 if after is None else _number(after)
+        end = None if timeout is None else monotonic() + timeout
+        while True:
+            bell = load(self._bell, 0)  # before the number, of which it tells
+            number = _frames.newest(self._memory)
+            if number > known:
+                try:
+                    a = _frames.get(self._memory, number)
+                except StaleHandleError:  # its writer has ended, and nobody has the array
+                    known = number
+                    continue
+                if a is not None:
+                    return a, number
+                continue  # it was replaced meanwhile
+            left = _SLICE if end is None else min(end - monotonic(), _SLICE)
+            if not wait(self._bell, 0, bell, left) and end is not None and monotonic() >= end:
+                text = f"no array was put within {timeout:g} s"
+                raise TimeoutError(f"{text} after the one with number {known}" if known else text)
+
+    def __repr__(self) -> str:
+        return f"<Latest at {id(self):#x}, number {_frames.newest(self._memory)}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if by_value.get():
+            return Latest, ()
+        return _open, (self._lock, self._memory)
+
+
+def _number(after: Any) -> int:
+    if not isinstance(after, int | np.integer) or isinstance(after, bool):
+        raise TypeError(f"the number of an array is an int, not {type(after).__name__}")
+    if after < 0:
+        raise ValueError(f"the number of an array is at least 1, not {after}")
+    return int(after)
+
+
+# When this process started, by its pid: a forked child finds its parent's.
+_started: dict[int, int] = {}
+
+
+# Those that this process has put into and dropped while others had them: lock and words by their address.
+_left: dict[int, tuple[RLock, Any]] = {}
+
+
+def _leave(lock: RLock, memory: Any) -> None:
+    """This process has the Latest no more."""
+    if _frames.is_held_elsewhere(memory):
+        collect()  # perhaps by the dead only
+    if call_with(lock, _leave_now, memory):
+        _left[memory.ctypes.data] = lock, memory
+
+
+def _leave_now(memory: Any) -> bool:
+    """Whether this process must look again later; else the newest array is settled. The lock is held."""
+    pid, _ = _frames.writer(memory)
+    others = _frames.is_held_elsewhere(memory)
+    if not others:
+        _frames.forget(memory)
+    if pid == os.getpid():
+        _frames.set_writer(memory, 0, 0)
+    return others and pid == os.getpid()
+
+
+def _settle() -> None:
+    """Gives the last arrays back that this process has put into what nobody has any more."""
+    for address, (lock, memory) in list(_left.items()):
+        if call_with(lock, _is_settled, memory):
+            _left.pop(address, None)
+
+
+def _is_settled(memory: Any) -> bool:
+    if not _frames.is_held_elsewhere(memory):
+        _frames.forget(memory)
+        return True
+    return _frames.writer(memory)[0] != 0  # another process put in the meantime: its is the newest array
+
+
+atexit.register(_settle)
+os.register_at_fork(after_in_child=_left.clear)
+
+
+def _open(lock: RLock, memory: Any) -> Latest:
+    memory = _frames.check_words(memory)
+    known = Latest._known.get(memory.ctypes.data)
+    if known is not None:
+        return known
+    _left.pop(memory.ctypes.data, None)  # this process has it again
+    latest = Latest.__new__(Latest)
+    latest._set(lock, memory)
+    return latest
