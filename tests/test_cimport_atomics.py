@@ -14,7 +14,7 @@ cimport sharedmem.atomics as atomics
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from sharedmem.libsharedmem.futex cimport timed_out, wait_on
-from sharedmem.libsharedmem.mutex cimport nanoseconds
+from sharedmem.libsharedmem.robust_mutex cimport nanoseconds
 
 
 @cython.boundscheck(False)

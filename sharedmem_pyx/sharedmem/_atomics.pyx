@@ -12,7 +12,7 @@ from cpython.bool cimport PyBool_Check
 from libc.stdint cimport uint32_t
 
 from sharedmem.libsharedmem.futex cimport wait_on, wake
-from sharedmem.libsharedmem.mutex cimport nanoseconds
+from sharedmem.libsharedmem.robust_mutex cimport nanoseconds
 
 
 cdef extern from "<sharedmem_pyx/elements.hpp>" namespace "sharedmem_pyx":

@@ -2,7 +2,7 @@
 from libc.stdint cimport uint32_t
 
 from sharedmem.libsharedmem.handle cimport set_python_error
-from sharedmem.libsharedmem.mutex cimport nanoseconds
+from sharedmem.libsharedmem.robust_mutex cimport nanoseconds
 
 
 cdef extern from "<sharedmem/futex.hpp>" namespace "sharedmem" nogil:
