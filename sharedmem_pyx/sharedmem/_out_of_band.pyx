@@ -23,6 +23,7 @@ from libcpp.vector cimport vector
 from sharedmem._handles cimport extent, lie_in_one_block
 from sharedmem._new_array cimport anything, make, plan, plan_new, read_populate
 from sharedmem.libsharedmem.arena cimport allocation, arena
+from sharedmem.libsharedmem.copying cimport copy_bytes
 from sharedmem.libsharedmem.handle cimport fits, geometry, max_ndim
 from sharedmem.libsharedmem.home cimport arena_of
 
@@ -295,7 +296,7 @@ cdef class Gathering:
         cdef size_t i
         for i in range(self.origins.size()):
             if self.origins[i].bytes > 0 and self.origins[i].scattered == NULL:
-                memcpy(data + self.pieces[i].offset, self.origins[i].lowest, self.origins[i].bytes)
+                copy_bytes(data + self.pieces[i].offset, self.origins[i].lowest, self.origins[i].bytes)
 
     cdef list sources(self, object block):
         cdef list found = [block]

@@ -26,6 +26,7 @@ from sharedmem._handles cimport dtype_text, encode_array, find_dtype, take_block
 from sharedmem._messages cimport current_leases, lease_in, message, reduce_for
 from sharedmem.arena cimport export_home, home_arena
 from sharedmem.libsharedmem.arena cimport allocation, arena, claim, pages
+from sharedmem.libsharedmem.copying cimport copy_bytes
 from sharedmem.libsharedmem.file_view cimport file_view
 from sharedmem.libsharedmem.handle cimport byte, bytes_in, decode, fits, handle
 from sharedmem.libsharedmem.home cimport allocate, arena_of, home_if_any, memory_total, release
@@ -319,7 +320,7 @@ cdef cnp.ndarray copy_into(Reducer self, cnp.ndarray a, uint64_t nbytes, void* t
         memcpy(target, source, nbytes)
     else:
         with nogil:
-            memcpy(target, source, nbytes)
+            copy_bytes(target, source, nbytes)
     # Protocol 5 keeps the flag of whatever it takes as a buffer: all contiguous arrays but those of dates.
     if self.protocol >= 5 and not cnp.PyArray_ISWRITEABLE(a) and descr.kind != c"M" and descr.kind != c"m":
         PyArray_CLEARFLAGS(copy, cnp.NPY_ARRAY_WRITEABLE)
@@ -404,7 +405,7 @@ cdef object read_copy(const handle* h, cnp.dtype descr, const allocation* block)
         memcpy(target, source, nbytes)
     else:
         with nogil:
-            memcpy(target, source, nbytes)
+            copy_bytes(target, source, nbytes)
     if not h.shape.writable:
         PyArray_CLEARFLAGS(copy, cnp.NPY_ARRAY_WRITEABLE)
     return copy
