@@ -18,7 +18,9 @@ namespace sharedmem {
 /// when all calls have. Ranges begin at multiples of 64.
 /// \param count       items.
 /// \param item_bytes  of one item, greater than 0; `count * item_bytes` does not overflow.
-/// Threads: any. `work` must not throw and takes no lock that the caller has.
+/// \param work        called for each range, by any of the threads; it takes no lock that the caller has.
+/// \param context     passed to `work`.
+/// Threads: any.
 SHAREDMEM_API void in_parts(std::size_t count, std::size_t item_bytes,
                             void (*work)(void* context, std::size_t begin, std::size_t end) noexcept,
                             void* context) noexcept;
