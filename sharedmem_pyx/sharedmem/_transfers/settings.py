@@ -109,9 +109,8 @@ def apply(text: str) -> None:
     if text != os.environ.get(_VARIABLE):
         os.environ[_VARIABLE] = text
     config: dict[str, Any] = process.current_process()._config  # type: ignore[attr-defined]
-    config[_KEY] = _Carried(
-        text
-    )  # off, too: a server of forked processes may have been started while it was on
+    # Off, too: a server of forked processes may have been started while it was on.
+    config[_KEY] = _Carried(text)
     _now = text
 
 
@@ -169,10 +168,11 @@ class transport:
 
     Examples
     --------
-    >>> sharedmem.transport()
-    transport(65536, copy=True, max_in_flight=None)
-    >>> with Pool() as pool:
-    ...     results = pool.map(work, arrays)
+    >>> from multiprocessing import get_context
+    >>> with sharedmem.transport(), get_context("fork").Pool(2) as pool:
+    ...     results = pool.map(np.cumsum, [np.ones(100_000)] * 4)
+    >>> [float(each[-1]) for each in results]
+    [100000.0, 100000.0, 100000.0, 100000.0]
     """
 
     def __init__(
