@@ -176,7 +176,7 @@ def test_a_task_with_a_buffer_that_cannot_be_loaded_gives_it_back():
 
     with sharedmem.transport(), multiprocessing.get_context("fork").Pool(1) as pool:
         with pytest.raises(RuntimeError, match="not here"):
-            pool.apply(len, ([pa.py_buffer(bytes(MIB)), NotHere()],))
+            pool.apply(len, ([NotHere(), pa.py_buffer(bytes(MIB))],))
         assert counts()["in_flight"] == 0
 
 

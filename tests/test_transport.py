@@ -281,6 +281,15 @@ def test_the_environment_variable(text, at_64_kib, at_1_mib):
     assert said.split() == [str(at_64_kib), str(at_1_mib)]
 
 
+def test_other_programs_that_are_started_have_it_too():
+    code = ON.format(size=16)
+    with sharedmem.transport():
+        assert check_python(code, related=True) == "True"
+        with sharedmem.transport(min_bytes=1 << 30):
+            assert check_python(code, related=True) == "False"
+    assert check_python(code, related=True) == "False"
+
+
 @pytest.mark.parametrize(
     "text", ["yes", "min_bytes=0", "min_bytes=", "copy=2", "copy=1KiB", "size=3", ",", "1,1"]
 )

@@ -277,7 +277,7 @@ def test_an_event_loop_gets_the_results_of_pickling():
 def test_a_task_that_cannot_be_loaded_gives_its_data_back(context):
     with sharedmem.transport(), context.Pool(1) as pool:
         with pytest.raises(RuntimeError, match="not here"):
-            pool.apply(double, ([np.ones(MIB), CannotBeLoaded()],))
+            pool.apply(double, ([CannotBeLoaded(), np.ones(MIB)],))
         assert pool.apply(double, (np.ones(2),)).sum() == 4
         assert wait_until(lambda: counts()["in_flight"] == 0)
 

@@ -109,9 +109,8 @@ def apply(text: str) -> None:
     if text != os.environ.get(_VARIABLE):
         os.environ[_VARIABLE] = text
     config: dict[str, Any] = process.current_process()._config  # type: ignore[attr-defined]
-    config[_KEY] = _Carried(
-        text
-    )  # off, too: a server of forked processes may have been started while it was on
+    # Off, too: a server of forked processes may have been started while it was on.
+    config[_KEY] = _Carried(text)
     _now = text
 
 
