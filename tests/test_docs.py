@@ -12,6 +12,7 @@ import build_tools
 import numpy as np
 import pytest
 import support
+from naming import own_names  # noqa: F401
 
 import sharedmem
 import sharedmem._legacy

@@ -13,7 +13,7 @@ import numpy as np
 class NameInfo:
     """What `names` tells of one name.
 
-    Attributes
+    Parameters
     ----------
     name : str
         The name.
@@ -47,8 +47,10 @@ class NameInfo:
 class BuildError(RuntimeError):
     """Another process, or thread, has failed to build what this one waited for.
 
-    Attributes
+    Parameters
     ----------
+    message : str
+        What has failed, and why: the text of the exception.
     name : str
         The name.
     pid : int
