@@ -145,7 +145,7 @@ cdef int give_back(frame* old) except -1:
     cdef handle h
     if old.number > 0:
         h = decode(bytes_in(<byte*>old.data(), old.handle_bytes))
-        give_back_lease(h.where, h.block, old.lease, old.nonce)
+        give_back_lease(h.where, h.what.block, old.lease, old.nonce)
     return 0
 
 

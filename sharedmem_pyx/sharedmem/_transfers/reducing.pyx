@@ -33,6 +33,7 @@ from sharedmem.libsharedmem.home cimport allocate, arena_of, home_if_any, memory
 
 from sharedmem._handles import _load_exact
 from sharedmem._in_flight import look
+from sharedmem.array import SharedArray
 
 
 cdef extern from "<atomic>" namespace "std" nogil:
