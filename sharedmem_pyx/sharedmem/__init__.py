@@ -31,8 +31,6 @@ from sharedmem._transfers.connections import install as _watch_connections
 from sharedmem._transfers.pickling import install as _install_holding
 from sharedmem._transfers.pickling import pickle_by_value
 from sharedmem._transfers.saving import install as _install_saving
-from sharedmem._transfers.settings import install as _set_by_environment
-from sharedmem._transfers.settings import transport
 from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
 from sharedmem.array import SharedArray, is_shared
 from sharedmem.errors import StaleHandleError
@@ -42,7 +40,6 @@ _install_holding()
 _install_saving()
 _watch_connections()
 _await_others()
-_set_by_environment()
 
 # Names whose modules are imported when they are first asked for.
 _LATER = {
@@ -58,6 +55,7 @@ _LATER = {
     "shared_empty": "_legacy",
     "shared_ones": "_legacy",
     "shared_zeros": "_legacy",
+    "transport": "settings",
 }
 
 __all__ = [
@@ -84,7 +82,6 @@ __all__ = [
     "pickle_by_value",
     "revoke",
     "stats",
-    "transport",
     "zeros",
     "zeros_like",
     *_LATER,
@@ -99,6 +96,8 @@ def __getattr__(name):
             import sharedmem._ctypes.views as module
         case "_legacy":
             import sharedmem._legacy as module
+        case "settings":
+            import sharedmem._transfers.settings as module
         case "_paths":
             import sharedmem._paths as module
         case _:
