@@ -102,6 +102,18 @@ def dumps_by(obj, protocol):
     return bytes(ForkingPickler.dumps(obj, protocol))
 
 
+def test_arrays_of_objects_are_pickled(on):
+    numbers = np.array([2**70, "x", None, (1, 2)] * 20_000, object)
+    kinds = [numbers, np.zeros(20_000, [("n", "i8"), ("o", object)])]
+    if hasattr(np.dtypes, "StringDType"):
+        kinds.append(np.array(["text"] * 20_000, np.dtypes.StringDType()))
+    for a in kinds:
+        before = counts()
+        assert dumps([a]) == pickle.dumps([a])
+        assert dumps(a) == pickle.dumps(a)
+        assert counts() == before
+
+
 def test_what_arrives_is_private(on):
     a = np.ones(MIB)
     got, carried = sent({"a": a, "b": [a[::2], a.T]})

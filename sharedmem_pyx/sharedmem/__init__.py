@@ -24,15 +24,11 @@ from sharedmem._creation import (
     zeros,
     zeros_like,
 )
-from sharedmem._files import fromfile, load
 from sharedmem._integrations import install as _await_others
-from sharedmem._reports import participants, stats
 from sharedmem._transfers.connections import install as _watch_connections
 from sharedmem._transfers.pickling import install as _install_holding
 from sharedmem._transfers.pickling import pickle_by_value
 from sharedmem._transfers.saving import install as _install_saving
-from sharedmem._transfers.settings import install as _set_by_environment
-from sharedmem._transfers.settings import transport
 from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
 from sharedmem.array import SharedArray, is_shared
 from sharedmem.errors import StaleHandleError
@@ -42,7 +38,6 @@ _install_holding()
 _install_saving()
 _watch_connections()
 _await_others()
-_set_by_environment()
 
 # Names whose modules are imported when they are first asked for.
 _LATER = {
@@ -79,6 +74,11 @@ _LATER = {
     "Condition": "_waiting",
     "Event": "_waiting",
     "Latest": "_latest",
+    "fromfile": "_files",
+    "load": "_files",
+    "participants": "_reports",
+    "stats": "_reports",
+    "transport": "settings",
 }
 
 __all__ = [
@@ -92,20 +92,15 @@ __all__ = [
     "copy",
     "empty",
     "empty_like",
-    "fromfile",
     "full",
     "full_like",
     "is_shared",
-    "load",
     "memory_limit",
     "new_arena",
     "ones",
     "ones_like",
-    "participants",
     "pickle_by_value",
     "revoke",
-    "stats",
-    "transport",
     "zeros",
     "zeros_like",
     *_LATER,
@@ -126,6 +121,12 @@ def __getattr__(name):
             import sharedmem._data_memory as module
         case "_legacy":
             import sharedmem._legacy as module
+        case "_files":
+            import sharedmem._files as module
+        case "_reports":
+            import sharedmem._reports as module
+        case "settings":
+            import sharedmem._transfers.settings as module
         case "_paths":
             import sharedmem._paths as module
         case "_mapped":

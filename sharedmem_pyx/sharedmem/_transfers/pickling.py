@@ -8,6 +8,7 @@ Functions that write files pickle by value: see `sharedmem._transfers.saving`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import reduction
@@ -67,5 +68,11 @@ def hook_forking_pickler(module: ModuleType) -> None:
 
 
 def install() -> None:
-    """Make messages of multiprocessing hold the arrays in them."""
+    """Make messages of multiprocessing hold arrays, and set what the environment says of `transport`."""
     hook_forking_pickler(reduction)
+    # A variable that exists is later replaced by one store, for threads that read it by getenv(3) meanwhile.
+    text = os.environ.setdefault("SHAREDMEM_TRANSPORT", "")
+    if text:
+        from sharedmem._transfers.settings import apply  # which few programs need
+
+        apply(text)

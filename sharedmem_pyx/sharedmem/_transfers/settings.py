@@ -114,14 +114,6 @@ def apply(text: str) -> None:
     _now = text
 
 
-def install() -> None:
-    """Set what the environment says."""
-    # A variable that exists is later replaced by one store, for threads that read it by getenv(3) meanwhile.
-    text = os.environ.setdefault(_VARIABLE, _OFF)
-    if text != _OFF:
-        apply(text)
-
-
 class transport:
     """Send the data of large arrays through shared memory in place of the pipe, from now on.
 
