@@ -379,8 +379,12 @@ def test_copies_are_private_and_pickle_by_value(file):
 
 def test_bytes_outside_of_the_file_go_by_value(file):
     a = load(file, mmap_mode="r")
-    beyond = np.lib.stride_tricks.as_strided(a, (4, 4), (32, 8), subok=True)[1:]
-    assert address(pickle.loads(pickle.dumps(beyond))) == address(beyond)
+    within = np.lib.stride_tricks.as_strided(a, (120,), (8,), subok=True)
+    assert address(pickle.loads(pickle.dumps(within))) == address(within)
+    beyond = np.lib.stride_tricks.as_strided(a, (121,), (8,), subok=True)  # the rest of the last page is zero
+    copied = pickle.loads(pickle.dumps(beyond))
+    assert not sharedmem.is_shared(copied)
+    assert (copied == beyond).all()
 
 
 def test_after_a_fork_in_the_middle_of_opening(file):

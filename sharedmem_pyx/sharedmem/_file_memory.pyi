@@ -1,10 +1,11 @@
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 import numpy as np
 from typing_extensions import Buffer
 
 @final
 class FileMemory(Buffer):
+    def __init__(self, *args: Any, **kwargs: Any) -> NoReturn: ...
     @property
     def path(self) -> bytes: ...
     @property

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+import sharedmem._file_handles  # noqa: F401 -- only compiled modules use it, whose imports PyInstaller does not see
 from sharedmem._copying import asshared
 from sharedmem._creation import empty
 from sharedmem._file_memory import FileMemory, create_file, find_place, open_file, open_to_read

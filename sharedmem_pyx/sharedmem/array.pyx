@@ -58,8 +58,8 @@ def is_shared(a, /):
 
     Notes
     -----
-    The address of the first element decides, not the class. It neither raises nor waits, and any thread
-    may call it.
+    The address of the first element decides, not the class. It raises nothing, waits for no other process,
+    and any thread may call it.
     """
     return in_shared_memory(a)
 
