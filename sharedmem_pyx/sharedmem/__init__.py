@@ -56,8 +56,8 @@ _LATER = {
     "atomics": "atomics",
     "Lock": "lock",
     "RLock": "lock",
-    "Condition": "_waiting",
-    "Event": "_waiting",
+    "Condition": "_condition",
+    "Event": "_event",
     "Latest": "_latest",
 }
 
@@ -105,8 +105,10 @@ def __getattr__(name):
             import sharedmem.lock as module
         case "_latest":
             import sharedmem._latest as module
-        case "_waiting":
-            import sharedmem._waiting as module
+        case "_condition":
+            import sharedmem._condition as module
+        case "_event":
+            import sharedmem._event as module
         case "atomics":
             import sharedmem.atomics as module
 
