@@ -128,12 +128,13 @@ def test_wrong_arguments():
             sharedmem._latest._open(sharedmem.RLock(), memory)
 
 
-def test_a_lost_wake_up_does_not_keep_a_reader_asleep():
+@pytest.mark.parametrize("timeout", [None, 2 * support.TIMEOUT])
+def test_a_lost_wake_up_does_not_keep_a_reader_asleep(timeout):
     """The writer was killed after it had stored the number, and rang no bell."""
     latest = sharedmem.Latest()
     latest.put(np.zeros(1))
     found = []
-    reader = threading.Thread(target=lambda: found.append(latest.get(after=1)[1]))
+    reader = threading.Thread(target=lambda: found.append(latest.get(after=1, timeout=timeout)[1]))
     reader.start()
     time.sleep(0.02)
     bell = latest._bell[0]
@@ -322,6 +323,32 @@ def test_a_killed_writer_s_last_array_stays_until_the_next_writer_s(context):
         assert latest.put(np.ones(1)) == 2
     assert leases() == 1
     assert latest.get()[0][0] == 1
+
+
+def test_a_killed_writer_that_nobody_has_waited_for_is_dead():
+    latest, ready = sharedmem.Latest(), sharedmem.Event()
+    pid = os.fork()
+    if pid == 0:
+        put_and_wait(latest, ready)
+    assert ready.wait(support.TIMEOUT)
+    os.kill(pid, signal.SIGKILL)
+    assert support.wait_until(lambda: support.state_of(pid) == "Z")
+    assert latest.put(np.ones(1)) == 2
+    support.reap(pid)
+
+
+def test_the_last_array_comes_back_also_if_the_last_reader_is_killed():
+    with support.Remote("fork") as remote:
+        latest = sharedmem.Latest()
+        latest.put(np.zeros(1))
+        remote.call(keep, latest)
+        del latest
+        gc.collect()
+        assert leases() == 1
+        remote.kill()
+        sharedmem.collect()
+        sharedmem.Latest()
+        assert leases() == 0
 
 
 def write_until_killed(latest):

@@ -89,8 +89,8 @@ def test_names_and_kinds():
     with lock:
         assert "depth 1" in repr(lock)
     openers = {
-        sharedmem.Event: sharedmem._waiting._open_event,
-        sharedmem.Condition: functools.partial(sharedmem._waiting._open_condition, lock),
+        sharedmem.Event: sharedmem._event._open_event,
+        sharedmem.Condition: functools.partial(sharedmem._condition._open_condition, lock),
         sharedmem.Lock: sharedmem.lock._open_plain_lock,
         sharedmem.RLock: sharedmem.lock._open_lock,
     }
@@ -163,13 +163,14 @@ def test_who_waits_sees_a_set_that_is_cleared_at_once():
 
 
 def test_the_counter_of_changes_may_wrap():
-    event = sharedmem.Event()
-    event._memory[0] = 2**32 - 1
+    memory = sharedmem.array([0, 0x656D7601], "u4")
+    event = sharedmem._event._open_event(memory)
+    memory[0] = 2**32 - 1
     assert event.is_set()
     event.clear()
     assert not event.is_set()
     event.set()
-    assert event._memory[0] == 1
+    assert memory[0] == 1
 
 
 def test_ctrl_c_ends_the_wait_for_an_event():

@@ -71,8 +71,8 @@ _LATER = {
     "atomics": "atomics",
     "Lock": "lock",
     "RLock": "lock",
-    "Condition": "_waiting",
-    "Event": "_waiting",
+    "Condition": "_condition",
+    "Event": "_event",
     "Latest": "_latest",
     "fromfile": "_files",
     "load": "_files",
@@ -139,8 +139,10 @@ def __getattr__(name):
             import sharedmem.lock as module
         case "_latest":
             import sharedmem._latest as module
-        case "_waiting":
-            import sharedmem._waiting as module
+        case "_condition":
+            import sharedmem._condition as module
+        case "_event":
+            import sharedmem._event as module
         case "atomics":
             import sharedmem.atomics as module
 

@@ -1,4 +1,5 @@
 from sharedmem import atomics as atomics
+from sharedmem._condition import Condition
 from sharedmem._copying import array, asshared, copy
 from sharedmem._creation import (
     empty,
@@ -13,6 +14,7 @@ from sharedmem._creation import (
 from sharedmem._ctypes.values import Array, RawArray, RawValue, Value
 from sharedmem._ctypes.views import as_ctypes, shmem_as_ndarray
 from sharedmem._data_memory import allocator
+from sharedmem._event import Event
 from sharedmem._files import fromfile, load
 from sharedmem._latest import Latest
 from sharedmem._legacy import shared_empty, shared_ones, shared_zeros
@@ -24,7 +26,6 @@ from sharedmem._read_only import readonly
 from sharedmem._reports import participants, stats
 from sharedmem._transfers.pickling import pickle_by_value
 from sharedmem._transfers.settings import transport
-from sharedmem._waiting import Condition, Event
 from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
 from sharedmem.array import SharedArray, is_shared
 from sharedmem.errors import StaleHandleError

@@ -374,7 +374,7 @@ def sleep_without(lock, const uint32_t[::1] words not None, timeout):
 
 
 cdef bint sleep_until_notified(const uint32_t* words, uint32_t start, double seconds) except -1:
-    """Whether there was a notification since the first word was `start`; see `_waiting.py` for the words."""
+    """Whether there was a notification since the first word was `start`; see `_condition.py`."""
     cdef double end = time.monotonic() + seconds
     cdef double left = seconds
     cdef double now

@@ -22,8 +22,9 @@ enum class wait_end : std::uint8_t {
 /// sleep in one step, so that no `wake` after a change is missed. Threads of all processes that have the memory attached
 /// may sleep on one word, wherever it lies in their address spaces; a thread that is killed meanwhile leaves nothing.
 ///
-/// \param word   aligned to 4 bytes; it may lie in memory that is attached for reading only.
-/// \param limit  by the monotonic clock; zero or less: the word is looked at and nobody sleeps.
+/// \param word      aligned to 4 bytes; it may lie in memory that is attached for reading only.
+/// \param expected  what the caller has seen in it.
+/// \param limit     by the monotonic clock; zero or less: the word is looked at and nobody sleeps.
 /// \throws std::invalid_argument  `word` is not aligned.
 /// \throws sharedmem::error       EFAULT: there is no memory; ENOSYS: the system has no such call.
 [[nodiscard]] SHAREDMEM_API wait_end wait_on(const std::uint32_t* word, std::uint32_t expected,

@@ -1,11 +1,11 @@
-"""Event and Condition: waiting for other processes, with no lock inside that a death could leave held."""
+"""Condition: waiting for what other processes change under a lock, robust against anybody's death."""
 
 from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
 from typing import Any, TypeVar
 
-from sharedmem._atomics import add, compare_exchange, load, notify, or_, store, wait
+from sharedmem._atomics import add, notify, store
 from sharedmem._creation import zeros
 from sharedmem._messages import by_value
 from sharedmem.array import is_shared
@@ -13,112 +13,23 @@ from sharedmem.lock import Lock, RLock, sleep_without
 
 _T = TypeVar("_T")
 
-# The words of an event or condition in shared memory: a number that changes, on which others sleep; what it
-# is; and, for a condition, see `Condition._wake`.
+# The words of a condition in shared memory: a number that changes, on which others sleep; what it is; and see
+# `Condition._wake`.
 _WORDS = 4
-_EVENT = 0x656D7601
 _CONDITION = 0x636D7601
 
 
-def _new_words(kind: int) -> Any:
+def _new_words() -> Any:
     words = zeros(_WORDS, "u4")
-    words[1] = kind
+    words[1] = _CONDITION
     return words
 
 
-def _check_words(memory: Any, kind: int, what: str) -> Any:
-    """`memory`, if it has words of this kind."""
-    if not is_shared(memory) or memory.dtype != "u4" or memory.shape != (_WORDS,) or memory[1] != kind:
-        raise ValueError(f"there is no {what} in this memory")
+def _check_words(memory: Any) -> Any:
+    """`memory`, if it has the words of a condition."""
+    if not is_shared(memory) or memory.dtype != "u4" or memory.shape != (_WORDS,) or memory[1] != _CONDITION:
+        raise ValueError("there is no condition in this memory")
     return memory
-
-
-class Event:
-    """Flag in shared memory that processes and threads wait for.
-
-    It is used as `multiprocessing.Event` is, with two differences. It can be sent at any time and by any
-    means, as arrays can: through a queue to a worker that already runs, or as the bytes of a pickle. And it
-    has no lock inside: a process may be killed in the middle of any method, and all others go on.
-
-    Methods may be called by several threads and processes at once, and after a fork in the child.
-    """
-
-    # The first word counts the changes: the flag is set if the number is odd. Who waits at an even number
-    # returns at any other one, so that nobody misses a `set` that is followed by `clear`.
-    __slots__ = ("__weakref__", "_memory")
-
-    def __init__(self) -> None:
-        self._memory = _new_words(_EVENT)
-
-    def is_set(self) -> bool:
-        """Whether the flag is set.
-
-        Returns
-        -------
-        bool
-            True after `set`, until `clear`.
-        """
-        return bool(load(self._memory, 0) % 2)
-
-    def set(self) -> None:
-        """Set the flag and wake all who wait for it."""
-        if or_(self._memory, 0, 1) % 2 == 0:
-            notify(self._memory, 0)
-
-    def clear(self) -> None:
-        """Reset the flag; whoever waits from now on waits for the next `set`."""
-        count = load(self._memory, 0)
-        while count % 2 == 1:  # goes on only if somebody else has cleared and set it meanwhile
-            before = compare_exchange(self._memory, 0, count, (count + 1) % 2**32)
-            if before == count:
-                return
-            count = before
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Sleep until the flag is set.
-
-        Parameters
-        ----------
-        timeout : float or None, optional
-            Seconds to wait at most; None: as long as it takes.
-
-        Returns
-        -------
-        bool
-            True if the flag is set or was set meanwhile; False if the time was up.
-
-        Raises
-        ------
-        TypeError
-            `timeout` is no number.
-
-        Notes
-        -----
-        Ctrl-C and other signals are handled while it waits.
-        """
-        count = load(self._memory, 0)
-        return count % 2 == 1 or wait(self._memory, 0, count, timeout)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} at {id(self):#x} {'set' if self.is_set() else 'unset'}>"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if by_value.get():
-            return _new_event, (self.is_set(),)
-        return _open_event, (self._memory,)
-
-
-def _new_event(flag: bool) -> Event:
-    event = Event()
-    if flag:
-        event.set()
-    return event
-
-
-def _open_event(memory: Any) -> Event:
-    event = Event.__new__(Event)
-    event._memory = _check_words(memory, _EVENT, "event")
-    return event
 
 
 class Condition:
@@ -151,7 +62,7 @@ class Condition:
                 f"not {type(lock).__module__}.{type(lock).__name__}"
             )
         self._lock = lock
-        self._memory = _new_words(_CONDITION)
+        self._memory = _new_words()
 
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
         """Take the lock.
@@ -302,5 +213,5 @@ class Condition:
 def _open_condition(lock: RLock | Lock, memory: Any) -> Condition:
     condition = Condition.__new__(Condition)
     condition._lock = lock
-    condition._memory = _check_words(memory, _CONDITION, "condition")
+    condition._memory = _check_words(memory)
     return condition
