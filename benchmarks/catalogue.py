@@ -22,6 +22,8 @@ CASES = (
     "ones_large_warm",
     "ones_by_size",
     "pickle_roundtrip",
+    "read_only",
+    "files",
     "handover",
     "handover_by_size",
     "stream",

@@ -11,7 +11,7 @@ SOURCES = build_tools.CPP / "src"
 ORDER = ("os", "segment", "shared", "heap", "references", "members", ".")
 
 #: Public headers that a layer below the files of cpp/src may include: values, errors, what os/ implements.
-PLAIN = {"error.hpp", "export.hpp", "segment.hpp", "handle.hpp", "mutex.hpp"}
+PLAIN = {"error.hpp", "export.hpp", "segment.hpp", "handle.hpp", "robust_mutex.hpp"}
 
 
 def layer(path):

@@ -7,6 +7,7 @@
 #include "os/identity.hpp"
 #include "os/machine.hpp"
 #include "os/memory.hpp"
+#include "os/pages.hpp"
 #include "placing.hpp"
 #include "state.hpp"
 
@@ -16,7 +17,7 @@ namespace {
 constexpr auto relaxed = std::memory_order_relaxed;
 
 /// Fresh blocks of 2 MiB and more get their pages at once, huge ones, up to this part of what is
-/// available: whoever asks for more than that may mean to use it sparsely.
+/// available: a program that asks for more may mean to use the block sparsely.
 constexpr std::uint64_t eager_part = 2;
 
 }  // namespace
@@ -59,7 +60,7 @@ allocation arena::state::allocate_slowly(std::uint64_t bytes, std::uint64_t alig
   if (peers.in_overflow()) member.leave_overflow();
   if (bytes / chunk_bytes >= words.head().chunk_capacity) {
     const std::lock_guard lock(pool);
-    reserve_memory(bytes, bytes);  // usually there is no such memory either, which says more
+    reserve_memory(bytes, bytes);  // usually throws: its message, on the memory of the machine, helps more
     no_room(bytes, "no arena of this size holds as much");
   }
   std::uint64_t wanted = std::max<std::uint64_t>(bytes, 1);
@@ -90,11 +91,11 @@ void arena::state::populate(slab& from, const allocation& a, std::uint64_t bytes
   if (how == pages::as_needed && (!is_run || !a.zeroed || bytes > available_memory().available / eager_part))
     return;
   mapping& memory = words.extent_of_chunk(from.chunk).memory;
-  const std::uint64_t end = std::min(a.bytes, (bytes + page_bytes - 1) / page_bytes * page_bytes);
+  const std::size_t page = os::page_size();
+  const std::uint64_t end = std::min(a.bytes, (bytes + page - 1) / page * page);
   const auto start = static_cast<std::size_t>(a.data - memory.data());
-  const std::size_t from_page = start / page_bytes * page_bytes;
-  memory.populate(from_page, static_cast<std::size_t>(
-                                 (start + end + page_bytes - 1) / page_bytes * page_bytes - from_page));
+  const std::size_t from_page = start / page * page;
+  memory.populate(from_page, static_cast<std::size_t>((start + end + page - 1) / page * page - from_page));
   if (is_run) from.populated = true;
 }
 

@@ -1,6 +1,7 @@
-/// Whether there is memory: asked before pages are promised, so that what does not fit is an exception and
-/// not the kernel's killer. An estimate: the least of MemAvailable and what cgroups leave, less what
-/// the arenas of this process have handed out and nobody has touched yet.
+/// Whether there is enough memory. It is asked before a block is handed out, because the kernel gives pages only when
+/// they are touched, and kills a process where it has none left: here that becomes an exception. The answer is an
+/// estimate: the least of MemAvailable and what cgroups leave, less what the arenas of this process have handed out
+/// and nobody has touched yet.
 #include <algorithm>
 #include <charconv>
 #include <mutex>
@@ -21,8 +22,8 @@ namespace {
 
 constexpr auto relaxed = std::memory_order_relaxed;
 
-/// The arenas of this process, a list that makes sense after any store: in a child that was forked while
-/// another thread changed it the lock is free.
+/// The arenas of this process: a singly linked list, under the lock below. A child may be forked while another thread
+/// changes the list, and finds the lock free; so each change is one store, after which the list is right.
 arena::state* first_in_budget = nullptr;
 
 /// The last lock that a thread takes.
@@ -54,7 +55,7 @@ std::uint64_t arena::state::claimed_bytes() const noexcept {
   std::uint64_t missing = std::min(mark, h.unclaimed.load(relaxed));
   for (std::uint32_t k = 0; k < words.extents(); ++k) {
     const extent& e = words.at(k);
-    if (e.lost())  // chunks below the mark that are no more
+    if (e.lost())  // its chunks lie below the mark and do not exist any more
       missing += std::clamp<std::uint64_t>(mark, e.first_chunk, e.first_chunk + e.chunks) - e.first_chunk;
   }
   return (mark - std::min(mark, missing)) * chunk_bytes;

@@ -31,7 +31,7 @@ arena* try_join(std::string_view text) noexcept {
 arena& make_new(registry& r) {
   handle_forks(r);
   const auto cache_limit = size_setting("SHAREDMEM_CACHE_LIMIT");
-  (void)linger_seconds();  // at the end nobody could be told that it means nothing
+  (void)linger_seconds();  // throws now if it means nothing, since at the end nobody could be told
   arena& a = enter(arena::create(size_setting("SHAREDMEM_ARENA_SIZE").value_or(0)));
   if (cache_limit) a.set_cache_limit(*cache_limit);
   return a;
@@ -112,7 +112,7 @@ void make_root() noexcept {
   if (!wants_new() && setting("SHAREDMEM_ARENA") != nullptr) return;
   try {
     home();
-  } catch (...) {  // the next call to home() tells
+  } catch (...) {  // the next call to home() throws it again
   }
 }
 

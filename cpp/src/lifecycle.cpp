@@ -105,7 +105,7 @@ std::unique_ptr<arena> arena::create(std::uint64_t bytes) {
   mapping memory = make_primary(wish, slots, uuid[0], plan);
   step<point::birth_segment>();
   const std::uint32_t kind = static_cast<std::uint32_t>(memory.name().kind);
-  // What one process keeps warm no other can take: the cache must not fill the arena.
+  // No process can take memory that another keeps for its next arrays, so the caches must not fill the arena.
   const std::uint64_t cache_limit = std::min(available_memory().total, plan.bytes) / 4;
   std::unique_ptr<arena> made =
       begin(std::move(memory), plan, {kind, {uuid[0], uuid[1]}, host_id(), -1, slots, 0}, cache_limit);
@@ -120,7 +120,8 @@ std::unique_ptr<arena> arena::begin(mapping&& memory, const geometry_plan& plan,
   try {
     s->peers.attendance = census::create();
   } catch (const error&) {
-    // No SysV here: without a census a reservation of a child that never was stays until the arena's end.
+    // System V memory is refused here. Without a census nobody can tell that a child was never forked, so that a slot
+    // which was reserved for one stays taken until the arena's end.
   }
   step<point::birth_census>();
   of.census = s->peers.attendance.id();
@@ -187,7 +188,7 @@ void arena_hooks::prepare_fork(arena& a) noexcept {
   try {
     a.s_->join_if_forked();
   } catch (...) {
-    return;  // no slot of our own either: the child will find out
+    return;  // this process has no slot either: the child gets the error when it joins
   }
   a.s_->member.prepare_fork();
 }

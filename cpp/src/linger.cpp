@@ -86,7 +86,7 @@ void arena_hooks::keep_if_needed(arena& a, kept_arenas& kept) {
                  words.at(0).blocks,
                  words.at(0).memory.name()};
   if (!look.leases_out()) return;
-  s.repairs.look_for_dead(true);  // that a program has become another shows only here
+  s.repairs.look_for_dead(true);  // only this notices processes that have run another program since
   if (!look.must_linger()) return;
   for (std::uint32_t k = 0; k < words.extents(); ++k) {
     const mapping& memory = words.at(k).memory;

@@ -56,7 +56,8 @@ struct arena::state {
   repairer repairs;
   membership member;
 
-  // Until then nobody asks the system for memory again while all processes' claims stay below so many bytes.
+  // The system was asked how much memory there is. Until `look_holds_until` (monotonic_ns) the answer is used again,
+  // as long as the chunks that all processes have claimed are no more than `claims_allowed` bytes.
   std::uint64_t look_holds_until = 0, claims_allowed = 0;
 
   std::atomic<std::uint64_t> last_expiry{0};

@@ -94,7 +94,7 @@ TEST_CASE("a foreign arena is left with the last array in it") {
         }) == 0);
 }
 
-TEST_CASE("it stays for whoever has it among all attached arenas, and is left afterwards") {
+TEST_CASE("a foreign arena stays while an attached_arenas has it, and is left afterwards") {
   CHECK(beside_an_owner([](owner& other) {
           allocation a = load(other.sent);
           const arena* foreign = a.ref.home;
@@ -112,7 +112,7 @@ TEST_CASE("it stays for whoever has it among all attached arenas, and is left af
         }) == 0);
 }
 
-TEST_CASE("it stays although another arena is left meanwhile") {
+TEST_CASE("a foreign arena stays although another one is left meanwhile") {
   owner second;
   CHECK(beside_an_owner([&second](owner& first) {
           allocation a = load(first.sent);
@@ -127,7 +127,7 @@ TEST_CASE("it stays although another arena is left meanwhile") {
         }) == 0);
 }
 
-TEST_CASE("while it waits to be left its arrays can be loaded again") {
+TEST_CASE("while a foreign arena waits to be left its arrays can be loaded again") {
   CHECK(beside_an_owner([](owner& other) {
           allocation a = load(other.sent);
           const arena* foreign = a.ref.home;
@@ -158,7 +158,7 @@ TEST_CASE("while it waits to be left its arrays can be loaded again") {
         }) == 0);
 }
 
-TEST_CASE("it stays for those who look for an address, and the last of them leaves it") {
+TEST_CASE("a foreign arena stays while threads look for an address, and the last of them leaves it") {
   CHECK(beside_an_owner([](owner& other) {
           allocation a = load(other.sent);
           std::optional<reading> first(std::in_place), second(std::in_place);
@@ -171,7 +171,7 @@ TEST_CASE("it stays for those who look for an address, and the last of them leav
         }) == 0);
 }
 
-TEST_CASE("it stays for a message that was sent on, and is left when that was read") {
+TEST_CASE("a foreign arena stays for a message that was sent on, and is left when that was read") {
   CHECK(beside_an_owner([](owner& other) {
           allocation a = load(other.sent);
           message on = other.sent;
@@ -276,7 +276,7 @@ TEST_CASE("whoever only passes messages on has not decided which arena is home")
   CHECK(loads.wait() == 0);
 }
 
-TEST_CASE("it is left although somebody asks for a message that is no longer out") {
+TEST_CASE("a foreign arena is left although somebody asks for a message that is no longer out") {
   CHECK(beside_an_owner([](owner& other) {
           allocation a = load(other.sent);
           const locator where = a.ref.home->where();
@@ -289,7 +289,7 @@ TEST_CASE("it is left although somebody asks for a message that is no longer out
         }) == 0);
 }
 
-TEST_CASE("it is left when the last message that kept it has been given up") {
+TEST_CASE("a foreign arena is left when the last message that kept it has been given up") {
   CHECK(beside_an_owner([](owner& other) {
           allocation a = load(other.sent);
           const locator where = a.ref.home->where();

@@ -85,7 +85,7 @@ TEST_CASE("a lone sender that ends in order leaves a process until its message i
   CHECK(segments_of(m.sender) == 0);
 }
 
-TEST_CASE("a memfd stays reachable, too") {
+TEST_CASE("the message of a lone sender in a memfd arena stays reachable after its end") {
   if (!needs_root()) return;
   child outer([] {
     if (::unshare(CLONE_NEWIPC) != 0 || !(std::ofstream("/proc/sys/kernel/shmmni") << "0" << std::flush))
@@ -100,14 +100,14 @@ TEST_CASE("a memfd stays reachable, too") {
   CHECK(code == 0);
 }
 
-TEST_CASE("it ends by itself when nobody comes") {
+TEST_CASE("a lingering process ends by itself when nobody comes") {
   const message m = send_and("0.2", leave_in_order);
   CHECK(orphans() == 1);
   CHECK(segments_of(m.sender) == 0);
   CHECK(child([&] { return read_message(m); }).wait() == 1);
 }
 
-TEST_CASE("none stays where it is switched off, or after a disorderly end") {
+TEST_CASE("no process lingers where that is switched off, or after a disorderly end") {
   for (const bool switched_off : {true, false}) {
     const auto killed = [] { return ::raise(SIGKILL); };
     const message m = switched_off ? send_and("0", leave_in_order) : send_and("60", killed, -SIGKILL);
@@ -117,7 +117,7 @@ TEST_CASE("none stays where it is switched off, or after a disorderly end") {
   }
 }
 
-TEST_CASE("none stays without a message, nor while somebody else is there") {
+TEST_CASE("no process lingers without a message, nor while another participant is there") {
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   child alone([] {
     ::unsetenv("SHAREDMEM_ARENA");

@@ -201,7 +201,7 @@ TEST_CASE("a pipe that is closed by its writer can be looked at") {
   CHECK(to.unread().empty());
 }
 
-TEST_CASE("a socket without its other end") {
+TEST_CASE("a socket whose other end is closed has no reader") {
   int ends[2];
   REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
   channel to(ends[0]);
@@ -216,7 +216,7 @@ TEST_CASE("a socket without its other end") {
   ::close(ends[0]);
 }
 
-TEST_CASE("what is neither is not looked at") {
+TEST_CASE("a descriptor that is neither pipe nor socket is not looked at") {
   const channel none(-1), file(0x7fff);
   CHECK_FALSE(none.abandoned());
   CHECK_FALSE(file.abandoned());

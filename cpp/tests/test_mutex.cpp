@@ -15,7 +15,7 @@
 #include <vector>
 
 #include <sharedmem/error.hpp>
-#include <sharedmem/mutex.hpp>
+#include <sharedmem/robust_mutex.hpp>
 
 #include "needs.hpp"
 
@@ -59,7 +59,7 @@ int end_of(pid_t child) {
 
 }  // namespace
 
-TEST_CASE("states of one lock") {
+TEST_CASE("a lock that is taken is busy for others until it is given back") {
   shared_page page;
   robust_mutex lock = robust_mutex::create(page.at);
   robust_mutex same = robust_mutex::open(page.at);
@@ -92,7 +92,7 @@ TEST_CASE("taking it twice is an error, not a hang") {
   lock.unlock();
 }
 
-TEST_CASE("memory that holds no lock") {
+TEST_CASE("memory that holds no lock is refused") {
   shared_page page;
   CHECK_THROWS_AS((void)robust_mutex::open(page.at), std::invalid_argument);
   std::memset(page.at, 0xff, robust_mutex::bytes);
@@ -125,7 +125,7 @@ TEST_CASE("a thread that ends leaves the lock to the next") {
 }
 
 #if !defined(__SANITIZE_THREAD__)  // it takes a lock that `timedlock` inherits for one not held
-TEST_CASE("so does a process, by any death, to one that waits") {
+TEST_CASE("a process that dies in any way leaves the lock to one that waits") {
   for (const int way : {0, SIGKILL}) {
     shared_page page;
     robust_mutex lock = robust_mutex::create(page.at);

@@ -138,7 +138,7 @@ TEST_CASE("a lease of the dead waits for its message, whatever the clock of who 
   nothing_left(*a, 2);
 }
 
-TEST_CASE("a part of the arena that cannot be attached is room that is not there") {
+TEST_CASE("a process that cannot attach a segment of the arena goes on without the memory in it") {
   const auto a = arena::create(tiny);
   channel go;
   auto limited = fork_from(*a, [&] {

@@ -291,7 +291,7 @@ TEST_CASE("an expired lease against its late load") {
   s.random_orders(10000, 1);
 }
 
-TEST_CASE("fork") {
+TEST_CASE("a fork while its parent and another process load, drop and repair") {
   for (const bool fails : {false, true}) {
     const auto fork_and_drop = [fails](world& w, process& p) {
       p.allocate(0);

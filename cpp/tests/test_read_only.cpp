@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <thread>
@@ -122,6 +123,28 @@ TEST_CASE("each segment has one such mapping, of one line of maps, whoever asks 
   CHECK(grown - before <= static_cast<int>(segments) + 4 * 4);
   for (std::size_t i = 0; i < made.size(); ++i) CHECK(filled(seen[i], 2 * mib, i));
   for (allocation& each : made) a->release(each.ref);
+}
+
+TEST_CASE("threads that ask for it at the same moment get one mapping") {
+  for (int round = 0; round < 50; ++round) {
+    const auto a = arena::create(tiny);
+    allocation x = make(*a, 1000, 1);
+    std::atomic<int> ready{0};
+    std::array<const std::byte*, 3> seen{};
+    std::vector<std::thread> threads;
+    for (const std::byte*& mine : seen)
+      threads.emplace_back([&] {
+        ++ready;
+        while (ready < 3) std::this_thread::yield();
+        mine = a->read_only(x.data);
+      });
+    for (std::thread& each : threads) each.join();
+    for (const std::byte* p : seen) {
+      REQUIRE(p == seen[0]);
+      REQUIRE(filled(p, 1000, 1));
+    }
+    a->release(x.ref);
+  }
 }
 
 TEST_CASE("a forked child has it, and its own stores are seen through it") {

@@ -203,8 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output went away (`... | head`): that is its right. Python flushes
-        # standard output once more at exit and would complain.
+        # The reader of our output has closed it (`... | head`), which is no error. Python flushes
+        # standard output once more at exit, and would report one.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1  # as rich does
 

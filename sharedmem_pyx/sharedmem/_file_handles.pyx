@@ -91,7 +91,7 @@ def reduce_mapped(cnp.ndarray a not None):
     return load_mapped, (state, None if text is not None else descr, type(a)), ()
 
 
-def load_mapped(bytes state not None, dtype=None, cls=SharedArray):
+def load_mapped(bytes state not None, dtype=None, cls=None):
     """The array that a handle means; what pickles of arrays in files call.
 
     Parameters
@@ -101,7 +101,7 @@ def load_mapped(bytes state not None, dtype=None, cls=SharedArray):
     dtype : numpy.dtype, optional
         The dtype, if the handle has none.
     cls : type, optional
-        SharedArray or a subclass.
+        A subclass of SharedArray.
 
     Returns
     -------
@@ -135,7 +135,9 @@ def load_mapped(bytes state not None, dtype=None, cls=SharedArray):
     if (h.writable > 1 or h.ndim > max_ndim
             or size != <Py_ssize_t>sizeof(head) + 16 * h.ndim + h.text_bytes + <Py_ssize_t>h.path_bytes):
         raise ValueError("handle: its fields make no sense")
-    if not (isinstance(cls, type) and issubclass(cls, SharedArray)):
+    if cls is None:
+        cls = SharedArray
+    elif not (isinstance(cls, type) and issubclass(cls, SharedArray)):
         raise ValueError("handle: its class is no subclass of SharedArray")
     at += sizeof(head)
     whole.shape.ndim = h.ndim

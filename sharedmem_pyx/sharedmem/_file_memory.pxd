@@ -8,6 +8,9 @@ from sharedmem.libsharedmem.file_view cimport file_identity, file_view
 cdef class FileMemory:
     cdef file_view view
 
+    # Raises ValueError if there is none.
+    cdef int check(self) except -1
+
 # Which bytes of a file an array has, counted from the file's start.
 cdef struct place:
     uint64_t start              # of the first element

@@ -34,28 +34,42 @@ cdef class FileMemory:
     writable : bool
         Whether it was opened for writing.
     """
+    def __init__(self):
+        raise TypeError("FileMemory is not made by calling it: use open_memmap or memmap")
+
     def __dealloc__(self):
         with nogil:     # the last reference unmaps the file
             self.view = file_view()
 
+    cdef int check(self) except -1:
+        if not <bint>self.view:     # made by `__new__` alone
+            raise ValueError("this refers to no file")
+        return 0
+
     def __getbuffer__(self, Py_buffer* buffer, int flags):
+        self.check()
         PyBuffer_FillInfo(buffer, self, self.view.data(), <Py_ssize_t>self.view.bytes(),
                           self.view.mode() == file_mode.read, flags)
 
     def __len__(self):
+        self.check()
         return <Py_ssize_t>self.view.bytes()
 
     @property
     def path(self):
+        self.check()
         return PyBytes_FromStringAndSize(self.view.path().data(), <Py_ssize_t>self.view.path().size())
 
     @property
     def identity(self):
-        cdef file_identity found = self.view.identity()
+        cdef file_identity found
+        self.check()
+        found = self.view.identity()
         return found.device, found.inode, found.birth
 
     @property
     def writable(self):
+        self.check()
         return self.view.mode() == file_mode.read_write
 
     def flush(self, uint64_t low, uint64_t high):
@@ -68,6 +82,7 @@ cdef class FileMemory:
         ValueError
             The range is not within the file.
         """
+        self.check()
         if low > high or high > self.view.bytes():
             raise ValueError("the bytes are not within the file")
         with nogil:

@@ -144,7 +144,7 @@ def fromfile(
 
 
 def _skip(file: IO[bytes], offset: int) -> None:
-    """Goes on by so many bytes, by reading them where a file has no positions."""
+    """Skips that many bytes, by reading them where the file cannot seek."""
     if file.seekable():
         file.seek(offset, os.SEEK_CUR)
         return
@@ -175,7 +175,7 @@ def _bytes_left(file: IO[bytes]) -> int | None:
 
 
 def _read_items(file: IO[bytes], dtype: np.dtype[Any], items: int) -> SharedArray:
-    """Array of so many items, or of as many as there are."""
+    """Array of `items` items, or of fewer where the file ends before."""
     a = empty(items, dtype)
     done = _read_into(file, a)
     return a if done == a.nbytes else copy(a[: done // dtype.itemsize])

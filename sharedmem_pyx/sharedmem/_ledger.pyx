@@ -193,7 +193,8 @@ cdef int tidy(Outgoing out) except -1:
             out.messages.popleft()
             continue
         break
-    # What is purged with the other end of a socket counts as read: look at that afterwards.
+    # A socket whose other end was closed has no unread bytes either, although nobody read them. Whether it
+    # was closed is therefore asked last.
     if len(out.messages) > few_messages and out.to.drained() and not out.to.abandoned():
         while out.messages:
             forget_all(out.messages.popleft())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import operator
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+import sharedmem._file_handles  # noqa: F401 -- only compiled modules use it, whose imports PyInstaller does not see
+from sharedmem._copying import asshared
 from sharedmem._creation import empty
 from sharedmem._file_memory import FileMemory, create_file, find_place, open_file, open_to_read
 from sharedmem._files import read_header
@@ -31,7 +33,7 @@ _LONG_NAMES = {"readonly": "r", "readwrite": "r+", "write": "w+", "copyonwrite":
 def open_memmap(
     filename: _Path,
     mode: str = "r",
-    dtype: DTypeLike = None,
+    dtype: DTypeLike | None = None,
     shape: _Shape | None = None,
     fortran_order: bool = False,
 ) -> SharedArray:
@@ -220,12 +222,20 @@ def flush(a: np.ndarray[Any, Any]) -> None:
 def _array_in(
     memory: FileMemory, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int, fortran_order: bool
 ) -> SharedArray:
-    order = "F" if fortran_order else "C"
+    order: Literal["C", "F"] = "F" if fortran_order else "C"
     if _bytes_of(shape, dtype) == 0:  # there may be no mapping: an empty file cannot be mapped
-        a: SharedArray = empty(shape, dtype, order)  # type: ignore[arg-type]
+        a = empty(shape, dtype, order)
         a.flags.writeable = memory.writable
         return a
-    return np.ndarray.__new__(SharedArray, shape, dtype, memory, offset, None, order)  # type: ignore[call-overload,no-any-return]
+    return _over(memory, shape, dtype, offset, None, order)
+
+
+def _over(memory: FileMemory, *layout: Any) -> SharedArray:
+    """The array over bytes of a file; `layout` is what `numpy.ndarray` takes beside its buffer."""
+    make: Any = np.ndarray.__new__
+    shape, dtype, *rest = layout
+    made: SharedArray = make(SharedArray, shape, dtype, memory, *rest)
+    return made
 
 
 # -- arguments
@@ -250,7 +260,7 @@ def _real_path(filename: _Path) -> bytes:
     return os.fsencode(os.path.realpath(filename))
 
 
-def _plain_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+def _plain_dtype(dtype: DTypeLike | None) -> np.dtype[Any]:
     descr = np.dtype(dtype)
     if descr.hasobject:
         refuse_objects(descr)
@@ -338,9 +348,12 @@ def readonly_mapped(a: np.ndarray[Any, Any]) -> SharedArray | None:
         return None
     memory, start, _, high = place
     if not memory.writable:
-        return a if isinstance(a, SharedArray) else a.view(SharedArray)
+        itself: SharedArray = asshared(a)
+        return itself
     again = open_to_read(memory, high)
-    made = np.ndarray.__new__(SharedArray, a.shape, a.dtype, again, start, a.strides)  # type: ignore[call-overload]
+    made = _over(again, a.shape, a.dtype, start, a.strides)
     if type(a) is SharedArray or not isinstance(a, SharedArray):
-        return made  # type: ignore[no-any-return]
-    return np.ndarray.__array_wrap__(a, made)  # type: ignore[no-any-return,arg-type]
+        return made
+    wrap: Any = np.ndarray.__array_wrap__  # a subclass gets its attributes from `a`
+    wrapped: SharedArray = wrap(a, made)
+    return wrapped

@@ -55,7 +55,7 @@ cdef cnp.dtype float64 = np.dtype(np.float64)
 # -- reading arguments
 
 cdef bint read_length(object length, cnp.npy_intp* out) except -1:
-    """Reads an exact int; False: no system has so many, and NumPy has its own words for that."""
+    """Reads an exact int. False: no array is as long as that; let NumPy raise its own error."""
     cdef int overflow = 0
     cdef long long read = PyLong_AsLongLongAndOverflow(length, &overflow)
     out[0] = <cnp.npy_intp>read
@@ -183,7 +183,7 @@ cdef int measure(plan* p, cnp.dtype descr) except -1:
     cdef int i
     for i in range(p.ndim):
         if p.shape[i] < 0 or p.shape[i] > 0 and __builtin_mul_overflow(nbytes, p.shape[i], &nbytes):
-            # NumPy has its own words for that. Given the memory it allocates none.
+            # NumPy raises its own error here. It allocates nothing, since it is given a pointer to memory.
             Py_INCREF(descr)
             PyArray_NewFromDescr(&PyArray_Type, <cnp.PyArray_Descr*>descr, p.ndim, p.shape, NULL, p, 0, NULL)
             raise ValueError("the array is too big")

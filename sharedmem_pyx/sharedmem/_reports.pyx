@@ -112,8 +112,8 @@ def participants():
         chunks, bytes
             Parts of the arena from which it allocates.
         leases, bytes_in_flight, oldest_in_flight
-            As in `stats`, of arrays that it sent. What the dead sent is nobody's: the sums may be less than
-            `stats` says.
+            As in `stats`, of arrays that it sent. What dead processes sent is counted for nobody, so that
+            the sums may be less than `stats` says.
         self
             Whether it is this process.
 

@@ -58,7 +58,7 @@ cdef arena* decide_home() except NULL:
 
 
 def new_arena():
-    """Start a tree of one's own: from now on this process allocates from a new arena.
+    """Make a new arena, from which this process allocates from now on.
 
     So will the children that it starts from now on. Arrays that exist stay where they are. Another
     thread that makes arrays meanwhile gets them from either arena.
@@ -259,8 +259,8 @@ def memory_limit(cache=None):
 
 def _linger():
     look()      # nobody waits for messages that nobody can read
-    # A child that was forked ends by os._exit, without the handlers of exit(3). Nothing tells how this one
-    # was made: for one that was spawned those run, too, and keep what is still to be kept then.
+    # A child that was forked ends by os._exit, which runs no handlers of exit(3); so this must be done here.
+    # Nothing tells how this child was made; in one that was spawned the handlers run as well and do the rest.
     if multiprocessing.parent_process() is None:
         return
     if sys.exc_info()[0] in (None, SystemExit):
@@ -313,6 +313,6 @@ if _is_root():
     with nogil:
         make_root()
     export_home()
-# A variable that exists is later replaced by one store. To add one moves the table of all of them, under
-# threads that read it by getenv(3): that must not wait until some thread makes the first array.
+# To add a variable to the environment moves the table of all of them, while other threads may read it by
+# getenv(3); so it is added now, before threads exist. Later only its value is replaced, by one store.
 os.environ.setdefault(_VARIABLE, "")

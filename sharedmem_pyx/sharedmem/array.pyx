@@ -53,13 +53,13 @@ def is_shared(a, /):
     -------
     bool
         True for a shared array, any view of one and any other ndarray whose data lies in an arena, or in a
-        file that `open_memmap` or its kin have opened; False for everything else, a copy of a shared array for
-        instance.
+        file that `open_memmap` or its kin have opened; False for everything else, a copy of a shared array
+        for instance.
 
     Notes
     -----
-    The address of the first element decides, not the class. It neither raises nor waits, and any thread
-    may call it.
+    The address of the first element decides, not the class. It raises nothing, waits for no other process,
+    and any thread may call it.
     """
     return in_shared_memory(a)
 

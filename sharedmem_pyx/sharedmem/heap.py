@@ -11,7 +11,7 @@ __all__ = ["BufferWrapper", "cleanup"]
 
 
 class BufferWrapper:
-    """So many bytes of shared memory at some address; it pickles as a handle.
+    """A piece of shared memory of a given size; it pickles as a handle.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-from sharedmem.libsharedmem.mutex cimport robust_mutex, robust_mutex_outcome
+from sharedmem.libsharedmem.robust_mutex cimport robust_mutex, robust_mutex_outcome
 
 
 cdef class RLock:

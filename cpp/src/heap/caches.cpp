@@ -98,9 +98,9 @@ void heap::forget_chunks() noexcept {
   // Slabs stay allocated: references of the parent's blocks point to them. They are never listed again.
   all_owned = nullptr;
   const std::uint64_t mark =
-      words.head().chunk_mark.load(std::memory_order_seq_cst);  // none is owned above it
+      words.head().chunk_mark.load(std::memory_order_seq_cst);  // chunks above it have no owner
   for (std::uint64_t c = 0; c < mark && c < owned.size(); ++c)
-    if (owned[c] != nullptr) owned[c] = nullptr;  // a table that is only read stays shared with the parent
+    if (owned[c] != nullptr) owned[c] = nullptr;  // what is not written stays shared with the parent
   with_room.fill(nullptr);
   slabs_of_class.fill(0);
   cached_runs.clear();

@@ -253,7 +253,7 @@ bool heap::adopt_where(Wanted&& wanted, Enough&& enough) {
     step<point::chunk_adopted>();
     try {
       adopt(c);
-    } catch (const std::bad_alloc&) {  // no private memory for its table: leave it to somebody else
+    } catch (const std::bad_alloc&) {  // no private memory for its table: another process may adopt it
       words.chunk(c).owner.store(owner_word{chunk_state::orphan, 0, 0}.bits(), std::memory_order_release);
       h.orphans.fetch_add(1, std::memory_order_release);
       all = false;
@@ -284,7 +284,7 @@ bool heap::adopt_orphans(std::uint32_t chunks, std::uint32_t size_class) {
         return true;
       },
       [&] { return taken >= chunks || there(); });
-  if (all) orphans_seen = now;  // as read before the look: what has become an orphan since is not in it
+  if (all) orphans_seen = now;  // the count from before the search, which may have missed later orphans
   return taken != 0;
 }
 

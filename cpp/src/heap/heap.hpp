@@ -90,13 +90,14 @@ class heap {
   bool sweep_returns() noexcept;
   /// Looks at every block of ours for what other processes freed.
   void sweep_all() noexcept;
-  /// As `sweep_all`, if a process was repaired since the last call: a hint may have died with its giver.
+  /// As `sweep_all`, if a process was repaired since the last call: it may have died between
+  /// freeing a block of ours and leaving the hint that says so.
   bool sweep_after_repairs() noexcept;
   /// Gives cached runs back to the system until at most `limit` bytes are cached in the arena, by all
   /// processes. Returns bytes given.
   std::uint64_t limit_cache(std::uint64_t limit) noexcept;
-  /// Gives back cached runs, shortest first, of about `bytes` in all: a request of that size was longer than
-  /// each of them, so they are fragments, and fresh memory in their place leaves the arena as large as it is.
+  /// Gives back cached runs, shortest first, of about `bytes` in all. To be called when a request of that size
+  /// was longer than each of them: it takes fresh memory, and the arena does not grow if these go instead.
   void give_back_fragments(std::uint64_t bytes) noexcept;
   /// Makes cached runs of all slabs without a block in use, and gives back everything that this process caches.
   void trim() noexcept;

@@ -84,7 +84,8 @@ void heap::cut(slab* run, std::uint32_t c) {
   slab* s = nullptr;
   try {
     ensure_descriptors(run->chunk, count);
-    held.make_ready(words.chunk(run->chunk).first.load(relaxed), count);  // a fork must not want memory
+    held.make_ready(words.chunk(run->chunk).first.load(relaxed),
+                    count);  // so that a fork needs no memory for it
     s = slab::make(count);
   } catch (...) {
     cache_run(run);
@@ -192,7 +193,7 @@ void heap::sweep_all() noexcept {
   try {
     for (slab* s = all_owned; s != nullptr; s = s->next_owned) heads.push_back(s->chunk);
   } catch (const std::bad_alloc&) {
-    return;  // later, then
+    return;  // the next sweep may find memory for the list
   }
   for (const std::uint32_t c : heads)
     if (owned[c] != nullptr && owned[c]->chunk == c) sweep(*owned[c]);

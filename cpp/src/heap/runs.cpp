@@ -95,7 +95,7 @@ slab* heap::uncache(std::uint32_t chunks) {
       cache_run(run, std::move(node));
       throw;
     }
-    cache_run(tail, std::move(node));  // merges with nothing: its neighbours are in use
+    cache_run(tail, std::move(node));  // cannot merge, since its neighbours are in use
   }
   note_cached();
   return run;

@@ -5,6 +5,7 @@
 
 #include <sharedmem/error.hpp>
 
+#include "os/pages.hpp"
 #include "shared/raise_mark.hpp"
 
 namespace sharedmem {
@@ -44,7 +45,7 @@ std::uint32_t membership::enter_overflow() noexcept {
   word64& overflow = words.head().overflow;
   words.slot_mark().store(words.slots(), sc);
   if (peers.has_slot())
-    words.slot(peers.slot()).forking.store(1, sc);  // without one we show up in the census
+    words.slot(peers.slot()).forking.store(1, sc);  // a process without a slot is seen in the census
   std::uint64_t seen = overflow.load(sc);
   for (;;) {
     const std::uint32_t k = (seen & overflow_clearing(0)) == 0 ? 0 : 1;
@@ -53,7 +54,7 @@ std::uint32_t membership::enter_overflow() noexcept {
 }
 
 /// Publishes what only this process knew, and sets the child's bit on all that is held. All locks are held.
-/// Needs no memory, hence cannot fail: a child without claims would see its arrays turn into others'.
+/// It must not fail, since a child without claims would see its arrays overwritten by others; hence it needs no memory.
 void membership::claim_for(std::uint32_t child) noexcept {
   refs.each_held([&](std::uint32_t b, const record& r) { refs.rules.hold(b, child, r.generation); },
                  [&](std::uint32_t b) { __builtin_prefetch(words.block(b), 1); });
@@ -72,15 +73,15 @@ void membership::claim_for(std::uint32_t child) noexcept {
   });
 }
 
-/// One call for the pages of many descriptors costs half of their faults.
+/// Makes the pages of a chunk's descriptors present by one call, which costs half of what a fault for each would.
 void membership::populate_descriptors(const slab& s) noexcept {
   extent& e = words.extent_of_chunk(s.chunk);
   const auto base = static_cast<std::size_t>(e.descriptors - e.memory.data());
   const std::size_t stride = words.head().descriptor_bytes;
-  const std::size_t start = (base + (s.first - e.first_block) * stride) / page_bytes * page_bytes;
+  const std::size_t page = os::page_size();
+  const std::size_t start = (base + (s.first - e.first_block) * stride) / page * page;
   const std::size_t end = base + (s.first - e.first_block + s.carved) * stride;
-  if (end - start >= 16 * page_bytes)
-    e.memory.populate(start, (end - start + page_bytes - 1) / page_bytes * page_bytes);
+  if (end - start >= 16 * page) e.memory.populate(start, (end - start + page - 1) / page * page);
 }
 
 void membership::let_go_after_fork() noexcept {

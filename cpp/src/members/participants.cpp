@@ -38,9 +38,9 @@ std::uint32_t participant_table::namespace_index() {
                   "process an arena of its own");
 }
 
-/// A server that restarts in place (execve(2)) keeps its pid and start time, and nobody else can tell its slot
-/// of before from that of now. Slots of this program are let alone: another copy of this library in this
-/// process may have them.
+/// Repairs slots that this process had before it called execve(2), as servers do to restart. Pid and start time are
+/// still the same, so no other process can tell that these slots are dead. Slots that the present program took are
+/// left alone, as another copy of this library in this process may have them.
 void membership::repair_earlier_programs() {
   const std::uint64_t program = this_program();
   if (program == 0 || peers.me().start == 0) return;
@@ -53,7 +53,7 @@ void membership::repair_earlier_programs() {
     const std::uint64_t earlier = words.slot(s).program.load(sc);
     if (earlier == 0 || earlier == program || !takes_part(w.state) || w.who != peers.me()) continue;
     try {
-      words.sync();  // a slot becomes VOID only after all its traces are gone, in every extent
+      words.sync();  // a slot becomes VOID only when nothing of it is left in any segment
     } catch (...) {
       return;
     }
@@ -73,14 +73,15 @@ std::uint32_t membership::take_slot(slot_state as) {
   for (int round = 0; round < 2; ++round) {
     for (std::uint32_t s = 0; s < words.overflow_slot(); ++s) {
       if (words.slot(s).ctl.load(relaxed) != 0) continue;
-      raise_mark(words.slot_mark(), s + 1);  // before the slot: it pairs with claimed()
+      raise_mark(words.slot_mark(),
+                 s + 1);  // before the slot is taken, since claimed() looks below the mark only
       std::uint64_t none = 0;
       if (!words.slot(s).ctl.compare_exchange_strong(none, taken.bits(), sc)) continue;
       step<point::join_active>();
       words.slot(s).reset(this_program());
       return s;
     }
-    if (round == 0) repairs.look_for_dead(true);  // only repair can help
+    if (round == 0) repairs.look_for_dead(true);  // all are taken: slots of the dead may become free
   }
   throw no_memory(
       "all " + std::to_string(words.overflow_slot()) +

@@ -70,10 +70,10 @@ bool repairer::look_for_dead(bool now) {
 /// All that the process of a slot held, and what it left half-done. False, with nothing done: a part of the arena
 /// cannot be attached here.
 bool repairer::take_back(std::uint32_t slot_of_dead) {
-  // Now, not before the slot was claimed for repair: until it died, the process may have added an extension.
+  // This must come after the slot was claimed for repair, because the process may have added a segment before it died.
   if (!words.try_sync()) return false;
   if (name_table<native_atomics, tables>(words).settle(slot_of_dead)) words.ring_names_bell();
-  // Who joins a full arena has no slot yet, but while it repairs this one nobody else signs with it.
+  // A process that joins a full arena has no slot yet. It signs with the one that it repairs, which nobody else uses.
   const std::uint32_t signer = peers.has_slot() ? peers.slot() : slot_of_dead;
   refs.rules.repair(
       slot_of_dead, on_arena_clock() ? monotonic_ns() + lease_grace_ns : UINT64_MAX,
@@ -86,13 +86,13 @@ bool repairer::take_back(std::uint32_t slot_of_dead) {
           words.chunk(c).owner.compare_exchange_strong(owner, owner_word{chunk_state::orphan, 0, 0}.bits(),
                                                        sc);
         }
-        // After all of them, and always: a repairer may have died between them and this.
+        // After all chunks, and also if there were none: an earlier repairer may have died before it counted.
         words.head().orphans.fetch_add(1, std::memory_order_release);
       },
       [this, signer](std::uint32_t b) {
         const auto v = life_word::from(words.block(b)[at_life].load(sc));
         if (v.state == life_state::free || refs.rules.claimed(b, v.generation))
-          return;  // what try_free would see first
+          return;  // try_free would find the same: this saves the lock
         const std::lock_guard lock(refs.stripe(b));
         refs.free_if_unclaimed(b, signer);
       });
@@ -105,10 +105,10 @@ bool repairer::repair_slot(std::uint32_t dead, std::uint64_t seen) {
   if (!slot_line.ctl.compare_exchange_strong(seen, mine.bits(), sc)) return false;
   step<point::repair_claimed>();
   if (!take_back(dead)) {
-    slot_line.ctl.store(seen, sc);  // left to a process that can
+    slot_line.ctl.store(seen, sc);  // a process that can attach everything will repair it
     return false;
   }
-  slot_line.reset(0);  // before the slot is VOID: who takes it next sets it after
+  slot_line.reset(0);  // before the slot becomes VOID, since its next owner may write at once afterwards
   words.head().repairs.fetch_add(1, std::memory_order_release);
   std::uint64_t done = mine.bits();
   slot_line.ctl.compare_exchange_strong(done, 0, std::memory_order_release);
@@ -153,26 +153,28 @@ std::uint64_t repairer::revoke(std::uint64_t older_than_ns) {
   });
 }
 
-/// Settles for clearing overflow slot `k`: true if from now on no fork gives its bits to a child while
-/// `overflow_clearing(k)` is set, none is doing so, and no process has them.
+/// Makes overflow slot `k` ready to be cleared: true if no process has its bits, and no fork gives them to a child, now or
+/// while `overflow_clearing(k)` is set.
 bool repairer::stop_overflow(std::uint32_t k) noexcept {
   word64& overflow = words.head().overflow;
   if (!peers.no_child_without_slot()) return false;
   std::uint64_t seen = overflow.load(sc);
   do {
-    if ((seen & overflow_clearing(1 - k)) != 0) return false;  // forks would have no overflow slot
+    if ((seen & overflow_clearing(1 - k)) != 0)
+      return false;  // the other one is being cleared, and forks need one of them
   } while (!overflow.compare_exchange_weak(seen, seen | overflow_clearing(k), sc));
   bool under_way = false;
   for (std::uint32_t s = 0; s < words.overflow_slot(); ++s)
     under_way = under_way || (words.slot(s).ctl.load(sc) != 0 && words.slot(s).forking.load(sc) != 0);
-  if (!under_way && peers.no_child_without_slot()) return true;  // again: a fork may have ended in between
+  if (!under_way && peers.no_child_without_slot())
+    return true;  // asked again, as a fork may have ended in between
   overflow.fetch_and(~overflow_clearing(k), sc);
   return false;
 }
 
 /// Bits and leases of an overflow slot belong to all children in it together: they are taken back when the
-/// census shows that there is no child without a slot. The slot's `ctl` says who is at it. Nobody takes that over
-/// while it lives, however long it is stopped: it would go on clearing the bits of children born since.
+/// census shows that there is no child without a slot. The slot's `ctl` says who does so. While that process
+/// lives nobody takes the work over, however long it is stopped: it would later clear bits of children born since.
 void repairer::clear_overflow(std::uint32_t k) {
   if ((words.head().overflow.load(sc) & overflow_used(k)) == 0 || !peers.has_slot()) return;
   const std::uint32_t shared_slot = words.overflow_slot() + k;

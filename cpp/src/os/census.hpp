@@ -8,8 +8,8 @@ namespace sharedmem {
 
 /// A System V segment of one page that each process attaches exactly once, so that the kernel's
 /// count of attaches is the number of processes: fork adds one, exec and death of any kind subtract
-/// one. It is never passed to `mprotect` or `madvise`: they can split a mapping and spoil the count,
-/// which is why the arena's own segment will not do.
+/// one. It is never passed to `mprotect` or `madvise`: they can split a mapping and spoil the count.
+/// The arena's own segment needs such calls, and therefore cannot be counted by.
 /// Ownership: owns one attach; the kernel frees the segment after the last. Move-only; default-made
 /// or moved from it is empty.
 /// Threads: const members may run at once.

@@ -31,6 +31,7 @@ inline constexpr std::uint64_t arena_magic = 0x31616e657261'6d73ULL;   ///< "sma
 inline constexpr std::uint64_t extent_magic = 0x31746e657478'6d73ULL;  ///< "smxtent1"
 
 inline constexpr std::uint64_t chunk_bytes = os::huge_page_size;
+/// What tables are aligned to in a segment. The system's pages may be larger: `os::page_size`.
 inline constexpr std::uint64_t page_bytes = 4096;
 /// Of a guard, and what it is aligned to: the largest pages of the kernels that this runs on (AArch64, POWER),
 /// since mprotect(2) takes whole ones only.

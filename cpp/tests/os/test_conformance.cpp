@@ -10,7 +10,7 @@
 #include <utility>
 
 #include <sharedmem/error.hpp>
-#include <sharedmem/mutex.hpp>
+#include <sharedmem/robust_mutex.hpp>
 
 #include "os/os.hpp"
 #include "roles.hpp"

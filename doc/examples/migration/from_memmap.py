@@ -1,4 +1,4 @@
-"""numpy.memmap, which is pickled with its data: workers are told the path, the offset and the shape instead."""
+"""numpy.memmap, which is pickled with its data, so that workers are told the path instead."""
 
 import os
 import tempfile

@@ -235,7 +235,7 @@ class _SentWithLock:
 
 def _synchronized(obj, lock):
     """multiprocessing's wrapper for the object, with its class changed to one that can be sent."""
-    # A definite context, since asking for the default one would settle it for the program.
+    # A context is named here, since to ask for the default one would fix it for the whole program.
     context = multiprocessing.get_context("spawn")
     wrapper = sharedctypes.synchronized(obj, lock, context)
     kind = type(wrapper)

@@ -21,7 +21,7 @@ _plain_reduce: Any = connection.reduce_connection  # type: ignore[attr-defined]
 
 def _fileno(self: Any) -> int:
     """File descriptor or handle of the connection"""
-    # Selectors ask, too, and read nothing: those of `wait` and `poll` among them.
+    # Selectors, those of `wait` and `poll` among them, ask for the descriptor too, but read nothing.
     if self._sharedmem_end is not None and sys._getframe(1).f_globals.get("__name__") != "selectors":
         _in_flight.say_read_elsewhere(self._sharedmem_end)
     return _plain_fileno(self)

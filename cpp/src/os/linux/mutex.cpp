@@ -1,4 +1,4 @@
-#include <sharedmem/mutex.hpp>
+#include <sharedmem/robust_mutex.hpp>
 
 #include <pthread.h>
 #include <time.h>
@@ -91,7 +91,7 @@ robust_mutex robust_mutex::open(void* where) {
   return robust_mutex{at};
 }
 
-robust_mutex::outcome robust_mutex::settle(int result, const char* call) {
+robust_mutex::outcome robust_mutex::outcome_of(int result, const char* call) {
   switch (result) {
     case 0: return outcome::taken;
     case EBUSY:
@@ -104,12 +104,12 @@ robust_mutex::outcome robust_mutex::settle(int result, const char* call) {
 }
 
 robust_mutex::outcome robust_mutex::try_lock() {
-  return settle(pthread_mutex_trylock(&at_->mutex), "pthread_mutex_trylock");
+  return outcome_of(pthread_mutex_trylock(&at_->mutex), "pthread_mutex_trylock");
 }
 
 robust_mutex::outcome robust_mutex::try_lock_for(std::chrono::nanoseconds limit) {
   const timespec end = from_now(limit);
-  return settle(pthread_mutex_timedlock(&at_->mutex, &end), "pthread_mutex_timedlock");
+  return outcome_of(pthread_mutex_timedlock(&at_->mutex, &end), "pthread_mutex_timedlock");
 }
 
 void robust_mutex::unlock() noexcept { pthread_mutex_unlock(&at_->mutex); }

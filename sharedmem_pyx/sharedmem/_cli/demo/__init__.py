@@ -130,7 +130,7 @@ def run(size: int | None, workers: int | None, start_method: str) -> int:
 
 def _conclude(wrong: list[str]) -> int:
     """Says in words what the table shows, and gives the exit status."""
-    print("bytes sent: all tasks and results, those of the process that checks included")
+    print("\nbytes sent: all tasks and results, those of the process that checks included")
     print("seconds: from the first task to the last result that is in the array; checking not included")
     print("memory: the most that all processes held at once, less what they hold without an array")
     for text in wrong:

@@ -1,4 +1,4 @@
-"""robust_mutex, as mutex.hpp declares it."""
+"""robust_mutex, as robust_mutex.hpp declares it."""
 from libc.stdint cimport int64_t
 
 from sharedmem.libsharedmem.handle cimport set_python_error
@@ -8,7 +8,7 @@ cdef extern from "<chrono>" namespace "std::chrono" nogil:
     cdef cppclass nanoseconds:
         nanoseconds(int64_t)
 
-cdef extern from "sharedmem/mutex.hpp" namespace "sharedmem" nogil:
+cdef extern from "sharedmem/robust_mutex.hpp" namespace "sharedmem" nogil:
     cdef cppclass robust_mutex:
         robust_mutex() noexcept
 

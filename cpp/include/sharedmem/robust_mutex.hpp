@@ -61,7 +61,7 @@ class SHAREDMEM_API robust_mutex {
  private:
   struct record;
   explicit robust_mutex(record* at) noexcept : at_{at} {}
-  outcome settle(int result, const char* call);
+  outcome outcome_of(int result, const char* call);
 
   record* at_ = nullptr;
 };
