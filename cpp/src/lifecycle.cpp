@@ -105,7 +105,6 @@ std::unique_ptr<arena> arena::create(std::uint64_t bytes) {
   mapping memory = make_primary(wish, slots, uuid[0], plan);
   step<point::birth_segment>();
   const std::uint32_t kind = static_cast<std::uint32_t>(memory.name().kind);
-  // What one process keeps warm no other can take: the cache must not fill the arena.
   // No process can take memory that another keeps for its next arrays, so the caches must not fill the arena.
   const std::uint64_t cache_limit = std::min(available_memory().total, plan.bytes) / 4;
   std::unique_ptr<arena> made =
