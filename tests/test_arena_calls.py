@@ -288,7 +288,7 @@ sharedmem.arena.check()
 if sys.argv[1] == "header":
     words(64)[0] ^= 1 << 40                     # number of chunks
 else:
-    descriptors = words(words(96)[0], 8000)
+    descriptors = words(words(120)[0], 8000)
     live = next(i for i in range(0, 8000, 8) if descriptors[i] & 3 == 1)
     descriptors[live + 2] = 1 << 60             # where the block lies
 for act in (sharedmem.arena.check, lambda: pickle.loads(data)):
