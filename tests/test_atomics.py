@@ -506,3 +506,15 @@ def test_other_threads_run_meanwhile():
     threading.Timer(0.02, thread.start).start()
     assert atomics.wait(a, 0, 0, support.TIMEOUT)
     thread.join()
+
+
+def test_what_is_added_and_where_is_as_it_was_at_the_call():
+    """As `np.add.at` does it: neither indices nor values change while elements of theirs are added to."""
+    ours, numpys = sharedmem.array(np.arange(10)), np.arange(10)
+    for a, add_at in ((ours, sharedmem.atomics.add_at), (numpys, np.add.at)):
+        add_at(a, np.array([0, 1, 2, 3]), a[[3, 0, 1, 2]])
+        add_at(a, np.array([5, 6, 7, 8]), a[4:8])
+        add_at(a[:4], a[:4] % 4, 1)
+        a[:] = np.arange(10)[::-1]
+        add_at(a, a, 1)
+    assert ours.tolist() == numpys.tolist()

@@ -384,3 +384,24 @@ def test_nothing_of_a_failed_building_is_kept():
     with pytest.raises(ValueError):
         sharedmem.get_or_create("failed", build)
     assert sharedmem.stats()["live_blocks"] == before
+
+
+def test_an_exception_without_a_text_leaves_the_name_to_others():
+    class Silent(Exception):
+        def __str__(self):
+            raise KeyboardInterrupt
+
+    def build():
+        raise Silent
+
+    with pytest.raises(KeyboardInterrupt):
+        sharedmem.get_or_create("silent", build)
+    assert states("silent") == []
+    assert (sharedmem.get_or_create("silent", lambda: np.ones(3)) == 1).all()
+
+
+def test_what_others_have_read_only_is_not_bound_writable():
+    first = sharedmem.get_or_create("first", lambda: np.ones(1000))
+    second = sharedmem.get_or_create("second", lambda: first, readonly=False)
+    second[:] = 2
+    assert (first == 1).all()

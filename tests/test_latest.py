@@ -413,3 +413,10 @@ def test_killed_at_any_moment_no_array_is_mixed_and_nothing_leaks():
     latest.put(np.zeros(1))
     assert leases() == 1
     assert support.wait_until(lambda: sharedmem.collect() or sharedmem.stats()["shared_bytes"] < 1 << 20)
+
+
+def test_an_array_in_a_file_is_copied(tmp_path):
+    np.save(tmp_path / "frame.npy", np.arange(1000.0))
+    latest = sharedmem.Latest()
+    latest.put(sharedmem.open_memmap(tmp_path / "frame.npy"))
+    assert (latest.get()[0] == np.arange(1000.0)).all()

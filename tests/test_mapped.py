@@ -1,6 +1,7 @@
 """Arrays in files: `open_memmap`, `memmap`, `load(mmap_mode=)`, `flush`."""
 
 import os
+import pickle
 import socket
 import tempfile
 
@@ -166,7 +167,7 @@ def test_one_mapping_for_a_file_and_mode(file):
     assert len({address(a) for a in arrays}) == 1
     link = file.parent / "hard"
     os.link(file, link)
-    assert address(load(link, mmap_mode="r")) == address(arrays[0])
+    assert (load(link, mmap_mode="r") == arrays[0]).all()  # by a mapping of its own: it travels by its own path
     del arrays
     assert mappings(file) == []
 
@@ -464,3 +465,24 @@ def test_the_base_is_not_made_otherwise(file):
     ):
         with pytest.raises((ValueError, BufferError)):
             use(empty)
+
+
+def test_a_file_that_was_cut_short_is_opened_as_it_is_now(tmp_path):
+    path = tmp_path / "numbers"
+    np.arange(1000, dtype=np.uint8).tofile(path)
+    before = sharedmem.memmap(path)
+    os.truncate(path, 500)
+    assert sharedmem.memmap(path).shape == (500,)
+    with pytest.raises(ValueError, match="500"):
+        sharedmem.memmap(path, shape=(1000,))
+    assert before.shape == (1000,)
+
+
+def test_a_file_is_opened_by_its_new_name_while_arrays_have_its_old_one(tmp_path):
+    old, new = tmp_path / "numbers.tmp", tmp_path / "numbers"
+    np.arange(1000, dtype=np.uint8).tofile(old)
+    before = sharedmem.memmap(old)
+    os.rename(old, new)
+    after = sharedmem.memmap(new)
+    assert (pickle.loads(pickle.dumps(after)) == before).all()
+    assert (sharedmem.readonly(sharedmem.memmap(new, mode="r+")) == before).all()

@@ -69,20 +69,25 @@ void check(const os::file_facts& facts, const std::string& path, const file_iden
                                 ": the file was cut short since");
 }
 
-/// The mapping of a file in this mode that has so many of its bytes; null: there is none. Lock held.
-std::shared_ptr<mapped> known(table& t, const file_identity& which, file_mode mode,
-                              std::uint64_t bytes) noexcept {
+/// A mapping of a file in this mode that can be used once more; null: there is none. Lock held.
+/// \param bytes  how long the file is, or how much of it is needed.
+/// \param path   where the file was opened: the mapping must be of that path and of just this length, since its
+///               users ask it for both. Null: whoever has a handle needs so many bytes of that file, and no more.
+std::shared_ptr<mapped> known(table& t, const file_identity& which, file_mode mode, std::uint64_t bytes,
+                              const std::string* path) noexcept {
   const auto [first, last] = t.by_inode.equal_range(which.inode);
   for (auto at = first; at != last; ++at) {
     const mapped& m = *at->second;
-    if (m.identity == which && m.mode == mode && m.bytes >= bytes)
+    if (m.identity == which && m.mode == mode &&
+        (path != nullptr ? m.bytes == bytes && m.path == *path : m.bytes >= bytes))
       if (auto found = at->second->weak_from_this().lock()) return found;
   }
   return nullptr;
 }
 
 /// Enters a new mapping, unless another thread was faster: then that one's.
-std::shared_ptr<mapped> enter(const std::string& path, file_mode mode, const os::file_bytes& made) {
+std::shared_ptr<mapped> enter(const std::string& path, file_mode mode, const os::file_bytes& made,
+                              bool for_handle = false) {
   std::shared_ptr<mapped> added;
   try {
     added = std::make_shared<mapped>(path, mode, made);
@@ -93,7 +98,7 @@ std::shared_ptr<mapped> enter(const std::string& path, file_mode mode, const os:
   ++count;  // what `added` takes back when it is not used either
   table& t = all();
   const std::lock_guard lock(t.lock);
-  if (auto found = known(t, added->identity, mode, added->bytes)) return found;
+  if (auto found = known(t, added->identity, mode, added->bytes, for_handle ? nullptr : &path)) return found;
   t.by_inode.emplace(added->identity.inode, added.get());
   if (added->bytes != 0) t.by_address.emplace(reinterpret_cast<std::uintptr_t>(added->data), added.get());
   return added;
@@ -131,7 +136,7 @@ file_view file_view::open(const std::string& path, file_mode mode) {
   if (count.load(std::memory_order_relaxed) != 0) {
     table& t = all();
     const std::lock_guard lock(t.lock);
-    if (auto found = known(t, identity, mode, facts.bytes)) return file_view(std::move(found));
+    if (auto found = known(t, identity, mode, facts.bytes, &path)) return file_view(std::move(found));
   }
   return file_view(enter(path, mode, os::map_file(path, mode == file_mode::read_write)));
 }
@@ -142,7 +147,7 @@ file_view file_view::open(const std::string& path, file_mode mode, const file_id
   if (count.load(std::memory_order_relaxed) != 0) {
     table& t = all();
     const std::lock_guard lock(t.lock);
-    if (auto found = known(t, expected, mode, bytes)) return file_view(std::move(found));
+    if (auto found = known(t, expected, mode, bytes, nullptr)) return file_view(std::move(found));
   }
   const os::file_bytes made = os::map_file(path, mode == file_mode::read_write);
   try {
@@ -151,7 +156,7 @@ file_view file_view::open(const std::string& path, file_mode mode, const file_id
     os::unmap_file(made.data, made.facts.bytes);
     throw;
   }
-  return file_view(enter(path, mode, made));
+  return file_view(enter(path, mode, made, true));
 }
 
 file_view file_view::create(const std::string& path, std::uint64_t bytes, std::span<const std::byte> head) {

@@ -161,9 +161,10 @@ inline std::string describe(const event& e) {
   static const char* const names[] = {"other", "life",  "holders", "lease_groups", "lease",
                                       "what",  "clock", "mark",    "slot_mark",    "ctl",
                                       "owner", "name",  "field"};
-  std::string text = "  " + (e.who == scheduler::none ? std::string("test") : "P" + std::to_string(e.who)) +
-                     " " + e.operation + " " + names[static_cast<int>(e.of)] + "[" + std::to_string(e.index) +
-                     "] " + describe_value(e.of, e.before);
+  std::string who = "test";
+  if (e.who != scheduler::none) who.assign(1, 'P').append(std::to_string(e.who));
+  std::string text = std::string("  ").append(who) + " " + e.operation + " " + names[static_cast<int>(e.of)] +
+                     "[" + std::to_string(e.index) + "] " + describe_value(e.of, e.before);
   if (e.before != e.after) text += " -> " + describe_value(e.of, e.after);
   return text + "\n";
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import multiprocessing
 import os
 import sys
@@ -189,6 +190,8 @@ def _unlink(names: Sequence[str], missing_ok: bool) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that `arguments` name and gives the exit status."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may have characters that its encoding has not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if options.command == "demo":
             return _demo(options)

@@ -508,6 +508,8 @@ def add_at(a, indices, values, /):
     check_number(of, "add_at")
     check_layout(a, of)
     if cnp.PyArray_NDIM(a) == 1 and is_row_of_indices(indices):
+        if np.may_share_memory(a, indices):
+            indices = indices.copy()
         add_to(a, of, np.ascontiguousarray(indices, np.intp), values, <char*>cnp.PyArray_DATA(a),
                cnp.PyArray_STRIDES(a)[0], cnp.PyArray_DIMS(a)[0])
         return
@@ -598,6 +600,8 @@ cdef cnp.ndarray operands(cnp.ndarray a, element of, object values, cnp.ndarray 
         read_value(of, values, cnp.PyArray_DATA(one))
         return one
     found = np.asarray(values).astype(a.dtype, casting="same_kind", copy=False)
+    if np.may_share_memory(a, found):
+        found = found.copy()    # what is added is what was there at the call, as with np.add.at
     if found.ndim == 0:
         return np.array(found)
     return np.ascontiguousarray(np.broadcast_to(found, (<object>indices).shape))

@@ -10,7 +10,8 @@ import numpy as np
 
 from sharedmem import _frames
 from sharedmem._atomics import load, wait
-from sharedmem._copying import asshared
+from sharedmem._copying import asshared, copy
+from sharedmem._file_memory import find_place
 from sharedmem._messages import by_value
 from sharedmem.arena import collect
 from sharedmem.array import SharedArray
@@ -94,7 +95,10 @@ class Latest:
         TypeError, ValueError
             The array has no elements, or a dtype that cannot be described in a few hundred bytes.
         """
-        return call_with(self._lock, self._put, asshared(a))
+        a = asshared(a)
+        if find_place(a) is not None:  # it lies in a file, and a frame is a handle of the arena
+            a = copy(a)
+        return call_with(self._lock, self._put, a)
 
     def _put(self, a: Any) -> int:
         if _left:

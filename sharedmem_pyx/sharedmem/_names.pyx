@@ -633,7 +633,11 @@ cdef object build_now(const name_ticket* mine, object name, object build, bint m
                                f"{name!r}; let it end by os._exit")
         return bind(mine, a, may_write)
     except Exception as error:
-        text = failure_text(error, max_description_bytes)
+        try:
+            text = failure_text(error, max_description_bytes)
+        except BaseException:       # there is no text: who waits builds, as if this process had been stopped
+            give_up_name(mine[0])
+            raise
         fail_name(mine[0], string_view(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)))
         raise
     except BaseException:
@@ -644,11 +648,14 @@ cdef object build_now(const name_ticket* mine, object name, object build, bint m
 
 
 cdef object contiguous_in(arena* where, object made):
-    """An array that lies in the arena and has no gaps, with the items of `made`."""
+    """An array that lies in the arena, is writable and has no gaps, with the items of `made`.
+
+    What came through a mapping that cannot write may be what others were promised to have read-only.
+    """
     cdef allocation found
     cdef cnp.ndarray a = made if isinstance(made, np.ndarray) else np.asarray(made)
     check_dtype(a.descr)
-    if (cnp.PyArray_SIZE(a) > 0 and cnp.PyArray_ITEMSIZE(a) > 0
+    if (cnp.PyArray_SIZE(a) > 0 and cnp.PyArray_ITEMSIZE(a) > 0 and cnp.PyArray_ISWRITEABLE(a)
             and (cnp.PyArray_IS_C_CONTIGUOUS(a) or cnp.PyArray_IS_F_CONTIGUOUS(a))
             and arena_of(cnp.PyArray_DATA(a)) == where and in_one_block(a, where, &found)):
         return a

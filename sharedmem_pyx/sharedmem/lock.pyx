@@ -1,5 +1,6 @@
 """Locks in shared memory that go wherever an array goes and survive their owners."""
 import os
+import threading
 import time
 import warnings
 
@@ -126,8 +127,8 @@ cdef class RLock:
 
         Raises
         ------
-        TypeError
-            `timeout` is no number.
+        TypeError, ValueError
+            `timeout` is no number, or not a number (NaN).
         """
         cdef object key = self.address
         cdef _Hold hold = holds.get(key)
@@ -136,7 +137,7 @@ cdef class RLock:
             return True
         cdef double seconds = 0.0
         if block:
-            seconds = float("inf") if timeout is None else timeout
+            seconds = seconds_of(timeout)
         how = self.wait(seconds)
         if how == busy:
             return False
@@ -277,16 +278,17 @@ cdef class Lock:
         ------
         RuntimeError
             The calling thread holds it and would wait for itself without an end.
-        TypeError
-            `timeout` is no number.
+        TypeError, ValueError
+            `timeout` is no number, or not a number (NaN).
         """
         if self.inner.depth() == 0:
             return self.inner.acquire(block, timeout)
         if not block:
             return False
-        if timeout is None:
+        cdef double seconds = seconds_of(timeout)
+        if seconds > threading.TIMEOUT_MAX:
             raise RuntimeError("this thread holds the lock already: it would wait for itself for ever")
-        time.sleep(max(timeout, 0))
+        time.sleep(max(seconds, 0))
         return False
 
     def release(self):
@@ -358,13 +360,21 @@ def call_with(RLock lock not None, function, *args):
         lock.release()
 
 
+cdef double seconds_of(object timeout) except? -1:
+    """The seconds of a timeout; infinity for None."""
+    cdef double seconds = float("inf") if timeout is None else timeout
+    if seconds != seconds:
+        raise ValueError("the timeout is not a number")
+    return seconds
+
+
 def sleep_without(lock, const uint32_t[::1] words not None, timeout):
     """Release a lock, sleep until a notification, and take the lock back: `Condition.wait`.
 
     No signal is handled between the release and the moment from which on the lock is taken back whatever
     happens, since no bytecode runs there.
     """
-    cdef double seconds = float("inf") if timeout is None else timeout
+    cdef double seconds = seconds_of(timeout)
     cdef uint32_t start = load_word(&words[0])
     depth = lock._release_save()
     try:

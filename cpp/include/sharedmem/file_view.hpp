@@ -1,7 +1,7 @@
 #pragma once
 
 /// \file
-/// Files as shared memory: one mapping per file and mode in a process, counted.
+/// Files as shared memory: one mapping per path, length and mode in a process, counted.
 #include <cstddef>
 #include <cstdint>
 #include <memory>

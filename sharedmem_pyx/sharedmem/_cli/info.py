@@ -156,7 +156,7 @@ def name_rows(names: Iterable[NameInfo]) -> list[tuple[object, ...]]:
             format_bytes(name.nbytes) if name.state == "ready" else "",
             name.pid,
             _few(list(name.processes)),
-            name.name,
+            name.name if name.name.isprintable() else ascii(name.name),
         )
         for name in names
     ]
