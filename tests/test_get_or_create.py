@@ -405,3 +405,26 @@ def test_what_others_have_read_only_is_not_bound_writable():
     second = sharedmem.get_or_create("second", lambda: first, readonly=False)
     second[:] = 2
     assert (first == 1).all()
+
+
+TRY_TWICE = """
+def build():
+    print("built", flush=True)
+    time.sleep(0.5)
+    raise ValueError
+input()
+for _ in range(2):
+    try:
+        sharedmem.get_or_create("fails twice", build)
+    except (ValueError, sharedmem.BuildError):
+        pass
+"""
+
+
+def test_who_tries_again_at_once_does_not_take_the_failure_from_those_who_wait():
+    with contextlib.ExitStack() as stack:
+        everybody = [stack.enter_context(program(TRY_TWICE)) for _ in range(8)]
+        for process in everybody:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        assert sum(ended(process).count("built") for process in everybody) <= 4

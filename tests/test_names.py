@@ -1,6 +1,7 @@
 """Arrays by name: created, attached and unlinked by processes that know nothing of each other."""
 
 import errno
+import multiprocessing
 import os
 import pickle
 import signal
@@ -358,3 +359,27 @@ def test_the_kernel_keeps_a_read_only_array_from_being_written():
         assert said(other) == "not written"
         assert other.wait(60) == -signal.SIGSEGV
     assert (a == 0).all()
+
+
+@pytest.mark.parametrize("what", ["create", "attach", "unlink"])
+def test_a_builder_that_was_killed_is_not_in_the_way(what):
+    def build(conn):
+        conn.send(None)
+        time.sleep(support.TIMEOUT)
+
+    ours, theirs = multiprocessing.Pipe()
+    context = multiprocessing.get_context("fork")
+    keeper = sharedmem.create("keeper", 3)  # the arena of names outlives the builder
+    process = context.Process(
+        target=lambda: sharedmem.get_or_create("killed", lambda: build(theirs)), daemon=True
+    )
+    process.start()
+    ours.recv()
+    process.kill()
+    process.join()
+    if what == "create":
+        assert sharedmem.create("killed", 3).sum() == 0
+    else:
+        with pytest.raises(FileNotFoundError, match="there is no array of that name"):
+            getattr(sharedmem, what)("killed")
+    assert keeper.sum() == 0

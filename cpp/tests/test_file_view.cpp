@@ -199,7 +199,7 @@ TEST_CASE("only regular files are mapped") {
   CHECK(code_of([&] { file_view::open(here / "a", file_mode::read); }) == ENOENT);
 }
 
-TEST_CASE("a file that has grown is mapped anew, and what is large enough is used again") {
+TEST_CASE("a file of another length is mapped anew, and what is large enough for a handle is used again") {
   const folder here;
   const std::string path = here / "a";
   write(path, std::string(5000, 'x'));
@@ -211,7 +211,18 @@ TEST_CASE("a file that has grown is mapped anew, and what is large enough is use
   CHECK(file_view::at(small.data()).data() == small.data());
   CHECK(file_view::at(large.data()).data() == large.data());
   REQUIRE(::truncate(path.c_str(), 6000) == 0);
-  CHECK(file_view::open(path, file_mode::read).data() == large.data());
+  CHECK(file_view::open(path, file_mode::read).bytes() == 6000);
+  CHECK(file_view::open(path, file_mode::read, large.identity(), 6000).bytes() >= 6000);
+}
+
+TEST_CASE("a file is mapped anew by another path, since its handles name the path") {
+  const folder here;
+  const std::string first = here / "a", second = here / "b";
+  write(first, std::string(5000, 'x'));
+  const file_view by_first = file_view::open(first, file_mode::read);
+  CHECK(file_view::open(first, file_mode::read).data() == by_first.data());
+  REQUIRE(::rename(first.c_str(), second.c_str()) == 0);
+  CHECK(file_view::open(second, file_mode::read).path() == second);
 }
 
 TEST_CASE("threads open, find and drop files at once") {

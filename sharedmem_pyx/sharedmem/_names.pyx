@@ -44,6 +44,8 @@ cnp.import_array()
 cdef enum:
     first_notice = 10               # seconds of waiting after which the log says so
     slice_ns = 100000000            # of waiting, after which signals are heard
+    failure_ns = 250000000          # for which a failure stays for those who waited for it
+    full_look = 9                   # the round of a wait in which all processes are looked at
 
 here = threading.local()            # what this thread is building: names, with the process that it is
 
@@ -255,6 +257,8 @@ def create(name, shape, dtype=float, order="C"):
     check_dtype(descr)
     while not claimed:
         found = look(asked)
+        if found.what == name_status.building and has_ended(&found):
+            continue
         if found.what == name_status.ready or found.what == name_status.building:
             raise exists(name, &found)
         if found.what == name_status.failed:
@@ -344,10 +348,20 @@ def attach(name, *, readonly=False, timeout=0):
         if left == 0:
             said = "there is no array of that name"
             if found.what == name_status.building:
+                if has_ended(&found):
+                    continue
                 said += f"; it {state_text(&found)}"
             raise FileNotFoundError(errno.ENOENT, said, name)
         sleep(&found, round, left)
         round += 1
+
+
+cdef bint has_ended(name_found* found) except -1:
+    """Whether a building has come to its end, since its process has died: looks once whether that lives."""
+    cdef bool ended
+    with nogil:
+        ended = wait_for_name(found.at, full_look, 0)
+    return ended
 
 
 cdef int sleep(name_found* found, unsigned round, uint64_t ns) except -1:
@@ -398,6 +412,8 @@ def unlink(name, *, missing_ok=False):
                 return
             raise FileNotFoundError(errno.ENOENT, "there is no array of that name", name)
         if found.what == name_status.building:
+            if has_ended(&found):
+                continue
             raise OSError(errno.EBUSY, f"the name {state_text(&found)}; when that process ends another "
                           "one may build", name)
         done = vacate_name(found.at)
@@ -557,6 +573,9 @@ def get_or_create(name, build, *, readonly=True, timeout=None):
             if waiting is not None and (<Waiting>waiting).waited_for(&found):
                 raise BuildError(f"building {name!r} failed in process {found.pid}: "
                                  f"{text_of(&found).decode('utf-8', 'replace')}", name, found.pid)
+            if 0 < found.age_ns < failure_ns:
+                time.sleep((failure_ns - found.age_ns) * 1e-9)
+                continue
             vacate_name(found.at)
         else:
             with nogil:

@@ -198,7 +198,9 @@ cdef class RLock:
         return self.acquire()
 
     def __exit__(self, *exception):
-        self.release()
+        # A Ctrl-C in the middle of a condition's wait may come when the lock is not taken back yet.
+        if exception[0] is None or self._is_owned():
+            self.release()
 
     def __repr__(self):
         return f"<RLock at {id(self):#x}, {state_of(self)}>"
@@ -307,7 +309,9 @@ cdef class Lock:
         return self.acquire()
 
     def __exit__(self, *exception):
-        self.release()
+        # A Ctrl-C in the middle of a condition's wait may come when the lock is not taken back yet.
+        if exception[0] is None or self._is_owned():
+            self.release()
 
     def __repr__(self):
         return f"<Lock at {id(self):#x}, {state_of(self.inner)}>"
