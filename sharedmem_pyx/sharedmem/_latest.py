@@ -79,7 +79,8 @@ class Latest:
         Parameters
         ----------
         a : array_like
-            A shared array, or a view of one, is put as it is. Anything else is copied to shared memory first.
+            A shared array, or a view of one, is put as it is. Anything else, an array in a file among it, is
+            copied to the arena first.
 
         Returns
         -------

@@ -501,7 +501,7 @@ def get_or_create(name, build, *, readonly=True, timeout=None):
     build : callable
         Without arguments; returns an array, or anything `numpy.asarray` takes. Arrays that its thread
         makes by this library meanwhile lie where named arrays lie, so that one of these is returned
-        without a copy; any other, and one that is not contiguous, is copied once.
+        without a copy; any other, and one that is read-only or not contiguous, is copied once.
     readonly : bool, optional
         Whether the array can only be read, as those of `sharedmem.readonly`. What all processes of a host
         have is seldom meant to be changed by one: ``table -= table.mean()`` in 64 workers.
