@@ -486,3 +486,10 @@ def test_a_file_is_opened_by_its_new_name_while_arrays_have_its_old_one(tmp_path
     after = sharedmem.memmap(new)
     assert (pickle.loads(pickle.dumps(after)) == before).all()
     assert (sharedmem.readonly(sharedmem.memmap(new, mode="r+")) == before).all()
+
+
+def test_an_error_names_a_file_whose_name_is_no_text(tmp_path):
+    missing = os.fsencode(tmp_path) + b"/\xff"
+    with pytest.raises(FileNotFoundError) as caught:
+        memmap(missing)
+    assert "\udcff" in str(caught.value)

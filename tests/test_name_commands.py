@@ -1,5 +1,6 @@
 """What ``python -m sharedmem`` tells of names: info, unlink, top."""
 
+import io
 import json
 import os
 import pty
@@ -17,6 +18,7 @@ import support
 from naming import own_names, program, said  # noqa: F401
 
 import sharedmem
+import sharedmem._cli.top
 
 
 def names_told():
@@ -158,3 +160,16 @@ def drain(terminal):
     except OSError:
         return True
     return False
+
+
+def test_top_is_printed_once_on_a_terminal_that_cannot_be_drawn_on(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    a = sharedmem.create("seen", 3)
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert sharedmem._cli.top.run(1.0) == 0
+    assert "seen" in sys.stdout.getvalue()
+    del a

@@ -27,9 +27,9 @@ _NAME_COLUMNS = (*NAME_COLUMNS[:6], ">held by", NAME_COLUMNS[7])  # a number: pi
 def run(interval: float) -> int:
     """Shows what is in use each `interval` seconds, until ``q`` or Ctrl-C; returns the exit status.
 
-    Where standard output is no terminal it is printed once, as plain text.
+    Where standard output is no terminal, or one that cannot be drawn on, it is printed once, as plain text.
     """
-    if not sys.stdout.isatty():
+    if not sys.stdout or not sys.stdout.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
         _print_once()
         return 0
     from rich.live import Live
