@@ -406,7 +406,7 @@ def send_one_after_the_other(conn, count, size):
         conn.recv()
 
 
-# Without `collect` a death is noticed a tenth of a second later, in which small arrays find room in fresh chunks.
+# Without `collect` a death is noticed a tenth of a second later; until then small arrays get fresh chunks.
 @pytest.mark.parametrize(
     ("size", "collecting"), [(1000, True), (300_000, True), (19_000_000, True), (19_000_000, False)]
 )
