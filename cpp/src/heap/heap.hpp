@@ -164,6 +164,8 @@ class heap {
 
   // chunks.cpp
   bool orphans_to_see(std::uint64_t& now) const noexcept;
+  template <class Use>
+  bool each_orphan(Use&& use) const;
   template <class Wanted, class Enough>
   bool adopt_where(Wanted&& wanted, Enough&& enough);
   void adopt(std::uint32_t chunk);

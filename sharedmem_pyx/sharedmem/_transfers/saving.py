@@ -91,10 +91,9 @@ def _replace(path: str, version: Callable[[_Function], _Function], module: Modul
     setattr(owner, name, replaced)
     # Modules of a package that was imported before this one have the function under names of their own.
     package = module.__name__.partition(".")[0]
-    for other in list(sys.modules.values()):
-        names = getattr(other, "__dict__", {})
-        if names.get("__name__", "").partition(".")[0] == package and names.get(name) is function:
-            names[name] = replaced
+    for each, other in list(sys.modules.items()):
+        if each.partition(".")[0] == package and getattr(other, "__dict__", {}).get(name) is function:
+            setattr(other, name, replaced)
 
 
 def _change(action: str, module: ModuleType) -> None:
