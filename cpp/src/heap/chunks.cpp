@@ -280,23 +280,12 @@ bool heap::adopt_orphans(std::uint32_t chunks, std::uint32_t size_class) {
     return size_class != no_class ? has_room(size_class)
                                   : !cached_runs.empty() && cached_runs.rbegin()->first >= chunks;
   };
-  if (there()) return true;
   adopt_where(
       [&](cut_word cut) {
         return cut.size_class == size_class && (size_class != no_class || cut.run >= chunks);
       },
       there);
-  if (there()) return true;
-  // None of that kind has room: others, so that they come back to use as fast as memory is asked for.
-  std::uint32_t taken = 0;
-  const bool all = adopt_where(
-      [&](cut_word cut) {
-        taken += cut.size_class == no_class ? std::max(cut.run, 1U) : 1;
-        return true;
-      },
-      [&] { return taken >= chunks || there(); });
-  if (all) orphans_seen = now;  // as read before the look: what has become an orphan since is not in it
-  return taken != 0;
+  return there() || adopt_all_orphans();
 }
 
 bool heap::adopt_all_orphans() {
