@@ -20,7 +20,7 @@ _dumps_by_value = always_by_value(pickle.dumps)
 
 def dumps_for_dask(obj: Any) -> bytes:
     """Pickles what ``scheduler="processes"`` of Dask sends: this function itself goes to the workers, too."""
-    import cloudpickle  # type: ignore[import-untyped,unused-ignore]
+    import cloudpickle  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     data: bytes = always_by_value(cloudpickle.dumps)(obj, protocol=pickle.HIGHEST_PROTOCOL)
     return data
