@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from support import settle
 
 import sharedmem
 
@@ -11,6 +12,13 @@ DUPLEX = pytest.mark.parametrize("duplex", [False, True], ids=["pipe", "socket"]
 
 def leases():
     return sharedmem.stats()["leases"]
+
+
+def leases_before():
+    """Those that stay when everything that other tests have sent is given up."""
+    settle()
+    sharedmem.revoke(0)
+    return leases()
 
 
 def ways(context, duplex):

@@ -10,7 +10,7 @@ import time
 from multiprocessing.reduction import ForkingPickler
 
 import pytest
-from lost import DUPLEX, kill, leases, ways
+from lost import DUPLEX, kill, leases, leases_before, ways
 from support import TIMEOUT, dumps, join, reap, settle
 
 import sharedmem
@@ -19,9 +19,7 @@ from sharedmem import StaleHandleError
 
 @pytest.fixture(autouse=True)
 def before():
-    settle()
-    sharedmem.revoke(0)
-    return leases()
+    return leases_before()
 
 
 @DUPLEX

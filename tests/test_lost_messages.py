@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from lost import DUPLEX, kill, leases, stopped_reader, ways
+from lost import DUPLEX, kill, leases, leases_before, stopped_reader, ways
 from support import TESTS, TIMEOUT, check_python, dumps, needs_64_bit, segments, settle, wait_until
 
 import sharedmem
@@ -14,9 +14,7 @@ import sharedmem
 
 @pytest.fixture(autouse=True)
 def before():
-    settle()
-    sharedmem.revoke(0)
-    return leases()
+    return leases_before()
 
 
 @DUPLEX

@@ -132,7 +132,11 @@ std::uint64_t arena::collect(bool leases) {
   state& s = *s_;
   s.join_if_forked();
   const auto before = s.words.head().repairs.load(relaxed);
-  const std::uint64_t cached = s.pool.cached_everywhere() + s.pool.orphaned_bytes();
+  std::uint64_t cached = 0;
+  {
+    const std::lock_guard lock(s.pool);
+    cached = s.pool.cached_everywhere() + s.pool.orphaned_bytes();
+  }
   s.repairs.look_for_dead(true);
   s.repairs.expire(leases);
   const std::lock_guard lock(s.pool);

@@ -84,21 +84,26 @@ void arena::state::leave_budget() noexcept {
   }
 }
 
-std::uint64_t arena::state::promised_by_others() const noexcept {
+namespace {
+
+/// Bytes of arrays that nobody has written yet, in the arenas of this process for which `counts` is true.
+template <class Counts>
+std::uint64_t promised_where(Counts&& counts) noexcept {
   const std::lock_guard lock(budget_lock());
   std::uint64_t bytes = 0;
-  for (const state* each = first_in_budget; each != nullptr; each = each->next_in_budget)
-    if (each->where.uuid != where.uuid) bytes += each->promised_bytes();
+  for (const arena::state* each = first_in_budget; each != nullptr; each = each->next_in_budget)
+    if (counts(*each)) bytes += each->promised_bytes();
   return bytes;
 }
 
+}  // namespace
+
+std::uint64_t arena::state::promised_by_others() const noexcept {
+  return promised_where([this](const state& each) { return each.where.uuid != where.uuid; });
+}
+
 std::uint64_t available_bytes() noexcept {
-  std::uint64_t promised = 0;
-  {
-    const std::lock_guard lock(budget_lock());
-    for (const arena::state* each = first_in_budget; each != nullptr; each = each->next_in_budget)
-      promised += each->promised_bytes();
-  }
+  const std::uint64_t promised = promised_where([](const arena::state&) { return true; });
   const std::uint64_t available = available_memory().available;
   return available - std::min(available, promised);
 }

@@ -51,7 +51,7 @@ struct registry {
 };
 
 /// The registry of this process. It is never destroyed, since threads and destructors may use it until the end.
-inline registry& the_registry() noexcept {
+inline registry& the_registry() {
   static auto* const r = new registry;
   return *r;
 }

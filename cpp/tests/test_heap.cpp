@@ -276,7 +276,7 @@ TEST_CASE("who adopts takes what he asks for, and leaves the rest to others") {
   }
   CHECK(two.heap.adopt_orphans(1, c));
   CHECK(is_mine(small[1], 1));
-  // Nothing of the kind is left: then one of another kind, and the last orphan.
+  // Nothing of the kind is left: then all others.
   CHECK(two.heap.adopt_orphans(2, no_class));
   CHECK(is_mine(other_small, 1));
   CHECK_FALSE(two.heap.adopt_orphans(1, class_of(70'000)));

@@ -233,33 +233,44 @@ bool heap::orphans_to_see(std::uint64_t& now) const noexcept {
   return now != orphans_seen;
 }
 
-/// Calls `wanted(chunk, cut)` for each orphan, and takes over those for which it is true, until `enough()`.
-/// Returns whether all orphans were seen and none was left to others.
+/// Calls `use(chunk, owner, cut)` for each orphan in the attached segments, until it returns false; `owner` is the
+/// word that says so. Returns whether there can be no further orphan.
+template <class Use>
+bool heap::each_orphan(Use&& use) const {
+  const auto mark = static_cast<std::uint32_t>(words.head().chunk_mark.load(sc));
+  for (std::uint32_t c = 0; c < mark && c < words.chunk_count(); ++c) {
+    const chunk_entry& e = words.chunk(c);
+    const std::uint64_t owner = e.owner.load(relaxed);
+    if (owner_word::from(owner).state != chunk_state::orphan || words.extent_of_chunk(c).lost()) continue;
+    if (!use(c, owner, cut_word::from(e.cut.load(std::memory_order_acquire)))) return false;
+  }
+  return mark <= words.chunk_count();
+}
+
+/// Takes over the orphans for whose cut `wanted` is true, until `enough()`. Returns whether all orphans were seen and
+/// none was left to others.
 template <class Wanted, class Enough>
 bool heap::adopt_where(Wanted&& wanted, Enough&& enough) {
-  header& h = words.head();
-  const auto mark = static_cast<std::uint32_t>(h.chunk_mark.load(sc));
-  bool all = mark <= words.chunk_count();
-  for (std::uint32_t c = 0; c < mark && c < words.chunk_count(); ++c) {
-    std::uint64_t seen = words.chunk(c).owner.load(relaxed);
-    if (owner_word::from(seen).state != chunk_state::orphan || words.extent_of_chunk(c).lost()) continue;
+  bool none_left = true;
+  const bool all_seen = each_orphan([&](std::uint32_t c, std::uint64_t owner, cut_word cut) {
     if (enough()) return false;
-    if (!wanted(cut_word::from(words.chunk(c).cut.load(std::memory_order_acquire)))) {
-      all = false;
-      continue;
+    if (!wanted(cut)) {
+      none_left = false;
+      return true;
     }
     const owner_word mine{chunk_state::owned, slot(), 0};
-    if (!words.chunk(c).owner.compare_exchange_strong(seen, mine.bits(), acq_rel, relaxed)) continue;
+    if (!words.chunk(c).owner.compare_exchange_strong(owner, mine.bits(), acq_rel, relaxed)) return true;
     step<point::chunk_adopted>();
     try {
       adopt(c);
     } catch (const std::bad_alloc&) {  // no private memory for its table: another process may adopt it
       words.chunk(c).owner.store(owner_word{chunk_state::orphan, 0, 0}.bits(), std::memory_order_release);
-      h.orphans.fetch_add(1, std::memory_order_release);
-      all = false;
+      words.head().orphans.fetch_add(1, std::memory_order_release);
+      none_left = false;
     }
-  }
-  return all;
+    return true;
+  });
+  return all_seen && none_left;
 }
 
 bool heap::adopt_orphans(std::uint32_t chunks, std::uint32_t size_class) {
@@ -269,23 +280,12 @@ bool heap::adopt_orphans(std::uint32_t chunks, std::uint32_t size_class) {
     return size_class != no_class ? has_room(size_class)
                                   : !cached_runs.empty() && cached_runs.rbegin()->first >= chunks;
   };
-  if (there()) return true;
   adopt_where(
       [&](cut_word cut) {
         return cut.size_class == size_class && (size_class != no_class || cut.run >= chunks);
       },
       there);
-  if (there()) return true;
-  // None of that kind has room: others, so that they come back to use as fast as memory is asked for.
-  std::uint32_t taken = 0;
-  const bool all = adopt_where(
-      [&](cut_word cut) {
-        taken += cut.size_class == no_class ? std::max(cut.run, 1U) : 1;
-        return true;
-      },
-      [&] { return taken >= chunks || there(); });
-  if (all) orphans_seen = now;  // the count from before the search, which may have missed later orphans
-  return taken != 0;
+  return there() || adopt_all_orphans();
 }
 
 bool heap::adopt_all_orphans() {
@@ -300,22 +300,18 @@ bool heap::adopt_all_orphans() {
 std::uint64_t heap::orphaned_bytes() const noexcept {
   std::uint64_t now = 0, sum = 0;
   if (!orphans_to_see(now)) return 0;
-  const auto mark = static_cast<std::uint32_t>(words.head().chunk_mark.load(sc));
-  for (std::uint32_t c = 0; c < mark && c < words.chunk_count(); ++c) {
+  (void)each_orphan([&](std::uint32_t c, std::uint64_t, cut_word cut) {
     const chunk_entry& e = words.chunk(c);
-    if (owner_word::from(e.owner.load(relaxed)).state != chunk_state::orphan ||
-        words.extent_of_chunk(c).lost())
-      continue;
-    const auto cut = cut_word::from(e.cut.load(std::memory_order_acquire));
     const bool small = cut.run == 1 && cut.size_class < class_count;
     const std::uint32_t count = small ? blocks_per_chunk(cut.size_class) : 1;
-    if (e.capacity.load(relaxed) < count) continue;
+    if (e.capacity.load(relaxed) < count) return true;
     const std::uint32_t first = e.first.load(relaxed), published = e.published.load(relaxed);
     bool free = true;
     for (std::uint32_t i = 0; free && i < std::min(count, published); ++i)
       free = life_word::from(words.block(first + i)[at_life].load(relaxed)).state == life_state::free;
     if (free) sum += std::uint64_t{cut.run} * chunk_bytes;
-  }
+    return true;
+  });
   return sum;
 }
 

@@ -78,8 +78,9 @@ class heap {
   /// Keeps a run for later.
   void cache_run(slab* run) noexcept { cache_run(run, {}); }
   /// Takes over chunks whose owner has died, but no more than are asked for, since their memory is warm and the
-  /// successors of the dead will ask for the same: those cut into blocks of a class, or a run of so many chunks;
-  /// if these have no room, so many chunks of other kinds. True if something changed.
+  /// successors of the dead will ask for the same: those cut into blocks of a class, or a run of so many chunks.
+  /// If these have no room, all: runs grow together only in the hands of one process, and without that each
+  /// generation would leave smaller pieces and take fresh memory. True if something changed.
   bool adopt_orphans(std::uint32_t chunks, std::uint32_t size_class);
   /// Takes over all of them. True if there were any.
   bool adopt_all_orphans();
@@ -165,6 +166,8 @@ class heap {
 
   // chunks.cpp
   bool orphans_to_see(std::uint64_t& now) const noexcept;
+  template <class Use>
+  bool each_orphan(Use&& use) const;
   template <class Wanted, class Enough>
   bool adopt_where(Wanted&& wanted, Enough&& enough);
   void adopt(std::uint32_t chunk);

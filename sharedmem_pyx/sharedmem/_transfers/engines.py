@@ -10,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import pickle
 import sys
-from collections.abc import Callable
 from types import FrameType, ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 from sharedmem._transfers.by_value import always_by_value
 
@@ -21,7 +20,7 @@ _dumps_by_value = always_by_value(pickle.dumps)
 
 def dumps_for_dask(obj: Any) -> bytes:
     """Pickles what ``scheduler="processes"`` of Dask sends: this function itself goes to the workers, too."""
-    import cloudpickle  # type: ignore[import-untyped,unused-ignore]
+    import cloudpickle  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     data: bytes = always_by_value(cloudpickle.dumps)(obj, protocol=pickle.HIGHEST_PROTOCOL)
     return data
@@ -30,13 +29,6 @@ def dumps_for_dask(obj: Any) -> bytes:
 def change_dask_multiprocessing(module: ModuleType) -> None:
     if hasattr(module, "_dumps"):
         module.__dict__["_dumps"] = dumps_for_dask
-
-
-class _MpiPickle(Protocol):
-    PROTOCOL: int
-
-    def __init__(self, dumps: Callable[..., bytes], loads: None, protocol: int) -> None: ...
-    def dumps(self, obj: object) -> bytes: ...
 
 
 class _Caller:
@@ -56,12 +48,11 @@ class _Caller:
 
 def change_mpi(module: ModuleType) -> None:
     """Makes `mpi4py.MPI.pickle` pickle by value, unless the program has given it another pickler before."""
-    mpi_pickle: _MpiPickle | None = getattr(module, "pickle", None)
+    mpi_pickle: Any = getattr(module, "pickle", None)
     if not hasattr(mpi_pickle, "PROTOCOL"):
         return
-    assert mpi_pickle is not None
     caller = _Caller(sys._getframe())
     with contextlib.suppress(Exception):  # its own, or whatever another pickler says of such an object
         mpi_pickle.dumps(caller)
     if caller.pickles_directly:
-        mpi_pickle.__init__(_dumps_by_value, None, mpi_pickle.PROTOCOL)  # type: ignore[misc]
+        mpi_pickle.__init__(_dumps_by_value, None, mpi_pickle.PROTOCOL)
