@@ -4,6 +4,8 @@
 
 #include <doctest.h>
 
+#include <pthread.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -22,15 +24,40 @@ inline constexpr std::uint64_t mib = 1024 * kib;
 /// As small as an arena can be, so that it is soon full.
 inline constexpr std::uint64_t tiny = 32 * mib;
 
-/// A child that is a participant: forked between the handlers that home.hpp would register.
+namespace forking {
+
+/// The arena that `fork_from` forks with in this thread.
+inline thread_local sharedmem::arena* along = nullptr;
+
+/// Registered before the library's own handlers, so that it runs after them before a fork, and before them after
+/// it (pthread_atfork(3)): the order of locks is that of an arena which the library itself forks with.
+[[gnu::constructor(101)]] inline void handle() {
+  using hooks = sharedmem::arena_hooks;
+  static bool handled = false;
+  if (std::exchange(handled, true)) return;
+  ::pthread_atfork(
+      [] {
+        if (along != nullptr) hooks::prepare_fork(*along);
+      },
+      [] {
+        if (along != nullptr) hooks::after_fork_in_parent(*along);
+      },
+      [] {
+        if (along != nullptr) hooks::after_fork_in_child(*along);
+      });
+}
+
+}  // namespace forking
+
+/// A child that is a participant of an arena that the library does not know as attached.
 template <class F>
 std::unique_ptr<child> fork_from(sharedmem::arena& a, F&& work) {
-  sharedmem::arena_hooks::prepare_fork(a);
+  sharedmem::arena* const before = std::exchange(forking::along, &a);
   auto made = std::make_unique<child>([&] {
-    sharedmem::arena_hooks::after_fork_in_child(a);
+    forking::along = nullptr;
     return std::forward<F>(work)();
   });
-  sharedmem::arena_hooks::after_fork_in_parent(a);
+  forking::along = before;
   return made;
 }
 

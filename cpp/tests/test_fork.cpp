@@ -28,7 +28,7 @@ namespace {
 // Called once by this thread, from within the system call.
 thread_local std::function<void()> when_pages_go, when_the_clock_is_read, when_a_segment_is_attached;
 
-void call(std::function<void()>& once) {
+[[maybe_unused]] void call(std::function<void()>& once) {
   if (once) std::exchange(once, nullptr)();
 }
 
