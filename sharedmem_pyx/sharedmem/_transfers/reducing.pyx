@@ -36,6 +36,10 @@ from sharedmem._in_flight import look
 from sharedmem.array import SharedArray
 
 
+cdef extern from "<unistd.h>" nogil:
+    unsigned int geteuid() noexcept
+
+
 cdef extern from "<atomic>" namespace "std" nogil:
     cdef cppclass atomic_number "std::atomic<std::uint64_t>":
         uint64_t load() noexcept
@@ -79,7 +83,7 @@ cdef extern from "<numpy/arrayobject.h>":
 
 cdef enum:
     least_carried = 1024        # bytes of an array below which its handle costs as much as its bytes
-    zero_copy_least = 1 << 20   # bytes of an array from which on there is no second copy, if that is asked for
+    zero_copy_least = 1 << 20   # bytes of an array from which on there is no second copy, if asked for
     large_bytes = 1 << 20       # from here on memory is had, copied and given back without the GIL
     huge_page = 1 << 21
     first_unknown_type = 24     # NumPy's type numbers from here on are not built in
@@ -227,8 +231,16 @@ cdef bint arrives_as_pickled(Reducer self, cnp.ndarray a, cnp.dtype descr):
 
 # -- carrying
 
+# The home arena for which it was last found out whether those who are sent something can attach it.
+cdef arena* judged_home = NULL
+cdef bint judged_readable = True
+cdef unsigned int user_of_setting = geteuid()
+
+
 cdef int take_memory(uint64_t nbytes, allocation* block) except -1:
     cdef arena* home = home_arena()
+    if home == judged_home and not judged_readable and not home_is_readable():
+        refuse_user()
     cdef pages how = pages.now if nbytes >= huge_page else pages.as_needed
     if home.allocate_cached(nbytes, 64, block[0]):
         return 0
@@ -238,8 +250,32 @@ cdef int take_memory(uint64_t nbytes, allocation* block) except -1:
         with nogil:
             block[0] = allocate(nbytes, 64, how)
     if home_if_any() != home:
-        export_home()       # another user's from now on
+        try:
+            export_home()       # another user's from now on
+        except BaseException:
+            release(block.ref)
+            raise
+    if home_if_any() != judged_home and not home_is_readable():
+        release(block.ref)
+        refuse_user()
     return 0
+
+
+cdef bint home_is_readable() noexcept:
+    """Whether the processes for which `transport` was called can attach the home arena.
+
+    They are of one user. A worker that has given up that user's rights makes memory that they cannot have.
+    """
+    global judged_home, judged_readable
+    judged_readable = geteuid() == user_of_setting
+    judged_home = home_if_any()
+    return judged_readable
+
+
+cdef int refuse_user() except -1:
+    raise PermissionError(
+        f"cannot send through shared memory: transport was called by user {user_of_setting}, who could not "
+        f"attach memory of this process's user, {geteuid()}")
 
 
 cdef int give_back_memory(allocation* block) except -1:
@@ -257,6 +293,7 @@ cdef object carry(Reducer self, cnp.ndarray a, uint64_t nbytes, message* leases)
     cdef allocation block
     cdef claim lease
     cdef uint64_t admitted
+    cdef bint entered = False
     if not arrives_as_pickled(self, a, descr):
         return None
     if not mine.admit(nbytes, self.limit):
@@ -268,8 +305,10 @@ cdef object carry(Reducer self, cnp.ndarray a, uint64_t nbytes, message* leases)
     admitted = nbytes
     try:
         take_or_look(nbytes, &block)
-    except (MemoryError, OSError, RuntimeError, ValueError) as error:
+    except BaseException as error:
         mine.withdraw(admitted)
+        if not isinstance(error, (MemoryError, OSError, RuntimeError, ValueError)):
+            raise
         refuse(self, error)
         return None
     try:
@@ -279,14 +318,16 @@ cdef object carry(Reducer self, cnp.ndarray a, uint64_t nbytes, message* leases)
         try:
             lease = lease_in(leases, block.ref)
         except (MemoryError, ValueError) as error:
-            mine.withdraw(admitted)
             refuse(self, error)
             return None
         # Should memory be short from here on, pickling fails, and the message gives the lease back.
         text = dtype_text(descr)
         state = encode_array(copy, &block, descr, text, lease)
         mine.enter(block.ref.home, lease, admitted)
+        entered = True
     finally:
+        if not entered:
+            mine.withdraw(admitted)
         give_back_memory(&block)
     self.carried += nbytes
     load = _load_exact if nbytes >= self.zero_copy_from else _copy_out
@@ -322,10 +363,22 @@ cdef cnp.ndarray copy_into(Reducer self, cnp.ndarray a, uint64_t nbytes, void* t
     else:
         with nogil:
             copy_bytes(target, source, nbytes)
-    # Protocol 5 keeps the flag of whatever it takes as a buffer: all contiguous arrays but those of dates.
-    if self.protocol >= 5 and not cnp.PyArray_ISWRITEABLE(a) and descr.kind != c"M" and descr.kind != c"m":
+    # Protocol 5 keeps the flag of whatever it takes as a buffer: all contiguous arrays of which there is one.
+    if self.protocol >= 5 and not cnp.PyArray_ISWRITEABLE(a) and has_buffer(a, descr):
         PyArray_CLEARFLAGS(copy, cnp.NPY_ARRAY_WRITEABLE)
     return copy
+
+
+cdef bint has_buffer(cnp.ndarray a, cnp.dtype descr) except -1:
+    """Whether NumPy gives a buffer over an array of that dtype: not of dates, nor of fields out of order."""
+    if descr.kind == c"M" or descr.kind == c"m":
+        return False
+    if PyDataType_HASFIELDS(descr):
+        try:
+            memoryview(a)
+        except (BufferError, TypeError, ValueError):
+            return False
+    return True
 
 
 cdef int refuse(Reducer self, object error) except -1:
@@ -429,6 +482,10 @@ cdef bint has_strides(const handle* h, const cnp.npy_intp* shape, bint fortran) 
 
 def set_transport(uint64_t min_bytes, uint64_t zero_copy_from, limit=None):
     """Set what `sharedmem.transport` does in this process; a `min_bytes` of 0 switches it off."""
+    global judged_home, judged_readable, user_of_setting
+    user_of_setting = geteuid()
+    judged_home = NULL      # to be found out again
+    judged_readable = True
     settings.limit.store(memory_total() // share_of_memory if limit is None else limit)
     settings.zero_copy_from.store(zero_copy_from)
     settings.min_bytes.store(min_bytes)
