@@ -137,5 +137,7 @@ cdef class allocator:
         if home_if_any() != exported:
             export_home()   # another one, since the user of this process has changed
         why = take_refusal()
-        if why and isinstance(error, MemoryError) and error.__cause__ is None:
+        # A MemoryError with a text is another one: it may leave the block after NumPy's was caught.
+        if why and isinstance(error, MemoryError) and error.__cause__ is None and (
+                not error.args or type(error).__module__.startswith("numpy.")):
             error.__cause__ = MemoryError(why)
