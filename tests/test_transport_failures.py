@@ -61,6 +61,21 @@ def test_an_array_that_is_sent_alone_is_copied_into_shared_memory_once(dtype):
     assert after["by_pipe"] == before["by_pipe"]
 
 
+def test_layouts_that_a_copy_would_not_keep_are_pickled():
+    permuted = np.ones((100, 100, 3)).transpose(2, 0, 1)
+    with_gaps = np.ones(10_000, "f8,i4")[::2]
+    with sharedmem.transport():
+        before = counts()["messages"]
+        for value, protocol in ((permuted, 5), (with_gaps, 4), (with_gaps, 5)):
+            message = ForkingPickler.dumps(value, protocol)
+            assert len(message) > value.nbytes
+            assert pickle.loads(message).strides == pickle.loads(pickle.dumps(value, protocol)).strides
+        assert counts()["messages"] == before
+        message = ForkingPickler.dumps(permuted.copy("C"), 5)
+        assert len(message) < 1000
+        pickle.loads(message)
+
+
 class Unloadable:
     def __reduce__(self):
         return refuse_to_load, ()

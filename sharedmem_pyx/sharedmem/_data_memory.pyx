@@ -56,7 +56,8 @@ cdef class allocator:
     ``with sharedmem.allocator(): ...`` makes NumPy allocate array data in shared memory, whoever asks for an
     array: ``np.load``, arithmetic, indexing, pandas, SciPy, OpenCV. The arrays are plain ndarrays.
     `is_shared` is true of them, `asshared` makes a SharedArray of one without a copy, and they outlive the
-    block as any array does.
+    block as any array does. Processes share them: multiprocessing sends them by handle, not as copies, and a
+    forked child has the same memory as its parent.
 
     Parameters
     ----------
