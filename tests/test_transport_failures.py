@@ -4,11 +4,13 @@ import contextlib
 import multiprocessing
 import os
 import pickle
+import threading
+import time
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
-from support import TIMEOUT, dumps, join
+from support import TIMEOUT, dumps, join, wait_until
 
 import sharedmem
 
@@ -143,6 +145,43 @@ def test_settings_that_overlap_end_with_the_last_of_them():
         inner.close()
         assert "444" in os.environ["SHAREDMEM_TRANSPORT"]
     assert os.environ.get("SHAREDMEM_TRANSPORT") == was
+
+
+def test_a_forked_child_does_not_keep_what_another_thread_is_sending():
+    """The thread does not go on in the child, where nothing else has what it was copying."""
+    with sharedmem.transport():
+        message = np.ones((1000, 1000))
+        end = threading.Event()
+
+        def send_and_receive():
+            while not end.is_set():
+                pickle.loads(ForkingPickler.dumps(message))
+
+        thread = threading.Thread(target=send_and_receive)
+        thread.start()
+        waiting, release = os.pipe()
+        children = []
+        try:
+            for _ in range(8):
+                time.sleep(0.02)
+                child = os.fork()
+                if child == 0:
+                    os.close(release)
+                    os.read(waiting, 1)  # until the parent closes its end
+                    os._exit(0)
+                children.append(child)
+            end.set()
+            thread.join()
+            assert leases() == 0
+            # The youngest child may just be starting.
+            assert wait_until(lambda: sharedmem.stats()["shared_blocks"] == 0)
+        finally:
+            end.set()
+            thread.join()
+            os.close(release)
+            os.close(waiting)
+            codes = [os.waitpid(child, 0)[1] for child in children]
+        assert codes == [0] * 8
 
 
 def send_as_somebody_else(conn):
