@@ -149,6 +149,11 @@ def test_settings_that_overlap_end_with_the_last_of_them():
 
 def test_a_forked_child_does_not_keep_what_another_thread_is_sending():
     """The thread does not go on in the child, where nothing else has what it was copying."""
+
+    def shared_blocks():
+        return sharedmem.stats()["shared_blocks"]
+
+    before = shared_blocks()
     with sharedmem.transport():
         message = np.ones((1000, 1000))
         end = threading.Event()
@@ -174,7 +179,7 @@ def test_a_forked_child_does_not_keep_what_another_thread_is_sending():
             thread.join()
             assert leases() == 0
             # The youngest child may just be starting.
-            assert wait_until(lambda: sharedmem.stats()["shared_blocks"] == 0)
+            assert wait_until(lambda: shared_blocks() == before), (before, shared_blocks())
         finally:
             end.set()
             thread.join()

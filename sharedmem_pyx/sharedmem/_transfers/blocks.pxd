@@ -11,14 +11,18 @@ cdef extern from "<sharedmem_pyx/in_hand.hpp>" namespace "sharedmem_pyx" nogil:
     # Its notes are those of `sharedmem._transfers.blocks`: each module that includes it has others.
     cdef cppclass in_hand:
         in_hand()
-        @staticmethod
-        void begin_step() noexcept
-        @staticmethod
-        void end_step() noexcept
         void enter(const block_ref&) noexcept
         void leave() noexcept
+
+        @staticmethod
+        void begin_step() noexcept
+
+        @staticmethod
+        void end_step() noexcept
+
         @staticmethod
         void release_of_other_threads() noexcept
+
 
 # A block for a message, noted as held by this thread if it is large. PermissionError: those who are sent
 # something could not attach it.

@@ -1,7 +1,7 @@
 """The blocks in which copies of private arrays travel: a sender takes one, the receiver copies out of it.
 
-While a thread copies, nothing but its C code has the block. A child that another thread forks meanwhile would hold
-it until its end, since it does not have that thread: it gives such blocks back when it starts.
+While a thread copies, nothing but its C code has the block. A child that another thread forks meanwhile
+would hold it until its end, since it does not have that thread: it gives such blocks back when it starts.
 """
 
 import os

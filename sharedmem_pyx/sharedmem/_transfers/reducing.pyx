@@ -355,4 +355,3 @@ def transport_stats():
 
 never_zero_copy = UINT64_MAX
 zero_copy = <uint64_t>zero_copy_least
-

@@ -129,8 +129,9 @@ class transport:
     `concurrent.futures`, loky, joblib and multiprocess mean what they always meant: whoever receives an
     ordinary array has a copy of its own, exact and writable, whatever the array was part of: a dict, a
     dataclass, a DataFrame, a sparse matrix, an Arrow table. It gets there faster. An ndarray that lies in
-    shared memory, also one that NumPy made within `allocator`, is no ordinary one: it is shared. The setting holds for the
-    whole process, and for the processes that it starts from now on, by any start method.
+    shared memory, also one that NumPy made within `allocator`, is no ordinary one: it is shared. The
+    setting holds for the whole process, and for the processes that it starts from now on, by any start
+    method.
 
     Parameters
     ----------
