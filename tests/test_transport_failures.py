@@ -49,10 +49,10 @@ def test_memory_that_fails_at_any_point_of_a_message_leaves_nothing_under_way(va
 
 
 @pytest.mark.parametrize("dtype", [[("a", "f8"), ("b", "i4")], "V9", np.dtype("f8", metadata={"unit": "m"})])
-def test_an_array_that_is_sent_alone_is_copied_into_shared_memory_once(dtype):
+def test_an_array_whose_dtype_travels_apart_is_carried_alone_and_counted_once(dtype):
     a = np.zeros(100_000, dtype)
     small = 2000
-    with sharedmem.transport(max_in_flight=a.nbytes * 3 // 2):  # not enough for two copies
+    with sharedmem.transport(max_in_flight=a.nbytes * 3 // 2):
         before = counts()
         for _ in range(10):
             message = dumps(a)
