@@ -138,7 +138,7 @@ std::uint64_t arena::collect(bool leases) {
     cached = s.pool.cached_everywhere() + s.pool.orphaned_bytes();
   }
   s.repairs.look_for_dead(true);
-  s.repairs.expire(leases);
+  if (leases) s.repairs.expire(true);
   const std::lock_guard lock(s.pool);
   s.pool.sweep_returns();
   if (s.words.head().repairs.load(relaxed) != before) s.pool.sweep_all();

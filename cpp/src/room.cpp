@@ -5,10 +5,12 @@
 namespace sharedmem {
 
 /// All that can be had without asking the system for more, however long it takes. Lets go of `lock` meanwhile.
-void arena::state::scrape_together(held_lock& lock) {
+/// `messages`: those of the dead, too, whose grace is over. Whoever has one may still load it, so this is done only
+/// where the memory would otherwise be refused.
+void arena::state::scrape_together(held_lock& lock, bool messages) {
   lock.unlock();
   repairs.look_for_dead(true);
-  repairs.expire(false);
+  if (messages) repairs.expire(false);
   lock.lock();
   pool.adopt_all_orphans();
   if (!pool.sweep_after_repairs()) pool.sweep_all();
@@ -33,11 +35,6 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
   }
   lock.unlock();
   repairs.look_for_dead(false);
-  if (const std::uint64_t now = monotonic_ns();
-      now - last_expiry.load(std::memory_order_relaxed) > second_ns) {
-    last_expiry.store(now, std::memory_order_relaxed);
-    repairs.expire(false);
-  }
   lock.lock();
   bool news = pool.adopt_orphans(chunks, size_class);
   if (pool.sweep_after_repairs()) news = true;
@@ -49,7 +46,7 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
   try {
     reserve_memory(bytes, asked);
   } catch (const no_memory&) {
-    scrape_together(lock);
+    scrape_together(lock, true);
     if (room()) return nullptr;
     if (slab* run = uncache()) return run;
     pool.limit_cache(0);
@@ -62,7 +59,7 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
   } catch (const error&) {  // what cannot be attached here is no room; `extend` below tells why
   }
   if (slab* run = pool.claim_fresh(chunks, blocks)) return run;
-  scrape_together(lock);
+  scrape_together(lock, false);
   if (room()) return nullptr;
   if (slab* run = uncache()) return run;
   pool.limit_cache(0);
@@ -80,6 +77,11 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
   } catch (const error& refused) {
     why = std::string("a further segment was refused: ") + refused.what();
   }
+  scrape_together(lock, true);
+  if (room()) return nullptr;
+  if (slab* run = uncache()) return run;
+  pool.limit_cache(0);
+  if (slab* run = pool.claim_fresh(chunks, blocks)) return run;
   if (slab* run = pool.claim_fresh(chunks, 0)) return run;
   no_room(asked, why);
 }

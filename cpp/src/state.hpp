@@ -60,8 +60,6 @@ struct arena::state {
   // as long as the chunks that all processes have claimed are no more than `claims_allowed` bytes.
   std::uint64_t look_holds_until = 0, claims_allowed = 0;
 
-  std::atomic<std::uint64_t> last_expiry{0};
-
   // lifecycle.cpp
   void enter();
   /// At every entry: a child that was forked without handlers joins. \throws no_memory  all slots are taken.
@@ -90,7 +88,7 @@ struct arena::state {
   heap::taken take_small(std::uint32_t size_class, std::uint64_t asked, held_lock& lock);
   heap::taken take_run(std::uint32_t chunks, std::uint64_t asked, held_lock& lock);
   slab* obtain(std::uint32_t chunks, std::uint32_t size_class, std::uint64_t asked, held_lock& lock);
-  void scrape_together(held_lock& lock);
+  void scrape_together(held_lock& lock, bool messages);
 
   // budget.cpp
   std::uint64_t claimed_bytes() const noexcept;

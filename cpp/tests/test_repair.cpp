@@ -18,6 +18,7 @@
 #include <vector>
 
 #include <sharedmem/arena.hpp>
+#include <sharedmem/error.hpp>
 
 #include "arena_tools.hpp"
 #include "arena_words.hpp"
@@ -201,6 +202,40 @@ TEST_CASE("chunks of the dead are used again by a process that was not the one t
     a->release(again.ref);
     (void)a->trim();
   }
+  nothing_left(*a, 2);
+}
+
+TEST_CASE("a message of the dead is kept while there is memory, and given up before memory is refused") {
+  const auto memory = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * 4096;
+  std::uint64_t size = tiny;  // where the arena must grow
+  SUBCASE("in an arena that grows") {}
+  SUBCASE("in an arena that is larger than the memory") { size = 2 * memory; }
+  const auto a = arena::create(size);
+  channel sent;
+  auto sender = fork_from(*a, [&] {
+    for (std::uint64_t i = 1; i <= 2; ++i) sent.put(a->share(make(*a, 5000, i).ref, true));
+    sleep_for_ever();
+    return 0;
+  });
+  const auto first = sent.get<claim>(), second = sent.get<claim>();
+  sender->kill();
+  (void)a->collect(false);
+  seconds_ahead = 100;  // their time is over
+  std::vector<allocation> more;
+  for (int i = 0; i < 20; ++i) more.push_back(a->allocate(5 * mib, 64, pages::lazy));
+  (void)a->collect(false);
+  CHECK(a->statistics().leases == 2);
+  CHECK((size != tiny || a->statistics().segments > 2));
+  allocation got = a->acquire(first);
+  CHECK(filled(got.data, 5000, 1));
+  if (size > memory) {
+    CHECK_THROWS_AS((void)a->allocate(memory, 64, pages::lazy), no_memory);
+    CHECK(a->statistics().leases == 0);
+    CHECK_THROWS_AS((void)a->acquire(second), stale_handle);
+  }
+  seconds_ahead = 0;
+  a->release(got.ref);
+  for (allocation& each : more) a->release(each.ref);
   nothing_left(*a, 2);
 }
 

@@ -56,7 +56,8 @@ cdef class allocator:
     ``with sharedmem.allocator(): ...`` makes NumPy allocate array data in shared memory, whoever asks for an
     array: ``np.load``, arithmetic, indexing, pandas, SciPy, OpenCV. The arrays are plain ndarrays.
     `is_shared` is true of them, `asshared` makes a SharedArray of one without a copy, and they outlive the
-    block as any array does.
+    block as any array does. Processes share them: multiprocessing sends them by handle, not as copies, and a
+    forked child has the same memory as its parent.
 
     Parameters
     ----------
@@ -137,5 +138,7 @@ cdef class allocator:
         if home_if_any() != exported:
             export_home()   # another one, since the user of this process has changed
         why = take_refusal()
-        if why and isinstance(error, MemoryError) and error.__cause__ is None:
+        # A MemoryError with a text is another one: it may leave the block after NumPy's was caught.
+        if why and isinstance(error, MemoryError) and error.__cause__ is None and (
+                not error.args or type(error).__module__.startswith("numpy.")):
             error.__cause__ = MemoryError(why)

@@ -155,6 +155,33 @@ def recv_bytes(self, maxsize=None):
     return buf
 
 
+def give_up(data):
+    """Give back what a message that this process has read keeps, since it could not be loaded.
+
+    Parameters
+    ----------
+    data : buffer
+        The bytes of the message. Nobody has them any more, or else they were read by `recv_bytes`.
+
+    Returns
+    -------
+    int
+        Number of leases given back: of those that this process took over when it read the message.
+    """
+    cdef const unsigned char[::1] view = data
+    cdef handle h
+    cdef size_t at = 0
+    cdef int given = 0
+    if view.shape[0] == 0:
+        return 0
+    while True:
+        at = find_handle(bytes_in(<const byte*>&view[0], view.shape[0]), at, h)
+        if at == 0:
+            return given
+        if h.what.lease != no_lease:
+            given += give_back_lost(h.where, h.what)
+
+
 def close(self):
     """As `Connection._close`; gives up messages that nobody can read."""
     if self._sharedmem_out is not None:

@@ -43,8 +43,9 @@ class Latest:
     and by any means, as arrays can.
 
     The newest array stays until a newer one is put, or until nobody has the `Latest` any more. When the
-    process that put it ends, by whatever cause, it stays for another minute. A reader or the writer may be
-    killed at any moment: no other one hangs, and another process may put next.
+    process that put it ends, by whatever cause, it stays until memory would otherwise be refused, and for a
+    minute at least. A reader or the writer may be killed at any moment: no other one hangs, and another
+    process may put next.
 
     Methods may be called by several threads at once, and by any number of processes; only one process at a
     time may put.

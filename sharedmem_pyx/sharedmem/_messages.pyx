@@ -160,8 +160,13 @@ def holding(dump):
             result = dump(*args, **kwargs)
             complete = True
         finally:
-            within.written.end(complete)
-            PyContextVar_Reset(current_message, before)
+            try:
+                PyContextVar_Reset(current_message, before)
+            except BaseException:
+                complete = False    # nobody gets the message
+                raise
+            finally:
+                within.written.end(complete)
         return result
     return dump_holding
 

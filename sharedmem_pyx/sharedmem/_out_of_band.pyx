@@ -239,13 +239,17 @@ cdef class Gathering:
         cdef allocation found
         cdef origin o
         cdef piece p
+        cdef const char* data
         self.known = {}
         for buffer in buffers:
             read_origin(buffer, &o)
             p.bytes = o.bytes
             if o.bytes > 0 and o.scattered == NULL and find_block(o.lowest, o.bytes, &found):
-                p.source = self.enter(&found, o.writable, buffer)
-                p.offset = o.lowest - <char*>found.data
+                data = <const char*>found.data
+                if found.read_only:     # nobody shall be able to write there, hence the same mapping again
+                    data = <const char*>found.ref.home.read_only(data)
+                p.source = self.enter(<char*>data, found.bytes, o.writable, buffer)
+                p.offset = o.lowest - data
                 o.bytes = 0     # to be copied
             else:
                 p.source = 0
@@ -255,15 +259,15 @@ cdef class Gathering:
             self.origins.push_back(o)
         return 0
 
-    cdef uint64_t enter(self, const allocation* found, bint writable, object owner) except 0:
-        """The number of a block among the sources."""
+    cdef uint64_t enter(self, char* data, uint64_t nbytes, bint writable, object owner) except 0:
+        """The number of a block, in one of its mappings, among the sources."""
         cdef held h
         cdef uint64_t number
-        key = <size_t>found.data
+        key = <size_t>data
         number = self.known.setdefault(key, self.blocks.size() + 1)
         if number > self.blocks.size():
-            h.data = <char*>found.data
-            h.bytes = found.bytes
+            h.data = data
+            h.bytes = nbytes
             h.writable = False
             h.owner = <PyObject*>owner
             self.blocks.push_back(h)

@@ -161,8 +161,8 @@ def collect(leases=False):
     Parameters
     ----------
     leases : bool, optional
-        Also end the time, 60 seconds, that arrays sent by processes now dead are kept for whoever may
-        still load them.
+        Also give up the arrays that processes now dead have sent and nobody has loaded. Otherwise they are
+        kept for whoever may still load them, until memory would be refused.
 
     Returns
     -------

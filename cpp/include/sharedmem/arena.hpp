@@ -195,7 +195,8 @@ class SHAREDMEM_API arena {
   std::uint64_t trim();
 
   /// Takes back what dead processes held.
-  /// \param leases  also ends the grace of their messages now: those that nobody loads afterwards are lost.
+  /// \param leases  also their messages that nobody has loaded: who loads one afterwards finds it stale. Otherwise
+  ///   these are kept until memory would be refused.
   /// \return  bytes of blocks that were freed: an estimate, others work on.
   std::uint64_t collect(bool leases);
 

@@ -14,12 +14,14 @@ from sharedmem._startup.importing import when_imported
 
 #: Module that is awaited, file of this folder, function in it.
 HOOKS = (
-    # Pools report what could not be loaded, instead of waiting for ever.
+    # Pools report what could not be loaded, instead of waiting for ever; queues give it up.
     ("multiprocessing.pool", "multiprocessing_", "watch_pool"),
+    ("multiprocessing.queues", "multiprocessing_", "watch_queues"),
     ("concurrent.futures.process", "multiprocessing_", "watch_executor"),
     # A copy of multiprocessing that pickles by dill: pathos, mpire, ppft.
     ("multiprocess.reduction", "multiprocess_", "hook_pickler"),
     ("multiprocess.connection", "multiprocess_", "watch_connections"),
+    ("multiprocess.queues", "multiprocess_", "watch_queues"),
     ("multiprocess.pool", "multiprocess_", "watch_pool"),
     # Executors that pickle by cloudpickle.
     ("loky.backend.reduction", "loky_", "hook_pickler"),

@@ -33,12 +33,33 @@ def load_buffer(load: Callable[..., Any], *args: Any) -> Any:
     return importlib.import_module("pyarrow").py_buffer(array)
 
 
+def load_mutable_buffer(load: Callable[..., Any], *args: Any) -> Any:
+    """The same for a buffer that could be written, and that nobody else has: as its pickle would arrive.
+
+    Parameters
+    ----------
+    load : callable
+        What loads the array.
+    *args : object
+        Its arguments, of which the first is the handle.
+
+    Returns
+    -------
+    pyarrow.Buffer
+        Mutable.
+    """
+    return importlib.import_module("pyarrow").py_buffer(load(*args))
+
+
 def _entry(reducer: Reducer) -> Callable[[Any], Any]:
     def reduce(buffer: Any) -> Any:
         if buffer.size > 0 and buffer.is_cpu:
+            before = reducer.carried
             reduced = reducer.in_place_of_bytes(np.frombuffer(buffer, np.uint8))
             if reduced is not None:
-                return load_buffer, (reduced[0], *reduced[1])
+                # A carried copy is the receiver's own.
+                own = reducer.carried != before and buffer.is_mutable
+                return load_mutable_buffer if own else load_buffer, (reduced[0], *reduced[1])
         return buffer.__reduce_ex__(reducer.protocol)
 
     return reduce

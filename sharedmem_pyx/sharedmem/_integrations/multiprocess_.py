@@ -77,3 +77,8 @@ def open_task(message: bytes) -> Any:
 def watch_pool(module: ModuleType) -> None:
     """Have its Pools report what could not be loaded."""
     pools.watch_pool(module, _pickler(), open_task)
+
+
+def watch_queues(module: ModuleType) -> None:
+    """Have its queues give up messages that cannot be loaded."""
+    connections.watch_queues(module)

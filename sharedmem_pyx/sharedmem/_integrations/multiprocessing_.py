@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from sharedmem._transfers import pools
+from sharedmem._transfers import connections, pools
 
 
 def watch_pool(module: ModuleType) -> None:
@@ -15,3 +15,8 @@ def watch_pool(module: ModuleType) -> None:
 def watch_executor(module: ModuleType) -> None:
     """Have the executors of `concurrent.futures.process` report which task could not be loaded, and why."""
     pools.watch_executor(module)
+
+
+def watch_queues(module: ModuleType) -> None:
+    """Have the queues of `multiprocessing.queues` give up messages that cannot be loaded."""
+    connections.watch_queues(module)

@@ -11,6 +11,7 @@ there.
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import sys
 from multiprocessing import connection, reduction
@@ -54,6 +55,48 @@ def rebuild(df: Any, readable: bool, writable: bool, end: tuple[str, int]) -> An
     conn = connection.rebuild_connection(df, readable, writable)  # type: ignore[attr-defined]
     conn._sharedmem_end = end
     return conn
+
+
+def giving_up(method: Any, variable: str) -> Any:
+    """A version of a method that reads and loads a message, which gives up one that cannot be loaded.
+
+    What an object raises while it is loaded leaves the rest of the message to nobody: the bytes are in a
+    variable of that method, and go with it.
+
+    Parameters
+    ----------
+    method : callable
+        Such as `Connection.recv`.
+    variable : str
+        The name of its local variable that has the bytes, or a BytesIO with them, once they were read.
+    """
+
+    @functools.wraps(method)
+    def received(*args: Any, **keywords: Any) -> Any:
+        try:
+            return method(*args, **keywords)
+        except BaseException as error:
+            trace = error.__traceback__ and error.__traceback__.tb_next
+            if trace is not None and trace.tb_frame.f_code is method.__code__:
+                data = trace.tb_frame.f_locals.get(variable)
+                if data is not None:
+                    _in_flight.give_up(data.getbuffer() if hasattr(data, "getbuffer") else data)
+            raise
+
+    return received
+
+
+def watch_queues(module: ModuleType) -> None:
+    """Have the queues of `multiprocessing.queues`, or of a copy of it, give up what cannot be loaded.
+
+    Parameters
+    ----------
+    module : module
+        It has the classes Queue and SimpleQueue.
+    """
+    for name in ("Queue", "SimpleQueue"):
+        cls = getattr(module, name)
+        cls.get = giving_up(cls.get, "res")
 
 
 def watch(module: ModuleType, reducing: ModuleType = reduction, rebuild: Any = rebuild) -> None:
@@ -117,6 +160,7 @@ def watch(module: ModuleType, reducing: ModuleType = reduction, rebuild: Any = r
     cls._send_bytes = _in_flight.send_bytes
     cls._recv_bytes = _in_flight.recv_bytes
     cls._close = _in_flight.close
+    cls.recv = giving_up(cls.recv, "buf")
     cls.send = send
     cls.fileno = fileno
     pipe.__doc__ = plain_pipe.__doc__

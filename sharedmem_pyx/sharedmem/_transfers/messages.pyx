@@ -26,6 +26,7 @@ cimport numpy as cnp
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContextVar_Reset, PyContextVar_Set, get_value
 
+from sharedmem._handles cimport dtype_text
 from sharedmem._messages cimport Message, end_message, leases_of, new_message
 from sharedmem._transfers.reducing cimport Reducer, count_message, new_reducer, reduce_exact
 
@@ -37,6 +38,7 @@ from sharedmem.array import SharedArray
 
 cdef enum:
     longest_short_bytes = 255   # bytes that the opcode SHORT_BINBYTES can hold
+    first_unknown_type = 24     # NumPy's type numbers from here on are not built in
 
 
 cnp.import_array()
@@ -171,8 +173,8 @@ cdef object dumps_alone(object a):
     """The message of an array, in protocol 4, without a pickler; None: let one do it."""
     cdef Message within
     cdef Reducer reducer
-    cdef bytes pickled = None
-    if get_value(by_value):
+    cdef object written = None
+    if get_value(by_value) or not says_all_in_a_handle(a):
         return None
     reducer = new_reducer(pickle.DEFAULT_PROTOCOL)
     within = new_message()
@@ -184,11 +186,22 @@ cdef object dumps_alone(object a):
         state = <bytes>reduced[1][0]
         if prefix is None or type(state) is not bytes or PyBytes_GET_SIZE(state) > longest_short_bytes:
             return None
-        pickled = b"%b%c%b\x85R." % (prefix, PyBytes_GET_SIZE(state), state)
+        written = memoryview(b"%b%c%b\x85R." % (prefix, PyBytes_GET_SIZE(state), state))
     finally:
-        end_message(within, pickled is not None)
+        end_message(within, written is not None)
     count_message(reducer)
-    return memoryview(pickled)
+    return written
+
+
+cdef bint says_all_in_a_handle(cnp.ndarray a) except -1:
+    """Whether a handle names the dtype. Asked before the data is copied, or a pickler would copy it again.
+
+    The handle of a copy is never too long: its sizes and the name of its dtype have at most 140 bytes.
+    """
+    cdef cnp.dtype descr = a.descr
+    if descr.type_num == cnp.NPY_VOID or descr.type_num >= first_unknown_type:
+        return dtype_text(descr) is not None
+    return cnp.PyArray_DescrFromType(descr.type_num) is descr or descr.metadata is None
 
 
 def transferring(pickler, dump):
@@ -229,12 +242,18 @@ def transferring(pickler, dump):
         before = PyContextVar_Set(current_message, within)
         try:
             dump(made, obj)
+            pickled = buffer.getbuffer()
             complete = True
         finally:
-            end_message(within, complete)
-            PyContextVar_Reset(current_message, before)
+            try:
+                PyContextVar_Reset(current_message, before)
+            except BaseException:
+                complete = False    # nobody gets the message
+                raise
+            finally:
+                end_message(within, complete)
         count_message(reducer)
-        return buffer.getbuffer()
+        return pickled
 
     held = pickler.dump
     return classmethod(functools.wraps(plain)(dumps))

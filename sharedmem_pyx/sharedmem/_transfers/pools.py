@@ -59,6 +59,7 @@ _DROPPING = {
     ("sharedmem.array", "_load_exact"): _drop_array,
     ("sharedmem.array", "_copy_out"): _drop_array,
     ("sharedmem._integrations.arrow_", "load_buffer"): _drop_buffer,
+    ("sharedmem._integrations.arrow_", "load_mutable_buffer"): _drop_buffer,
 }
 
 

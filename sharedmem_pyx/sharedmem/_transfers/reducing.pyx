@@ -10,29 +10,27 @@ The lease of such a block belongs to the message, and is given back if that is n
 under way at one time is bounded: whoever sends handles is not slowed down by a pipe that is full.
 """
 
-import sys
-
 import numpy as np
 
 cimport cython
 cimport numpy as cnp
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport UINT64_MAX, uint64_t
 from libc.string cimport memcpy
 
-from sharedmem._handles cimport dtype_text, encode_array, find_dtype, take_block
+from sharedmem._handles cimport dtype_text, encode_array
 from sharedmem._messages cimport current_leases, lease_in, message, reduce_for
-from sharedmem.arena cimport export_home, home_arena
-from sharedmem.libsharedmem.arena cimport allocation, arena, claim, pages
+from sharedmem._transfers.blocks cimport (
+    give_back_memory, in_hand, large_bytes, readers_are_this_user, take_memory)
+from sharedmem.libsharedmem.arena cimport allocation, arena, claim
 from sharedmem.libsharedmem.copying cimport copy_bytes
 from sharedmem.libsharedmem.file_view cimport file_view
-from sharedmem.libsharedmem.handle cimport byte, bytes_in, decode, fits, handle
-from sharedmem.libsharedmem.home cimport allocate, arena_of, home_if_any, memory_total, release
+from sharedmem.libsharedmem.home cimport arena_of, memory_total
 
 from sharedmem._handles import _load_exact
 from sharedmem._in_flight import look
+from sharedmem._transfers.blocks import _copy_out
 from sharedmem.array import SharedArray
 
 
@@ -79,9 +77,7 @@ cdef extern from "<numpy/arrayobject.h>":
 
 cdef enum:
     least_carried = 1024        # bytes of an array below which its handle costs as much as its bytes
-    zero_copy_least = 1 << 20   # bytes from which on there is no second copy, if that is asked for
-    large_bytes = 1 << 20       # from here on memory is had, copied and given back without the GIL
-    huge_page = 1 << 21
+    zero_copy_least = 1 << 20   # bytes of an array from which on there is no second copy, if asked for
     first_unknown_type = 24     # NumPy's type numbers from here on are not built in
     share_of_memory = 16        # without a limit this part of the memory that there is may be under way
 
@@ -227,36 +223,14 @@ cdef bint arrives_as_pickled(Reducer self, cnp.ndarray a, cnp.dtype descr):
 
 # -- carrying
 
-cdef int take_memory(uint64_t nbytes, allocation* block) except -1:
-    cdef arena* home = home_arena()
-    cdef pages how = pages.now if nbytes >= huge_page else pages.as_needed
-    if home.allocate_cached(nbytes, 64, block[0]):
-        return 0
-    if nbytes < large_bytes:
-        block[0] = allocate(nbytes, 64, how)
-    else:
-        with nogil:
-            block[0] = allocate(nbytes, 64, how)
-    if home_if_any() != home:
-        export_home()       # another user's from now on
-    return 0
-
-
-cdef int give_back_memory(allocation* block) except -1:
-    if block.bytes < large_bytes:
-        release(block.ref)
-    else:
-        with nogil:
-            release(block.ref)
-    return 0
-
-
 cdef object carry(Reducer self, cnp.ndarray a, uint64_t nbytes, message* leases):
     """Copies a private array into a block for the message. None: something refused it."""
     cdef cnp.dtype descr = a.descr
     cdef allocation block
     cdef claim lease
     cdef uint64_t admitted
+    cdef in_hand noted
+    cdef bint entered = False
     if not arrives_as_pickled(self, a, descr):
         return None
     if not mine.admit(nbytes, self.limit):
@@ -267,9 +241,11 @@ cdef object carry(Reducer self, cnp.ndarray a, uint64_t nbytes, message* leases)
         return None
     admitted = nbytes
     try:
-        take_or_look(nbytes, &block)
-    except (MemoryError, OSError, RuntimeError, ValueError) as error:
+        take_or_look(nbytes, &block, &noted)
+    except BaseException as error:
         mine.withdraw(admitted)
+        if not isinstance(error, (MemoryError, OSError, RuntimeError, ValueError)):
+            raise
         refuse(self, error)
         return None
     try:
@@ -279,27 +255,29 @@ cdef object carry(Reducer self, cnp.ndarray a, uint64_t nbytes, message* leases)
         try:
             lease = lease_in(leases, block.ref)
         except (MemoryError, ValueError) as error:
-            mine.withdraw(admitted)
             refuse(self, error)
             return None
         # Should memory be short from here on, pickling fails, and the message gives the lease back.
         text = dtype_text(descr)
         state = encode_array(copy, &block, descr, text, lease)
         mine.enter(block.ref.home, lease, admitted)
+        entered = True
     finally:
-        give_back_memory(&block)
+        if not entered:
+            mine.withdraw(admitted)
+        give_back_memory(&block, &noted)
     self.carried += nbytes
     load = _load_exact if nbytes >= self.zero_copy_from else _copy_out
     return load, (state,) if text is not None else (state, descr)
 
 
-cdef int take_or_look(uint64_t nbytes, allocation* block) except -1:
+cdef int take_or_look(uint64_t nbytes, allocation* block, in_hand* noted) except -1:
     try:
-        return take_memory(nbytes, block)
+        return take_memory(nbytes, block, noted)
     except MemoryError:
         if look() == 0:     # nothing was kept for messages that nobody can read any more
             raise
-    return take_memory(nbytes, block)
+    return take_memory(nbytes, block, noted)
 
 
 cdef cnp.ndarray copy_into(Reducer self, cnp.ndarray a, uint64_t nbytes, void* target):
@@ -322,10 +300,22 @@ cdef cnp.ndarray copy_into(Reducer self, cnp.ndarray a, uint64_t nbytes, void* t
     else:
         with nogil:
             copy_bytes(target, source, nbytes)
-    # Protocol 5 keeps the flag of whatever it takes as a buffer: all contiguous arrays but those of dates.
-    if self.protocol >= 5 and not cnp.PyArray_ISWRITEABLE(a) and descr.kind != c"M" and descr.kind != c"m":
+    # Protocol 5 keeps the flag of whatever it takes as a buffer: all contiguous arrays of which there is one.
+    if self.protocol >= 5 and not cnp.PyArray_ISWRITEABLE(a) and has_buffer(a, descr):
         PyArray_CLEARFLAGS(copy, cnp.NPY_ARRAY_WRITEABLE)
     return copy
+
+
+cdef bint has_buffer(cnp.ndarray a, cnp.dtype descr) except -1:
+    """Whether NumPy gives a buffer over an array of that dtype: not of dates, nor of fields out of order."""
+    if descr.kind == c"M" or descr.kind == c"m":
+        return False
+    if PyDataType_HASFIELDS(descr):
+        try:
+            memoryview(a)
+        except (BufferError, TypeError, ValueError):
+            return False
+    return True
 
 
 cdef int refuse(Reducer self, object error) except -1:
@@ -347,88 +337,11 @@ def count(Reducer reducer not None):
     count_message(reducer)
 
 
-# -- arriving
-
-def _copy_out(bytes state not None, dtype=None):
-    """A private copy of the array that a handle means; what pickles of arrays that were under way call.
-
-    Parameters
-    ----------
-    state : bytes
-        The handle. Its lease is consumed, and with it goes the block.
-    dtype : numpy.dtype, optional
-        The dtype, if the handle has none.
-
-    Returns
-    -------
-    numpy.ndarray
-        It owns its data.
-
-    Raises
-    ------
-    StaleHandleError, ValueError, OSError
-        As `sharedmem.array._load`. ValueError also if the handle's array is not contiguous.
-    MemoryError
-        There is no private memory for it.
-    """
-    cdef handle h = decode(bytes_in(<byte*>PyBytes_AS_STRING(state), PyBytes_GET_SIZE(state)))
-    cdef cnp.dtype descr = find_dtype(&h, dtype)
-    cdef allocation block
-    take_block(&h, &block)
-    try:
-        if not fits(h.shape, block.bytes):
-            raise ValueError("handle: its array does not lie within its block")
-        return read_copy(&h, descr, &block)
-    finally:
-        give_back_memory(&block)
-
-
-cdef object read_copy(const handle* h, cnp.dtype descr, const allocation* block):
-    cdef cnp.npy_intp shape[64]
-    cdef cnp.ndarray copy
-    cdef uint64_t nbytes
-    cdef const void* source = <const char*>block.data + h.shape.offset
-    cdef void* target
-    cdef bint fortran = False
-    cdef int i
-    for i in range(h.shape.ndim):
-        shape[i] = h.shape.shape[i]
-    if h.shape.ndim > 1 and not has_strides(h, shape, False):
-        fortran = True
-    if not has_strides(h, shape, fortran):
-        raise ValueError("handle: an array that is copied out is contiguous")
-    Py_INCREF(descr)
-    copy = PyArray_NewFromDescr(&PyArray_Type, <cnp.PyArray_Descr*>descr, h.shape.ndim, shape, NULL, NULL,
-                                fortran, NULL)
-    nbytes = cnp.PyArray_NBYTES(copy)
-    target = cnp.PyArray_DATA(copy)
-    if nbytes < large_bytes:
-        memcpy(target, source, nbytes)
-    else:
-        with nogil:
-            copy_bytes(target, source, nbytes)
-    if not h.shape.writable:
-        PyArray_CLEARFLAGS(copy, cnp.NPY_ARRAY_WRITEABLE)
-    return copy
-
-
-cdef bint has_strides(const handle* h, const cnp.npy_intp* shape, bint fortran) noexcept:
-    """Whether the handle's array lies without gaps in that order. Axes of one element may have any stride."""
-    cdef cnp.npy_intp expected = h.shape.itemsize
-    cdef int ndim = h.shape.ndim
-    cdef int i, axis
-    for i in range(ndim):
-        axis = i if fortran else ndim - 1 - i
-        if shape[axis] != 1 and h.shape.strides[axis] != expected:
-            return False
-        expected *= shape[axis]
-    return True
-
-
 # -- settings and numbers
 
 def set_transport(uint64_t min_bytes, uint64_t zero_copy_from, limit=None):
     """Set what `sharedmem.transport` does in this process; a `min_bytes` of 0 switches it off."""
+    readers_are_this_user()
     settings.limit.store(memory_total() // share_of_memory if limit is None else limit)
     settings.zero_copy_from.store(zero_copy_from)
     settings.min_bytes.store(min_bytes)
@@ -442,8 +355,3 @@ def transport_stats():
 
 never_zero_copy = UINT64_MAX
 zero_copy = <uint64_t>zero_copy_least
-
-
-# Pickles name it as a member of `sharedmem.array`, as they do all that loads a handle.
-_copy_out.__module__ = "sharedmem.array"
-sys.modules["sharedmem.array"]._copy_out = _copy_out

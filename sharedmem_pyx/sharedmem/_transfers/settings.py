@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 import os
 import re
+import threading
+import weakref
 from multiprocessing import process
 from types import TracebackType
 from typing import Any
@@ -21,6 +23,12 @@ _DEFAULT = 65536
 
 _OFF = ""
 _now = _OFF
+
+# The settings that can still be given back, in the order in which they were set.
+_open: list[weakref.ref[transport]] = []
+_changing = threading.RLock()  # a signal handler, or a destructor, may close one in the middle
+# Another thread may hold it while a child is forked.
+os.register_at_fork(after_in_child=_changing._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 class _Carried:
@@ -120,8 +128,10 @@ class transport:
     Messages of `multiprocessing` (`Pool`, `Queue`, `Pipe`, `Process` arguments and the like),
     `concurrent.futures`, loky, joblib and multiprocess mean what they always meant: whoever receives an
     ordinary array has a copy of its own, exact and writable, whatever the array was part of: a dict, a
-    dataclass, a DataFrame, a sparse matrix, an Arrow table. It gets there faster. The setting holds for the
-    whole process, and for the processes that it starts from now on, by any start method.
+    dataclass, a DataFrame, a sparse matrix, an Arrow table. It gets there faster. An ndarray that lies in
+    shared memory, also one that NumPy made within `allocator`, is no ordinary one: it is shared. The
+    setting holds for the whole process, and for the processes that it starts from now on, by any start
+    method.
 
     Parameters
     ----------
@@ -153,10 +163,13 @@ class transport:
     ``0``, or a list such as ``min_bytes=64KiB,copy=1,max_in_flight=1GiB``.
 
     Sending never waits for room and never fails where pickling would not: where memory is short, the data
-    goes by the pipe. Connections that lead to another host (TCP) carry values. Joblib goes on writing large
-    arguments to files that its workers map; ``max_nbytes=None`` switches that off.
+    goes by the pipe. It is for processes of one user: a worker that has become another user (``os.setuid``)
+    sends its data by the pipe, but cannot load what is then sent to it through new memory. Connections that
+    lead to another host (TCP) carry values. Joblib goes on writing large arguments to files that its workers
+    map; ``max_nbytes=None`` switches that off.
 
-    Any thread may call it; messages that are pickled at that moment have the former setting or the new one.
+    Settings may overlap: closing one that is not the newest leaves the newest on. Any thread may call it;
+    messages that are pickled at that moment have the former setting or the new one.
 
     Examples
     --------
@@ -175,14 +188,30 @@ class transport:
             raise TypeError(f"copy must be True or False, not {copy!r}")
         self.copy = copy
         self.max_in_flight = None if max_in_flight is None else _number("max_in_flight", max_in_flight, 0)
-        self._before: str | None = _now
-        apply(_text(self.min_bytes, self.copy, self.max_in_flight))
+        with _changing:
+            self._before: str | None = _now
+            apply(_text(self.min_bytes, self.copy, self.max_in_flight))
+            _open[:] = [each for each in _open if each() is not None]
+            _open.append(weakref.ref(self))
 
     def close(self) -> None:
-        """Give the setting back that was there before; once."""
-        before, self._before = self._before, None
-        if before is not None:
-            apply(before)
+        """Give the setting back that was there before; once.
+
+        Where another one was set meanwhile and is not closed, that goes on, and gives back what this one
+        would have.
+        """
+        with _changing:
+            before, self._before = self._before, None
+            if before is None:
+                return
+            # A setting that nobody refers to any more cannot be closed, and is no reason to go on with it.
+            later = [each for each in (ref() for ref in _open) if each is not None]
+            at = later.index(self)
+            _open[:] = [weakref.ref(each) for each in later if each is not self]
+            if at + 1 < len(later):
+                later[at + 1]._before = before
+            else:
+                apply(before)
 
     def __enter__(self) -> transport:
         if self._before is None:

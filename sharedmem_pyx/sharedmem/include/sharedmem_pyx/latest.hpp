@@ -4,10 +4,10 @@
 ///
 ///   | step of `put`, under a lock   | killed after it                                                                  |
 ///   | ----------------------------- | -------------------------------------------------------------------------------- |
-///   | take a lease of the new array | the lease is nobody's and ends after its grace; readers get the array before      |
+///   | take a lease of the new array | the lease is nobody's until memory would be refused; readers get the array before |
 ///   | write the oldest cell         | the same; a cell half-written is refused by its seqlock, and nobody looks at it   |
 ///   | store the number              | the array is there; who sleeps looks at the number by himself, ten times a second |
-///   | wake who sleeps               | the lease of the array before ends after its grace                                |
+///   | wake who sleeps               | the lease of the array before stays until memory would be refused                 |
 ///   | give back the lease before    | nothing                                                                           |
 ///
 /// A reader copies the cell of the newest number and sets its bit on the block, without consuming the lease; it then

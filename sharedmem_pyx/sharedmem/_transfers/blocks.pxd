@@ -1,0 +1,34 @@
+from libc.stdint cimport uint64_t
+
+from sharedmem.libsharedmem.arena cimport allocation, block_ref
+
+
+cdef enum:
+    large_bytes = 1 << 20       # from here on memory is had, copied and given back without the GIL
+
+
+cdef extern from "<sharedmem_pyx/in_hand.hpp>" namespace "sharedmem_pyx" nogil:
+    # Its notes are those of `sharedmem._transfers.blocks`: each module that includes it has others.
+    cdef cppclass in_hand:
+        in_hand()
+        void enter(const block_ref&) noexcept
+        void leave() noexcept
+
+        @staticmethod
+        void begin_step() noexcept
+
+        @staticmethod
+        void end_step() noexcept
+
+        @staticmethod
+        void release_of_other_threads() noexcept
+
+
+# A block for a message, noted as held by this thread if it is large. PermissionError: those who are sent
+# something could not attach it.
+cdef int take_memory(uint64_t nbytes, allocation* block, in_hand* noted) except -1
+
+cdef int give_back_memory(allocation* block, in_hand* noted) except -1
+
+# From now on those who are sent something are processes of the user that this one has now.
+cdef void readers_are_this_user() noexcept
