@@ -12,6 +12,7 @@
 #include <sharedmem/names.hpp>
 
 #include "arena_tools.hpp"
+#include "arena_words.hpp"
 #include "host.hpp"
 #include "needs.hpp"
 #include "os/identity.hpp"
@@ -189,6 +190,41 @@ TEST_CASE("the arena of names is nobody's home") {
     return find_host_arena() == &names ? 0 : 5;  // and it stays
   });
   CHECK(reader.wait() == 0);
+}
+
+TEST_CASE("a process too many is told what it can do about it") {
+  begin("full");
+  channel full, done;
+  child owner([&] {
+    arena& a = name_arena();
+    const arena_words words(a);
+    std::uint64_t mine = 0;
+    for (std::uint32_t s = 0; s < words.head().slots - overflow_slots; ++s) {
+      if (const std::uint64_t seen = words.slot(s).ctl.load(); seen != 0) mine = seen;
+      words.slot(s).ctl.store(mine);
+    }
+    words.head().slot_mark.store(words.head().slots - overflow_slots);
+    full.put(words.head().slots - overflow_slots);
+    (void)done.get<char>();
+    return 0;
+  });
+  const auto slots = full.get<std::uint32_t>();
+  child late([&] {
+    try {
+      (void)name_arena();
+    } catch (const no_memory& error) {
+      const std::string said = error.what();
+      return said.find("all " + std::to_string(slots) + " process slots") != std::string::npos &&
+                     said.find("SHAREDMEM_NAMESPACE") != std::string::npos &&
+                     said.find("SHAREDMEM_ARENA=") == std::string::npos
+                 ? 0
+                 : 1;
+    }
+    return 2;
+  });
+  CHECK(late.wait() == 0);
+  done.put('d');
+  CHECK(owner.wait() == 0);
 }
 
 TEST_CASE("a forked child has the arena too") {
