@@ -45,7 +45,7 @@ def open_memmap(
         A regular file.
     mode : {"r", "r+", "w+"}, optional
         "r": for reading; the kernel refuses stores. "r+": stores reach the file. "w+": a new file, of zeros,
-        in place of what was there.
+        which takes the place of what was there when it is complete.
     dtype, shape : dtype_like and int or tuple of int, optional
         Of a new file; the file says it else.
     fortran_order : bool, optional
@@ -60,7 +60,8 @@ def open_memmap(
     ------
     OSError
         It can't be opened: FileNotFoundError, PermissionError, IsADirectoryError; or there is no address
-        space for it. For "w+" also ENOSPC: the new file's blocks are reserved, and it is removed again.
+        space for it. For "w+" also ENOSPC, since the new file's blocks are reserved: what was there before
+        stays then.
     ValueError
         It is no ``.npy`` file, ends too soon, or is no regular file; the mode is another one; "w+" without a
         shape.

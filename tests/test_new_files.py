@@ -1,0 +1,105 @@
+"""Files that `open_memmap` and `memmap` make in place of others: these stay until the new one is complete."""
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+import support
+from naming import killed, program, said
+
+import sharedmem
+
+
+def test_a_full_disk_leaves_the_old_file():
+    support.needs_namespaces("--mount")
+    code = """
+    import errno, os, numpy as np, sharedmem
+    os.chdir("/mnt")
+    np.save("a.npy", np.arange(1000))
+    for make, name in (sharedmem.open_memmap, "a.npy"), (sharedmem.memmap, "a.npy"):
+        try:
+            make(name, mode="w+", dtype="u1", shape=4 << 20)
+        except OSError as error:
+            print(errno.errorcode[error.errno], os.listdir(), np.load("a.npy").sum())
+    """
+    status, out, err = support.run_python(
+        code, prefix=["unshare", "--mount"], shell="mount -t tmpfs -o size=1m none /mnt || exit 77"
+    )
+    if status == 77:
+        pytest.skip("no file system can be mounted here")
+    assert (status, err.decode()) == (0, "")
+    assert out.decode().splitlines() == ["ENOSPC ['a.npy'] 499500"] * 2
+
+
+def test_there_is_a_whole_file_at_any_moment(tmp_path):
+    path = tmp_path / "a.npy"
+    sharedmem.open_memmap(path, "w+", "i4", 100)
+    seen, over = set(), threading.Event()
+
+    def read():
+        while not over.is_set():
+            try:
+                seen.add(np.load(path).shape)
+            except (OSError, ValueError) as error:
+                seen.add(repr(error))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for n in range(300):
+        sharedmem.open_memmap(path, "w+", "i4", 100 + n % 2)
+    over.set()
+    reader.join()
+    assert seen
+    assert seen <= {(100,), (101,)}
+    assert os.listdir(tmp_path) == ["a.npy"]
+
+
+def test_several_may_make_one_file_at_once(tmp_path):
+    path, failed = tmp_path / "a", []
+
+    def make(n):
+        try:
+            for _ in range(50):
+                sharedmem.memmap(path, "i4", "w+", shape=100)[:] = n
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=make, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert len(set(np.fromfile(path, "i4").tolist())) == 1
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_file_that_its_owner_may_not_write(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"before")
+    os.chmod(path, 0o444)
+    a = sharedmem.memmap(path, "u1", "w+", shape=3)
+    a[:] = 7
+    assert path.read_bytes() == b"\7\7\7"
+    assert os.stat(path).st_mode & 0o777 == 0o444
+
+
+def test_the_kernel_knows_the_file_by_its_name(tmp_path):
+    a = sharedmem.memmap(tmp_path / "new", "u1", "w+", shape=3)
+    with open("/proc/self/maps") as maps:
+        assert any(line.rstrip().endswith(str(tmp_path / "new")) for line in maps)
+    assert a.sum() == 0
+
+
+def test_a_process_that_is_killed_leaves_the_old_file_and_little_else(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.arange(5))
+    code = "print('there', flush=True)\nwhile True: sharedmem.open_memmap(sys.argv[1], 'w+', 'i8', 1_000_000)"
+    for _ in range(5):
+        with program(code, str(path)) as maker:
+            assert said(maker) == "there"
+            killed(maker)
+            assert maker.returncode == -signal.SIGKILL
+        assert np.load(path).shape in ((5,), (1_000_000,))
