@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -103,3 +104,61 @@ def test_a_process_that_is_killed_leaves_the_old_file_and_little_else(tmp_path):
             killed(maker)
             assert maker.returncode == -signal.SIGKILL
         assert np.load(path).shape in ((5,), (1_000_000,))
+
+
+def header(text):
+    text += b" " * (-(len(text) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(64)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (True,)}",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (-1, -5)}",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (-1, 0)}",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (4611686018427387904, 4)}",
+        b"{'descr': '<f8', 'fortran_order': 2, 'shape': (1,)}",
+        b"{'descr': 7, 'fortran_order': False, 'shape': (1,)}",
+        b"{'descr': '<f8', 3: False, 'shape': (1,)}",
+        b"{[]: 1}",
+        b"(" * 5000 + b")" * 5000,
+        b"[" * 30000,
+        b"",
+    ],
+)
+def test_headers_that_make_no_sense(tmp_path, text):
+    path = tmp_path / "a.npy"
+    path.write_bytes(header(text))
+    for read in sharedmem.open_memmap, sharedmem.load:
+        with pytest.raises((ValueError, MemoryError) if b"4611686018427387904" in text else ValueError):
+            read(path)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_what_can_be_made_can_be_opened(tmp_path, order):
+    path = tmp_path / "a.npy"
+    dtype = np.dtype([(f"field{n}", "f4") for n in range(1500)])
+    made = sharedmem.open_memmap(path, "w+", dtype, (2, 3), order == "F")
+    again = sharedmem.open_memmap(path)
+    assert (again.dtype, again.shape, again.strides) == (dtype, (2, 3), made.strides)
+    assert sharedmem.load(path).dtype == dtype
+
+
+def test_a_dtype_that_no_file_can_be_opened_with_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.arange(3))
+    dtype = [(f"{'x' * 200}{n}", "f4") for n in range(6000)]
+    with pytest.raises(ValueError, match="1048576"):
+        sharedmem.open_memmap(path, "w+", dtype, 1)
+    assert np.load(path).tolist() == [0, 1, 2]
+
+
+def test_an_archive_is_told_as_one(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, numbers=np.arange(5))
+    for mode in None, "r":
+        with pytest.raises(ValueError, match="archive of arrays"):
+            sharedmem.load(path, mmap_mode=mode)
+    with zipfile.ZipFile(path) as archive, archive.open("numbers.npy") as member:
+        assert sharedmem.load(member).tolist() == [0, 1, 2, 3, 4]
