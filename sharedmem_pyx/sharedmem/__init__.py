@@ -53,10 +53,10 @@ _LATER = {
     "allocator": "_data_memory",
     "as_ctypes": "views",
     "attach": "_names",
-    "create": "_names",
+    "create": "_new_names",
     "get_or_create": "_names",
-    "names": "_names",
-    "unlink": "_names",
+    "names": "_name_states",
+    "unlink": "_new_names",
     "dumps": "objects",
     "shmem_as_ndarray": "views",
     "get_cython_include": "_paths",
@@ -135,6 +135,11 @@ def _import(name):
             import sharedmem._ctypes.views as module
         case "_names":
             import sharedmem._names as module
+        case "_new_names":
+            import sharedmem._new_names as module
+        case "_name_states":
+            import sharedmem._name_arrays  # noqa: F401 -- as above
+            import sharedmem._name_states as module
         case "_naming":
             import sharedmem._naming as module
         case "_data_memory":
