@@ -18,7 +18,7 @@ from sharedmem.libsharedmem.names cimport (
     all_names, find_name, max_name_bytes, name_found, name_report, name_status, wait_for_name,
     wait_for_names)
 
-from sharedmem._naming import NameInfo
+from sharedmem._naming import NameInfo, kind_of
 
 cdef enum:
     full_look = 9                   # the round of a wait in which all processes are looked at
@@ -76,6 +76,9 @@ cdef str state_text(const name_found* found):
         return f"is being built by process {found.pid}{since(found.age_ns)}"
     text = text_of(found)
     descr = read_description(text, &h)
+    kind = kind_of(descr)
+    if kind != "array":
+        return f"is that of a sharedmem.{kind}{since(found.age_ns)}"
     return f"is bound to {descr} {shape_of(&h)}{since(found.age_ns)}"
 
 

@@ -25,7 +25,7 @@ from sharedmem.libsharedmem.names cimport (
     place_in, vacate_name)
 
 from sharedmem._copying import array as copy_into
-from sharedmem._naming import BuildError, failure_text
+from sharedmem._naming import BuildError, failure_text, kind_of
 
 cnp.import_array()
 
@@ -78,7 +78,8 @@ def attach(name, *, readonly=False, timeout=0):
         There is no such name, or not in time; the message says whether it is being built, by which
         process and since when.
     TypeError, ValueError
-        `name` is no str, is empty or too long; `timeout` is no number of seconds.
+        `name` is no str, is empty or too long, or stands for a lock or the like, which is opened by
+        ``RLock(name=...)``; `timeout` is no number of seconds.
     OSError
         As `create`.
 
@@ -106,7 +107,7 @@ def attach(name, *, readonly=False, timeout=0):
     while True:
         found = look(asked)
         if found.what == name_status.ready:
-            return array_of(&found, may_write)
+            return array_only(array_of(&found, may_write), name)
         left = 0 if timeout is not None and deadline is None else time_left(deadline)
         if left == 0:
             said = "there is no array of that name"
@@ -117,6 +118,15 @@ def attach(name, *, readonly=False, timeout=0):
             raise FileNotFoundError(errno.ENOENT, said, name)
         sleep(&found, round, left)
         round += 1
+
+
+cdef object array_only(cnp.ndarray a, object name):
+    """`a`, unless what lies under the name is a lock or the like, whose bytes are nobody's to write to."""
+    if cnp.PyDataType_HASFIELDS(a.descr):
+        kind = kind_of(a.descr)
+        if kind != "array":
+            raise TypeError(f"the name {name!r} stands for no array, but for sharedmem.{kind}(name={name!r})")
+    return a
 
 
 def get_or_create(name, build, *, readonly=True, timeout=None):
@@ -157,7 +167,8 @@ def get_or_create(name, build, *, readonly=True, timeout=None):
     RuntimeError
         `build` asks for the name that it builds; or a forked child returned from its parent's `build`.
     TypeError, ValueError
-        `build` cannot be called, or returns Python objects; otherwise as `create`.
+        `build` cannot be called, or returns Python objects; the name stands for a lock or the like;
+        otherwise as `create`.
     MemoryError, OSError
         As `create`.
 
@@ -184,14 +195,22 @@ def get_or_create(name, build, *, readonly=True, timeout=None):
     >>> table.flags.writeable
     False
     """
+    if not callable(build):
+        raise TypeError(f"build must be callable, not {type(build).__name__}")
+    return array_only(found_or_built(name, build, not readonly, timeout), name)
+
+
+def find_or_build(name, build):
+    """What `get_or_create` gives, to write to, whether the name stands for an array or for something else."""
+    return found_or_built(name, build, True, None)
+
+
+cdef object found_or_built(object name, object build, bint may_write, object timeout):
     cdef string_view asked = read_name(name)
     cdef name_found found
     cdef name_ticket mine
-    cdef bint may_write = not readonly
     cdef bool claimed
     cdef object waiting = None
-    if not callable(build):
-        raise TypeError(f"build must be callable, not {type(build).__name__}")
     while True:
         found = look(asked)
         if found.what == name_status.ready:
@@ -199,10 +218,10 @@ def get_or_create(name, build, *, readonly=True, timeout=None):
         if found.what == name_status.building:
             if waiting is None:
                 refuse_recursion(name)
-                waiting = Waiting(name, timeout)
-            (<Waiting>waiting).wait(&found)
+                waiting = _Waiting(name, timeout)
+            (<_Waiting>waiting).wait(&found)
         elif found.what == name_status.failed:
-            if waiting is not None and (<Waiting>waiting).waited_for(&found):
+            if waiting is not None and (<_Waiting>waiting).waited_for(&found):
                 raise BuildError(f"building {name!r} failed in process {found.pid}: "
                                  f"{text_of(&found).decode('utf-8', 'replace')}", name, found.pid)
             if 0 < found.age_ns < failure_ns:
@@ -216,7 +235,7 @@ def get_or_create(name, build, *, readonly=True, timeout=None):
                 return build_now(&mine, name, build, may_write)
 
 
-cdef class Waiting:
+cdef class _Waiting:
     """Waiting for others that build."""
     cdef object name, deadline, began, next_notice
     cdef uint64_t use

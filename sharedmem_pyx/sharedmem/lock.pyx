@@ -77,24 +77,49 @@ cdef class RLock:
     Methods may be called by several threads and processes at once. Forking while a thread holds the
     lock does not make the child an owner.
 
+    Parameters
+    ----------
+    name : str or None, optional
+        All who give the same name have the same lock, whoever started them: processes of one user, as for
+        `sharedmem.create`. The first one makes it. None: a new lock, which others are sent.
+
+    Raises
+    ------
+    ValueError
+        The name stands for an array, or a lock of another class; it is empty or too long; the lock was made
+        in another pid namespace.
+    TypeError
+        The name is no str.
+    MemoryError, OSError, BuildError
+        As `get_or_create`.
+
     Warns
     -----
     RuntimeWarning
         When it is acquired after a thread that held it, of any process, has ended without releasing
         it. The lock is fine; what it guards may be half-written.
 
+    See Also
+    --------
+    sharedmem.unlink : takes a name away; those who have the lock keep it.
+
     Notes
     -----
     Lost owners are detected by the kernel, see [1]_. A lock is of use to processes of one pid
     namespace only; in another one it can't be unpickled.
+
+    A name lives as long as a process has the lock. If the owner is killed and no other process had it, then
+    the next one to give the name gets a new lock, and no warning.
 
     References
     ----------
     .. [1] Linux man-pages, pthread_mutexattr_setrobust(3).
     """
 
-    def __cinit__(self, *, _memory=None):
+    def __cinit__(self, *, name=None, _memory=None):
         cdef unsigned char[::1] view
+        if name is not None:
+            _memory = named_lock(name, "RLock")
         if _memory is None:
             self.memory = empty(robust_mutex_bytes, "u1")
         elif is_shared(_memory):
@@ -247,6 +272,11 @@ cdef class Lock:
     Methods may be called by several threads and processes at once. Forking while a thread holds the
     lock does not make the child an owner.
 
+    Parameters
+    ----------
+    name : str or None, optional
+        All who give the same name have the same lock, as with `RLock`, whose errors there are, too.
+
     Warns
     -----
     RuntimeWarning
@@ -258,7 +288,9 @@ cdef class Lock:
     RLock : A lock that its owner may take several times.
     """
 
-    def __cinit__(self, *, _memory=None):
+    def __cinit__(self, *, name=None, _memory=None):
+        if name is not None:
+            _memory = named_lock(name, "Lock")
         self.inner = RLock(_memory=_memory)
 
     def acquire(self, block=True, timeout=None):
@@ -329,6 +361,19 @@ cdef class Lock:
 
     def _acquire_restore(self, depth):
         self.inner._acquire_restore(depth)
+
+
+cdef object named_lock(object name, str kind):
+    """The memory of the lock of that name."""
+    from sharedmem._named_objects import named_memory     # which few programs need
+    return named_memory(name, kind, robust_mutex_bytes, begin_lock)
+
+
+def begin_lock(unsigned char[::1] memory not None):
+    """Make a free lock in the first bytes of shared memory that nobody else uses yet."""
+    if memory.shape[0] < <Py_ssize_t>robust_mutex_bytes:
+        raise ValueError(f"a lock needs {robust_mutex_bytes} bytes, not {memory.shape[0]}")
+    robust_mutex.create(&memory[0])
 
 
 cdef str state_of(RLock lock):
