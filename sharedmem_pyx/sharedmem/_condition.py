@@ -6,10 +6,11 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from sharedmem._atomics import add, notify, store
+from sharedmem._condition_wait import sleep_without
 from sharedmem._creation import zeros
 from sharedmem._messages import by_value
 from sharedmem.array import is_shared
-from sharedmem.lock import Lock, RLock, begin_lock, sleep_without
+from sharedmem.lock import Lock, RLock, begin_lock
 
 _T = TypeVar("_T")
 

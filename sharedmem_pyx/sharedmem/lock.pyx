@@ -6,9 +6,8 @@ import warnings
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 
-from sharedmem.libsharedmem.futex cimport wait_end, wait_on, woken
 from sharedmem.libsharedmem.robust_mutex cimport (
     busy, inherited, nanoseconds, robust_mutex, robust_mutex_bytes, robust_mutex_outcome, taken,
 )
@@ -19,11 +18,6 @@ from sharedmem._creation import empty
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_native_id()
-
-
-cdef extern from "<sharedmem_pyx/atomics.hpp>" namespace "sharedmem_pyx::atomics" nogil:
-    uint32_t load_word "sharedmem_pyx::atomics::load"(const uint32_t*) noexcept
-    nanoseconds span_of(double seconds) noexcept
 
 
 cdef extern from *:
@@ -44,8 +38,6 @@ cdef extern from *:
 
 # Seconds between two looks for a signal such as Ctrl-C: a wait for a mutex is not ended by one.
 cdef double slice_of_wait = 0.1
-# Seconds after a notification of others at which one who waits looks for himself: they may have been killed.
-cdef double patience = 0.8
 
 
 @cython.final
@@ -85,11 +77,9 @@ cdef class RLock:
 
     Raises
     ------
-    ValueError
-        The name stands for an array, or a lock of another class; it is empty or too long; the lock was made
+    TypeError, ValueError
+        The name is no str, is empty or too long, or stands for something else; or the lock that has it was made
         in another pid namespace.
-    TypeError
-        The name is no str.
     MemoryError, OSError, BuildError
         As `get_or_create`.
 
@@ -99,17 +89,13 @@ cdef class RLock:
         When it is acquired after a thread that held it, of any process, has ended without releasing
         it. The lock is fine; what it guards may be half-written.
 
-    See Also
-    --------
-    sharedmem.unlink : takes a name away; those who have the lock keep it.
-
     Notes
     -----
     Lost owners are detected by the kernel, see [1]_. A lock is of use to processes of one pid
     namespace only; in another one it can't be unpickled.
 
-    A name lives as long as a process has the lock. If the owner is killed and no other process had it, then
-    the next one to give the name gets a new lock, and no warning.
+    A name lives as long as a process has the lock, and `unlink` takes it away before. If the owner is
+    killed and no other process had it, the next one to give the name gets a new lock, and no warning.
 
     References
     ----------
@@ -377,7 +363,7 @@ def begin_lock(unsigned char[::1] memory not None):
 
 
 cdef str state_of(RLock lock):
-    cdef Py_ssize_t depth = lock.depth()
+    depth = lock.depth()
     return f"held by this thread, depth {depth}" if depth > 0 else "not held by this thread"
 
 
@@ -415,46 +401,3 @@ cdef double seconds_of(object timeout) except? -1:
     if seconds != seconds:
         raise ValueError("the timeout is not a number")
     return seconds
-
-
-def sleep_without(lock, const uint32_t[::1] words not None, timeout):
-    """Release a lock, sleep until a notification, and take the lock back: `Condition.wait`.
-
-    No signal is handled between the release and the moment from which on the lock is taken back whatever
-    happens, since no bytecode runs there.
-    """
-    cdef double seconds = seconds_of(timeout)
-    cdef uint32_t start = load_word(&words[0])
-    depth = lock._release_save()
-    try:
-        return sleep_until_notified(&words[0], start, seconds)
-    finally:
-        lock._acquire_restore(depth)
-
-
-cdef bint sleep_until_notified(const uint32_t* words, uint32_t start, double seconds) except -1:
-    """Whether there was a notification since the first word was `start`; see `_condition.py`."""
-    cdef double end = time.monotonic() + seconds
-    cdef double left = seconds
-    cdef double now
-    cdef double until = 0.0        # when it no longer counts on another one that was woken
-    cdef uint32_t seen = start
-    cdef wait_end how
-    while True:
-        with nogil:
-            how = wait_on(words, seen, span_of(min(left, slice_of_wait)))
-        if how == woken:
-            return True
-        PyErr_CheckSignals()
-        if <int32_t>(load_word(words + 2) - start) > 0:
-            return True
-        seen = load_word(words)
-        now = time.monotonic()
-        if seen != start:
-            if until == 0.0:
-                until = now + patience
-            elif now >= until:
-                return True
-        left = end - now
-        if left <= 0:
-            return False
