@@ -242,7 +242,8 @@ TEST_CASE("a forked child has the arena too") {
 TEST_CASE("whoever is killed at any step of making the arena leaves nothing") {
   begin("steps");
   const std::size_t before = hosts();
-  for (const char* at : {"host_made", "host_attached", "host_open", "host_published"}) {
+  for (const char* at :
+       {"host_looked", "host_made", "host_attached", "host_begun", "host_open", "host_published"}) {
     CAPTURE(at);
     child victim([&] {
       ::setenv("SHAREDMEM_FAULT", (std::string(at) + ":1").c_str(), 1);
@@ -258,5 +259,42 @@ TEST_CASE("whoever is killed at any step of making the arena leaves nothing") {
     CHECK(hosts() == before);
     CHECK(sweep_orphans() == 0);
   }
+}
+
+/// Two processes ask for the arena; the first is stopped at a step until the other one has it.
+void meet_in_one_arena(const char* step) {
+  const std::size_t before = hosts();
+  channel had, done;
+  const auto ask = [&] {
+    had.put(name_arena().where().uuid);
+    (void)done.get<char>();
+    return 0;
+  };
+  child late([&] {
+    ::setenv("SHAREDMEM_FAULT", (std::string(step) + ":1:stop").c_str(), 1);
+    return ask();
+  });
+  int status = 0;
+  REQUIRE(::waitpid(late.pid(), &status, WUNTRACED) == late.pid());
+  REQUIRE(WIFSTOPPED(status));
+  child first(ask);
+  const auto made = had.get<uuid>();
+  ::kill(late.pid(), SIGCONT);
+  CHECK(had.get<uuid>() == made);
+  CHECK(hosts() == before + 1);
+  done.put('1');
+  done.put('2');
+  CHECK(first.wait() == 0);
+  CHECK(late.wait() == 0);
+}
+
+TEST_CASE("who looked before another made the arena looks once more, and makes none") {
+  begin("second look");
+  meet_in_one_arena("host_looked");
+}
+
+TEST_CASE("a maker that was condemned while it was stopped does not open what it had begun") {
+  begin("condemned");
+  meet_in_one_arena("host_begun");
 }
 #endif
