@@ -78,8 +78,8 @@ cdef class RLock:
     Raises
     ------
     TypeError, ValueError
-        The name is no str, is empty or too long, or stands for something else; or the lock that has it was made
-        in another pid namespace.
+        The name is no str, is empty or too long, or stands for something else; or its lock was made in
+        another pid namespace.
     MemoryError, OSError, BuildError
         As `get_or_create`.
 
@@ -91,15 +91,11 @@ cdef class RLock:
 
     Notes
     -----
-    Lost owners are detected by the kernel, see [1]_. A lock is of use to processes of one pid
-    namespace only; in another one it can't be unpickled.
+    Lost owners are detected by the kernel, see pthread_mutexattr_setrobust(3). A lock is of use to
+    processes of one pid namespace only; in another one it can't be unpickled.
 
     A name lives as long as a process has the lock, and `unlink` takes it away before. If the owner is
     killed and no other process had it, the next one to give the name gets a new lock, and no warning.
-
-    References
-    ----------
-    .. [1] Linux man-pages, pthread_mutexattr_setrobust(3).
     """
 
     def __cinit__(self, *, name=None, _memory=None):
