@@ -162,3 +162,31 @@ def test_an_archive_is_told_as_one(tmp_path):
             sharedmem.load(path, mmap_mode=mode)
     with zipfile.ZipFile(path) as archive, archive.open("numbers.npy") as member:
         assert sharedmem.load(member).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_where_a_file_cannot_be_made_without_a_name():
+    support.needs_namespaces("--mount")
+    code = """
+    import os, numpy as np, sharedmem, tempfile
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        for n in 3, 5:
+            a = sharedmem.open_memmap("a.npy", "w+", "i4", n)
+            a[:] = n
+            print(np.load("a.npy").tolist(), os.listdir())
+        try:
+            sharedmem.memmap("a.npy", "u1", "w+", shape=1 << 60)
+        except OSError:
+            print(np.load("a.npy").tolist(), os.listdir())
+    """
+    status, out, err = support.run_python(
+        code, prefix=["unshare", "--mount"], shell="mount -t tmpfs none /proc || exit 77"
+    )
+    if status == 77:
+        pytest.skip("/proc cannot be hidden here")
+    assert (status, err.decode()) == (0, "")
+    assert out.decode().splitlines() == [
+        "[3, 3, 3] ['a.npy']",
+        "[5, 5, 5, 5, 5] ['a.npy']",
+        "[5, 5, 5, 5, 5] ['a.npy']",
+    ]

@@ -25,7 +25,7 @@ _INFO = """\
 Lists the shared-memory segments of this user, the processes that use this
 library's, with the bytes each of them touched, and the participants of each
 arena, alive and dead, with what each of them allocates from; and the names of
-arrays, with who builds them, or has them.
+arrays and locks, with who builds them, or has them.
 """
 
 _TOP = """\
