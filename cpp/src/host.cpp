@@ -84,6 +84,7 @@ class host_maker {
     const auto plan =
         geometry_plan::primary(bytes_, host_slots, descriptor_bytes_for(host_slots), host_names);
     os::segment object;
+    step<point::host_looked>();
     switch (meet(plan.bytes, object)) {
       case os::meeting::made: return open(std::move(object), plan);
       case os::meeting::found: help(object); break;
@@ -181,6 +182,7 @@ class host_maker {
           mapping::of(std::move(object)), plan,
           {static_cast<std::uint32_t>(backing::sysv), {uuid[0], uuid[1]}, host_id(), -1, host_slots, space_},
           0);
+      step<point::host_begun>();
       const bool opened = state.compare_exchange_strong(unborn, static_cast<std::uint32_t>(birth::open), sc);
       if (opened) step<point::host_open>();
       // Marked for removal after it is open, unlike other segments: who scans sees open ones only, and before this

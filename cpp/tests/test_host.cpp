@@ -12,6 +12,7 @@
 #include <sharedmem/names.hpp>
 
 #include "arena_tools.hpp"
+#include "arena_words.hpp"
 #include "host.hpp"
 #include "needs.hpp"
 #include "os/identity.hpp"
@@ -191,6 +192,41 @@ TEST_CASE("the arena of names is nobody's home") {
   CHECK(reader.wait() == 0);
 }
 
+TEST_CASE("a process too many is told what it can do about it") {
+  begin("full");
+  channel full, done;
+  child owner([&] {
+    arena& a = name_arena();
+    const arena_words words(a);
+    std::uint64_t mine = 0;
+    for (std::uint32_t s = 0; s < words.head().slots - overflow_slots; ++s) {
+      if (const std::uint64_t seen = words.slot(s).ctl.load(); seen != 0) mine = seen;
+      words.slot(s).ctl.store(mine);
+    }
+    words.head().slot_mark.store(words.head().slots - overflow_slots);
+    full.put(words.head().slots - overflow_slots);
+    (void)done.get<char>();
+    return 0;
+  });
+  const auto slots = full.get<std::uint32_t>();
+  child late([&] {
+    try {
+      (void)name_arena();
+    } catch (const no_memory& error) {
+      const std::string said = error.what();
+      return said.find("all " + std::to_string(slots) + " process slots") != std::string::npos &&
+                     said.find("SHAREDMEM_NAMESPACE") != std::string::npos &&
+                     said.find("SHAREDMEM_ARENA=") == std::string::npos
+                 ? 0
+                 : 1;
+    }
+    return 2;
+  });
+  CHECK(late.wait() == 0);
+  done.put('d');
+  CHECK(owner.wait() == 0);
+}
+
 TEST_CASE("a forked child has the arena too") {
   begin("fork");
   child parent([] {
@@ -206,7 +242,8 @@ TEST_CASE("a forked child has the arena too") {
 TEST_CASE("whoever is killed at any step of making the arena leaves nothing") {
   begin("steps");
   const std::size_t before = hosts();
-  for (const char* at : {"host_made", "host_attached", "host_open", "host_published"}) {
+  for (const char* at :
+       {"host_looked", "host_made", "host_attached", "host_begun", "host_open", "host_published"}) {
     CAPTURE(at);
     child victim([&] {
       ::setenv("SHAREDMEM_FAULT", (std::string(at) + ":1").c_str(), 1);
@@ -222,5 +259,42 @@ TEST_CASE("whoever is killed at any step of making the arena leaves nothing") {
     CHECK(hosts() == before);
     CHECK(sweep_orphans() == 0);
   }
+}
+
+/// Two processes ask for the arena; the first is stopped at a step until the other one has it.
+void meet_in_one_arena(const char* step) {
+  const std::size_t before = hosts();
+  channel had, done;
+  const auto ask = [&] {
+    had.put(name_arena().where().uuid);
+    (void)done.get<char>();
+    return 0;
+  };
+  child late([&] {
+    ::setenv("SHAREDMEM_FAULT", (std::string(step) + ":1:stop").c_str(), 1);
+    return ask();
+  });
+  int status = 0;
+  REQUIRE(::waitpid(late.pid(), &status, WUNTRACED) == late.pid());
+  REQUIRE(WIFSTOPPED(status));
+  child first(ask);
+  const auto made = had.get<uuid>();
+  ::kill(late.pid(), SIGCONT);
+  CHECK(had.get<uuid>() == made);
+  CHECK(hosts() == before + 1);
+  done.put('1');
+  done.put('2');
+  CHECK(first.wait() == 0);
+  CHECK(late.wait() == 0);
+}
+
+TEST_CASE("who looked before another made the arena looks once more, and makes none") {
+  begin("second look");
+  meet_in_one_arena("host_looked");
+}
+
+TEST_CASE("a maker that was condemned while it was stopped does not open what it had begun") {
+  begin("condemned");
+  meet_in_one_arena("host_begun");
 }
 #endif

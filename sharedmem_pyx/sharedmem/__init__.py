@@ -9,6 +9,9 @@ process by multiprocessing, or as the bytes of a pickle, it arrives as the same 
 
 import sharedmem._startup.interpreter  # isort: skip -- the first: it may refuse
 
+from _thread import RLock as _RLock  # threading's, which loads more
+from os import register_at_fork as _register_at_fork
+
 # Only compiled modules use these, whose imports PyInstaller does not see.
 import sharedmem._handles
 import sharedmem._ledger
@@ -50,10 +53,10 @@ _LATER = {
     "allocator": "_data_memory",
     "as_ctypes": "views",
     "attach": "_names",
-    "create": "_names",
+    "create": "_new_names",
     "get_or_create": "_names",
-    "names": "_names",
-    "unlink": "_names",
+    "names": "_name_states",
+    "unlink": "_new_names",
     "dumps": "objects",
     "shmem_as_ndarray": "views",
     "get_cython_include": "_paths",
@@ -107,14 +110,36 @@ __all__ = [
 ]
 
 
+# Held while a module is imported for __getattr__, and while this process forks: a child that was forked
+# in the middle of another thread's import would wait for ever for that thread, which it has not.
+_importing = _RLock()
+_register_at_fork(
+    before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release
+)
+
+
 def __getattr__(name):
-    match _LATER.get(name):  # with plain imports, so that PyInstaller and the like find the modules
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with _importing:
+        value = _import(name)
+    globals()[name] = value
+    return value
+
+
+def _import(name):
+    match _LATER[name]:  # with plain imports, so that PyInstaller and the like find the modules
         case "values":
             import sharedmem._ctypes.values as module
         case "views":
             import sharedmem._ctypes.views as module
         case "_names":
             import sharedmem._names as module
+        case "_new_names":
+            import sharedmem._new_names as module
+        case "_name_states":
+            import sharedmem._name_arrays  # noqa: F401 -- as above
+            import sharedmem._name_states as module
         case "_naming":
             import sharedmem._naming as module
         case "_data_memory":
@@ -147,11 +172,7 @@ def __getattr__(name):
             import sharedmem.atomics as module
 
             return module
-        case _:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(module, name)
-    globals()[name] = value
-    return value
+    return getattr(module, name)
 
 
 def __dir__():

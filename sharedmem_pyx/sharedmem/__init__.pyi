@@ -19,8 +19,10 @@ from sharedmem._files import fromfile, load
 from sharedmem._latest import Latest
 from sharedmem._legacy import shared_empty, shared_ones, shared_zeros
 from sharedmem._mapped import flush, memmap, open_memmap
-from sharedmem._names import attach, create, get_or_create, names, unlink
+from sharedmem._name_states import names
+from sharedmem._names import attach, get_or_create
 from sharedmem._naming import BuildError, NameInfo
+from sharedmem._new_names import create, unlink
 from sharedmem._paths import get_cython_include, get_include, get_library_dir
 from sharedmem._read_only import readonly
 from sharedmem._reports import participants, stats

@@ -25,7 +25,7 @@ _INFO = """\
 Lists the shared-memory segments of this user, the processes that use this
 library's, with the bytes each of them touched, and the participants of each
 arena, alive and dead, with what each of them allocates from; and the names of
-arrays, with who builds them, or has them.
+arrays and locks, with who builds them, or has them.
 """
 
 _TOP = """\
@@ -187,29 +187,45 @@ def _unlink(names: Sequence[str], missing_ok: bool) -> int:
     return status
 
 
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "demo":
+        return _demo(options)
+    if options.command == "top":
+        return _top(options.interval)
+    if options.command == "unlink":
+        return _unlink(options.names, options.missing_ok)
+    from sharedmem._cli import info
+
+    return info.run(as_json=options.json)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that `arguments` name and gives the exit status."""
     options = _parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # names may have characters that its encoding has not
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        if options.command == "demo":
-            return _demo(options)
-        if options.command == "top":
-            return _top(options.interval)
-        if options.command == "unlink":
-            return _unlink(options.names, options.missing_ok)
-        from sharedmem._cli import info
-
-        return info.run(as_json=options.json)
+        status = _run(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where it can be told that it fails
+        return status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output has closed it (`... | head`), which is no error. Python flushes
-        # standard output once more at exit, and would report one.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output has closed it (`... | head`), which is no error.
+        _drop_output()
         return 1  # as rich does
+    except OSError as error:
+        print(f"python -m sharedmem {options.command}: error: {error}", file=sys.stderr)
+        _drop_output()
+        return 1
+
+
+def _drop_output() -> None:
+    """Python flushes standard output once more at exit: not to where it has just failed."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from sharedmem._atomics import add, notify, store
+from sharedmem._condition_wait import sleep_without
 from sharedmem._creation import zeros
 from sharedmem._messages import by_value
 from sharedmem.array import is_shared
-from sharedmem.lock import Lock, RLock, sleep_without
+from sharedmem.lock import Lock, RLock, begin_lock
 
 _T = TypeVar("_T")
 
@@ -17,6 +18,7 @@ _T = TypeVar("_T")
 # `Condition._wake`.
 _WORDS = 4
 _CONDITION = 0x636D7601
+_LOCK = 64  # bytes of the lock, in front of the words of one that has a name
 
 
 def _new_words() -> Any:
@@ -30,6 +32,19 @@ def _check_words(memory: Any) -> Any:
     if not is_shared(memory) or memory.dtype != "u4" or memory.shape != (_WORDS,) or memory[1] != _CONDITION:
         raise ValueError("there is no condition in this memory")
     return memory
+
+
+def _find(name: str) -> tuple[RLock, Any]:
+    """Lock and words of the condition of that name."""
+    from sharedmem._named_objects import named_memory  # which few programs need
+
+    memory = named_memory(name, "Condition", _LOCK + 4 * _WORDS, _begin)
+    return RLock(_memory=memory[:_LOCK]), _check_words(memory[_LOCK:].view("u4"))
+
+
+def _begin(memory: Any) -> None:
+    begin_lock(memory)
+    memory[_LOCK:].view("u4")[1] = _CONDITION
 
 
 class Condition:
@@ -49,11 +64,30 @@ class Condition:
     ----------
     lock : RLock or Lock, optional
         One of `sharedmem`'s, which several conditions may share; by default a new `RLock`.
+    name : str or None, optional
+        All who give the same name have the same condition, with an `RLock` of its own, whoever started them:
+        processes of one user, as for `sharedmem.create`. The name lives as long as a process has it.
+
+    Raises
+    ------
+    TypeError
+        `lock` is none of `sharedmem`'s; or the name is no str.
+    ValueError
+        Both are given; or the name stands for something else, is empty or too long.
+    MemoryError, OSError, BuildError
+        As `get_or_create`, for a name.
     """
 
     __slots__ = ("__weakref__", "_lock", "_memory")
 
-    def __init__(self, lock: RLock | Lock | None = None) -> None:
+    _lock: RLock | Lock
+
+    def __init__(self, lock: RLock | Lock | None = None, *, name: str | None = None) -> None:
+        if name is not None:
+            if lock is not None:
+                raise ValueError("a condition with a name has a lock of its own: give one of both")
+            self._lock, self._memory = _find(name)
+            return
         if lock is None:
             lock = RLock()
         elif not isinstance(lock, RLock | Lock):

@@ -35,6 +35,21 @@ cdef class Event:
     has no lock inside: a process may be killed in the middle of any method, and all others go on.
 
     Methods may be called by several threads and processes at once, and after a fork in the child.
+
+    Parameters
+    ----------
+    name : str or None, optional
+        All who give the same name have the same event, whoever started them: processes of one user, as for
+        `sharedmem.create`. The name lives as long as a process has the event. None: a new event.
+
+    Raises
+    ------
+    ValueError
+        The name stands for something else; or it is empty or too long.
+    TypeError
+        The name is no str.
+    MemoryError, OSError, BuildError
+        As `get_or_create`.
     """
 
     # The word counts the changes: the flag is set if the number is odd. Who waits at an even number returns
@@ -43,10 +58,13 @@ cdef class Event:
     cdef uint32_t* word
     cdef object __weakref__
 
-    def __cinit__(self, *, _memory=None):
+    def __cinit__(self, *, name=None, _memory=None):
+        if name is not None:
+            from sharedmem._named_objects import named_memory     # which few programs need
+            _memory = named_memory(name, "Event", 4 * word_count, begin).view("u4")
         if _memory is None:
             _memory = zeros(word_count, "u4")
-            _memory[1] = mark
+            begin(_memory)
         elif not is_shared(_memory) or _memory.dtype != "u4" or _memory.shape != (word_count,) \
                 or _memory[1] != mark:
             raise ValueError("there is no event in this memory")
@@ -111,6 +129,11 @@ cdef class Event:
         if _by_value.get():
             return _new_event, (self.is_set(),)
         return _open_event, (self.memory,)
+
+
+def begin(memory):
+    """Make an unset event of zeros."""
+    memory.view("u4")[1] = mark
 
 
 def _new_event(flag):

@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # importing it takes as long as half of this package
 
 _Path = str | bytes | os.PathLike[Any]
 _PIECE = 1 << 26  # bytes asked for at once: between two pieces Ctrl-C is heard
+_LONGEST = 1 << 20  # bytes of a header; NumPy's own limit of 10 000 refuses what it has written itself
+_DEEPEST = 200  # brackets in one another in a header, which is Python source
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # how archives begin, and empty ones
 _FIRST = 1 << 16  # bytes made room for at first where a file does not know its size
 
 
@@ -42,7 +45,8 @@ def load(file: _Path | IO[bytes], *, mmap_mode: str | None = None) -> SharedArra
     Raises
     ------
     ValueError
-        It is no ``.npy`` file, or ends too soon.
+        It is no ``.npy`` file, or ends too soon; its header is longer than 1 MiB. Nor is an archive of arrays
+        (``.npz``) one: members that `zipfile.ZipFile.open` returns are, and are read like pipes.
     TypeError
         It holds Python objects; or `file` is neither a path nor a file opened for bytes.
     OSError
@@ -213,18 +217,50 @@ def _check_file(file: Any, method: str) -> None:
 
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether in Fortran order, dtype; the file is then where the data starts."""
-    version = np.lib.format.read_magic(io.BytesIO(_read_exactly(file, np.lib.format.MAGIC_LEN)))
+    start = _read_exactly(file, np.lib.format.MAGIC_LEN)
+    if start.startswith(_ZIP):
+        raise ValueError(
+            "this is an archive of arrays (.npz), not one array: sharedmem.load reads what "
+            "zipfile.ZipFile(path).open('NAME.npy') returns; what is in an archive cannot be mapped"
+        )
+    version = np.lib.format.read_magic(io.BytesIO(start))
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"this is version {version} of the .npy format, which is not known")
     length = _read_exactly(file, 2 if version == (1, 0) else 4)
-    header = _read_exactly(file, int.from_bytes(length, "little"))
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(io.BytesIO(length + header))
+    size = int.from_bytes(length, "little")
+    _check_length(size)
+    header = _read_exactly(file, size)
     if version == (3, 0):
         # Version 2 in UTF-8, for which NumPy has no public reader. Names stand within literals.
         header = header.decode("utf-8").encode("ascii", "backslashreplace")
         length = len(header).to_bytes(4, "little")
-    return np.lib.format.read_array_header_2_0(io.BytesIO(length + header))
+    check_header(header)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    try:
+        shape, fortran, dtype = read(io.BytesIO(length + header), max_header_size=len(header))
+    except TypeError as error:  # of keys that cannot be compared, or hashed
+        raise ValueError(f"the header makes no sense: {error}") from None
+    if any(type(n) is not int or n < 0 for n in shape):
+        raise ValueError(f"the header makes no sense: its shape is {shape}")
+    return shape, fortran, dtype
+
+
+def check_header(header: bytes) -> None:
+    """Refuses headers that are too long, or that Python's parser may not get through."""
+    _check_length(len(header))
+    depth = 0
+    for byte in header:
+        if byte in b"([{":
+            depth += 1
+            if depth > _DEEPEST:
+                raise ValueError(f"the header has more than {_DEEPEST} brackets in one another")
+        elif byte in b")]}":
+            depth -= 1
+
+
+def _check_length(size: int) -> None:
+    if size > _LONGEST:
+        raise ValueError(f"the header has {size} bytes, more than the {_LONGEST} that are read")
 
 
 def _read_exactly(file: IO[bytes], size: int) -> bytes:

@@ -13,7 +13,7 @@ import sharedmem._file_handles  # noqa: F401 -- only compiled modules use it, wh
 from sharedmem._copying import asshared
 from sharedmem._creation import empty
 from sharedmem._file_memory import FileMemory, create_file, find_place, open_file, open_to_read
-from sharedmem._files import read_header
+from sharedmem._files import check_header, read_header
 from sharedmem.array import SharedArray
 from sharedmem.errors import refuse_objects
 
@@ -45,7 +45,7 @@ def open_memmap(
         A regular file.
     mode : {"r", "r+", "w+"}, optional
         "r": for reading; the kernel refuses stores. "r+": stores reach the file. "w+": a new file, of zeros,
-        in place of what was there.
+        which takes the place of what was there when it is complete.
     dtype, shape : dtype_like and int or tuple of int, optional
         Of a new file; the file says it else.
     fortran_order : bool, optional
@@ -60,10 +60,11 @@ def open_memmap(
     ------
     OSError
         It can't be opened: FileNotFoundError, PermissionError, IsADirectoryError; or there is no address
-        space for it. For "w+" also ENOSPC: the new file's blocks are reserved, and it is removed again.
+        space for it. For "w+" also ENOSPC, since the new file's blocks are reserved: what was there before
+        stays then.
     ValueError
-        It is no ``.npy`` file, ends too soon, or is no regular file; the mode is another one; "w+" without a
-        shape.
+        It is no ``.npy`` file, ends too soon, or is no regular file; its header is longer than 1 MiB; the
+        mode is another one; "w+" without a shape.
     TypeError
         Its items are Python objects; or `filename` is no path.
 
@@ -90,6 +91,7 @@ def open_memmap(
         descr = _plain_dtype(dtype)
         lengths = _lengths(shape)
         head = _npy_header(lengths, fortran_order, descr)
+        check_header(head)
         memory = create_file(path, len(head) + _bytes_of(lengths, descr), head)
         return _array_in(memory, lengths, descr, len(head), fortran_order)
     memory = open_file(path, mode == "r+")

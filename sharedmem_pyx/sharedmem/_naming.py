@@ -43,6 +43,11 @@ class NameInfo:
     seconds: float
     processes: tuple[int, ...]
 
+    @property
+    def kind(self) -> str | None:
+        """What it stands for: "array", or a class such as "RLock" whose `name` it is; None unless "ready"."""
+        return None if self.dtype is None else kind_of(self.dtype)
+
 
 class BuildError(RuntimeError):
     """Another process, or thread, has failed to build what this one waited for.
@@ -68,6 +73,22 @@ class BuildError(RuntimeError):
 
 for _public in (NameInfo, BuildError):
     _public.__module__ = "sharedmem"
+
+
+# What lies under the name of a lock, an event or a condition is told from an array by its dtype: one field,
+# whose name is that of the class.
+_CLASS = "sharedmem."
+
+
+def dtype_of_kind(kind: str, nbytes: int) -> np.dtype[Any]:
+    """The dtype of what lies under the name of an object of class `kind` of this package."""
+    return np.dtype([(_CLASS + kind, f"V{nbytes}")])
+
+
+def kind_of(dtype: np.dtype[Any]) -> str:
+    """What a name stands for if it has such a dtype: "array", or a class of this package."""
+    names = dtype.names or ("",)
+    return names[0][len(_CLASS) :] if len(names) == 1 and names[0].startswith(_CLASS) else "array"
 
 
 def describe_dtype(dtype: np.dtype[Any]) -> bytes:

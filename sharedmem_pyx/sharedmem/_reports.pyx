@@ -186,7 +186,7 @@ def inspect_arena(str backing_name, int id, int pid=0, uint64_t tag=0):
 
 
 cdef list name_list(vector[name_report]& reports):
-    from sharedmem._names import info_of     # which few programs need
+    from sharedmem._name_states import info_of     # which few programs need
     cdef size_t i
     return [info_of(<bytes>reports[i].name, <int>reports[i].what, <bytes>reports[i].text, reports[i].pid,
                     reports[i].age_ns / 1e9, tuple(reports[i].holders))

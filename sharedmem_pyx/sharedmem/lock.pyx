@@ -6,9 +6,8 @@ import warnings
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 
-from sharedmem.libsharedmem.futex cimport wait_end, wait_on, woken
 from sharedmem.libsharedmem.robust_mutex cimport (
     busy, inherited, nanoseconds, robust_mutex, robust_mutex_bytes, robust_mutex_outcome, taken,
 )
@@ -19,11 +18,6 @@ from sharedmem._creation import empty
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_native_id()
-
-
-cdef extern from "<sharedmem_pyx/atomics.hpp>" namespace "sharedmem_pyx::atomics" nogil:
-    uint32_t load_word "sharedmem_pyx::atomics::load"(const uint32_t*) noexcept
-    nanoseconds span_of(double seconds) noexcept
 
 
 cdef extern from *:
@@ -44,8 +38,6 @@ cdef extern from *:
 
 # Seconds between two looks for a signal such as Ctrl-C: a wait for a mutex is not ended by one.
 cdef double slice_of_wait = 0.1
-# Seconds after a notification of others at which one who waits looks for himself: they may have been killed.
-cdef double patience = 0.8
 
 
 @cython.final
@@ -77,6 +69,20 @@ cdef class RLock:
     Methods may be called by several threads and processes at once. Forking while a thread holds the
     lock does not make the child an owner.
 
+    Parameters
+    ----------
+    name : str or None, optional
+        All who give the same name have the same lock, whoever started them: processes of one user, as for
+        `sharedmem.create`. The first one makes it. None: a new lock, which others are sent.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The name is no str, is empty or too long, or stands for something else; or its lock was made in
+        another pid namespace.
+    MemoryError, OSError, BuildError
+        As `get_or_create`.
+
     Warns
     -----
     RuntimeWarning
@@ -85,16 +91,17 @@ cdef class RLock:
 
     Notes
     -----
-    Lost owners are detected by the kernel, see [1]_. A lock is of use to processes of one pid
-    namespace only; in another one it can't be unpickled.
+    Lost owners are detected by the kernel, see pthread_mutexattr_setrobust(3). A lock is of use to
+    processes of one pid namespace only; in another one it can't be unpickled.
 
-    References
-    ----------
-    .. [1] Linux man-pages, pthread_mutexattr_setrobust(3).
+    A name lives as long as a process has the lock, and `unlink` takes it away before. If the owner is
+    killed and no other process had it, the next one to give the name gets a new lock, and no warning.
     """
 
-    def __cinit__(self, *, _memory=None):
+    def __cinit__(self, *, name=None, _memory=None):
         cdef unsigned char[::1] view
+        if name is not None:
+            _memory = named_lock(name, "RLock")
         if _memory is None:
             self.memory = empty(robust_mutex_bytes, "u1")
         elif is_shared(_memory):
@@ -247,6 +254,11 @@ cdef class Lock:
     Methods may be called by several threads and processes at once. Forking while a thread holds the
     lock does not make the child an owner.
 
+    Parameters
+    ----------
+    name : str or None, optional
+        All who give the same name have the same lock, as with `RLock`, whose errors there are, too.
+
     Warns
     -----
     RuntimeWarning
@@ -258,7 +270,9 @@ cdef class Lock:
     RLock : A lock that its owner may take several times.
     """
 
-    def __cinit__(self, *, _memory=None):
+    def __cinit__(self, *, name=None, _memory=None):
+        if name is not None:
+            _memory = named_lock(name, "Lock")
         self.inner = RLock(_memory=_memory)
 
     def acquire(self, block=True, timeout=None):
@@ -331,8 +345,21 @@ cdef class Lock:
         self.inner._acquire_restore(depth)
 
 
+cdef object named_lock(object name, str kind):
+    """The memory of the lock of that name."""
+    from sharedmem._named_objects import named_memory     # which few programs need
+    return named_memory(name, kind, robust_mutex_bytes, begin_lock)
+
+
+def begin_lock(unsigned char[::1] memory not None):
+    """Make a free lock in the first bytes of shared memory that nobody else uses yet."""
+    if memory.shape[0] < <Py_ssize_t>robust_mutex_bytes:
+        raise ValueError(f"a lock needs {robust_mutex_bytes} bytes, not {memory.shape[0]}")
+    robust_mutex.create(&memory[0])
+
+
 cdef str state_of(RLock lock):
-    cdef Py_ssize_t depth = lock.depth()
+    depth = lock.depth()
     return f"held by this thread, depth {depth}" if depth > 0 else "not held by this thread"
 
 
@@ -370,46 +397,3 @@ cdef double seconds_of(object timeout) except? -1:
     if seconds != seconds:
         raise ValueError("the timeout is not a number")
     return seconds
-
-
-def sleep_without(lock, const uint32_t[::1] words not None, timeout):
-    """Release a lock, sleep until a notification, and take the lock back: `Condition.wait`.
-
-    No signal is handled between the release and the moment from which on the lock is taken back whatever
-    happens, since no bytecode runs there.
-    """
-    cdef double seconds = seconds_of(timeout)
-    cdef uint32_t start = load_word(&words[0])
-    depth = lock._release_save()
-    try:
-        return sleep_until_notified(&words[0], start, seconds)
-    finally:
-        lock._acquire_restore(depth)
-
-
-cdef bint sleep_until_notified(const uint32_t* words, uint32_t start, double seconds) except -1:
-    """Whether there was a notification since the first word was `start`; see `_condition.py`."""
-    cdef double end = time.monotonic() + seconds
-    cdef double left = seconds
-    cdef double now
-    cdef double until = 0.0        # when it no longer counts on another one that was woken
-    cdef uint32_t seen = start
-    cdef wait_end how
-    while True:
-        with nogil:
-            how = wait_on(words, seen, span_of(min(left, slice_of_wait)))
-        if how == woken:
-            return True
-        PyErr_CheckSignals()
-        if <int32_t>(load_word(words + 2) - start) > 0:
-            return True
-        seen = load_word(words)
-        now = time.monotonic()
-        if seen != start:
-            if until == 0.0:
-                until = now + patience
-            elif now >= until:
-                return True
-        left = end - now
-        if left <= 0:
-            return False

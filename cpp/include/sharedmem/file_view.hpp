@@ -54,9 +54,10 @@ class SHAREDMEM_API file_view {
   static file_view open(const std::string& path, file_mode mode, const file_identity& expected,
                         std::uint64_t bytes);
   /// Makes a file of `bytes` zeros and opens it for reading and writing. Its blocks are reserved: a full disk is an
-  /// error here, not a SIGBUS later. A file that was there is removed first; whoever has it mapped keeps it as it was.
+  /// error here, not a SIGBUS later. It takes the place of a file that was there when it is complete; whoever has that one
+  /// mapped keeps it as it was.
   /// \param head  what its first bytes are instead of zeros; no longer than `bytes`.
-  /// \throws sharedmem::error  ENOSPC, EDQUOT, EFBIG, EACCES, ENOENT (its folder), ...; the new file is removed.
+  /// \throws sharedmem::error  ENOSPC, EDQUOT, EFBIG, EACCES, ENOENT (its folder), ...; nothing has changed then.
   static file_view create(const std::string& path, std::uint64_t bytes, std::span<const std::byte> head = {});
   /// The mapping that holds address `p`; empty if there is none.
   static file_view at(const void* p) noexcept;

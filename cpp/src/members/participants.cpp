@@ -83,10 +83,16 @@ std::uint32_t membership::take_slot(slot_state as) {
     }
     if (round == 0) repairs.look_for_dead(true);  // all are taken: slots of the dead may become free
   }
-  throw no_memory(
-      "all " + std::to_string(words.overflow_slot()) +
-      " process slots of this arena are taken (254, or four per core, fixed when the first process made "
-      "it); end some processes, or give groups of them arenas of their own with SHAREDMEM_ARENA=new");
+  const std::string all = "all " + std::to_string(words.overflow_slot()) + " process slots of ";
+  if (words.head().names != 0)
+    throw no_memory(
+        all +
+        "the arena of names are taken, which so many processes can use at a time; end some, or give "
+        "groups of them names of their own with SHAREDMEM_NAMESPACE");
+  throw no_memory(all +
+                  "this arena are taken (254, or four per core, fixed when the first process made it); end "
+                  "some processes, or "
+                  "give groups of them arenas of their own with SHAREDMEM_ARENA=new");
 }
 
 void membership::start_anew() noexcept {

@@ -26,6 +26,8 @@ bool is_first_thread() noexcept;
 namespace os {
 /// Ends this process at once, as SIGKILL does: nothing of its own runs any more.
 [[noreturn]] void die() noexcept;
+/// Stops this process, as SIGSTOP does, until somebody sends SIGCONT.
+void stop() noexcept;
 }  // namespace os
 
 /// Whether the kernel has the barrier below (membarrier(2), since Linux 4.14).

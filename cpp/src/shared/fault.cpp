@@ -31,7 +31,11 @@ void pass(point where) noexcept {
   const std::size_t length = std::strlen(name);
   if (std::strncmp(wish, name, length) != 0 || wish[length] != ':') return;
   static std::atomic<long> passed{0};
-  if (passed.fetch_add(1) + 1 == std::atol(wish + length + 1)) os::die();
+  if (passed.fetch_add(1) + 1 != std::atol(wish + length + 1)) return;
+  if (std::strstr(wish, ":stop") != nullptr)
+    os::stop();
+  else
+    os::die();
 }
 #endif
 

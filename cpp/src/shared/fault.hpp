@@ -4,7 +4,8 @@
 /// The numbered steps between which a process may die: each is a name in the list below, and
 /// `step<point::x>()` stands in the code right after the store it is named for. In a build with
 /// SHAREDMEM_FAULT_POINTS the environment variable SHAREDMEM_FAULT="name:count" makes the process kill
-/// itself (SIGKILL) at the count-th pass through that step; elsewhere a step is nothing at all.
+/// itself (SIGKILL) at the count-th pass through that step, and "name:count:stop" stops it there (SIGSTOP) until somebody
+/// sends SIGCONT; elsewhere a step is nothing at all.
 #include <cstdint>
 
 // clang-format off
@@ -20,7 +21,7 @@
   X(birth_segment) X(birth_census) X(birth_header) X(birth_done) X(extent_created) \
   X(extent_joined) X(ending_marked) X(linger_forked) X(linger_started) \
   X(name_filling) X(name_written) X(name_claiming) X(name_taken_away) X(name_building) X(name_described) \
-  X(name_ready) X(name_failed) X(name_vacated) X(host_made) X(host_attached) X(host_open) X(host_published) \
+  X(name_ready) X(name_failed) X(name_vacated) X(host_looked) X(host_made) X(host_attached) X(host_begun) X(host_open) X(host_published) \
   X(host_condemned)
 // clang-format on
 

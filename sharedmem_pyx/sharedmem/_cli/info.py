@@ -55,7 +55,7 @@ def gather() -> dict[str, Any]:
 
 def _plain(name: NameInfo) -> dict[str, Any]:
     """A name as JSON has it."""
-    return {**asdict(name), "dtype": None if name.dtype is None else str(name.dtype)}
+    return {**asdict(name), "dtype": None if name.dtype is None else str(name.dtype), "kind": name.kind}
 
 
 def _look_at(segment: Segment) -> dict[str, Any] | None:
@@ -151,8 +151,8 @@ def name_rows(names: Iterable[NameInfo]) -> list[tuple[object, ...]]:
         (
             name.state,
             format_seconds(name.seconds),
-            "" if name.dtype is None else _short(str(name.dtype), 10),
-            "" if name.shape is None else _short("x".join(map(str, name.shape)) or "()", 12),
+            _short(str(name.dtype) if name.kind == "array" else name.kind or "", 10),
+            _short("x".join(map(str, name.shape or ())) or "()", 12) if name.kind == "array" else "",
             format_bytes(name.nbytes) if name.state == "ready" else "",
             name.pid,
             _few(list(name.processes)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import sys
 import termios
 import time
@@ -25,7 +26,7 @@ _NAME_COLUMNS = (*NAME_COLUMNS[:6], ">held by", NAME_COLUMNS[7])  # a number: pi
 
 
 def run(interval: float) -> int:
-    """Shows what is in use each `interval` seconds, until ``q`` or Ctrl-C; returns the exit status.
+    """Shows what is in use each `interval` seconds, until ``q``, Ctrl-C or SIGTERM; returns the exit status.
 
     Where standard output is no terminal, or one that cannot be drawn on, it is printed once, as plain text.
     """
@@ -34,6 +35,8 @@ def run(interval: float) -> int:
         return 0
     from rich.live import Live
 
+    # As an exception, on which the terminal becomes what it was.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with _keys() as pressed, Live(_screen(gather(), interval), screen=True, auto_refresh=False) as live:
         try:
             while not pressed(interval):

@@ -8,10 +8,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <memory>
 #include <stdexcept>
+#include <utility>
 
 #include <sharedmem/error.hpp>
 
@@ -102,6 +104,78 @@ void reserve(int fd, std::uint64_t bytes, const std::string& name) {
     write_at(fd, zeros.get(), static_cast<std::size_t>(std::min<std::uint64_t>(piece, bytes - at)), at, what);
 }
 
+/// A new file that takes its place when it is complete: until then another file of that name stays, and nobody sees
+/// half of this one. It has no name meanwhile where the system offers that, so that a death leaves nothing.
+class unfinished_file {
+ public:
+  unfinished_file(const std::string& path, mode_t mode)
+      : path_(path), folder_(path.substr(0, path.rfind('/') + 1)), fd_(open(mode)) {}
+  unfinished_file(const unfinished_file&) = delete;
+  unfinished_file& operator=(const unfinished_file&) = delete;
+  ~unfinished_file() {
+    if (!name_.empty()) ::unlink(name_.c_str());
+  }
+  [[nodiscard]] int get() const noexcept { return fd_.get(); }
+
+  /// Maps the file, which has all its bytes, and gives it its place.
+  file_bytes finish() {
+    if (name_.empty()) {
+      // A link does not replace what is there; only a rename does.
+      const std::string itself = "/proc/self/fd/" + std::to_string(get());
+      if (!under_new_name([&](const std::string& name) {
+            return ::linkat(AT_FDCWD, itself.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0;
+          }))
+        throw error(errno, "link", path_);
+    }
+    // Of what was opened without a name /proc/PID/maps goes on to say that it is deleted. The file's rights may forbid
+    // to open it once more.
+    const descriptor again(::open(name_.c_str(), O_RDWR | O_CLOEXEC));
+    const file_bytes made = map_open(again.get() >= 0 ? again.get() : get(), true, path_);
+    if (::rename(name_.c_str(), path_.c_str()) != 0) {
+      const int code = errno;
+      unmap_file(made.data, made.facts.bytes);
+      throw error(code, "rename", path_);
+    }
+    name_.clear();
+    return made;
+  }
+
+ private:
+  int open(mode_t mode) {
+    int fd = -1;
+    // Without /proc such a file could never get a name.
+    if (::access("/proc/self/fd", X_OK) == 0)
+      fd = ::open(folder_.empty() ? "." : folder_.c_str(), O_RDWR | O_TMPFILE | O_CLOEXEC, mode);
+    if (fd >= 0) return fd;
+    const auto made = [&](const std::string& name) {
+      fd = ::open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+      return fd >= 0;
+    };
+    if (!under_new_name(made)) throw error(errno, "open", path_);
+    return fd;
+  }
+
+  /// Tries names that no other file has, until `make` has made one; false, with errno: it cannot.
+  template <class Make>
+  bool under_new_name(const Make& make) {
+    static std::atomic<unsigned> last{0};
+    for (;;) {
+      std::string name =
+          folder_ + ".sharedmem-" + std::to_string(::getpid()) + "-" + std::to_string(++last) + ".tmp";
+      if (make(name)) {
+        name_ = std::move(name);
+        return true;
+      }
+      if (errno != EEXIST) return false;
+    }
+  }
+
+  const std::string& path_;
+  const std::string folder_;  // with a slash at its end; empty: the working directory
+  std::string name_;          // for the meantime; empty: it has none
+  const descriptor fd_;
+};
+
 }  // namespace
 
 file_facts look_at_file(const std::string& path) { return facts_of(AT_FDCWD, path.c_str(), path); }
@@ -122,18 +196,11 @@ file_bytes create_file(const std::string& path, std::uint64_t bytes, std::span<c
     if (!S_ISREG(before.st_mode))
       throw std::invalid_argument(path + " is " + kind_of(before.st_mode) + ": it is not replaced by a file");
     mode = before.st_mode & 0777U;
-    if (::unlink(path.c_str()) != 0 && errno != ENOENT) throw error(errno, "unlink", path);
   }
-  const descriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode));
-  if (file.get() < 0) throw error(errno, "open", path);
-  try {
-    reserve(file.get(), bytes, path);
-    write_at(file.get(), head.data(), head.size(), 0, path);
-    return map_open(file.get(), true, path);
-  } catch (...) {
-    ::unlink(path.c_str());
-    throw;
-  }
+  unfinished_file file(path, mode);
+  reserve(file.get(), bytes, path);
+  write_at(file.get(), head.data(), head.size(), 0, path);
+  return file.finish();
 }
 
 void unmap_file(std::byte* data, std::uint64_t bytes) noexcept {

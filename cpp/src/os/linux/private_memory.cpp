@@ -80,4 +80,6 @@ void os::die() noexcept {
   for (;;) ::kill(::getpid(), SIGKILL);
 }
 
+void os::stop() noexcept { ::kill(::getpid(), SIGSTOP); }
+
 }  // namespace sharedmem

@@ -1,0 +1,5 @@
+from typing import Any
+
+from sharedmem.lock import Lock, RLock
+
+def sleep_without(lock: RLock | Lock, words: Any, timeout: float | None) -> bool: ...

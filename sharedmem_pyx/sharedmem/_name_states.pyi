@@ -1,0 +1,6 @@
+from sharedmem._naming import NameInfo
+
+def names() -> list[NameInfo]: ...
+def info_of(
+    name: bytes, what: int, text: bytes, pid: int, seconds: float, holders: tuple[int, ...]
+) -> NameInfo: ...

@@ -1,0 +1,149 @@
+"""Names of arrays that come and go: `create` and `unlink`."""
+
+import errno
+
+cimport numpy as cnp
+from libcpp cimport bool
+from libcpp.string_view cimport string_view
+
+from sharedmem._name_arrays cimport bind, check_dtype
+from sharedmem._name_states cimport exists, has_ended, look, read_name, state_text
+from sharedmem._new_array cimport make, plan, plan_new, read_dtype, zero
+from sharedmem.libsharedmem.arena cimport arena, pages
+from sharedmem.libsharedmem.home cimport release
+from sharedmem.libsharedmem.names cimport (
+    claim_name, give_up_name, name_found, name_status, name_ticket, place_in, vacate_name)
+
+cnp.import_array()
+
+
+def create(name, shape, dtype=float, order="C"):
+    """New array of zeros in shared memory, under a name by which other processes find it.
+
+    The name lives as long as the array: until no process has it any more, nor a message. Whoever must not
+    see the zeros before they are filled uses `get_or_create`.
+
+    Parameters
+    ----------
+    name : str
+        1 to 255 bytes of UTF-8; any characters but the null character.
+    shape : int or tuple of int
+        Elements along each axis.
+    dtype : dtype_like, optional
+        Fixed-size type without Python objects.
+    order : {"C", "F"}, optional
+        Whether the last or the first axis is contiguous.
+
+    Returns
+    -------
+    SharedArray
+        All zero.
+
+    Raises
+    ------
+    FileExistsError
+        The name stands for an array, or is being built: the message says since when.
+    MemoryError
+        No room, or all 4096 names are in use.
+    TypeError, ValueError
+        `name` is no str, is empty or too long; the dtype has Python objects, or fields that cannot be
+        described in 1.4 kB; otherwise as `zeros`.
+    OSError
+        ENOSYS or EPERM: there is no System V memory here, in which names lie; arrays that are sent do not
+        need it. Otherwise as `zeros`.
+
+    See Also
+    --------
+    attach : the array of a name.
+    get_or_create : the array of a name, made by one process if there is none.
+
+    Notes
+    -----
+    Names are seen by processes of the same effective user, IPC namespace and value of the environment
+    variable SHAREDMEM_NAMESPACE, whatever their parents. Any thread may call it; of several processes
+    that create one name at once, one succeeds.
+
+    Examples
+    --------
+    >>> a = sharedmem.create("create-example", 3)
+    >>> a[:] = 1, 2, 3
+    >>> sharedmem.attach("create-example")
+    SharedArray([1., 2., 3.])
+    """
+    cdef plan p
+    cdef string_view asked = read_name(name)
+    cdef cnp.dtype descr = plan_new(&p, shape, read_dtype(dtype), order)
+    cdef name_found found
+    cdef name_ticket mine
+    cdef arena* before
+    cdef bool claimed = False
+    check_dtype(descr)
+    while not claimed:
+        found = look(asked)
+        if found.what == name_status.building and has_ended(&found):
+            continue
+        if found.what == name_status.ready or found.what == name_status.building:
+            raise exists(name, &found)
+        if found.what == name_status.failed:
+            vacate_name(found.at)
+            continue
+        with nogil:
+            claimed = claim_name(asked, mine)
+    try:
+        before = place_in(mine.host)
+        try:
+            a = make(&p, descr, pages.as_needed, zero, NULL, NULL, None)
+        finally:
+            place_in(before)
+        return bind(&mine, a, True)
+    except BaseException:
+        give_up_name(mine)
+        raise
+
+
+def unlink(name, *, missing_ok=False):
+    """Take a name away. Arrays stay with those who have them.
+
+    Parameters
+    ----------
+    name : str
+        As it was created.
+    missing_ok : bool, optional
+        Whether it is no error if there is no such name.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such name, and `missing_ok` is false.
+    OSError
+        EBUSY: it is being built, which only the process that builds can end; if that process is ended,
+        another one that waits builds. Otherwise as `create`.
+    TypeError, ValueError
+        `name` is no str, is empty or too long.
+
+    Examples
+    --------
+    >>> a = sharedmem.create("unlink-example", 3)
+    >>> sharedmem.unlink("unlink-example")
+    >>> b = sharedmem.create("unlink-example", 5)
+    >>> len(a), len(b)
+    (3, 5)
+    """
+    cdef string_view asked = read_name(name)
+    cdef name_found found
+    while True:
+        found = look(asked)
+        if found.what == name_status.none:
+            if missing_ok:
+                return
+            raise FileNotFoundError(errno.ENOENT, "there is no array of that name", name)
+        if found.what == name_status.building:
+            if has_ended(&found):
+                continue
+            raise OSError(errno.EBUSY, f"the name {state_text(&found)}; when that process ends another "
+                          "one may build", name)
+        done = vacate_name(found.at)
+        if found.what == name_status.ready:
+            release(found.block.ref)
+        if done:
+            return
