@@ -15,6 +15,7 @@ KEYS = {
     "cached_bytes",
     "mapped_bytes",
     "arena_bytes",
+    "available_bytes",
     "participants",
     "segments",
     "leases",

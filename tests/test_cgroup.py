@@ -152,7 +152,12 @@ def test_the_limit_is_read_from_the_files_of_the_kernel():
     done"""
     code = """
     import sharedmem
-    kept = sharedmem.ones(50 * 2**20, "u1")
+    available = [sharedmem.stats()["available_bytes"]]
+    kept = sharedmem.empty(50 * 2**20, "u1", populate=False)
+    available.append(sharedmem.stats()["available_bytes"])
+    kept[:] = 1
+    available.append(sharedmem.stats()["available_bytes"])
+    print(*available)
     try:
         sharedmem.empty(400 * 2**20, "u1")
     except MemoryError as error:
@@ -163,7 +168,12 @@ def test_the_limit_is_read_from_the_files_of_the_kernel():
     if status == 77:
         pytest.skip("nothing can be mounted there")
     assert (status, err) == (0, b"")
-    message, works = out.decode().splitlines()
+    figures, message, works = out.decode().splitlines()
+    # The files do not change when memory is used. What is promised and not written yet is not available.
+    before, promised, written = map(int, figures.split())
+    assert before == LIMIT - LIMIT // 64 - 20 * MEBI
+    assert 48 * MEBI < before - promised < 60 * MEBI
+    assert before - 10 * MEBI < written <= before
     check_memory_message(message, 400 * MEBI)
     assert "cgroup" in message
     assert works == "True"

@@ -7,66 +7,59 @@ import pytest
 import support
 
 import sharedmem
-from sharedmem._cli import console
-
-pytest.importorskip("rich", reason="the demo needs rich")
-
-from sharedmem._cli import demo
-from sharedmem._cli.demo import memory, source, work
-from sharedmem._cli.demo.contest import Result
-
-
-@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", ">i2", "u4", "i8", "u8", "f2", "f4", ">f8", "g"])
-def test_brighten_is_the_same_in_parts(dtype):
-    values = 1000 * np.random.default_rng(1).standard_normal(1001)
-    if np.dtype(dtype).kind != "f":
-        values = values.astype("i8")
-    values = values.astype(dtype)
-    whole, parts = values.copy(), values.copy()
-    work.brighten(whole)
-    for part in np.split(parts, [1, 8, 9, 100, 731]):
-        work.brighten(part)
-    assert whole.tobytes() == parts.tobytes()
-    assert not np.array_equal(whole, values)
+from sharedmem._cli import console, demo
+from sharedmem._cli.demo import work
 
 
 def test_brighten_values():
-    a = np.array([0, 1, 64, 255], "u1")
+    a = np.array([[[0, 1], [16384, 65535]]], "u2")
     work.brighten(a)
-    assert a.tolist() == [0, 16, 128, 255]
-    a = np.array([-(2**63), -1, 0, 2**63 - 1])
-    work.brighten(a)
-    assert a[2] == 0
-    assert a[0] < -(2**62)
-    assert a[3] > 2**62
-    a = np.array([-4.0, 9.0])
-    work.brighten(a)
-    assert a.tolist() == [-2, 3]
+    assert a.tolist() == [[[0, 256], [32768, 65535]]]
 
 
-def test_check_finds_one_wrong_element():
-    stack = source.Stack(2**20)
-    a = np.empty(2 * stack.grain, stack.dtype)
-    stack.read(stack.grain, a)
+def test_images_are_the_same_in_parts():
+    whole, parts = np.empty((2, 5, 64, 64), "u2")
+    work.draw(0, whole)
+    for first, last in [(0, 1), (1, 4), (4, 5)]:
+        work.draw(first, parts[first:last])
+    assert np.array_equal(whole, parts)
+    assert not np.array_equal(whole[0], whole[1])
+
+
+def test_check_finds_one_wrong_pixel():
+    a = np.empty((3, 64, 64), "u2")
+    work.draw(5, a)
+    assert "pixel (0, 0) of image 5 is " in work.first_wrong(5, a)  # not brightened
     work.brighten(a)
-    assert work.Check(stack)(stack.grain, a) is None
-    a[70000] ^= 1
-    assert f"element {stack.grain + 70000} is " in work.Check(stack)(stack.grain, a)
+    assert work.first_wrong(5, a) is None
+    a[1, 20, 30] ^= 1
+    assert "pixel (20, 30) of image 6 is " in work.first_wrong(5, a)
 
 
 def test_wrong_result_shows_in_the_exit_status(capsys):
-    assert demo._conclude([Result("a", wrong=""), Result("b")], []) == 0
-    assert demo._conclude([Result("a", wrong=""), Result("b", wrong="element 3 is 1")], []) == 1
-    assert "b: WRONG: element 3 is 1" in capsys.readouterr().out
+    assert demo._conclude([]) == 0
+    assert demo._conclude(["sharedmem: WRONG: pixel (1, 2) of image 3 is 1 instead of 2"]) == 1
+    assert "image 3 is 1" in capsys.readouterr().out
+
+
+def test_a_way_without_room_is_left_out(monkeypatch, capsys):
+    class Full:
+        free = 0
+
+    monkeypatch.setattr(demo.shutil, "disk_usage", lambda folder: Full)
+    assert demo.run(2**20, 1, "fork") == 0
+    out = capsys.readouterr().out
+    assert "left out: no room" in out
+    assert [line.split()[-1:] for line in out.splitlines()].count(["equal"]) == 2
 
 
 def test_resident_counts_shared_pages_once():
     nbytes = 2**24
     a = sharedmem.ones(nbytes, np.uint8)
     with support.Remote("fork") as child:
-        before = memory.resident([os.getpid(), child.pid])
+        before = work.resident([os.getpid(), child.pid])
         child.call(np.sum, a)
-        after = memory.resident([os.getpid(), child.pid])
+        after = work.resident([os.getpid(), child.pid])
     assert abs(after - before) < nbytes // 2
 
 

@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include <sharedmem/home.hpp>
+
 #include "os/memory.hpp"
 
 #include "os/machine.hpp"
@@ -87,6 +89,17 @@ std::uint64_t arena::state::promised_by_others() const noexcept {
   for (const state* each = first_in_budget; each != nullptr; each = each->next_in_budget)
     if (each->where.uuid != where.uuid) bytes += each->promised_bytes();
   return bytes;
+}
+
+std::uint64_t available_bytes() noexcept {
+  std::uint64_t promised = 0;
+  {
+    const std::lock_guard lock(budget_lock());
+    for (const arena::state* each = first_in_budget; each != nullptr; each = each->next_in_budget)
+      promised += each->promised_bytes();
+  }
+  const std::uint64_t available = available_memory().available;
+  return available - std::min(available, promised);
 }
 
 void arena::state::reserve_memory(std::uint64_t bytes, std::uint64_t asked) {

@@ -9,7 +9,7 @@
 #include <sharedmem/home.hpp>
 
 #include "arena_tools.hpp"
-#include "reading.hpp"
+#include "registry.hpp"
 
 using namespace sharedmem;
 

@@ -1,72 +1,17 @@
 #include <doctest.h>
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/shm.h>
-#include <sys/stat.h>
 
-#include <cerrno>
-#include <cstdio>
-#include <fstream>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
-#include <sharedmem/error.hpp>
-#include "os/memory.hpp"
 #include "os/pages.hpp"
-#include "segment/mapping.hpp"
 
 #include "child.hpp"
-#include "needs.hpp"
-
-using namespace sharedmem;
+#include "mapping_tools.hpp"
 
 namespace {
-
-constexpr std::size_t mebibyte = std::size_t{1} << 20;
-// Of this run: a memfd is looked for by its tag in all processes.
-const std::uint64_t tag = static_cast<std::uint64_t>(::getpid()) << 32 | 0x9abc'def0;
-constexpr uid_t somebody = 65534;
-
-// A verifier that counts, and accepts a segment whose first byte is 'S'.
-bool starts_with_s(const void* base, std::size_t, void* context) {
-  if (context != nullptr) ++*static_cast<int*>(context);
-  return *static_cast<const char*>(base) == 'S';
-}
-
-bool accept(const void*, std::size_t, void*) { return true; }
-
-mapping make(backing kind, std::size_t bytes = mebibyte, std::uint64_t its_tag = tag) {
-  mapping made = mapping::create(kind, bytes, its_tag);
-  made.data()[0] = std::byte{'S'};
-  return made;
-}
-
-// The lines of /proc/self/smaps about the mapping that begins at `base`.
-std::string smaps(const void* base) {
-  char start[32];
-  std::snprintf(start, sizeof start, "%zx-", reinterpret_cast<std::size_t>(base));
-  std::ifstream file{"/proc/self/smaps"};
-  std::string all;
-  bool inside = false;
-  for (std::string line; std::getline(file, line);) {
-    const bool heading = line.find('-') < line.find(' ');
-    if (heading) inside = line.starts_with(start);
-    if (inside) all += line + "\n";
-  }
-  return all;
-}
-
-int code_of(auto&& work) {
-  try {
-    work();
-  } catch (const error& failure) {
-    return failure.code().value();
-  }
-  return 0;
-}
 
 bool sysv_exists(int id) {
   shmid_ds record{};
@@ -232,125 +177,6 @@ TEST_CASE("a forked child shares the bytes, and names a memfd by its own descrip
   }
 }
 
-TEST_CASE("a segment that does not look like ours is not attached") {
-  SUBCASE("not marked for removal") {
-    const int id = ::shmget(IPC_PRIVATE, mebibyte, IPC_CREAT | 0600);
-    REQUIRE(id >= 0);
-    CHECK_THROWS_AS((void)mapping::attach({backing::sysv, id, 0}, mebibyte, tag, accept, nullptr),
-                    stale_handle);
-    ::shmctl(id, IPC_RMID, nullptr);
-  }
-  SUBCASE("others may write to it") {
-    const int id = ::shmget(IPC_PRIVATE, mebibyte, IPC_CREAT | 0666);
-    void* base = ::shmat(id, nullptr, 0);
-    ::shmctl(id, IPC_RMID, nullptr);
-    CHECK_THROWS_AS((void)mapping::attach({backing::sysv, id, 0}, mebibyte, tag, accept, nullptr),
-                    stale_handle);
-    ::shmdt(base);
-  }
-  SUBCASE("a memfd that could shrink") {
-    char name[32];
-    std::snprintf(name, sizeof name, "sharedmem:%016llx", static_cast<unsigned long long>(tag));
-    const int fd = ::memfd_create(name, MFD_CLOEXEC);
-    REQUIRE(fd >= 0);
-    CHECK(::fchmod(fd, 0600) == 0);
-    CHECK(::ftruncate(fd, mebibyte) == 0);
-    CHECK_THROWS_AS((void)mapping::attach({backing::memfd, fd, ::getpid()}, mebibyte, tag, accept, nullptr),
-                    stale_handle);
-    ::close(fd);
-  }
-  SUBCASE("a descriptor of something else, or of nobody") {
-    const int fd = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-    CHECK_THROWS_AS((void)mapping::attach({backing::memfd, fd, ::getpid()}, mebibyte, tag, accept, nullptr),
-                    stale_handle);
-    CHECK_THROWS_AS((void)mapping::attach({backing::memfd, -1, -1}, mebibyte, tag, accept, nullptr),
-                    stale_handle);
-    ::close(fd);
-  }
-}
-
-TEST_CASE("a memfd is recognised by its tag alone") {
-  const mapping made = make(backing::memfd);
-  CHECK_THROWS_AS((void)mapping::attach(made.name(), mebibyte, tag + 1, accept, nullptr), stale_handle);
-  const segment_name wrong{backing::memfd, made.name().id + 500, ::getpid()};
-  CHECK(mapping::attach(wrong, mebibyte, tag, starts_with_s, nullptr));
-}
-
-TEST_CASE("a descriptor number that has become a stranger's is left alone") {
-  mapping made = make(backing::memfd);
-  const int fd = made.name().id;
-  const int stranger = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-  REQUIRE(::dup2(stranger, fd) == fd);
-  CHECK(made.resident() == 0);
-  made = mapping{};
-  CHECK(::fcntl(fd, F_GETFD) >= 0);
-  ::close(fd);
-  ::close(stranger);
-}
-
-TEST_CASE("the segment of another user is refused with EPERM or EACCES") {
-  if (!needs_root()) return;
-  channel names;
-  for (const backing kind : {backing::sysv, backing::memfd}) {
-    CAPTURE(static_cast<int>(kind));
-    child other{[&] {
-      if (::setuid(somebody) != 0) return 1;
-      const mapping made = make(kind);
-      names.put(made.name());
-      sleep_for_ever();
-      return 0;
-    }};
-    const segment_name name = names.get<segment_name>();
-    CHECK(code_of([&] { (void)mapping::attach(name, mebibyte, tag, accept, nullptr); }) == EPERM);
-  }
-  const mapping made = make(backing::sysv);
-  child other{[&] {
-    if (::setuid(somebody) != 0) return 1;
-    return code_of([&] { (void)mapping::attach(made.name(), mebibyte, tag, accept, nullptr); });
-  }};
-  CHECK(other.wait() == EACCES);
-}
-
-TEST_CASE("without address space creating and attaching fail with ENOMEM and leave nothing") {
-  constexpr std::size_t large = std::size_t{1} << 30;
-  for (const backing kind : {backing::sysv, backing::memfd}) {
-    CAPTURE(static_cast<int>(kind));
-    const mapping made = make(kind, large);
-    child limited{[&] {
-      rlimit limit{};
-      ::getrlimit(RLIMIT_AS, &limit);
-      std::size_t pages = 0;
-      std::ifstream{"/proc/self/statm"} >> pages;
-      limit.rlim_cur = pages * os::page_size() + large / 2;
-      ::setrlimit(RLIMIT_AS, &limit);
-      const int creating = code_of([&] { (void)mapping::create(kind, large, tag + 1); });
-      const int attaching = code_of([&] { (void)mapping::attach(made.name(), large, tag, accept, nullptr); });
-      return creating == ENOMEM && attaching == ENOMEM ? 0 : 1;
-    }};
-    CHECK(limited.wait() == 0);
-  }
-}
-
-TEST_CASE("what the system refuses names the call and the bytes") {
-  child limited{[] {
-    rlimit limit{};
-    ::getrlimit(RLIMIT_NOFILE, &limit);
-    const rlimit none{0, limit.rlim_max};
-    ::setrlimit(RLIMIT_NOFILE, &none);
-    try {
-      (void)mapping::create(backing::memfd, mebibyte, tag);
-    } catch (const error& failure) {
-      ::setrlimit(RLIMIT_NOFILE, &limit);  // sanitizers check pointers by means of a pipe
-      const std::string text = failure.what();
-      const bool good = failure.code().value() == EMFILE && failure.operation() == "memfd_create" &&
-                        text.find("1048576 bytes") != std::string::npos;
-      return good ? 0 : 1;
-    }
-    return 2;
-  }};
-  CHECK(limited.wait() == 0);
-}
-
 TEST_CASE("the looks at a segment are left out of core dumps") {
   for (const backing kind : {backing::sysv, backing::memfd}) {
     CAPTURE(static_cast<int>(kind));
@@ -363,42 +189,4 @@ TEST_CASE("the looks at a segment are left out of core dumps") {
     const mapping second = mapping::attach(first.name(), mebibyte, tag, count, &left_out);
     CHECK(left_out == 2);
   }
-}
-
-TEST_CASE("a segment that has changed since it was first looked at is not attached") {
-  mapping made = make(backing::sysv);
-  int id = made.name().id;
-  const auto change = [](const void*, std::size_t, void* context) {
-    ::sleep(2);  // the kernel notes changes by the second
-    shmid_ds record{};
-    const int changed = *static_cast<int*>(context);
-    return ::shmctl(changed, IPC_STAT, &record) == 0 && ::shmctl(changed, IPC_SET, &record) == 0;
-  };
-  CHECK_THROWS_AS((void)mapping::attach(made.name(), mebibyte, tag, change, &id), stale_handle);
-}
-
-TEST_CASE("a segment that another user made and gave to this one is refused") {
-  if (!needs_root()) return;
-  channel ids;
-  channel given;
-  child other{[&] {
-    if (::setuid(somebody) != 0) return 1;
-    const int id = ::shmget(IPC_PRIVATE, mebibyte, IPC_CREAT | 0600);
-    void* at = ::shmat(id, nullptr, 0);
-    ids.put(id);
-    (void)given.get<char>();
-    return at == nullptr ? 1 : 0;
-  }};
-  const int id = ids.get<int>();
-  shmid_ds record{};
-  REQUIRE(::shmctl(id, IPC_STAT, &record) == 0);
-  record.shm_perm.uid = ::geteuid();
-  CHECK(::shmctl(id, IPC_SET, &record) == 0);
-  void* at = ::shmat(id, nullptr, 0);  // keeps it after the mark
-  ::shmctl(id, IPC_RMID, nullptr);
-  CHECK(code_of([&] { (void)mapping::attach({backing::sysv, id, 0}, mebibyte, tag, accept, nullptr); }) ==
-        EPERM);
-  ::shmdt(at);
-  given.put('g');
-  CHECK(other.wait() == 0);
 }

@@ -13,11 +13,11 @@ from sharedmem import __version__
 from sharedmem._cli.console import parse_bytes
 
 _DEMO = """\
-Several worker processes brighten one large array in place, and another process
-compares the result, element by element, with what NumPy computes in a single
-process. That is done for pickled copies, multiprocessing.Array and sharedmem
-with the same workers and the same work; a table shows for each the bytes sent
-between processes, seconds, and memory. Nothing stays behind.
+Several worker processes brighten a stack of images in place, and another process
+compares the result, pixel by pixel, with what NumPy computes in a single process.
+That is done for pickled copies, multiprocessing.Array and sharedmem with the same
+work; a table shows for each the bytes sent between processes, seconds, and
+memory. Nothing stays behind.
 """
 
 _INFO = """\
@@ -28,7 +28,7 @@ arena, alive and dead, with what each of them allocates from.
 
 _STATUS = """\
 exit status: 0 all results are right; 1 one is wrong, or something failed;
-2 the arguments or the file cannot be used; 130 interrupted
+2 the arguments cannot be used; 130 interrupted
 """
 
 
@@ -68,13 +68,6 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     demo.add_argument(
-        "file",
-        nargs="?",
-        metavar="FILE.npy",
-        help="array of integers or floating-point numbers to work on; it is only read "
-        "(default: a stack of images made on the spot)",
-    )
-    demo.add_argument(
         "--size",
         type=_size,
         metavar="BYTES",
@@ -105,18 +98,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    from sharedmem._cli import demo
+
     try:
-        from sharedmem._cli import demo
-    except ImportError as error:
-        if not (error.name or "").startswith("rich"):
-            raise
-        print(
-            "python -m sharedmem demo: error: it needs rich: pip install 'numpy-sharedmem[cli]'",
-            file=sys.stderr,
-        )
-        return 2
-    try:
-        return demo.run(options.file, options.size, options.workers, options.start_method)
+        return demo.run(options.size, options.workers, options.start_method)
     except demo.InputError as error:
         print(f"python -m sharedmem demo: error: {error}", file=sys.stderr)
         return 2

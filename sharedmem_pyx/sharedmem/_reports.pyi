@@ -8,6 +8,7 @@ class _Stats(TypedDict):
     cached_bytes: int
     mapped_bytes: int
     arena_bytes: int
+    available_bytes: int
     participants: int
     segments: int
     leases: int

@@ -4,7 +4,7 @@ from libc.stdint cimport uint64_t
 from libcpp.vector cimport vector
 
 from sharedmem.libsharedmem.arena cimport arena, arena_statistics, participant_report, participant_state
-from sharedmem.libsharedmem.home cimport attached_arenas, home_if_any
+from sharedmem.libsharedmem.home cimport attached_arenas, available_bytes, home_if_any
 from sharedmem.libsharedmem.inspect cimport inspect, optional_inspection
 from sharedmem.libsharedmem.segment cimport backing, segment_name
 
@@ -43,6 +43,9 @@ def stats():
             Free, but kept for the next arrays of any process of the arena; see `cleanup`.
         mapped_bytes, arena_bytes
             The arena's size in memory, and in addresses.
+        available_bytes
+            What new arrays can have in all, an estimate: the least of what the system calls available and what
+            the memory cgroups of this process leave, less what arrays have and nobody has written yet.
         participants, segments
             Processes in the arena, and kernel objects that it consists of.
         leases, bytes_in_flight
@@ -60,8 +63,10 @@ def stats():
     cdef arena_statistics total
     cdef arena* mine = home_if_any()
     cdef size_t attached
+    cdef uint64_t available
     with nogil:
         attached = add_up(mine, &total)
+        available = available_bytes()
     return {
         "live_bytes": total.live_bytes,
         "live_blocks": total.live_blocks,
@@ -70,6 +75,7 @@ def stats():
         "cached_bytes": total.cached_bytes,
         "mapped_bytes": total.resident_bytes,
         "arena_bytes": total.arena_bytes,
+        "available_bytes": available,
         "participants": total.participants,
         "segments": total.segments,
         "leases": total.leases,

@@ -25,6 +25,10 @@ SHAREDMEM_API arena& home();
 /// noticed where the thread's cache has no block to give. Throws what `home` and arena::allocate throw.
 SHAREDMEM_API allocation allocate(std::uint64_t bytes, std::uint64_t alignment = 64,
                                   pages how = pages::as_needed);
+/// Bytes of memory that new blocks can have in all: the least of what the kernel calls available and what the
+/// memory cgroups of this process leave, less what its arenas have handed out and nobody has written yet. An estimate,
+/// old as soon as it is made. Reads some ten small files of the system: about 0.1 ms.
+SHAREDMEM_API std::uint64_t available_bytes() noexcept;
 /// The home arena or nullptr; makes none.
 SHAREDMEM_API arena* home_if_any() noexcept;
 /// Makes the home arena now if this process is the root of a tree: no locator in the environment. Never

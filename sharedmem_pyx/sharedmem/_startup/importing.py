@@ -22,11 +22,11 @@ _Action = Callable[[ModuleType], None]
 
 
 class _Loader(Loader):
-    """Runs a module's own loader, then an action on the module."""
+    """Runs a module's own loader, then actions on the module."""
 
-    def __init__(self, loader: Loader, action: _Action) -> None:
+    def __init__(self, loader: Loader, actions: list[_Action]) -> None:
         self.loader = loader
-        self.action = action
+        self.actions = actions
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
@@ -38,28 +38,29 @@ class _Loader(Loader):
         try:
             self.loader.exec_module(module)
         except BaseException:
-            _finder.awaited[module.__name__] = self.action
+            _finder.awaited[module.__name__] = self.actions
             raise
-        self.action(module)
+        for action in self.actions:
+            action(module)
 
 
 class _Finder(MetaPathFinder):
     """Finds nothing by itself: asks the others, and wraps the loader of a module that is awaited."""
 
     def __init__(self) -> None:
-        self.awaited: dict[str, _Action] = {}
+        self.awaited: dict[str, list[_Action]] = {}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        action = self.awaited.pop(name, None)  # popped: the others are asked through here, too
-        if action is None:
+        actions = self.awaited.pop(name, None)  # popped: the others are asked through here, too
+        if actions is None:
             return None
         spec = importlib.util.find_spec(name)
         if spec is None or spec.loader is None:
-            self.awaited[name] = action
+            self.awaited[name] = actions
         else:
-            spec.loader = _Loader(spec.loader, action)
+            spec.loader = _Loader(spec.loader, actions)
         return spec
 
 
@@ -68,6 +69,8 @@ _finder = _Finder()
 
 def when_imported(name: str, action: _Action) -> None:
     """Call ``action(module)`` once a module has been imported; at once if it is there already.
+
+    Several actions on one module run in the order of the calls.
 
     Parameters
     ----------
@@ -80,6 +83,6 @@ def when_imported(name: str, action: _Action) -> None:
     if module is not None:
         action(module)
         return
-    _finder.awaited[name] = action
+    _finder.awaited.setdefault(name, []).append(action)
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)

@@ -1,7 +1,8 @@
-"""Which functions write files, and so write the data of shared arrays instead of handles.
+"""Which functions write the data of shared arrays instead of handles: those that write files or feed engines.
 
-A handle in a file is of no use once the array has gone. So the functions in the table below pickle by
-value. The modules of the table are not imported here: each is dealt with as soon as somebody imports it.
+A handle in a file is of no use once the array has gone, nor is one in a message that Dask, Ray or MPI
+keeps, forwards to another machine or reads twice. So the functions in the tables below pickle by value. Their
+modules are not imported here: each is dealt with as soon as somebody imports it.
 
 What has no function to replace still writes handles: a `pickle.Pickler` of one's own, and the bytes of
 `pickle.dumps` that are then written. Loading those later is a StaleHandleError that says so.
@@ -18,8 +19,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from sharedmem._messages import by_value
 from sharedmem._startup.importing import when_imported
+from sharedmem._transfers.by_value import always_by_value
 
 _Function = Callable[..., Any]
 
@@ -41,23 +42,9 @@ def _carries_messages(file: Any) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
-def _always(save: _Function) -> _Function:
-    """A version of a function that pickles by value."""
-
-    @functools.wraps(save)
-    def save_by_value(*args: Any, **kwargs: Any) -> Any:
-        token = by_value.set(True)
-        try:
-            return save(*args, **kwargs)
-        finally:
-            by_value.reset(token)
-
-    return save_by_value
-
-
 def _to_disk(dump: _Function) -> _Function:
     """A version of ``dump(obj, file, ...)`` that pickles by value unless the file carries messages."""
-    dump_by_value = _always(dump)
+    dump_by_value = always_by_value(dump)
 
     @functools.wraps(dump)
     def dump_to_disk(obj: Any, file: Any, *args: Any, **kwargs: Any) -> Any:
@@ -72,11 +59,21 @@ _SAVERS = (
     ("pickle", "dump", _to_disk),  # np.ndarray.dump and others call it
     ("cloudpickle.cloudpickle", "dump", _to_disk),
     ("dill._dill", "dump", _to_disk),
-    ("joblib.numpy_pickle", "dump", _always),  # joblib.Memory calls it
-    ("numpy.lib.format", "write_array", _always),  # np.save and np.savez call it
-    ("pandas.io.pickle", "to_pickle", _always),  # the methods of frames and series call it
-    ("shelve", "Shelf.__setitem__", _always),
-    ("torch.serialization", "save", _always),
+    ("joblib.numpy_pickle", "dump", always_by_value),  # joblib.Memory calls it
+    ("numpy.lib.format", "write_array", always_by_value),  # np.save and np.savez call it
+    ("pandas.io.pickle", "to_pickle", always_by_value),  # the methods of frames and series call it
+    ("shelve", "Shelf.__setitem__", always_by_value),
+    ("torch.serialization", "save", always_by_value),
+    ("distributed.protocol.pickle", "dumps", always_by_value),  # of Dask
+    ("ray.cloudpickle.cloudpickle", "dumps", always_by_value),
+    ("ray.cloudpickle.cloudpickle", "dump", _to_disk),
+    ("mpi4py.util.pkl5", "_pickle_dumps", always_by_value),
+)
+
+# Modules in which more than a function is replaced, and what in sharedmem._transfers.engines does it.
+_ENGINES = (
+    ("dask.multiprocessing", "change_dask_multiprocessing"),
+    ("mpi4py.MPI", "change_mpi"),
 )
 
 
@@ -92,13 +89,23 @@ def _replace(path: str, version: Callable[[_Function], _Function], module: Modul
     replaced = version(function)
     replaced.__module__ = module.__name__  # where pickle finds it: `pickle.dump` says "_pickle"
     setattr(owner, name, replaced)
-    # A package that was imported before this one has the function under a second name.
-    package = sys.modules[module.__name__.partition(".")[0]]
-    if vars(package).get(name) is function:
-        setattr(package, name, replaced)
+    # Modules of a package that was imported before this one have the function under names of their own.
+    package = module.__name__.partition(".")[0]
+    for other in list(sys.modules.values()):
+        names = getattr(other, "__dict__", {})
+        if names.get("__name__", "").partition(".")[0] == package and names.get(name) is function:
+            names[name] = replaced
+
+
+def _change(action: str, module: ModuleType) -> None:
+    from sharedmem._transfers import engines
+
+    getattr(engines, action)(module)
 
 
 def install() -> None:
-    """Make the functions of the table write data."""
+    """Make the functions of the tables write data."""
     for module, path, version in _SAVERS:
         when_imported(module, functools.partial(_replace, path, version))
+    for module, action in _ENGINES:
+        when_imported(module, functools.partial(_change, action))

@@ -10,6 +10,7 @@ from sharedmem.libsharedmem.handle cimport locator, set_python_error
 cdef extern from "<sharedmem/home.hpp>" namespace "sharedmem" nogil:
     arena& home() except +set_python_error
     allocation allocate "sharedmem::allocate"(uint64_t, uint64_t, pages) except +set_python_error
+    uint64_t available_bytes() noexcept
     arena* home_if_any() noexcept
     void make_root() noexcept
     void offer(string_view) except +set_python_error

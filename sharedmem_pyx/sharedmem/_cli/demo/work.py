@@ -1,76 +1,101 @@
-"""What the workers do to the array, and how another process checks it."""
+"""What the processes of the demo do: they brighten images, and one checks them all."""
 
 from __future__ import annotations
 
+import ctypes
+import signal
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
-from sharedmem._cli.demo.source import Source
+Shape = tuple[int, int, int]  # images, rows, columns
 
-#: Elements worked on at a time: what NumPy needs in between stays in the processor's cache.
-_BLOCK = 1 << 16
+_inherited: np.ndarray | None = None
 
 
-def brighten(pixels: np.ndarray) -> None:
-    """Gamma correction in place: a value x of at most top becomes top * sqrt(x / top).
+def draw(first: int, images: np.ndarray) -> None:
+    """Fills `images`, which are those from number `first` on, with rings that drift from image to image."""
+    edge = images.shape[-1]
+    square = np.arange(-edge // 2, edge // 2, dtype=np.int32) ** 2
+    rings = (square[:, None] + square).astype(images.dtype)  # wraps round
+    for number, image in enumerate(images, start=first):
+        image[...] = np.roll(rings, 37 * number, axis=0)
 
-    Floating-point numbers become their square roots. A sign is kept. Each element depends on
-    itself alone and each step rounds correctly, so the bits of the result are the same in
-    whatever parts the work is done.
 
-    Parameters
+def brighten(images: np.ndarray) -> None:
+    """Gamma correction in place: a pixel x becomes sqrt(x * top), where top is the largest value."""
+    top = np.float32(np.iinfo(images.dtype).max)
+    for image in images:
+        image[...] = np.rint(np.sqrt(image * top))
+
+
+def first_wrong(first: int, images: np.ndarray) -> str | None:
+    """Where `images`, those from number `first` on, differ from what NumPy alone makes; None: nowhere."""
+    for number, image in enumerate(images, start=first):
+        wanted = np.empty((1, *image.shape), image.dtype)
+        draw(number, wanted)
+        brighten(wanted)
+        if not np.array_equal(image, wanted[0]):
+            row, column = np.argwhere(image != wanted[0])[0]
+            return (
+                f"pixel ({row}, {column}) of image {number} is {image[row, column]} "
+                f"instead of {wanted[0, row, column]}"
+            )
+    return None
+
+
+def begin(memory: Any, shape: Shape, dtype: np.dtype) -> None:
+    """Prepares a worker process. `memory`: what it inherits, or None."""
+    global _inherited
+    # Ctrl-C reaches all processes of a terminal; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if memory is not None:
+        _inherited = np.frombuffer(memory, dtype).reshape(shape)
+
+
+def ready() -> None:
+    """The first task of a worker."""
+
+
+def brighten_part(first: int, count: int, images: np.ndarray | None, back: bool) -> np.ndarray | None:
+    """Brightens images that were sent, or `count` inherited ones; `back`: sends them back."""
+    images = _part(first, count, images)
+    brighten(images)
+    return images if back else None
+
+
+def check_part(first: int, count: int, images: np.ndarray | None) -> str | None:
+    """What `first_wrong` says of images that were sent, or of inherited ones."""
+    return first_wrong(first, _part(first, count, images))
+
+
+def _part(first: int, count: int, images: np.ndarray | None) -> np.ndarray:
+    if images is not None:
+        return images
+    assert _inherited is not None
+    return _inherited[first : first + count]
+
+
+def trim() -> None:
+    """Gives back what malloc keeps for later, which would count as memory in use."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+def resident(pids: list[int]) -> int:
+    """Bytes of memory of some processes together; a page that several of them map counts once.
+
+    The sum of their proportional set sizes (Pss) [1]_.
+
+    References
     ----------
-    pixels : ndarray, one-dimensional
-        Integers or floating-point numbers.
+    .. [1] Linux, Documentation/filesystems/proc.rst, /proc/PID/smaps_rollup.
     """
-    with np.errstate(invalid="ignore"):  # a nan stays one
-        for first in range(0, pixels.size, _BLOCK):
-            _brighten_block(pixels[first : first + _BLOCK])
-
-
-def _brighten_block(block: np.ndarray) -> None:
-    kind, itemsize = block.dtype.kind, block.dtype.itemsize
-    if kind == "f":
-        np.copysign(np.sqrt(np.abs(block)), block, out=block)
-        return
-    wide = np.float32 if itemsize <= 2 else np.float64
-    top = wide(np.iinfo(block.dtype).max)
-    if int(top) > np.iinfo(block.dtype).max:
-        top = np.nextafter(top, wide(0))  # the float next to 2**64 - 1 is 2**64: no longer fits
-    x = block.astype(wide)
-    y = np.abs(x)
-    y *= top
-    np.sqrt(y, out=y)
-    np.rint(y, out=y)
-    np.minimum(y, top, out=y)
-    if kind == "i":
-        np.copysign(y, x, out=y)
-    block[...] = y.astype(block.dtype)
-
-
-class Brighten:
-    """The work of a worker process."""
-
-    def __call__(self, first: int, part: np.ndarray) -> None:
-        brighten(part)
-
-
-class Check:
-    """The work of the process that checks: NumPy does it all again in that one process."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-
-    def __call__(self, first: int, part: np.ndarray) -> str | None:
-        """Says where `part`, the elements from number `first` on, is wrong; None: nowhere."""
-        grain = self.source.grain
-        step = grain * max(1, 16 * _BLOCK // grain)
-        for at in range(0, part.size, step):
-            got = part[at : at + step]
-            wanted = np.empty(got.size, self.source.dtype)  # pickle makes it native
-            self.source.read(first + at, wanted)
-            brighten(wanted)
-            if not np.array_equal(got, wanted, equal_nan=got.dtype.kind == "f"):
-                wrong = (got != wanted) & ((got == got) | (wanted == wanted))
-                i = int(wrong.argmax())
-                return f"element {first + at + i} is {got[i]} instead of {wanted[i]}"
-        return None
+    total = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines():
+            if line.startswith(b"Pss:"):
+                total += int(line.split()[1]) * 1024
+    return total

@@ -1,0 +1,67 @@
+"""Dask, Ray and MPI get the data of shared arrays instead of handles.
+
+Their messages are kept, forwarded, written to disk and sent to other machines, and some are read several
+times. A handle in them would be stale as soon as nobody holds the array. Each function below changes one
+module of theirs, after it was imported; `sharedmem._transfers.saving` has the table that says which.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import sys
+from collections.abc import Callable
+from types import FrameType, ModuleType
+from typing import Any, Protocol
+
+from sharedmem._transfers.by_value import always_by_value
+
+_dumps_by_value = always_by_value(pickle.dumps)
+
+
+def dumps_for_dask(obj: Any) -> bytes:
+    """Pickles what ``scheduler="processes"`` of Dask sends: this function itself goes to the workers, too."""
+    import cloudpickle  # type: ignore[import-untyped,unused-ignore]
+
+    data: bytes = always_by_value(cloudpickle.dumps)(obj, protocol=pickle.HIGHEST_PROTOCOL)
+    return data
+
+
+def change_dask_multiprocessing(module: ModuleType) -> None:
+    if hasattr(module, "_dumps"):
+        module.__dict__["_dumps"] = dumps_for_dask
+
+
+class _MpiPickle(Protocol):
+    PROTOCOL: int
+
+    def __init__(self, dumps: Callable[..., bytes], loads: None, protocol: int) -> None: ...
+    def dumps(self, obj: object) -> bytes: ...
+
+
+class _Caller:
+    """Finds out, while it is pickled, whether a pickler that is written in C does it.
+
+    Such a pickler has no frame: the one below `__reduce_ex__` is that of the function which called it.
+    """
+
+    def __init__(self, frame: FrameType) -> None:
+        self.frame = frame
+        self.pickles_directly = False
+
+    def __reduce_ex__(self, protocol: Any) -> str:
+        self.pickles_directly = sys._getframe(1) is self.frame
+        raise pickle.PicklingError
+
+
+def change_mpi(module: ModuleType) -> None:
+    """Makes `mpi4py.MPI.pickle` pickle by value, unless the program has given it another pickler before."""
+    mpi_pickle: _MpiPickle | None = getattr(module, "pickle", None)
+    if not hasattr(mpi_pickle, "PROTOCOL"):
+        return
+    assert mpi_pickle is not None
+    caller = _Caller(sys._getframe())
+    with contextlib.suppress(Exception):  # its own, or whatever another pickler says of such an object
+        mpi_pickle.dumps(caller)
+    if caller.pickles_directly:
+        mpi_pickle.__init__(_dumps_by_value, None, mpi_pickle.PROTOCOL)  # type: ignore[misc]
