@@ -54,6 +54,9 @@ _LATER = {
     "shared_ones": "_legacy",
     "shared_zeros": "_legacy",
     "atomics": "atomics",
+    "JoinableQueue": "_queue",
+    "Queue": "_queue",
+    "SimpleQueue": "_queue",
 }
 
 __all__ = [
@@ -96,6 +99,8 @@ def __getattr__(name):
             import sharedmem._legacy as module
         case "_paths":
             import sharedmem._paths as module
+        case "_queue":
+            import sharedmem._queue as module
         case "atomics":
             import sharedmem.atomics as module
 

@@ -15,6 +15,7 @@ from sharedmem._ctypes.views import as_ctypes, shmem_as_ndarray
 from sharedmem._files import fromfile, load
 from sharedmem._legacy import shared_empty, shared_ones, shared_zeros
 from sharedmem._paths import get_cython_include, get_include, get_library_dir
+from sharedmem._queue import JoinableQueue, Queue, SimpleQueue
 from sharedmem._reports import participants, stats
 from sharedmem._transfers.pickling import pickle_by_value
 from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
@@ -24,9 +25,12 @@ from sharedmem.version import __version__
 
 __all__ = [
     "Array",
+    "JoinableQueue",
+    "Queue",
     "RawArray",
     "RawValue",
     "SharedArray",
+    "SimpleQueue",
     "StaleHandleError",
     "Value",
     "__version__",

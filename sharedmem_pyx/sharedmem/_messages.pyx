@@ -3,6 +3,9 @@
 import contextvars
 import copyreg
 import functools
+import io
+import pickle
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 
@@ -11,6 +14,7 @@ cimport numpy as cnp
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContextVar_Reset, PyContextVar_Set, get_value
 from cpython.object cimport PyObject
+from libcpp.vector cimport vector
 
 from sharedmem._handles cimport dtype_text, encode_array, in_one_block
 from sharedmem.array cimport pickle_with
@@ -23,6 +27,9 @@ from sharedmem.array import SharedArray
 
 
 cdef extern from "<sharedmem_pyx/message.hpp>" namespace "sharedmem_pyx":
+    cdef cppclass uuid "sharedmem_pyx::message::uuid":
+        pass
+
     cdef cppclass message:
         message()
         bint usable() noexcept
@@ -31,6 +38,7 @@ cdef extern from "<sharedmem_pyx/message.hpp>" namespace "sharedmem_pyx":
         PyObject* keeper(const void*) noexcept
         void keep(const void*, PyObject*) noexcept
         void end(bint) noexcept
+        void end_into(const uuid&, vector[claim]&) except +set_python_error
 
 
 cdef enum:
@@ -150,20 +158,74 @@ def holding(dump):
 
 
 cdef object pickle_alone(object obj):
-    """The pickle of a SharedArray as a message of its own, or None: let a pickler do it.
-
-    It says what a pickler would write, in protocol 4, but for what only messages of several objects need.
-    """
+    """The pickle of a SharedArray as a message of its own, or None: let a pickler do it."""
     cdef message m
-    reduced = reduce_for(obj, 4, &m, False)
+    pickled = write_alone(obj, &m)
+    if pickled is not None:
+        m.end(True)
+    return pickled
+
+
+cdef object write_alone(object obj, message* m):
+    """What a pickler would write, in protocol 4, but for what only messages of several objects need; or None."""
+    reduced = reduce_for(obj, 4, m, False)
     if reduced[0] is not _load or len(reduced[1]) != 1:
         return None
     state = <bytes>reduced[1][0]
     if PyBytes_GET_SIZE(state) > longest_short_bytes:
         return None
-    pickled = b"%b%c%b\x85R." % (loading, PyBytes_GET_SIZE(state), state)
-    m.end(True)
+    return b"%b%c%b\x85R." % (loading, PyBytes_GET_SIZE(state), state)
+
+
+# -- what a queue pickles
+
+cdef bint is_plain(object obj) noexcept:
+    """Whether no pickler of any kind treats the object in a way of its own."""
+    return obj is None or type(obj) in (int, float, bool, str, bytes)
+
+
+cdef bint is_plain_or_tuple(object obj) noexcept:
+    if type(obj) is not tuple:
+        return is_plain(obj)
+    if len(<tuple>obj) > 16:
+        return False
+    for each in <tuple>obj:
+        if not is_plain(each):
+            return False
+    return True
+
+
+cdef bytes pickle_for_queue(object obj, arena* where, vector[claim]* kept):
+    cdef Message within
+    if is_plain_or_tuple(obj):
+        return plain_dumps(obj, 5)
+    within = Message.__new__(Message)
+    before = PyContextVar_Set(current_message, within)
+    try:
+        pickled = None
+        if type(obj) is SharedArray and may_write_alone(ForkingPickler):
+            pickled = write_alone(obj, &within.written)
+        if pickled is None:
+            within.written.end(False)
+            within = Message.__new__(Message)
+            PyContextVar_Set(current_message, within)
+            stream = io.BytesIO()
+            plain_dump(ForkingPickler(stream, 5), obj)
+            pickled = stream.getvalue()
+        within.written.end_into((<const uuid*>&where.where().uuid)[0], kept[0])
+    finally:
+        within.written.end(False)
+        PyContextVar_Reset(current_message, before)
     return pickled
+
+
+# `dump` of `ForkingPickler` begins a message of its own: see `holding`.
+cdef object plain_dump = pickle.Pickler.dump
+cdef object plain_dumps = pickle.dumps
+
+
+cdef bint may_write_alone(object pickler):
+    return SharedArray not in pickler._extra_reducers and SharedArray not in copyreg.dispatch_table
 
 
 def dumping_alone(pickler):
