@@ -38,6 +38,8 @@ for case in (TestQueue, TestSimpleQueue):
         if hasattr(case, name):
             setattr(case, name, unittest.skip(reason)(getattr(case, name)))
 
+del case, name, reason
+
 # The tests name the module's functions in places.
 multiprocessing.Queue = sharedmem.Queue
 multiprocessing.JoinableQueue = sharedmem.JoinableQueue

@@ -26,6 +26,7 @@ constexpr std::uint64_t first_ring_bytes = 16 * 1024;
 constexpr std::uint64_t large_ring_bytes = 4 * 1024 * 1024;
 constexpr std::uint64_t unit = 16;  // records begin at multiples of it
 constexpr std::uint32_t no_message = 1, in_block_flag = 2;
+constexpr std::size_t most_at_once = 16 * 1024 * 1024;  // bytes that `try_get` copies with the lock held
 constexpr int lock_spins = 200, wait_spins = 400;  // some microseconds
 
 constexpr std::uint64_t round_up(std::uint64_t bytes) noexcept { return (bytes + unit - 1) / unit * unit; }
@@ -451,7 +452,7 @@ queue::outcome queue::try_get(std::size_t most, queue_taken& taken, std::uint32_
   guard lock(*this);
   if (!lock) return outcome::busy;
   std::size_t count = 0;
-  for (; count < most && at_->now().put != at_->now().taken; ++count) {
+  for (; count < most && at_->now().put != at_->now().taken && taken.bytes.size() < most_at_once; ++count) {
     try {
       get_one(taken);
     } catch (...) {

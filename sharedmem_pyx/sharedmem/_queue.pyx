@@ -475,7 +475,8 @@ cdef class Queue(_Base):
         Parameters
         ----------
         max_items : int or None, optional
-            At most so many; None: all.
+            At most so many; None: all, or as many as fit into 16 MiB, not counting what lies in memory of its own:
+            shared arrays, and messages of more than 4 KiB.
         block : bool, optional
             Whether to wait for the first one.
         timeout : float or None, optional

@@ -113,7 +113,7 @@ class SHAREDMEM_API queue {
   /// `done`: all; `nothing` and `no_ring`: why not the next one. `seen` is for `wait_for_room`.
   [[nodiscard]] outcome try_put(std::span<const queue_message> messages, std::size_t& put,
                                 std::uint32_t& seen);
-  /// Takes at most `most` messages; each is committed by itself. `seen` is for `wait_for_message`.
+  /// Takes at most `most` messages, and at most some 16 MiB; each is committed by itself. `seen` is for `wait_for_message`.
   [[nodiscard]] outcome try_get(std::size_t most, queue_taken& taken, std::uint32_t& seen);
   /// Replaces the ring by one that has room for `bytes` more and for twice what is in it, or for what is in it alone if
   /// `bytes` is 0. \throws no_memory
