@@ -1,12 +1,13 @@
 """Users of a queue that are killed at random moments: ``python -m tests.chaos_queue --minutes 10``.
 
-Senders put numbered messages with checksums, bytes or shared arrays, into one bounded queue; receivers take them out.
-The parent kills one or the other with SIGKILL and starts another in its place. In memory that all share, senders say
-which message they are putting and which was put, receivers which they got and whether they are in `get`.
+Senders put numbered messages with checksums, bytes or shared arrays, into one bounded queue; receivers take
+them out. The parent kills one or the other with SIGKILL and starts another in its place. In memory that all
+share, senders say which message they are putting and which was put, receivers which they got and whether they
+are in `get`.
 
-Lost may be: the message that a killed sender was putting, and one message for each receiver that was killed between
-its call of `get` and its note of what it got. Nothing may be torn, doubled or out of order, nobody may hang, and at
-the end nothing may be left.
+Lost may be: the message that a killed sender was putting, and one message for each receiver that was killed
+between its call of `get` and its note of what it got. Nothing may be torn, doubled or out of order, nobody
+may hang, and at the end nothing may be left.
 """
 
 from __future__ import annotations
@@ -38,9 +39,7 @@ class Notes:
     def __init__(self) -> None:
         self.begun = sharedmem.zeros(SENDERS_EVER, np.int64)  # by sender: messages whose `put` began
         self.put = sharedmem.zeros(SENDERS_EVER, np.int64)  # and returned
-        self.getting = sharedmem.zeros(
-            SENDERS_EVER, np.int64
-        )  # by receiver: 1 within `get` and the note of it
+        self.getting = sharedmem.zeros(SENDERS_EVER, np.int64)  # by receiver: 1 until it has noted
         self.steps = sharedmem.zeros(2 * SENDERS_EVER, np.int64)  # of senders, then of receivers
         self.torn = sharedmem.zeros(1, np.int64)
         self.disordered = sharedmem.zeros(1, np.int64)

@@ -1,4 +1,4 @@
-"""CPython's own tests of queues, run against this library's: ``python tests/standard_queues.py START_METHOD``.
+"""CPython's own tests of queues, run against ours: ``python tests/standard_queues.py START_METHOD``.
 
 The tests are those that the interpreter ships. `DIFFERENT` lists what is meant to differ.
 """

@@ -50,7 +50,8 @@ def test_anything_that_can_be_pickled_arrives(value):
     q = sharedmem.Queue()
     q.put(value)
     got = q.get()
-    assert got == value and type(got) is type(value)
+    assert got == value
+    assert type(got) is type(value)
 
 
 @pytest.mark.parametrize("size", [4000, 4096, 4097, 100_000, 50_000_000])
@@ -82,8 +83,10 @@ def test_arrays_are_the_same_memory():
     q.put({"view": a[1:, ::-1], "again": a[0], "plain": np.arange(3)})
     got, both = q.get(), q.get()
     got[1, 3] = 7
-    assert a[1, 3] == 7 and both["view"][0, 0] == 7
-    assert sharedmem.is_shared(both["again"]) and not sharedmem.is_shared(both["plain"])
+    assert a[1, 3] == 7
+    assert both["view"][0, 0] == 7
+    assert sharedmem.is_shared(both["again"])
+    assert not sharedmem.is_shared(both["plain"])
 
 
 def test_an_array_lives_in_the_queue_without_its_sender_and_goes_with_the_queue():
@@ -112,7 +115,8 @@ def test_a_queue_in_a_queue_is_the_same_one():
 
 def test_a_bound_is_kept():
     q = sharedmem.Queue(2)
-    assert q.maxsize == 2 and not q.full()
+    assert q.maxsize == 2
+    assert not q.full()
     q.put(1)
     q.put(2)
     assert q.full()
@@ -168,7 +172,8 @@ def test_an_error_of_the_pickler_is_raised_in_put_and_nothing_is_put():
     ):
         with pytest.raises(AttributeError, match="not me"):
             call()
-    assert q.empty() and sharedmem.stats()["leases"] == before
+    assert q.empty()
+    assert sharedmem.stats()["leases"] == before
 
 
 def test_an_error_of_loading_is_raised_in_get_and_the_arrays_go():
@@ -187,7 +192,7 @@ def test_an_error_of_loading_is_raised_in_get_and_the_arrays_go():
 def test_a_message_that_a_stray_write_changed_is_no_object():
     q = sharedmem.Queue()
     q.put("fine before")
-    found = [a for a in arena_bytes_with(b"fine before")]
+    found = list(arena_bytes_with(b"fine before"))
     assert found, "the message lies in the arena"
     for address in found:
         workers.ctypes.memset(address + 5, 0x41, 1)
@@ -275,8 +280,10 @@ def test_a_class_of_its_own():
     q = Counting(3)
     q.put_many([1, 2])
     again = pickle.loads(pickle.dumps(q))
-    assert type(again) is Counting and again.get_twice() == (1, 2)
-    assert sharedmem.Queue[int] and bool(q)
+    assert type(again) is Counting
+    assert again.get_twice() == (1, 2)
+    assert sharedmem.Queue[int]
+    assert bool(q)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -307,7 +314,9 @@ def test_what_was_put_is_there_although_its_sender_has_ended(context):
     process = context.Process(target=put_all, args=(q, [1, b"x" * 100_000, 3]))
     process.start()
     process.join(TIMEOUT)
-    assert q.get_nowait() == 1 and len(q.get_nowait()) == 100_000 and q.get_nowait() == 3
+    assert q.get_nowait() == 1
+    assert len(q.get_nowait()) == 100_000
+    assert q.get_nowait() == 3
 
 
 def test_threads_wait_for_each_other():

@@ -33,7 +33,8 @@ def test_arrays_of_a_killed_sender_are_kept():
     sharedmem.collect(leases=True)  # takes back what other messages of the dead keep
     for i in range(3):
         array, data = q.get(timeout=TIMEOUT)
-        assert (array == i).all() and data == b"." * 10_000
+        assert (array == i).all()
+        assert data == b"." * 10_000
     assert q.empty()
 
 

@@ -4,7 +4,8 @@ from sharedmem.libsharedmem.arena cimport arena
 from sharedmem.libsharedmem.handle cimport claim
 
 
-# The pickle of a message that is put into a queue in the arena `where`. The leases that it takes there are appended to
-# `kept`: the caller keeps them or gives them back. Those of other arenas belong to whoever loads the message.
+# The pickle of a message that is put into a queue in the arena `where`. The leases that it takes there are
+# appended to `kept`: the caller keeps them or gives them back. Those of other arenas belong to whoever loads
+# the message.
 # If it raises, everything was given back.
 cdef bytes pickle_for_queue(object obj, arena* where, vector[claim]* kept)

@@ -167,7 +167,7 @@ cdef object pickle_alone(object obj):
 
 
 cdef object write_alone(object obj, message* m):
-    """What a pickler would write, in protocol 4, but for what only messages of several objects need; or None."""
+    """What a pickler writes in protocol 4, but for what only messages of several objects need; or None."""
     reduced = reduce_for(obj, 4, m, False)
     if reduced[0] is not _load or len(reduced[1]) != 1:
         return None

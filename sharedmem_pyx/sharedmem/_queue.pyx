@@ -22,8 +22,8 @@ from sharedmem.libsharedmem.handle cimport byte, bytes_in, claim
 from sharedmem.libsharedmem.home cimport allocate, arena_of, release
 from sharedmem.libsharedmem.mutex cimport nanoseconds
 from sharedmem.libsharedmem.queue cimport (
-    bytes_in_ring, claims_in, messages_in, queue, queue_block_bytes, queue_checksum, queue_counts, queue_entry,
-    queue_message, queue_most_inline, queue_outcome, queue_taken)
+    bytes_in_ring, claims_in, messages_in, queue, queue_block_bytes, queue_checksum, queue_counts,
+    queue_entry, queue_message, queue_most_inline, queue_outcome, queue_taken)
 
 from sharedmem._messages import by_value as _by_value
 from sharedmem.array import is_shared
@@ -36,7 +36,7 @@ cdef enum waiting_for:
     tasks
 
 cdef double longest_wait = 0.25             # seconds until a wait is looked at again, as in C++
-cdef double lock_patience = 1.0             # seconds that a call which must not wait gives the owner of the lock
+cdef double lock_patience = 1.0             # seconds that a call which must not wait gives who has the lock
 cdef double for_ever = float("inf")
 
 cnp.import_array()
@@ -161,7 +161,8 @@ cdef class _Base:
 
     def __reduce__(self):
         if _by_value.get():
-            raise TypeError(f"a {type(self).__name__} cannot be saved: what is in it is on its way to other processes")
+            raise TypeError(
+                f"a {type(self).__name__} cannot be saved: what is in it is on its way to other processes")
         return _open_queue, (type(self), self.memory(), self.__getstate__())
 
     def __getstate__(self):
@@ -275,7 +276,8 @@ cdef class _Base:
                 data = PyBytes_FromStringAndSize(<char*>taken.bytes.data() + e.bytes_at, e.length)
                 same = queue_checksum(bytes_in(<byte*>PyBytes_AS_STRING(data), e.length)) == e.checksum
             if not same:
-                raise RuntimeError(f"message {e.number} of a queue was changed by a stray write: it is dropped")
+                raise RuntimeError(
+                    f"message {e.number} of a queue was changed by a stray write: it is dropped")
             return loads(data)
         except BaseException:
             for i in range(e.claims):
@@ -330,9 +332,10 @@ cdef uint64_t read_maxsize(object maxsize) except? 0:
 cdef class Queue(_Base):
     """Queue of messages in shared memory, with the interface of `multiprocessing.Queue`.
 
-    A process may be killed at any instruction of `put` or `get`: at most the message that it was itself putting or
-    taking is lost, and nobody else waits for it. There is no feeder thread: `put` pickles in the caller, and when it
-    returns the message is in the queue, whatever becomes of its sender. Shared arrays in messages are not copied.
+    A process may be killed at any instruction of `put` or `get`: at most the message that it was itself
+    putting or taking is lost, and nobody else waits for it. There is no feeder thread: `put` pickles in the
+    caller, and when it returns the message is in the queue, whatever becomes of its sender. Shared arrays in
+    messages are not copied.
 
     It can be made at any time, inherited, and sent to running processes in any pickle.
 
@@ -356,8 +359,8 @@ cdef class Queue(_Base):
     -----
     Methods may be called by any threads and processes at once. Messages of one sender arrive in order.
 
-    A worker that is killed between `get` and the end of its work takes its message along; who must know keeps count
-    of what was answered.
+    A worker that is killed between `get` and the end of its work takes its message along; who must know keeps
+    count of what was answered.
     """
 
     def __init__(self, maxsize=0, *, ctx=None):
@@ -421,7 +424,8 @@ cdef class Queue(_Base):
         Raises
         ------
         MemoryError, queue.Full
-            As `put`; the first of the objects may have been put, as many as `put_before` of the exception says.
+            As `put`; the first of the objects may have been put, as many as `put_before` of the exception
+            says.
         ValueError
             The queue is closed here.
         """
@@ -475,8 +479,8 @@ cdef class Queue(_Base):
         Parameters
         ----------
         max_items : int or None, optional
-            At most so many; None: all, or as many as fit into 16 MiB, not counting what lies in memory of its own:
-            shared arrays, and messages of more than 4 KiB.
+            At most so many; None: all, or as many as fit into 16 MiB, not counting what lies in memory of its
+            own: shared arrays, and messages of more than 4 KiB.
         block : bool, optional
             Whether to wait for the first one.
         timeout : float or None, optional
@@ -490,7 +494,8 @@ cdef class Queue(_Base):
         Raises
         ------
         queue.Empty, RuntimeError, ValueError
-            As `get`. If a message cannot be loaded, the objects of the others are in `messages` of the exception.
+            As `get`. If a message cannot be loaded, the objects of the others are in `messages` of the
+            exception.
         ValueError
             `max_items` is less than 1.
         """
@@ -562,7 +567,7 @@ cdef class Queue(_Base):
 
 
 cdef class JoinableQueue(Queue):
-    """A queue that knows how many of its objects are still worked on, as `multiprocessing.JoinableQueue`.
+    """A queue that knows how many objects are worked on, as `multiprocessing.JoinableQueue`.
 
     Parameters
     ----------
@@ -573,8 +578,8 @@ cdef class JoinableQueue(Queue):
 
     Notes
     -----
-    The task of a worker that is killed before `task_done` stays unfinished, as nobody knows how far it came. Whoever
-    replaces the worker calls `task_done` for it, or puts the task again and then calls it.
+    The task of a worker that is killed before `task_done` stays unfinished, as nobody knows how far it came.
+    Whoever replaces the worker calls `task_done` for it, or puts the task again and then calls it.
     """
 
     def task_done(self):
