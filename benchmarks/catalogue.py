@@ -33,6 +33,7 @@ CASES = (
     "scaling",
     "fork_live",
     "atomics",
+    "queues",
     "fragmentation",
     "fragmentation_shifting",
 )

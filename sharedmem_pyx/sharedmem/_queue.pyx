@@ -330,7 +330,10 @@ cdef uint64_t read_maxsize(object maxsize) except? 0:
 
 
 cdef class Queue(_Base):
-    """Queue of messages in shared memory, with the interface of `multiprocessing.Queue`.
+    """Queue(maxsize=0, *, ctx=None)
+--
+
+    Queue of messages in shared memory, with the interface of `multiprocessing.Queue`.
 
     A process may be killed at any instruction of `put` or `get`: at most the message that it was itself
     putting or taking is lost, and nobody else waits for it. There is no feeder thread: `put` pickles in the
@@ -521,7 +524,18 @@ cdef class Queue(_Base):
         return found
 
     def put_nowait(self, obj):
-        """Put an object if there is room now; as ``put(obj, False)``."""
+        """Put an object if there is room now.
+
+        Parameters
+        ----------
+        obj : object
+            As for `put`.
+
+        Raises
+        ------
+        MemoryError, queue.Full, ValueError
+            As `put`.
+        """
         self.put(obj, False)
 
     def get_nowait(self):
@@ -567,7 +581,10 @@ cdef class Queue(_Base):
 
 
 cdef class JoinableQueue(Queue):
-    """A queue that knows how many objects are worked on, as `multiprocessing.JoinableQueue`.
+    """JoinableQueue(maxsize=0, *, ctx=None)
+--
+
+    A queue that knows how many objects are worked on, as `multiprocessing.JoinableQueue`.
 
     Parameters
     ----------
@@ -618,7 +635,10 @@ cdef class JoinableQueue(Queue):
 
 
 cdef class SimpleQueue(_Base):
-    """The least of a queue, as `multiprocessing.SimpleQueue`; see `Queue` for what it promises.
+    """SimpleQueue(*, ctx=None)
+--
+
+    The least of a queue, as `multiprocessing.SimpleQueue`; see `Queue` for what it promises.
 
     Parameters
     ----------
@@ -638,7 +658,20 @@ cdef class SimpleQueue(_Base):
         return 0
 
     def put(self, obj):
-        """Put an object into the queue, as `Queue.put`."""
+        """Put an object into the queue.
+
+        Parameters
+        ----------
+        obj : object
+            Anything that can be pickled. It is pickled here and now.
+
+        Raises
+        ------
+        MemoryError
+            The message does not fit into memory; the text has the numbers.
+        OSError
+            The queue is closed here.
+        """
         self.check_open()
         self.put_one(obj, for_ever)
 
