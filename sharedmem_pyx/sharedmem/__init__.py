@@ -101,6 +101,7 @@ def __getattr__(name):
             import sharedmem._paths as module
         case "_queue":
             import sharedmem._queue as module
+            import sharedmem._queue_base  # which only the compiled module before uses
         case "atomics":
             import sharedmem.atomics as module
 

@@ -1,11 +1,9 @@
 from collections.abc import Iterable
-from typing import Generic, TypeVar
+from typing import TypeVar
+
+from sharedmem._queue_base import _Base
 
 _T = TypeVar("_T")
-
-class _Base(Generic[_T]):
-    @property
-    def _closed(self) -> bool: ...
 
 class Queue(_Base[_T]):
     def __init__(self, maxsize: int = 0, *, ctx: object = None) -> None: ...
@@ -29,6 +27,7 @@ class Queue(_Base[_T]):
     def cancel_join_thread(self) -> None: ...
 
 class JoinableQueue(Queue[_T]):
+    def __init__(self, maxsize: int = 0, *, ctx: object = None) -> None: ...
     def task_done(self) -> None: ...
     def join(self) -> None: ...
 
