@@ -24,6 +24,12 @@ def wait_for(q):
     q.get()
 
 
+def answer_late(q, back):
+    while q.get() is not None:
+        time.sleep(0.001)  # until the other one sleeps
+        back.put(1)
+
+
 def test_arrays_of_a_killed_sender_are_kept():
     q = sharedmem.Queue()
     process = multiprocessing.get_context("fork").Process(target=send_and_die, args=(q,))
@@ -192,3 +198,42 @@ def test_an_array_of_another_arena_arrives(python):
         print(got.sum(), sharedmem.is_shared(got))
     """)
     assert out == "15 True"
+
+
+def test_who_sleeps_is_woken():
+    """By the message, not by the look that follows a sender's death: that would take minutes here."""
+    q, back, room = sharedmem.Queue(), sharedmem.Queue(1), sharedmem.Queue(1)
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=answer_late, args=(q, back))
+    process.start()
+    end = time.monotonic() + TIMEOUT
+    for _ in range(500):
+        q.put(1)
+        back.get()
+        assert time.monotonic() < end
+    q.put(None)
+    process.join(TIMEOUT)
+    taker = context.Process(target=take_late, args=(room, 500))
+    taker.start()
+    for i in range(500):
+        room.put(i)
+        assert time.monotonic() < end
+    taker.join(TIMEOUT)
+    assert taker.exitcode == 0
+
+
+def take_late(q, count):
+    for i in range(count):
+        time.sleep(0.001)
+        assert q.get() == i
+
+
+def test_a_daemon_thread_that_waits_does_not_keep_the_program(python):
+    out = python("""
+        import threading, time, sharedmem
+        q = sharedmem.Queue()
+        threading.Thread(target=q.get, daemon=True).start()
+        time.sleep(0.05)
+        print("done")
+    """)
+    assert out == "done"

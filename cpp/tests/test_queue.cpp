@@ -121,6 +121,77 @@ TEST_CASE("messages come in order, through rings that grow and shrink") {
   nothing_left(*a);
 }
 
+TEST_CASE("a ring is used to its last byte, and what was done in it before is not settled again") {
+  auto a = arena::create(tiny);
+  {
+    auto q = made_in(*a);
+    std::uint64_t number = 0;
+    CHECK(put(*q, text(0, 24), array_for(*a, number++)) == outcome::done);
+    CHECK(next_number(*q) == 0);
+    for (int round = 0; round < 3; ++round) {
+      // Records of one size, so that a new one lies exactly where an old one was, and the ring is full.
+      std::uint64_t there = 0;
+      for (;; ++there, ++number) {
+        const auto bytes = text(number, 24);
+        const auto claims = array_for(*a, number);
+        const queue_message m{claims, bytes, false, bytes.size(), queue_checksum(bytes)};
+        std::size_t count = 0;
+        std::uint32_t seen = 0;
+        if (q->try_put({&m, 1}, count, seen) == outcome::done) continue;
+        a->give_back(claims[0]);
+        break;
+      }
+      CHECK(there > 100);
+      for (; there > 0; --there) CHECK(next_number(*q) == static_cast<std::int64_t>(number - there));
+      CHECK(next_number(*q) == -1);
+    }
+  }
+  nothing_left(*a);
+}
+
+TEST_CASE("small messages fill a ring, and lie where one with an array was") {
+  auto a = arena::create(tiny);
+  {
+    auto q = made_in(*a);
+    CHECK(put(*q, text(0, 24), array_for(*a, 0)) == outcome::done);
+    CHECK(next_number(*q) == 0);
+    std::vector<std::vector<std::byte>> put_in;
+    for (;;) {
+      put_in.push_back(text(put_in.size(), 8));
+      const queue_message m{{}, put_in.back(), false, 8, queue_checksum(put_in.back())};
+      std::size_t count = 0;
+      std::uint32_t seen = 0;
+      if (q->try_put({&m, 1}, count, seen) != outcome::done) break;
+    }
+    put_in.pop_back();
+    CHECK(put_in.size() > 300);
+    queue_taken taken;
+    REQUIRE(get(*q, taken, put_in.size() + 1) == outcome::done);
+    REQUIRE(taken.entries.size() == put_in.size());
+    for (std::size_t i = 0; i < put_in.size(); ++i)
+      CHECK(std::memcmp(taken.bytes.data() + taken.entries[i].bytes_at, put_in[i].data(), 8) == 0);
+  }
+  nothing_left(*a);
+}
+
+TEST_CASE("a kept lease ends with the block that keeps it, also if that lives again") {
+  auto a = arena::create(tiny);
+  allocation keeper = make(*a, 1 * kib, 0);
+  const claim kept_in = a->share(keeper.ref, false);
+  CHECK(a->keep_in(array_for(*a, 1).at(0), kept_in));
+  CHECK(a->drop_unkept() == 0);
+  const std::byte* place = keeper.data;
+  a->release(keeper.ref);
+  std::vector<allocation> others;
+  do others.push_back(make(*a, 1 * kib, 2));
+  while (others.back().data != place && others.size() < 100'000);
+  REQUIRE(others.back().data == place);
+  (void)a->share(others.back().ref, false);
+  CHECK(a->drop_unkept() == 1);
+  for (allocation& each : others) a->release(each.ref);
+  nothing_left(*a);
+}
+
 TEST_CASE("a bound, tasks, and several at once") {
   auto a = arena::create(tiny);
   {
@@ -153,6 +224,7 @@ TEST_CASE("a queue keeps the arrays in its messages, whoever sent them, and give
     CHECK(next_number(*q) == 0);
     CHECK(next_number(*q) == 1);
   }
+  CHECK(a->statistics().leases == 0);
   nothing_left(*a);
 }
 
@@ -164,7 +236,10 @@ TEST_CASE("a queue in a message of a queue goes with it") {
     CHECK(put(*inner, text(0, 20), array_for(*a, 0)) == outcome::done);
     const claim c = a->share(inner->block().ref, true);
     CHECK(put(*outer, text(0, 20), {c}) == outcome::done);
+    inner.reset();
+    CHECK(a->statistics().leases == 4);  // two rings, the inner queue and its array
   }
+  CHECK(a->statistics().leases == 0);
   nothing_left(*a);
 }
 

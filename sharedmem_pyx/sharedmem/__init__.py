@@ -101,7 +101,7 @@ def __getattr__(name):
             import sharedmem._paths as module
         case "_queue":
             import sharedmem._queue as module
-            import sharedmem._queue_base  # which only the compiled module before uses
+            import sharedmem._queue_base  # noqa: F401 -- only the compiled module before uses it
         case "atomics":
             import sharedmem.atomics as module
 
