@@ -118,14 +118,16 @@ def test_memory_that_is_not_there_is_an_error_with_numbers_and_the_queue_goes_on
     out = python(
         """
         import sharedmem
-        q = sharedmem.Queue()
+        q, array = sharedmem.Queue(), sharedmem.ones(10)
         try:
             while True:
-                q.put(b"." * 1_000_000)
+                q.put((array, b"." * 1_000_000))
         except MemoryError as error:
             print("MiB" in str(error))
         n = q.qsize()
         print(n > 5)
+        # Of the ring, and of each message's bytes and array; what was not put was given back.
+        assert sharedmem.stats()["leases"] == 1 + 2 * n
         small = 0
         try:
             while True:
@@ -136,7 +138,7 @@ def test_memory_that_is_not_there_is_an_error_with_numbers_and_the_queue_goes_on
         q.put_many([])
         assert q.qsize() == n + small
         for i in range(n):
-            assert len(q.get()) == 1_000_000
+            assert len(q.get()[1]) == 1_000_000
         seen = 0
         while seen < small:
             got = q.get_many(1000)
