@@ -26,7 +26,9 @@ struct last_look {
   /// Not those that a block keeps: nobody reads its messages who does not hold that block.
   bool leases_out() noexcept {
     bool any = false;
-    tables.each_lease([&](std::uint32_t, lease_word v, auto*) { any = any || (v.state == lease_state::out && v.slot != kept); });
+    tables.each_lease([&](std::uint32_t, lease_word v, auto*) {
+      any = any || (v.state == lease_state::out && v.slot != kept);
+    });
     return any;
   }
 
