@@ -37,10 +37,7 @@ void measure(const char* title, int ndim, bool contiguous, std::string_view dtyp
              std::uint64_t{1} << 40,
              {0x1122334455667788, 0x99aabbccddeeff00},
              0x123456789abcdef0};
-  h.block = 123456;
-  h.generation = 1000;
-  h.lease = 17;
-  h.nonce = 4321;
+  h.what = {123456, 1000, 17, 4321};
   h.dtype = dtype;
   h.shape.itemsize = 8;
   h.shape.ndim = ndim;

@@ -50,7 +50,8 @@ void find_between_others(handle h) {
   const std::size_t size = encode(h, std::span(message).subspan(before));
   handle found;
   require(find_handle(message, 0, found) == before + size);
-  require(found.block == h.block && found.nonce == h.nonce && found.where.uuid == h.where.uuid);
+  require(found.what.block == h.what.block && found.what.nonce == h.what.nonce &&
+          found.where.uuid == h.where.uuid);
 }
 
 void check(std::vector<std::byte> wire) {
@@ -65,8 +66,10 @@ void check(std::vector<std::byte> wire) {
   again.resize(encode(h, again));
   require(again.size() <= wire.size());
   const handle same = sharedmem::decode(again);
-  require(same.generation == h.generation && same.lease == h.lease && same.nonce == h.nonce);
-  require(same.block == h.block && same.where.segment == h.where.segment && same.where.uuid == h.where.uuid);
+  require(same.what.generation == h.what.generation && same.what.lease == h.what.lease &&
+          same.what.nonce == h.what.nonce);
+  require(same.what.block == h.what.block && same.where.segment == h.where.segment &&
+          same.where.uuid == h.where.uuid);
   require(same.shape.ndim == h.shape.ndim && same.shape.offset == h.shape.offset && same.dtype == h.dtype);
   for (int i = 0; i < h.shape.ndim; ++i)
     require(same.shape.shape[i] == h.shape.shape[i] && same.shape.strides[i] == h.shape.strides[i]);

@@ -116,6 +116,7 @@ std::uint64_t arena::trim() {
   const std::lock_guard lock(s.pool);
   // What was handed out lazily and never touched is cached, but costs nothing: the system's count tells.
   const std::uint64_t before = s.resident();
+  s.pool.adopt_all_orphans();
   s.pool.trim();
   const std::uint64_t after = s.resident();
   return before > after ? before - after : 0;
@@ -125,14 +126,13 @@ std::uint64_t arena::collect(bool leases) {
   state& s = *s_;
   s.join_if_forked();
   const auto before = s.words.head().repairs.load(relaxed);
-  const std::uint64_t cached = s.pool.cached_everywhere();
+  const std::uint64_t cached = s.pool.cached_everywhere() + s.pool.orphaned_bytes();
   s.repairs.look_for_dead(true);
   s.repairs.expire(leases);
   const std::lock_guard lock(s.pool);
-  s.pool.adopt_orphans();
   s.pool.sweep_returns();
   if (s.words.head().repairs.load(relaxed) != before) s.pool.sweep_all();
-  const std::uint64_t now = s.pool.cached_everywhere();
+  const std::uint64_t now = s.pool.cached_everywhere() + s.pool.orphaned_bytes();
   return now > cached ? now - cached : 0;
 }
 

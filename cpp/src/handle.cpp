@@ -146,8 +146,8 @@ class reader {
 
 void check(const handle& h) {
   if (!names_a_segment(h.where.segment)) refuse_field("segment");
-  if (h.generation > most_48_bits) refuse_field("generation");
-  if (h.nonce > most_48_bits || (h.lease == no_lease && h.nonce != 0)) refuse_field("nonce");
+  if (h.what.generation > most_48_bits) refuse_field("generation");
+  if (h.what.nonce > most_48_bits || (h.what.lease == no_lease && h.what.nonce != 0)) refuse_field("nonce");
   if (h.shape.ndim < 0 || h.shape.ndim > max_ndim) refuse_field("number of axes");
   for (int i = 0; i < h.shape.ndim; ++i)
     if (h.shape.shape[i] < 0) refuse_field("shape");
@@ -213,11 +213,11 @@ handle read_fields(const std::byte* start, reader& from) {
   h.where.segment.pid =
       (flags & in_memfd) != 0 ? static_cast<std::int32_t>(from.varint(most_id, "segment")) : 0;
   h.where.bytes = from.varint(std::numeric_limits<uint64_t>::max(), "size of the segment");
-  h.block = static_cast<uint32_t>(from.varint(most_32_bits, "block"));
-  h.generation = from.varint(most_48_bits, "generation");
+  h.what.block = static_cast<uint32_t>(from.varint(most_32_bits, "block"));
+  h.what.generation = from.varint(most_48_bits, "generation");
   if ((flags & with_lease) != 0) {
-    h.lease = static_cast<uint32_t>(from.varint(no_lease - 1, "lease"));
-    h.nonce = from.varint(most_48_bits, "nonce");
+    h.what.lease = static_cast<uint32_t>(from.varint(no_lease - 1, "lease"));
+    h.what.nonce = from.varint(most_48_bits, "nonce");
   }
   read_geometry(from, flags, h.shape);
   const auto dtype_bytes = static_cast<std::size_t>(from.varint(most_32_bits, "dtype"));
@@ -302,7 +302,7 @@ std::size_t encode(const handle& h, std::span<std::byte> out) {
   const geometry& g = h.shape;
   const unsigned order = is_contiguous(g, true) ? c_contiguous : is_contiguous(g, false) ? f_contiguous : 0u;
   const bool memfd = h.where.segment.kind == backing::memfd;
-  const bool lease = h.lease != no_lease;
+  const bool lease = h.what.lease != no_lease;
 
   writer to(out);
   to.word(static_cast<uint8_t>(magic | handle_version));
@@ -314,11 +314,11 @@ std::size_t encode(const handle& h, std::span<std::byte> out) {
   to.varint(static_cast<uint64_t>(h.where.segment.id));
   if (memfd) to.varint(static_cast<uint64_t>(h.where.segment.pid));
   to.varint(h.where.bytes);
-  to.varint(h.block);
-  to.varint(h.generation);
+  to.varint(h.what.block);
+  to.varint(h.what.generation);
   if (lease) {
-    to.varint(h.lease);
-    to.varint(h.nonce);
+    to.varint(h.what.lease);
+    to.varint(h.what.nonce);
   }
   to.varint(g.offset);
   to.varint(g.itemsize);

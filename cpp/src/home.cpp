@@ -35,6 +35,7 @@ arena& make_new(registry& r) {
   return a;
 }
 
+/// Makes an attached arena the home of this process, and of children by the environment. Lock held.
 void settle_on(registry& r, arena& a) {
   a.limit_in_flight(size_setting("SHAREDMEM_IN_FLIGHT_LIMIT").value_or(UINT64_MAX));
   for_each_attached(r, [&](entry& e, std::uint32_t) { e.was_home = e.was_home || e.attached == &a; });
@@ -60,13 +61,14 @@ arena* find_home(registry& r) noexcept {
   return nullptr;
 }
 
-/// Decides. Lock held.
-arena& decide(registry& r) {
+/// Decides which arena is home: one that the environment or an offer names, else what `otherwise` gives. Lock held.
+template <class Otherwise>
+arena& decide(registry& r, Otherwise&& otherwise) {
   handle_forks(r);
   arena* found = find_home(r);
-  if (found == nullptr) found = &make_new(r);
-  settle_on(r, *found);
-  return *found;
+  arena& chosen = found != nullptr ? *found : otherwise();
+  settle_on(r, chosen);
+  return chosen;
 }
 
 }  // namespace
@@ -77,7 +79,7 @@ arena& home() {
     return *a;
   const registry_lock lock(r);
   if (arena* a = r.home.load(acquire_order)) return *a;
-  return decide(r);
+  return decide(r, [&]() -> arena& { return make_new(r); });
 }
 
 allocation allocate(std::uint64_t bytes, std::uint64_t alignment, pages how) {
@@ -192,11 +194,8 @@ allocation acquire(const locator& where, const claim& c) {
   if (arena* a = r.home.load(acquire_order); a != nullptr && a->where().uuid == where.uuid) [[likely]]
     return a->acquire(c);
   const registry_lock lock(r);  // a foreign arena is left by whoever drops the last reference
-  if (r.home.load(relaxed) == nullptr && !wants_new()) {
-    arena* found = find_home(r);
-    if (found == nullptr) found = &find_or_attach(r, where);
-    settle_on(r, *found);
-  }
+  if (r.home.load(relaxed) == nullptr && !wants_new())
+    decide(r, [&]() -> arena& { return find_or_attach(r, where); });
   arena& a = find_or_attach(r, where);
   try {
     return a.acquire(c);

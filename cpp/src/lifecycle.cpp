@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <new>
 
+#include "arena_hooks.hpp"
 #include "os/memory.hpp"
 
 #include "os/machine.hpp"
@@ -170,20 +171,20 @@ arena::~arena() {
   step<point::leave_done>();
 }
 
-void arena::prepare_fork() noexcept {
+void arena_hooks::prepare_fork(arena& a) noexcept {
   try {
-    s_->join_if_forked();
+    a.s_->join_if_forked();
   } catch (...) {
     return;  // no slot of our own either: the child will find out
   }
-  s_->member.prepare_fork();
+  a.s_->member.prepare_fork();
 }
 
-void arena::after_fork_in_parent() noexcept { s_->member.after_fork_in_parent(); }
+void arena_hooks::after_fork_in_parent(arena& a) noexcept { a.s_->member.after_fork_in_parent(); }
 
-void arena::after_fork_in_child() noexcept {
-  s_->look_holds_until = 0;
-  s_->member.after_fork_in_child();
+void arena_hooks::after_fork_in_child(arena& a) noexcept {
+  a.s_->look_holds_until = 0;
+  a.s_->member.after_fork_in_child();
 }
 
 }  // namespace sharedmem

@@ -12,6 +12,7 @@
 
 #include <sharedmem/home.hpp>
 
+#include "arena_hooks.hpp"
 #include "members/last_look.hpp"
 #include "os/lingering.hpp"
 #include "os/machine.hpp"
@@ -55,8 +56,8 @@ kept_range pages_of(const std::vector<T>& values) noexcept {
 
 }  // namespace
 
-void arena::begin_to_end() noexcept {
-  state& s = *s_;
+void arena_hooks::begin_to_end(arena& a) noexcept {
+  arena::state& s = *a.s_;
   if (!s.peers.has_slot()) return;  // in the overflow slot: nobody counts on us
   std::uint64_t active = slot_word{slot_state::active, s.peers.me()}.bits();
   s.words.slot(s.peers.slot())
@@ -65,8 +66,8 @@ void arena::begin_to_end() noexcept {
   step<point::ending_marked>();
 }
 
-void arena::go_on() noexcept {
-  state& s = *s_;
+void arena_hooks::go_on(arena& a) noexcept {
+  arena::state& s = *a.s_;
   if (!s.peers.has_slot()) return;
   s.keeper_of = 0;
   std::uint64_t ending = slot_word{slot_state::ending, s.peers.me()}.bits();
@@ -75,8 +76,8 @@ void arena::go_on() noexcept {
                                    std::memory_order_seq_cst);
 }
 
-void arena::keep_if_needed(kept_arenas& kept) {
-  state& s = *s_;
+void arena_hooks::keep_if_needed(arena& a, kept_arenas& kept) {
+  arena::state& s = *a.s_;
   if (!s.identity.known() || s.keeper_of == s.peers.me().pid) return;
   const tables& words = s.words;
   last_look look{{words.at(0).memory.data()},
@@ -102,11 +103,11 @@ void arena::keep_if_needed(kept_arenas& kept) {
 void linger() noexcept {
   const attached_arenas all;  // none is left meanwhile
   try {
-    for (arena* a : all) a->begin_to_end();
+    for (arena* a : all) arena_hooks::begin_to_end(*a);
     const double seconds = seconds_or_default();
     if (seconds <= 0) return;
     kept_arenas kept;
-    for (arena* a : all) a->keep_if_needed(kept);
+    for (arena* a : all) arena_hooks::keep_if_needed(*a, kept);
     if (kept.arenas.empty()) return;
     keep_what_runs(__builtin_frame_address(0), kept.memory);
     kept.memory.push_back(pages_of(kept.arenas));
@@ -129,7 +130,7 @@ void linger() noexcept {
 
 void go_on() noexcept {
   const attached_arenas all;
-  for (arena* a : all) a->go_on();
+  for (arena* a : all) arena_hooks::go_on(*a);
 }
 
 void linger_at_exit() noexcept { (void)std::atexit(linger); }

@@ -4,6 +4,7 @@
 
 #include <sharedmem/error.hpp>
 
+#include "arena_hooks.hpp"
 #include "heap/thread_cache.hpp"
 #include "os/fork_handlers.hpp"
 #include "os/identity.hpp"
@@ -73,12 +74,12 @@ void prepare() noexcept {
   registry& r = the_registry();
   r.now.lock.lock();
   hold_caches();
-  for_each_attached(r, [](entry& e, std::uint32_t) { e.attached->prepare_fork(); });
+  for_each_attached(r, [](entry& e, std::uint32_t) { arena_hooks::prepare_fork(*e.attached); });
 }
 
 void back_in_parent() noexcept {
   registry& r = the_registry();
-  for_each_attached(r, [](entry& e, std::uint32_t) { e.attached->after_fork_in_parent(); });
+  for_each_attached(r, [](entry& e, std::uint32_t) { arena_hooks::after_fork_in_parent(*e.attached); });
   let_caches_go();
   r.now.lock.unlock();
   leave_what_was_left_undone(r);
@@ -88,7 +89,7 @@ void started_in_child() noexcept {
   registry& r = the_registry();
   r.now.lock.unlock();    // zeroed or not; tools that watch locks believe that it is held
   new (&r.now) activity;  // where the kernel cannot wipe pages
-  for_each_attached(r, [](entry& e, std::uint32_t) { e.attached->after_fork_in_child(); });
+  for_each_attached(r, [](entry& e, std::uint32_t) { arena_hooks::after_fork_in_child(*e.attached); });
   renew_caches();
   for_each_attached(r, [&r](entry& e, std::uint32_t) {  // pins of its parent's threads kept it
     if (e.visible.load(relaxed) == nullptr) r.some_hidden.store(true, sc);

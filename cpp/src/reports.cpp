@@ -37,6 +37,7 @@ arena_statistics arena::statistics() {
       ++a.live_blocks;
       a.live_bytes += x.block_bytes;
     });
+    a.cached_bytes = s.pool.cached_everywhere() + s.pool.orphaned_bytes();
   }
   {
     const auto locks = s.refs.all_stripes();
@@ -54,7 +55,7 @@ arena_statistics arena::statistics() {
   a.resident_bytes = s.resident();
   for (std::uint32_t k = 0; k < s.words.extents(); ++k) a.arena_bytes += s.words.at(k).memory.size();
   // A block that was handed out lazily is counted whole when it comes back, touched or not.
-  a.cached_bytes = std::min(s.pool.cached_everywhere(), a.resident_bytes);
+  a.cached_bytes = std::min(a.cached_bytes, a.resident_bytes);
   a.segments = s.words.extents() + (s.peers.attendance ? 1 : 0);
   a.cache_limit = cache_limit();
   const in_flight sent = s.messages();

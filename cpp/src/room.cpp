@@ -10,7 +10,7 @@ void arena::state::scrape_together(held_lock& lock) {
   repairs.look_for_dead(true);
   repairs.expire(false);
   lock.lock();
-  pool.adopt_orphans();
+  pool.adopt_all_orphans();
   if (!pool.sweep_after_repairs()) pool.sweep_all();
 }
 
@@ -39,7 +39,7 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
     repairs.expire(false);
   }
   lock.lock();
-  bool news = pool.adopt_orphans();
+  bool news = pool.adopt_orphans(chunks, size_class);
   if (pool.sweep_after_repairs()) news = true;
   if (news || room()) {
     if (room()) return nullptr;

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include <sharedmem/arena.hpp>
+#include "arena_hooks.hpp"
 
 #include "child.hpp"
 
@@ -24,12 +25,12 @@ inline constexpr std::uint64_t tiny = 32 * mib;
 /// A child that is a participant: forked between the handlers that home.hpp would register.
 template <class F>
 std::unique_ptr<child> fork_from(sharedmem::arena& a, F&& work) {
-  a.prepare_fork();
+  sharedmem::arena_hooks::prepare_fork(a);
   auto made = std::make_unique<child>([&] {
-    a.after_fork_in_child();
+    sharedmem::arena_hooks::after_fork_in_child(a);
     return std::forward<F>(work)();
   });
-  a.after_fork_in_parent();
+  sharedmem::arena_hooks::after_fork_in_parent(a);
   return made;
 }
 

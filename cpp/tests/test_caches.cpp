@@ -111,9 +111,9 @@ TEST_CASE("a fork waits for a thread that is within its cache, and sleeps meanwh
     }
   });
   while (!is_within) std::this_thread::yield();
-  a->prepare_fork();
+  arena_hooks::prepare_fork(*a);
   prepared = true;
-  a->after_fork_in_parent();
+  arena_hooks::after_fork_in_parent(*a);
   other.join();
   CHECK(!too_early);
   CHECK(slept);
@@ -134,8 +134,8 @@ TEST_CASE("after threads are told to stop, and before their caches are looked at
     before_the_end = barriers.load();
   });
   while (!ready) std::this_thread::yield();
-  a->prepare_fork();
-  a->after_fork_in_parent();
+  arena_hooks::prepare_fork(*a);
+  arena_hooks::after_fork_in_parent(*a);
   other.join();
   stopping = nullptr;
   CHECK(before_the_end >= 1);  // the first one of a process may be refused: it has to register

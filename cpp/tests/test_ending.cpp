@@ -78,7 +78,7 @@ int orphans() {
 /// A participant that has become another program: its slot stays taken, its memory is gone.
 std::unique_ptr<child> another_program(arena& a, bool ends_first) {
   auto made = fork_from(a, [&] {
-    if (ends_first) a.begin_to_end();
+    if (ends_first) arena_hooks::begin_to_end(a);
     ::execl("/bin/sleep", "sleep", "600", static_cast<char*>(nullptr));
     return 1;
   });
@@ -104,7 +104,7 @@ TEST_CASE("of two that begin to end before either looks, neither counts on the o
     sent.put(sent_from_home());
     channel marked, go;
     child second([&] {
-      home().begin_to_end();
+      arena_hooks::begin_to_end(home());
       marked.put('m');
       (void)go.get<char>();
       linger();
@@ -200,7 +200,7 @@ TEST_CASE("a participant that has begun to end goes on like any other, and is re
   const auto a = arena::create(tiny);
   channel ready;
   auto ending = fork_from(*a, [&] {
-    a->begin_to_end();
+    arena_hooks::begin_to_end(*a);
     allocation kept = make(*a, 3 * mib, 1);
     (void)a->share(kept.ref, false);
     ready.put(a->share(make(*a, 5000, 2).ref, true));
@@ -227,7 +227,7 @@ TEST_CASE("a participant that has begun to end is one of those that the census c
   const auto a = arena::create(tiny);
   channel ready;
   auto ending = fork_from(*a, [&] {
-    a->begin_to_end();
+    arena_hooks::begin_to_end(*a);
     ready.put('r');
     sleep_for_ever();
     return 0;
@@ -239,8 +239,8 @@ TEST_CASE("a participant that has begun to end is one of those that the census c
     CHECK(active_ones(*a) == 2);
     CHECK(a->participants().size() == 2);  // the slot of who has become another program is free again
   }
-  a->prepare_fork();
-  a->after_fork_in_parent();  // as if fork had failed
+  arena_hooks::prepare_fork(*a);
+  arena_hooks::after_fork_in_parent(*a);  // as if fork had failed
   CHECK(a->participants().size() == 3);
   (void)a->collect(false);
   CHECK(a->participants().size() == 2);
@@ -276,7 +276,7 @@ TEST_CASE("who has begun to end can leave its slot") {
   const auto a = arena::create(tiny);
   auto leaving = fork_from(*a, [&] {
     auto mine = arena::attach(a->where());
-    mine->begin_to_end();
+    arena_hooks::begin_to_end(*mine);
     mine.reset();
     return 0;
   });

@@ -130,7 +130,7 @@ int use_everything(std::unique_ptr<arena> a, const gifts& given, channel& out) {
   use_much(*a, out);
   killed = fork_one(*a, out) || killed;
   for (allocation* x : {&small, &medium, &large, &plain, &leased}) a->release(x->ref);
-  a->begin_to_end();
+  arena_hooks::begin_to_end(*a);
   a.reset();
 
   for (int i = 0; i < 3; ++i) {

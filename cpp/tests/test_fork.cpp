@@ -164,15 +164,15 @@ TEST_CASE("another process looks for the dead between a fork's first and last st
   auto others = std::make_unique<crowd>(*a);
   allocation x = make(*a, bytes, 1);
   channel dropped;
-  a->prepare_fork();
+  arena_hooks::prepare_fork(*a);
   go.put('g');
   (void)done.get<char>();
   child late([&] {
-    a->after_fork_in_child();
+    arena_hooks::after_fork_in_child(*a);
     (void)dropped.get<char>();
     return filled(x.data, bytes, 1) ? 0 : 1;
   });
-  a->after_fork_in_parent();
+  arena_hooks::after_fork_in_parent(*a);
   a->release(x.ref);
   allocation y = make(*a, bytes, 2);
   dropped.put('d');

@@ -27,10 +27,7 @@ handle sample(geometry g = shaped({1000, 2000}, {16000, 8})) {
   handle h;
   h.where = {
       {backing::sysv, 12345678, 0}, std::uint64_t{1} << 40, {0x0123456789abcdef, 42}, 0xfedcba9876543210};
-  h.block = 70000;
-  h.generation = 300;
-  h.lease = 5;
-  h.nonce = 1000;
+  h.what = {.block = 70000, .generation = 300, .lease = 5, .nonce = 1000};
   h.shape = g;
   h.dtype = "<f8";
   return h;
@@ -44,10 +41,10 @@ bytes encoded(const handle& h) {
 
 void check_same(const handle& a, const handle& b) {
   ::check_same(a.where, b.where);
-  CHECK(a.block == b.block);
-  CHECK(a.generation == b.generation);
-  CHECK(a.lease == b.lease);
-  CHECK(a.nonce == b.nonce);
+  CHECK(a.what.block == b.what.block);
+  CHECK(a.what.generation == b.what.generation);
+  CHECK(a.what.lease == b.what.lease);
+  CHECK(a.what.nonce == b.what.nonce);
   CHECK(a.shape.offset == b.shape.offset);
   CHECK(a.shape.itemsize == b.shape.itemsize);
   CHECK(a.shape.writable == b.shape.writable);
@@ -88,8 +85,8 @@ TEST_CASE("a handle comes back as it was") {
 
   SUBCASE("read-only") { h.shape.writable = false; }
   SUBCASE("no lease") {
-    h.lease = no_lease;
-    h.nonce = 0;
+    h.what.lease = no_lease;
+    h.what.nonce = 0;
   }
   SUBCASE("memfd") { h.where.segment = {backing::memfd, 7, 4194304}; }
   SUBCASE("no dtype") { h.dtype = {}; }
@@ -123,9 +120,9 @@ TEST_CASE("the largest value of every field fits into max_handle_bytes") {
       ~std::uint64_t{0},
       {~std::uint64_t{0}, ~std::uint64_t{0}},
       ~std::uint64_t{0}};
-  h.block = 0xffffffff;
-  h.generation = h.nonce = most_48_bits;
-  h.lease = no_lease - 1;
+  h.what.block = 0xffffffff;
+  h.what.generation = h.what.nonce = most_48_bits;
+  h.what.lease = no_lease - 1;
   h.shape = shaped(std::vector<std::int64_t>(64, most_signed), std::vector<std::int64_t>(64, least_signed),
                    0xffffffff, ~std::uint64_t{0});
   check_round_trip(h);
@@ -135,8 +132,8 @@ TEST_CASE("the largest value of every field fits into max_handle_bytes") {
 TEST_CASE("a handle of an everyday array is short") {
   CHECK(encoded(sample()).size() <= 80);
   handle h = sample(shaped({1 << 20}, {8}));
-  h.lease = no_lease;
-  h.nonce = 0;
+  h.what.lease = no_lease;
+  h.what.nonce = 0;
   CHECK(encoded(h).size() <= 80);
 }
 
@@ -181,9 +178,9 @@ TEST_CASE("encode refuses fields out of range") {
   SUBCASE("no segment") { h.where.segment.kind = backing::none; }
   SUBCASE("id") { h.where.segment.id = -1; }
   SUBCASE("pid") { h.where.segment.pid = -1; }
-  SUBCASE("generation") { h.generation = most_48_bits + 1; }
-  SUBCASE("nonce") { h.nonce = most_48_bits + 1; }
-  SUBCASE("nonce without lease") { h.lease = no_lease; }
+  SUBCASE("generation") { h.what.generation = most_48_bits + 1; }
+  SUBCASE("nonce") { h.what.nonce = most_48_bits + 1; }
+  SUBCASE("nonce without lease") { h.what.lease = no_lease; }
   SUBCASE("too few axes") { h.shape.ndim = -1; }
   SUBCASE("too many axes") { h.shape.ndim = 65; }
   SUBCASE("shape") { h.shape.shape[1] = -1; }

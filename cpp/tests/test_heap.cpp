@@ -218,7 +218,9 @@ TEST_CASE("chunks of a dead owner go to who adopts them, with what is free in th
 
   owner heir(t, 0);
   const std::lock_guard lock(heir.heap);
-  CHECK(heir.heap.adopt_orphans());
+  CHECK(heir.heap.orphaned_bytes() == 3 * chunk_bytes);
+  CHECK(heir.heap.adopt_all_orphans());
+  CHECK(heir.heap.orphaned_bytes() == 0);
   CHECK(owner_word::from(t.words.chunk(chunk).owner.load()).slot == 0);
   slab* s = heir.heap.owned_at(chunk);
   REQUIRE(s != nullptr);
@@ -227,7 +229,58 @@ TEST_CASE("chunks of a dead owner go to who adopts them, with what is free in th
   slab* free_run = heir.heap.uncache(3);  // never shared, hence nobody's now
   REQUIRE(free_run != nullptr);
   CHECK(free_run->chunk == run);
-  CHECK_FALSE(heir.heap.adopt_orphans());
+  CHECK_FALSE(heir.heap.adopt_all_orphans());
+}
+
+TEST_CASE("who adopts takes what he asks for, and leaves the rest to others") {
+  bare_tables t(std::uint64_t{64} << 20);
+  const std::uint32_t c = class_of(100'000), other = class_of(50'000);
+  std::uint32_t small[2] = {}, other_small = 0, runs[3] = {};
+  {
+    owner dead(t, 2);
+    for (std::uint32_t& chunk : small) {
+      const heap::taken block = dead.take(c);
+      chunk = block.owner->chunk;
+      for (std::uint32_t i = 1; i < blocks_per_chunk(c); ++i)
+        (void)dead.take(c);  // full: the next is elsewhere
+    }
+    other_small = dead.take(other).owner->chunk;
+    for (std::uint32_t& chunk : runs) chunk = dead.take_run(3).owner->chunk;
+  }
+  const auto orphan = [&](std::uint32_t chunk) {
+    t.words.chunk(chunk).owner.store(owner_word{chunk_state::orphan, 0, 0}.bits());
+    t.words.head().orphans.fetch_add(1);
+  };
+  for (const std::uint32_t chunk : {small[0], small[1], other_small, runs[0], runs[1], runs[2]})
+    orphan(chunk);
+  const auto is_mine = [&](std::uint32_t chunk, std::uint32_t slot) {
+    const auto word = owner_word::from(t.words.chunk(chunk).owner.load());
+    return word.state == chunk_state::owned && word.slot == slot;
+  };
+
+  owner one(t, 0), two(t, 1);
+  {
+    const std::lock_guard lock(one.heap);
+    CHECK(one.heap.adopt_orphans(3, no_class));
+    CHECK(one.heap.uncache(3) != nullptr);
+    CHECK(one.heap.uncache(3) == nullptr);
+    CHECK(one.heap.adopt_orphans(1, c));
+    CHECK(is_mine(small[0], 0));
+    CHECK(!is_mine(small[1], 0));
+    CHECK(!is_mine(other_small, 0));
+  }
+  const std::lock_guard lock(two.heap);
+  for (int i = 0; i < 2; ++i) {
+    CHECK(two.heap.adopt_orphans(3, no_class));
+    CHECK(two.heap.uncache(3) != nullptr);
+  }
+  CHECK(two.heap.adopt_orphans(1, c));
+  CHECK(is_mine(small[1], 1));
+  // Nothing of the kind is left: then one of another kind, and the last orphan.
+  CHECK(two.heap.adopt_orphans(2, no_class));
+  CHECK(is_mine(other_small, 1));
+  CHECK_FALSE(two.heap.adopt_orphans(1, class_of(70'000)));
+  CHECK(one.heap.orphaned_bytes() == 0);
 }
 
 TEST_CASE("two owners never claim the same chunk, and all of them can be claimed") {

@@ -13,6 +13,7 @@
 #include <sharedmem/channel.hpp>
 #include <sharedmem/error.hpp>
 #include <sharedmem/handle.hpp>
+#include "arena_hooks.hpp"
 
 using namespace sharedmem;
 
@@ -24,10 +25,7 @@ using bytes = std::vector<std::byte>;
 bytes handle_of(const arena& a, const claim& c) {
   handle h;
   h.where = a.where();
-  h.block = c.block;
-  h.generation = c.generation;
-  h.lease = c.lease;
-  h.nonce = c.nonce;
+  h.what = c;
   h.shape.itemsize = 1;
   h.dtype = "u1";
   bytes out(max_handle_bytes + h.dtype.size());
@@ -57,11 +55,11 @@ TEST_CASE("handles are found in the bytes of a message") {
   handle h;
   std::size_t at = find_handle(message, 0, h);
   CHECK(at == 6 + one.size());
-  CHECK(h.block == 1);
-  CHECK(h.nonce == 4);
+  CHECK(h.what.block == 1);
+  CHECK(h.what.nonce == 4);
   at = find_handle(message, at, h);
-  CHECK(h.block == 5);
-  CHECK(h.lease == 7);
+  CHECK(h.what.block == 5);
+  CHECK(h.what.lease == 7);
   at = find_handle(message, at, h);
   CHECK(at == message.size());
   CHECK(find_handle(message, at, h) == 0);
@@ -117,16 +115,16 @@ TEST_CASE("a message that another process has read is that process's") {
   const auto a = arena::create(64 * mib);
   allocation block = a->allocate(1000);
   const claim c = a->share(block.ref, true);
-  a->prepare_fork();
+  arena_hooks::prepare_fork(*a);
   const pid_t reader = ::fork();
   if (reader == 0) {
-    a->after_fork_in_child();
+    arena_hooks::after_fork_in_child(*a);
     ::_exit(a->note_read(c) && a->stands_for(c) &&
                     !a->note_read({c.block, c.generation, c.lease, c.nonce + 1})
                 ? 0
                 : 1);
   }
-  a->after_fork_in_parent();
+  arena_hooks::after_fork_in_parent(*a);
   int status = -1;
   ::waitpid(reader, &status, 0);
   CHECK(status == 0);

@@ -131,7 +131,7 @@ TEST_CASE("what a dead process held is taken back: references, messages, chunks,
   CHECK(a.repairs.expire(true) == 1);
   CHECK(life_of(t, sent.block) == life_state::free);
   const std::lock_guard lock(a.heap);
-  CHECK(a.heap.adopt_orphans());
+  CHECK(a.heap.adopt_all_orphans());
 }
 
 TEST_CASE("who looks for the dead in passing does not do so again at once") {

@@ -51,16 +51,16 @@ TEST_CASE("a child that is slow to take its slot keeps its claims, whoever has b
   const auto other = another_program(*a);  // has a slot and no attach; the child below, the other way round
   allocation x = make(*a, bytes, 1);
   channel go;
-  a->prepare_fork();
+  arena_hooks::prepare_fork(*a);
   child late([&] {
     (void)go.get<char>();
-    a->after_fork_in_child();
+    arena_hooks::after_fork_in_child(*a);
     const bool kept = filled(x.data, bytes, 1);
     a->release(x.ref);
     a->release(first.ref);
     return kept ? 0 : 1;
   });
-  a->after_fork_in_parent();
+  arena_hooks::after_fork_in_parent(*a);
   (void)a->collect(false);
   a->release(x.ref);
   allocation y = make(*a, bytes, 2);
@@ -202,16 +202,16 @@ TEST_CASE(
   const auto same = arena::attach(a->where());  // as another copy of the library in this process
   allocation x = make(*a, bytes, 1);
   channel go;
-  a->prepare_fork();
+  arena_hooks::prepare_fork(*a);
   (void)same->collect(false);
   child late([&] {
     (void)go.get<char>();
-    a->after_fork_in_child();
+    arena_hooks::after_fork_in_child(*a);
     const bool kept = filled(x.data, bytes, 1);
     a->release(x.ref);
     return kept ? 0 : 1;
   });
-  a->after_fork_in_parent();
+  arena_hooks::after_fork_in_parent(*a);
   a->release(x.ref);
   allocation y = make(*a, bytes, 2);
   go.put('g');
@@ -219,8 +219,8 @@ TEST_CASE(
   a->release(y.ref);
   (void)a->collect(false);
 
-  a->prepare_fork();
-  a->after_fork_in_parent();  // the fork has failed
+  arena_hooks::prepare_fork(*a);
+  arena_hooks::after_fork_in_parent(*a);  // the fork has failed
   (void)same->collect(false);
   CHECK(same->participants().size() == 3);
   (void)a->collect(false);
@@ -230,8 +230,8 @@ TEST_CASE(
 TEST_CASE("the slot of a child that was never forked is repaired by the next program of its process") {
   const auto a = arena::create(tiny);
   REQUIRE(a->where().segment.kind == backing::sysv);
-  a->prepare_fork();
-  a->after_fork_in_parent();
+  arena_hooks::prepare_fork(*a);
+  arena_hooks::after_fork_in_parent(*a);
   const arena_words words(*a);
   words.slot(1).program.store(this_program() ^ 1);
   words.slot(1).reserver.store(100);  // a slot that this program has not

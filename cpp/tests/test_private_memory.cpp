@@ -150,8 +150,8 @@ struct life {
     } else if (what < 94) {
       while (arrays.size() > 3) drop(arrays.size() - 1);
     } else if (what < 95) {
-      a->prepare_fork();  // and the system call fails
-      a->after_fork_in_parent();
+      arena_hooks::prepare_fork(*a);  // and the system call fails
+      arena_hooks::after_fork_in_parent(*a);
     } else {
       (void)a->collect(false);
     }
@@ -199,16 +199,16 @@ TEST_CASE("a fork needs no private memory: the child holds what its parent holds
   const auto seed_of = [&](std::size_t i) { return i < 50'000 ? i : (i - 50'000) % 10 * 5'000; };
   channel go;
   until_refusal = 0;
-  a->prepare_fork();
+  arena_hooks::prepare_fork(*a);
   until_refusal = -1;
   child forked([&] {
-    a->after_fork_in_child();
+    arena_hooks::after_fork_in_child(*a);
     (void)go.get<char>();
     for (std::size_t i = 0; i < arrays.size(); ++i)
       if (!filled(arrays[i].data, i < 50'000 ? 100 : i < 50'010 ? 100 * kib : 3 * mib, seed_of(i))) return 1;
     return 0;
   });
-  a->after_fork_in_parent();
+  arena_hooks::after_fork_in_parent(*a);
   for (allocation& x : arrays) a->release(x.ref);
   std::vector<allocation> others;
   for (std::uint64_t i = 0; i < 50'000; ++i) others.push_back(make(*a, 100, i + 1'000'000));

@@ -245,8 +245,8 @@ TEST_CASE("a fork that fails leaves no slot taken where there are very many proc
       sleep_for_ever();
       return 0;
     }));
-  a->prepare_fork();
-  a->after_fork_in_parent();
+  arena_hooks::prepare_fork(*a);
+  arena_hooks::after_fork_in_parent(*a);
   const auto reserved = [&] {
     const auto slots = a->participants();
     return std::count_if(slots.begin(), slots.end(), [](const participant_report& p) {

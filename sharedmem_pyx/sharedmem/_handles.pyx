@@ -88,10 +88,7 @@ cdef bytes encode_array(cnp.ndarray a, const allocation* found, cnp.dtype descr,
     if text is not None:
         characters = PyUnicode_AsUTF8AndSize(text, &size)
         h.dtype = string_view(characters, size) if size > 0 else string_view(&character, 1)
-    h.block = c.block
-    h.generation = c.generation
-    h.lease = c.lease
-    h.nonce = c.nonce
+    h.what = c
     return PyBytes_FromStringAndSize(<char*>buffer, encode(h, bytes_out(buffer, sizeof(buffer))))
 
 
@@ -127,19 +124,14 @@ cdef cnp.dtype find_dtype(const handle* h, object given):
 cdef int take_block(const handle* h, allocation* block) except -1:
     """Takes a reference to the block that the handle names, and consumes its lease."""
     cdef arena* home = home_if_any()
-    cdef claim c
-    c.block = h.block
-    c.generation = h.generation
-    c.lease = h.lease
-    c.nonce = h.nonce
     if home == NULL:
         offer_configured()
     elif home.where().uuid[0] == h.where.uuid[0] and home.where().uuid[1] == h.where.uuid[1]:
-        block[0] = home.acquire(c)
+        block[0] = home.acquire(h.what)
         return 0
     try:
         with nogil:
-            block[0] = acquire(h.where, c)
+            block[0] = acquire(h.where, h.what)
     finally:
         if home == NULL:
             export_home()       # it may have been decided although the handle is of no use
@@ -222,7 +214,7 @@ cdef inline object load(bytes state, object dtype, object cls):
     try:
         take_block(&h, &block)
     except StaleHandleError as error:
-        if h.lease != no_lease:
+        if h.what.lease != no_lease:
             raise       # a message, which kept its memory as long as it could
         raise StaleHandleError(f"{error}. {looks_saved}") from None
     if not fits(h.shape, block.bytes):

@@ -63,7 +63,7 @@ cdef set keys_in(const vector[byte]& data):
         at = find_handle(bytes_in(data.data(), data.size()), at, h)
         if at == 0:
             return found
-        if h.lease != no_lease:
+        if h.what.lease != no_lease:
             found.add(key_of(h))
 
 
@@ -125,8 +125,8 @@ def look():
 
 # -- what connections do
 
-# The methods of a connection that are replaced. These are C variables, since at the end of the interpreter the
-# names of a module may be gone before the last connection is closed.
+# The methods of a connection that are replaced. These are C variables, since at the end of the interpreter
+# the names of a module may be gone before the last connection is closed.
 cdef object plain_send_bytes = Connection._send_bytes
 cdef object plain_recv_bytes = Connection._recv_bytes
 cdef object plain_close = Connection._close

@@ -13,7 +13,6 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.memoryview cimport PyMemoryView_Check, PyMemoryView_GET_BUFFER
 from cpython.object cimport PyObject
 
-from sharedmem.libsharedmem.arena cimport claim
 from sharedmem.libsharedmem.channel cimport channel
 from sharedmem.libsharedmem.handle cimport byte, bytes_in, find_handle, handle, no_lease
 from sharedmem.libsharedmem.home cimport note_read, note_written, stands_for
@@ -88,16 +87,7 @@ os.register_at_fork(after_in_child=_start_anew)
 # -- entering and forgetting
 
 cdef object key_of(const handle& h):
-    return h.lease, h.nonce, h.where.uuid[0]
-
-
-cdef claim claim_of(const handle& h) noexcept:
-    cdef claim c
-    c.block = h.block
-    c.generation = h.generation
-    c.lease = h.lease
-    c.nonce = h.nonce
-    return c
+    return h.what.lease, h.what.nonce, h.where.uuid[0]
 
 
 cdef int forget(Carried c) except -1:
@@ -143,13 +133,13 @@ cdef list enter_leases(object buf, const Py_buffer* view, handle& h, size_t at):
     cdef list message = None
     cdef object data
     while at != 0:
-        if h.lease != no_lease:
+        if h.what.lease != no_lease:
             key = key_of(h)
             c = ledger.carried.get(key)
             if c is None:
                 c = Carried.__new__(Carried)
                 c.where = h.where
-                c.what = claim_of(h)
+                c.what = h.what
                 c.key = key
                 c.sources = []
             # Several handles of a message may have the same lease.
@@ -267,8 +257,8 @@ cdef int take_over(object buf) except -1:
     try:
         at = first_handle(&view, h)
         while at != 0:
-            if h.lease != no_lease:
-                note_read(h.where, claim_of(h))
+            if h.what.lease != no_lease:
+                note_read(h.where, h.what)
                 if ledger.carried:      # a message that this process wrote itself
                     with ledger.lock:
                         known = ledger.carried.get(key_of(h))

@@ -44,8 +44,8 @@ def stats():
         mapped_bytes, arena_bytes
             The arena's size in memory, and in addresses.
         available_bytes
-            What new arrays can have in all, an estimate: the least of what the system calls available and what
-            the memory cgroups of this process leave, less what arrays have and nobody has written yet.
+            What new arrays can have in all, an estimate: the least of what the system calls available and
+            what the memory cgroups of this process leave, less what arrays have and nobody has written yet.
         participants, segments
             Processes in the arena, and kernel objects that it consists of.
         leases, bytes_in_flight

@@ -21,7 +21,9 @@ from sharedmem._in_flight import look
 
 # Where children look for the locator of their parent's arena: a variable that every kind of child
 # inherits, and a key of the configuration that travels with each Process object, also to children of a
-# server that was started before there was an arena.
+# server that was started before there was an arena. The C++ library sets the variable in the process's own
+# environment. Python keeps a copy of that, `os.environ`, which programs hand to their children and which has
+# to be told.
 _VARIABLE = "SHAREDMEM_ARENA"
 _KEY = "sharedmem"
 

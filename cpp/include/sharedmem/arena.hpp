@@ -15,7 +15,6 @@
 namespace sharedmem {
 
 class arena;
-struct kept_arenas;
 struct slab;
 
 /// One local reference to a block. A plain value, so that a language binding can hold it in place of a
@@ -79,7 +78,8 @@ struct participant_report {
 /// Ownership: destroying it leaves the arena if nothing is held, else the slot stays ACTIVE until others
 ///   find the process dead.
 /// Threads: every function may be called at any time from any thread.
-/// Processes: `fork` needs `prepare_fork`/`after_fork_*` around it (home.hpp registers them).
+/// Processes: a forked child uses the arenas of home.hpp as its parent does. In one that its parent made itself, by
+///   `create` or `attach`, it has none of its parent's references, and takes part in it anew.
 class SHAREDMEM_API arena {
  public:
   /// A new arena. `bytes`: wished size of its primary segment, 0 for the default (4 x RAM within 64 GiB and
@@ -210,24 +210,10 @@ class SHAREDMEM_API arena {
 
   /// Whether the arena can be left: this process holds no block of it, and no lease is out, whoever took it.
   bool idle() const noexcept;
-  /// The first step of an orderly end: marks this process's slot, so that others that end as well no longer
-  /// count on this process to keep the arena. It can go on using the arena.
-  void begin_to_end() noexcept;
-  /// What `linger` looks at, after `begin_to_end` in all arenas: whether messages are out that could be lost if
-  /// this process ended now. If so, adds to `kept` what keeps this arena.
-  /// \throws std::bad_alloc
-  void keep_if_needed(kept_arenas& kept);
-  /// Takes `begin_to_end` back.
-  void go_on() noexcept;
-
-  /// Before fork(2): takes all locks, a slot for the child, and claims for it on what this process references.
-  void prepare_fork() noexcept;
-  void after_fork_in_parent() noexcept;  ///< after it, in the parent, also if it failed
-  void after_fork_in_child() noexcept;  ///< after it, in the child: takes the slot over
-
   struct SHAREDMEM_HIDDEN state;
 
  private:
+  friend struct arena_hooks;  // the library's own fork handlers and orderly end
   explicit arena(std::unique_ptr<state> s) noexcept;
   std::unique_ptr<state> s_;
 };

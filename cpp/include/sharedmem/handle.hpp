@@ -38,7 +38,7 @@ inline constexpr unsigned handle_version = 1;
 /// Most axes of an array.
 inline constexpr int max_ndim = 64;
 
-/// `handle::lease` of a handle that keeps nothing alive.
+/// `claim::lease` of a handle that keeps nothing alive.
 inline constexpr std::uint32_t no_lease = 0xffffffff;
 
 /// Room for any encoded handle, without its dtype: `max_handle_bytes + dtype.size()` bytes suffice.
@@ -64,12 +64,12 @@ struct locator {
 /// The locator that `text` was made from; nothing if it is malformed, altered or of another version.
 [[nodiscard]] SHAREDMEM_API std::optional<locator> parse_locator(std::string_view text) noexcept;
 
-/// A claim on a block in words: what a handle carries of it.
+/// A claim on a block: which block of an arena, and the reference in flight that keeps it.
 struct claim {
-  std::uint32_t block = 0;  ///< index of the descriptor
-  std::uint64_t generation = 0;  ///< which of the block's lives is meant
-  std::uint32_t lease = no_lease;  ///< entry of the lease table, or `no_lease`
-  std::uint64_t nonce = 0;  ///< which use of that entry is meant
+  std::uint32_t block = 0;        ///< index of the block's descriptor
+  std::uint64_t generation = 0;   ///< which of the block's lives is meant, 48 bits
+  std::uint32_t lease = no_lease; ///< index of the lease table's entry, or `no_lease`
+  std::uint64_t nonce = 0;        ///< which use of that entry is meant, 48 bits; 0 without lease
 };
 
 /// Which bytes of a block an array is made of, and how.
@@ -92,10 +92,7 @@ struct geometry {
 /// Ownership: owns nothing; `dtype` points into memory of somebody else.
 struct handle {
   locator where;
-  std::uint32_t block = 0;        ///< index of the block's descriptor
-  std::uint64_t generation = 0;   ///< of the block's life, 48 bits
-  std::uint32_t lease = no_lease; ///< index of the lease table's entry, or `no_lease`
-  std::uint64_t nonce = 0;        ///< of the lease, 48 bits; 0 without lease
+  claim what; ///< the block in that arena
   geometry shape;
   std::string_view dtype; ///< opaque bytes, may be empty
 };

@@ -227,29 +227,96 @@ void heap::unclaim(slab* run) noexcept {
   slab::destroy(run);
 }
 
-bool heap::adopt_orphans() {
+/// Whether a chunk became an orphan since the last look at all of them that left none.
+bool heap::orphans_to_see(std::uint64_t& now) const noexcept {
+  now = words.head().orphans.load(std::memory_order_acquire);
+  return now != orphans_seen;
+}
+
+/// Calls `wanted(chunk, cut)` for each orphan, and takes over those for which it is true, until `enough()`.
+/// Returns whether all orphans were seen and none was left to others.
+template <class Wanted, class Enough>
+bool heap::adopt_where(Wanted&& wanted, Enough&& enough) {
   header& h = words.head();
-  const std::uint64_t orphans = h.orphans.load(std::memory_order_acquire);
-  if (orphans == orphans_seen) return false;
   const auto mark = static_cast<std::uint32_t>(h.chunk_mark.load(sc));
-  bool any = false, left = mark > words.chunk_count();
+  bool all = mark <= words.chunk_count();
   for (std::uint32_t c = 0; c < mark && c < words.chunk_count(); ++c) {
     std::uint64_t seen = words.chunk(c).owner.load(relaxed);
     if (owner_word::from(seen).state != chunk_state::orphan || words.extent_of_chunk(c).lost()) continue;
+    if (enough()) return false;
+    if (!wanted(cut_word::from(words.chunk(c).cut.load(std::memory_order_acquire)))) {
+      all = false;
+      continue;
+    }
     const owner_word mine{chunk_state::owned, slot(), 0};
     if (!words.chunk(c).owner.compare_exchange_strong(seen, mine.bits(), acq_rel, relaxed)) continue;
     step<point::chunk_adopted>();
     try {
       adopt(c);
-      any = true;
     } catch (const std::bad_alloc&) {  // no private memory for its table: leave it to somebody else
       words.chunk(c).owner.store(owner_word{chunk_state::orphan, 0, 0}.bits(), std::memory_order_release);
       h.orphans.fetch_add(1, std::memory_order_release);
-      left = true;
+      all = false;
     }
   }
-  if (!left) orphans_seen = orphans;  // as read before the look: what has become an orphan since is not in it
+  return all;
+}
+
+bool heap::adopt_orphans(std::uint32_t chunks, std::uint32_t size_class) {
+  std::uint64_t now = 0;
+  if (!orphans_to_see(now)) return false;
+  const auto there = [&] {
+    return size_class != no_class ? has_room(size_class)
+                                  : !cached_runs.empty() && cached_runs.rbegin()->first >= chunks;
+  };
+  if (there()) return true;
+  adopt_where(
+      [&](cut_word cut) {
+        return cut.size_class == size_class && (size_class != no_class || cut.run >= chunks);
+      },
+      there);
+  if (there()) return true;
+  // None of that kind has room: others, so that they come back to use as fast as memory is asked for.
+  std::uint32_t taken = 0;
+  const bool all = adopt_where(
+      [&](cut_word cut) {
+        taken += cut.size_class == no_class ? std::max(cut.run, 1U) : 1;
+        return true;
+      },
+      [&] { return taken >= chunks || there(); });
+  if (all) orphans_seen = now;  // as read before the look: what has become an orphan since is not in it
+  return taken != 0;
+}
+
+bool heap::adopt_all_orphans() {
+  std::uint64_t now = 0;
+  if (!orphans_to_see(now)) return false;
+  bool any = false;
+  const bool all = adopt_where([&](cut_word) { return any = true; }, [] { return false; });
+  if (all) orphans_seen = now;
   return any;
+}
+
+std::uint64_t heap::orphaned_bytes() const noexcept {
+  std::uint64_t now = 0, sum = 0;
+  if (!orphans_to_see(now)) return 0;
+  const auto mark = static_cast<std::uint32_t>(words.head().chunk_mark.load(sc));
+  for (std::uint32_t c = 0; c < mark && c < words.chunk_count(); ++c) {
+    const chunk_entry& e = words.chunk(c);
+    if (owner_word::from(e.owner.load(relaxed)).state != chunk_state::orphan ||
+        words.extent_of_chunk(c).lost())
+      continue;
+    const auto cut = cut_word::from(e.cut.load(std::memory_order_acquire));
+    const bool small = cut.run == 1 && cut.size_class < class_count;
+    const std::uint32_t count = small ? blocks_per_chunk(cut.size_class) : 1;
+    if (e.capacity.load(relaxed) < count) continue;
+    const std::uint32_t first = e.first.load(relaxed), published = e.published.load(relaxed);
+    bool free = true;
+    for (std::uint32_t i = 0; free && i < std::min(count, published); ++i)
+      free = life_word::from(words.block(first + i)[at_life].load(relaxed)).state == life_state::free;
+    if (free) sum += std::uint64_t{cut.run} * chunk_bytes;
+  }
+  return sum;
 }
 
 /// Makes the private picture of a chunk that another process cut. Its bytes are not known to be zero.

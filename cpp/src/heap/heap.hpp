@@ -77,8 +77,15 @@ class heap {
   bool can_describe(std::uint32_t chunk, std::uint32_t blocks) const noexcept;
   /// Keeps a run for later.
   void cache_run(slab* run) noexcept { cache_run(run, {}); }
-  /// Takes over chunks whose owner has died. True if there were any.
-  bool adopt_orphans();
+  /// Takes over chunks whose owner has died, but no more than are asked for, since their memory is warm and the
+  /// successors of the dead will ask for the same: those cut into blocks of a class, or a run of so many chunks;
+  /// if these have no room, so many chunks of other kinds. True if something changed.
+  bool adopt_orphans(std::uint32_t chunks, std::uint32_t size_class);
+  /// Takes over all of them. True if there were any.
+  bool adopt_all_orphans();
+  /// Bytes of chunks whose owner has died, and in which no block is in use. An estimate: others may adopt them
+  /// meanwhile.
+  std::uint64_t orphaned_bytes() const noexcept;
   /// Lists what other processes freed since the last call. True if a hint said there was something.
   bool sweep_returns() noexcept;
   /// Looks at every block of ours for what other processes freed.
@@ -156,6 +163,9 @@ class heap {
   bool is_cached_run(const slab* s) const noexcept;
 
   // chunks.cpp
+  bool orphans_to_see(std::uint64_t& now) const noexcept;
+  template <class Wanted, class Enough>
+  bool adopt_where(Wanted&& wanted, Enough&& enough);
   void adopt(std::uint32_t chunk);
   void ensure_descriptors(std::uint32_t chunk, std::uint32_t count);
   slab* new_run(std::uint32_t chunk, std::uint32_t chunks);

@@ -61,10 +61,7 @@ cdef extern from "<sharedmem/handle.hpp>" namespace "sharedmem" nogil:
 
     cdef cppclass handle:
         locator where
-        uint32_t block
-        uint64_t generation
-        uint32_t lease
-        uint64_t nonce
+        claim what
         geometry shape
         string_view dtype
 
