@@ -44,6 +44,8 @@ class repairer {
   bool on_arena_clock() const noexcept;
   /// Gives back leases of dead senders whose grace is over (`now`: all of them). Returns how many.
   std::uint64_t expire(bool now);
+  /// Gives back what blocks kept that have been freed. Returns how many leases.
+  std::uint64_t drop_unkept() noexcept;
   /// Gives back leases of living senders that were taken so long ago. Returns how many.
   std::uint64_t revoke(std::uint64_t older_than_ns);
 
