@@ -130,6 +130,7 @@ class scenario {
     }
     for (process* p : world_.processes)
       for (unsigned b = 0; p->alive() && b < block_total; ++b) p->drop(b);
+    survivor.drop_unkept();
     survivor.expire();
     for (const sending& s : world_.sent) {
       check(s.spent || s.in_hand, "a lease is out that nobody will ever load");
