@@ -15,6 +15,10 @@
 #include "queue_layout.hpp"
 
 namespace sharedmem {
+
+using std::chrono::nanoseconds;
+using std::chrono::steady_clock;
+
 namespace {
 
 constexpr auto relaxed = std::memory_order_relaxed;
@@ -22,14 +26,25 @@ constexpr auto as_release = std::memory_order_release;
 constexpr std::uint64_t queue_magic = 0x0100'4555'4555'516d;  // "mQUEUE", a version
 constexpr std::uint64_t large_ring_bytes = 4 * 1024 * 1024;
 constexpr std::size_t most_at_once = 16 * 1024 * 1024;  // bytes that `try_get` copies with the lock held
-constexpr int wait_spins = 400;  // some microseconds
 
-void wait_on_bell(const queue_bell& b, std::uint32_t seen, std::chrono::nanoseconds limit) {
-  for (int i = 0; i < wait_spins; ++i) {
-    if (__atomic_load_n(&b.word, __ATOMIC_ACQUIRE) != seen) return;
-    spin_pause();
-  }
-  (void)wait_on(&b.word, seen, std::min<std::chrono::nanoseconds>(limit, queue::longest_wait));
+// To be woken by the kernel takes 5 to 20 us, and the one who wakes some of them, too. Looking for that long is cheaper
+// where the word changes meanwhile, and for nothing elsewhere: on a busy machine, or after a message that takes long.
+// So a long look is tried where the last one saw a change, and now and then where waits are short anyway.
+constexpr nanoseconds long_look{20'000};
+constexpr nanoseconds short_look{500};
+constexpr nanoseconds short_wait{100'000};
+constexpr std::uint8_t looks_after_success = 8;
+constexpr std::uint8_t short_waits_for_a_look = 16;
+
+/// Whether the word changed within the time.
+bool look_at(const queue_bell& b, std::uint32_t seen, steady_clock::time_point end) {
+  do {
+    for (int i = 0; i < 8; ++i) {
+      if (__atomic_load_n(&b.word, __ATOMIC_ACQUIRE) != seen) return true;
+      spin_pause();
+    }
+  } while (steady_clock::now() < end);
+  return false;
 }
 
 }  // namespace
@@ -264,15 +279,33 @@ void queue::wait_for_lock(std::chrono::nanoseconds limit) {
     mutex_.unlock();
 }
 
-void queue::wait_for_message(std::uint32_t seen, std::chrono::nanoseconds limit) const {
+void queue::wait_on_bell(queue_bell& b, std::uint32_t seen, nanoseconds limit) const {
+  const auto start = steady_clock::now();
+  const std::uint8_t looks = looks_.load(relaxed);
+  if (look_at(b, seen, start + std::min(limit, looks != 0 ? long_look : short_look))) {
+    if (looks != looks_after_success) looks_.store(looks_after_success, relaxed);
+    return;
+  }
+  (void)wait_on(&b.word, seen, std::min<nanoseconds>(limit, longest_wait));
+  if (looks != 0) {
+    looks_.store(looks - 1, relaxed);
+  } else if (steady_clock::now() - start < short_wait) {
+    const std::uint8_t before = short_waits_.load(relaxed);
+    const bool enough = before + 1 >= short_waits_for_a_look;
+    short_waits_.store(enough ? 0 : before + 1, relaxed);
+    if (enough) looks_.store(1, relaxed);
+  }
+}
+
+void queue::wait_for_message(std::uint32_t seen, nanoseconds limit) const {
   wait_on_bell(at_->messages, seen, limit);
 }
 
-void queue::wait_for_room(std::uint32_t seen, std::chrono::nanoseconds limit) const {
+void queue::wait_for_room(std::uint32_t seen, nanoseconds limit) const {
   wait_on_bell(at_->room, seen, limit);
 }
 
-void queue::wait_for_tasks(std::uint32_t seen, std::chrono::nanoseconds limit) const {
+void queue::wait_for_tasks(std::uint32_t seen, nanoseconds limit) const {
   wait_on_bell(at_->tasks, seen, limit);
 }
 

@@ -2,6 +2,7 @@
 /// A queue of messages in shared memory that no death of a process can break.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -14,6 +15,8 @@
 #include <sharedmem/robust_mutex.hpp>
 
 namespace sharedmem {
+
+struct queue_bell;
 
 /// A message that is put. Owns nothing.
 struct queue_message {
@@ -151,6 +154,7 @@ class SHAREDMEM_API queue {
   void each_claim(const state& s, std::uint64_t from, std::uint64_t to, F&& f);
   bool put_one(const queue_message& m);
   void get_one(queue_taken& out);
+  void wait_on_bell(queue_bell& b, std::uint32_t seen, std::chrono::nanoseconds limit) const;
   std::uint64_t position(const state& s, std::uint64_t bytes, bool& fits) const noexcept;
 
   layout* at_ = nullptr;
@@ -160,6 +164,9 @@ class SHAREDMEM_API queue {
   allocation ring_block_;
   claim ring_claim_;
   bool large_ = false;
+  // How this object waits; a guess, which threads may overwrite for each other.
+  mutable std::atomic<std::uint8_t> looks_{0};        // long looks that are worth while
+  mutable std::atomic<std::uint8_t> short_waits_{0};  // since the last one
 };
 
 }  // namespace sharedmem
