@@ -279,14 +279,17 @@ void queue::wait_for_lock(std::chrono::nanoseconds limit) {
     mutex_.unlock();
 }
 
-void queue::wait_on_bell(queue_bell& b, std::uint32_t seen, nanoseconds limit) const {
+void queue::wait_on_bell(queue_bell& b, std::uint32_t seen, nanoseconds limit, wanted what) const {
   const auto start = steady_clock::now();
   const std::uint8_t looks = looks_.load(relaxed);
   if (look_at(b, seen, start + std::min(limit, looks != 0 ? long_look : short_look))) {
     if (looks != looks_after_success) looks_.store(looks_after_success, relaxed);
     return;
   }
-  (void)wait_on(&b.word, seen, std::min<nanoseconds>(limit, longest_wait));
+  {
+    const listed_sleeper me(at_->sleepers, most_listed, what);
+    (void)wait_on(&b.word, seen, std::min<nanoseconds>(limit, longest_wait));
+  }
   if (looks != 0) {
     looks_.store(looks - 1, relaxed);
   } else if (steady_clock::now() - start < short_wait) {
@@ -298,15 +301,15 @@ void queue::wait_on_bell(queue_bell& b, std::uint32_t seen, nanoseconds limit) c
 }
 
 void queue::wait_for_message(std::uint32_t seen, nanoseconds limit) const {
-  wait_on_bell(at_->messages, seen, limit);
+  wait_on_bell(at_->messages, seen, limit, wanted::message);
 }
 
 void queue::wait_for_room(std::uint32_t seen, nanoseconds limit) const {
-  wait_on_bell(at_->room, seen, limit);
+  wait_on_bell(at_->room, seen, limit, wanted::room);
 }
 
 void queue::wait_for_tasks(std::uint32_t seen, nanoseconds limit) const {
-  wait_on_bell(at_->tasks, seen, limit);
+  wait_on_bell(at_->tasks, seen, limit, wanted::tasks);
 }
 
 }  // namespace sharedmem

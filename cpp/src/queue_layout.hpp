@@ -52,6 +52,21 @@ struct alignas(64) queue_bell {
   }
 };
 
+/// A word of the list of sleepers: of nobody, or of a thread of the process for the time of the object's life.
+class listed_sleeper {
+ public:
+  /// Lists the caller in one of `count` words, if one is free or that of a dead process.
+  listed_sleeper(std::uint64_t* words, std::size_t count, queue::wanted what) noexcept;
+  ~listed_sleeper() {
+    if (at_ != nullptr) std::atomic_ref(*at_).store(0, std::memory_order_relaxed);
+  }
+  listed_sleeper(const listed_sleeper&) = delete;
+  listed_sleeper& operator=(const listed_sleeper&) = delete;
+
+ private:
+  std::uint64_t* at_ = nullptr;
+};
+
 /// What the queue consists of at a moment.
 struct queue::state {
   std::uint64_t head, tail;  // bytes taken and put, of records; their places are these modulo `ring_bytes`
@@ -88,6 +103,9 @@ struct queue::layout {
   claim ring;                       // or this ring, in exchange for `old_ring`
   claim old_ring;
   alignas(64) state states[2];
+  // Who sleeps, for those who ask; nothing depends on it. Of a process that is killed in its sleep a word stays until
+  // somebody looks, or needs it.
+  alignas(64) std::uint64_t sleepers[most_listed];
 
   state& now() noexcept { return states[valid & 1]; }
   state& next() noexcept { return states[~valid & 1]; }

@@ -50,3 +50,4 @@ cdef class _Base:
     cdef object get_one(self, double end)
     cdef int put_one(self, object obj, double end) except -1
     cdef queue_counts count(self) except *
+    cdef object report(self, double end)

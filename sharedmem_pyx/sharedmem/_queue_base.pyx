@@ -2,6 +2,7 @@
 
 import time
 import types
+import weakref
 from pickle import loads
 from queue import Empty, Full
 
@@ -24,7 +25,7 @@ from sharedmem.libsharedmem.home cimport allocate, arena_of, release
 from sharedmem.libsharedmem.robust_mutex cimport nanoseconds
 from sharedmem.libsharedmem.queue cimport (
     bytes_in_ring, claims_in, messages_in, queue_block_bytes, queue_checksum, queue_counts,
-    queue_entry, queue_message, queue_most_inline, queue_outcome, queue_taken)
+    queue_entry, queue_message, queue_most_inline, queue_outcome, queue_sleeper, queue_taken, queue_wanted)
 
 from sharedmem._messages import by_value as _by_value
 from sharedmem.array import is_shared
@@ -32,9 +33,15 @@ from sharedmem.array import is_shared
 
 cdef double for_ever = float("inf")
 cdef double longest_wait = 0.25             # seconds until a wait is looked at again, as in C++
+cdef double report_patience = 0.05          # seconds that a report of all queues gives who has a queue's lock
 cdef double lock_patience = 1.0             # seconds that a call which must not wait gives who has the lock
 
 cnp.import_array()
+
+
+# Those that this process has, by a number: subclasses need not be hashable.
+cdef object mine = weakref.WeakValueDictionary()
+cdef uint64_t made_so_far = 0
 
 
 cdef inline double clock() except? -1:
@@ -117,6 +124,13 @@ cdef Outgoing outgoing(arena* home):
     return made
 
 
+cdef int enlist(object made) except -1:
+    global made_so_far
+    made_so_far += 1
+    mine[made_so_far] = made
+    return 0
+
+
 cdef class _Base:
     """What the three kinds of queues have in common: a queue in shared memory, and waiting for it."""
     __class_getitem__ = classmethod(types.GenericAlias)
@@ -126,6 +140,7 @@ cdef class _Base:
         home_arena()
         block = allocate(queue_block_bytes, 64, pages.as_needed)
         self.c_obj.create(block, most)
+        enlist(self)
         return 0
 
     cdef int open(self, object memory) except -1:
@@ -140,6 +155,7 @@ cdef class _Base:
             raise ValueError("the memory of a queue is a block of its own")
         found.ref = where.duplicate(found.ref)
         self.c_obj.open(found)
+        enlist(self)
         return 0
 
     cdef object memory(self):
@@ -293,6 +309,82 @@ cdef class _Base:
         while self.c_obj.count(found) != queue_outcome.done:
             self.wait_for_lock(&lock_end, for_ever)
         return found
+
+
+    def stats(self):
+        """What is in the queue, and who waits for it.
+
+        Returns
+        -------
+        dict
+            messages, bytes
+                That wait to be taken; the bytes of their pickles, without the memory of shared arrays in them.
+            unfinished
+                Messages put, less calls of `JoinableQueue.task_done`.
+            memory
+                Bytes of the ring in which messages up to 4 KiB lie.
+            maxsize
+                Messages that it holds at most; 0: no bound.
+            receivers, senders, joiners
+                Pids of the processes that sleep until there is a message, until there is room, or in `join`,
+                one for each thread; of very many, 32 in all.
+
+        Raises
+        ------
+        RuntimeError
+            A stray write changed the queue.
+        ValueError
+            ``__init__`` was not called.
+
+        Notes
+        -----
+        Other processes go on meanwhile: the numbers are of one moment, the pids of a later one.
+        """
+        if self.c_obj.home() == NULL:
+            raise ValueError(f"{type(self).__name__}.__init__ was not called")
+        return self.report(for_ever)
+
+    cdef object report(self, double end):
+        """See `stats`. None: another process had the lock until `end`."""
+        cdef queue_counts found
+        cdef vector[queue_sleeper] sleepers
+        cdef queue_sleeper each
+        cdef size_t i
+        while self.c_obj.count(found) != queue_outcome.done:
+            if not self.wait(the_lock, 0, end):
+                return None
+        sleepers = self.c_obj.sleepers()
+        waiting = {queue_wanted.message: [], queue_wanted.room: [], queue_wanted.tasks: []}
+        for i in range(sleepers.size()):
+            each = sleepers[i]
+            if each.what in waiting:
+                waiting[each.what].append(each.pid)
+        return {
+            "messages": found.waiting, "bytes": found.bytes, "unfinished": found.unfinished,
+            "memory": found.ring_bytes, "maxsize": self.c_obj.most(),
+            "receivers": sorted(waiting[queue_wanted.message]), "senders": sorted(waiting[queue_wanted.room]),
+            "joiners": sorted(waiting[queue_wanted.tasks])}
+
+
+def queue_stats():
+    """What `sharedmem.stats` says of queues.
+
+    Returns
+    -------
+    list of dict
+        One for each queue that this process has, oldest first. One whose lock somebody keeps is left out.
+    """
+    cdef _Base each
+    cdef double end = clock() + report_patience
+    cdef dict found = {}
+    for each in list(mine.values()):
+        place = <size_t>each.c_obj.block().data
+        if each.c_obj.home() == NULL or place in found:
+            continue
+        report = each.report(end)
+        if report is not None:
+            found[place] = report
+    return list(found.values())
 
 
 def _open_queue(cls, memory, state):

@@ -90,6 +90,13 @@ class SHAREDMEM_API queue {
     std::uint64_t ring_bytes = 0;  ///< of the ring
   };
 
+  /// What a sleeping process waits for.
+  enum class wanted : std::uint8_t { message = 1, room, tasks };
+  struct sleeper {
+    std::uint32_t pid = 0;
+    wanted what = wanted::message;
+  };
+
   queue() noexcept = default;
   queue(const queue&) = delete;
   queue& operator=(const queue&) = delete;
@@ -124,6 +131,10 @@ class SHAREDMEM_API queue {
   /// Whether the ring takes much more memory than its messages need.
   bool ring_is_large() const noexcept { return large_; }
   [[nodiscard]] outcome count(counts& found);
+  /// Threads that sleep in one of the `wait_*`, each of a process that lives; of very many, `most_listed` of them.
+  /// Takes no lock. A pid that was given to another process after its owner was killed in its sleep is listed, too.
+  [[nodiscard]] std::vector<sleeper> sleepers() const;
+  static constexpr std::size_t most_listed = 32;
   /// One task less. `nothing`: there is no unfinished one.
   [[nodiscard]] outcome task_done();
   /// `done`: no unfinished task; `nothing`: there are some. `seen` is for `wait_for_tasks`.
@@ -154,7 +165,7 @@ class SHAREDMEM_API queue {
   void each_claim(const state& s, std::uint64_t from, std::uint64_t to, F&& f);
   bool put_one(const queue_message& m);
   void get_one(queue_taken& out);
-  void wait_on_bell(queue_bell& b, std::uint32_t seen, std::chrono::nanoseconds limit) const;
+  void wait_on_bell(queue_bell& b, std::uint32_t seen, std::chrono::nanoseconds limit, wanted what) const;
   std::uint64_t position(const state& s, std::uint64_t bytes, bool& fits) const noexcept;
 
   layout* at_ = nullptr;

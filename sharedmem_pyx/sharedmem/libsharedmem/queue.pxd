@@ -50,6 +50,15 @@ cdef extern from "<sharedmem/queue.hpp>" namespace "sharedmem" nogil:
         nothing
         no_ring
 
+    cdef enum class queue_wanted "sharedmem::queue::wanted"(uint8_t):
+        message
+        room
+        tasks
+
+    cdef cppclass queue_sleeper "sharedmem::queue::sleeper":
+        uint32_t pid
+        queue_wanted what
+
     cdef cppclass queue_counts "sharedmem::queue::counts":
         uint64_t waiting
         uint64_t unfinished
@@ -72,6 +81,7 @@ cdef extern from "<sharedmem/queue.hpp>" namespace "sharedmem" nogil:
         queue_outcome set_ring(size_t) except +set_python_error
         bool ring_is_large() noexcept
         queue_outcome count(queue_counts&) except +set_python_error
+        vector[queue_sleeper] sleepers() except +set_python_error
         queue_outcome task_done() except +set_python_error
         queue_outcome try_join(uint32_t&) except +set_python_error
         void wait_for_lock(nanoseconds) except +set_python_error
