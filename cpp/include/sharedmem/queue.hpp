@@ -102,8 +102,9 @@ class SHAREDMEM_API queue {
   queue& operator=(const queue&) = delete;
   ~queue() { close(); }
 
-  /// Makes a queue in `block`, of `block_bytes` bytes at least; takes the reference over, also if it throws.
-  /// \param most  messages; 0: no bound.
+  /// Makes a queue.
+  /// \param block  where, of `block_bytes` bytes at least; takes the reference over, also if it throws.
+  /// \param most   messages that it holds; 0: no bound.
   /// \throws no_memory  and what robust_mutex::create throws.
   void create(allocation& block, std::uint64_t most);
   /// Opens the queue that lies in `block`; takes the reference over, also if it throws.
