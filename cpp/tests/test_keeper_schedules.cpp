@@ -161,3 +161,28 @@ TEST_CASE("the keeper is dropped while somebody looks for what it kept") {
   s.every_order({1, 1});
   s.random_orders(10000, 2);
 }
+
+TEST_CASE("what is not out is not kept, and what is not kept is neither taken nor given back") {
+  const auto mistake = [](world& w, process& p) {
+    p.allocate(keeper);
+    p.allocate(data);
+    p.send(data);
+    const message old = w.pipe.front();
+    w.pipe.pop_front();
+    check(!p.take(old), "a lease that was not kept was taken");
+    p.give_back_kept(old);
+    check(!w.sent[old.ticket].spent, "a lease that was not kept was given back");
+    p.give_back(old);
+    check(!p.keep(old, keeper), "a lease that was given back was kept");
+    for (unsigned i = 0; i < entries_per_group; ++i) p.send(data);  // in the same entry, too
+    check(!p.keep(old, keeper), "the lease of another message was kept");
+    while (!w.pipe.empty()) {
+      p.give_back(w.pipe.front());
+      w.pipe.pop_front();
+    }
+    p.drop(data);
+    p.drop(keeper);
+  };
+  scenario s("mistakes", {{0, mistake, false}, {64, repair, false}}, {0, 64});
+  s.random_orders(100, 0);
+}
