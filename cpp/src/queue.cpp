@@ -287,7 +287,7 @@ void queue::wait_on_bell(queue_bell& b, std::uint32_t seen, nanoseconds limit, w
     return;
   }
   {
-    const listed_sleeper me(at_->sleepers, most_listed, what);
+    const listed_sleeper me(at_->sleepers, what);
     (void)wait_on(&b.word, seen, std::min<nanoseconds>(limit, longest_wait));
   }
   if (looks != 0) {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <utility>
 
 #include <sharedmem/futex.hpp>
@@ -55,8 +56,8 @@ struct alignas(64) queue_bell {
 /// A word of the list of sleepers: of nobody, or of a thread of the process for the time of the object's life.
 class listed_sleeper {
  public:
-  /// Lists the caller in one of `count` words, if one is free or that of a dead process.
-  listed_sleeper(std::uint64_t* words, std::size_t count, queue::wanted what) noexcept;
+  /// Lists the caller in one of the words, if one is free or that of a dead process.
+  listed_sleeper(std::span<std::uint64_t, queue::most_listed> words, queue::wanted what) noexcept;
   ~listed_sleeper() {
     if (at_ != nullptr) std::atomic_ref(*at_).store(0, std::memory_order_relaxed);
   }

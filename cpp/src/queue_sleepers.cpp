@@ -1,6 +1,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include <sharedmem/queue.hpp>
@@ -23,11 +24,12 @@ bool is_dead(std::uint64_t word) noexcept { return look_at({pid_in(word), 0}) ==
 
 }  // namespace
 
-listed_sleeper::listed_sleeper(std::uint64_t* words, std::size_t count, queue::wanted what) noexcept {
+listed_sleeper::listed_sleeper(std::span<std::uint64_t, queue::most_listed> words,
+                               queue::wanted what) noexcept {
   const std::uint32_t pid = os::pid();
   const std::uint64_t mine = word_of(pid, what);
-  for (std::size_t i = 0; i < count; ++i) {
-    std::uint64_t* const at = words + (pid + i) % count;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    std::uint64_t* const at = &words[(pid + i) % words.size()];
     std::uint64_t seen = std::atomic_ref(*at).load(relaxed);
     if (seen == 0 && std::atomic_ref(*at).compare_exchange_strong(seen, mine, relaxed)) {
       at_ = at;
@@ -35,7 +37,7 @@ listed_sleeper::listed_sleeper(std::uint64_t* words, std::size_t count, queue::w
     }
   }
   // One look at one of them: whoever sleeps again and again meets the words of the dead sooner or later.
-  std::uint64_t* const at = words + pid % count;
+  std::uint64_t* const at = &words[pid % words.size()];
   std::uint64_t seen = std::atomic_ref(*at).load(relaxed);
   if (seen != 0 && is_dead(seen) && std::atomic_ref(*at).compare_exchange_strong(seen, mine, relaxed))
     at_ = at;

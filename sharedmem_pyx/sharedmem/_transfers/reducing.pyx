@@ -79,7 +79,7 @@ cdef extern from "<numpy/arrayobject.h>":
 
 cdef enum:
     least_carried = 1024        # bytes of an array below which its handle costs as much as its bytes
-    zero_copy_least = 1 << 20   # bytes of an array from which on there is no second copy, if that is asked for
+    zero_copy_least = 1 << 20   # bytes from which on there is no second copy, if that is asked for
     large_bytes = 1 << 20       # from here on memory is had, copied and given back without the GIL
     huge_page = 1 << 21
     first_unknown_type = 24     # NumPy's type numbers from here on are not built in

@@ -20,13 +20,17 @@ cdef extern from "<sharedmem/file_view.hpp>" namespace "sharedmem" nogil:
 
         @staticmethod
         file_view open(const string&, file_mode) except +set_python_error
+
         @staticmethod
         file_view open_again "open"(
             const string&, file_mode, const file_identity&, uint64_t) except +set_python_error
+
         @staticmethod
         file_view create(const string&, uint64_t, bytes_in) except +set_python_error
+
         @staticmethod
         file_view at(const void*) noexcept
+
         @staticmethod
         bool holds(const void*) noexcept
 
