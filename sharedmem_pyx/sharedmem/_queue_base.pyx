@@ -310,15 +310,14 @@ cdef class _Base:
             self.wait_for_lock(&lock_end, for_ever)
         return found
 
-
     def stats(self):
-        """What is in the queue, and who waits for it.
+        """What is in the queue, at one moment, and who waits for it, at a later one.
 
         Returns
         -------
         dict
             messages, bytes
-                That wait to be taken; the bytes of their pickles, without the memory of shared arrays in them.
+                That wait to be taken; the bytes of their pickles, without the memory of arrays in them.
             unfinished
                 Messages put, less calls of `JoinableQueue.task_done`.
             memory
@@ -331,14 +330,8 @@ cdef class _Base:
 
         Raises
         ------
-        RuntimeError
-            A stray write changed the queue.
         ValueError
             ``__init__`` was not called.
-
-        Notes
-        -----
-        Other processes go on meanwhile: the numbers are of one moment, the pids of a later one.
         """
         if self.c_obj.home() == NULL:
             raise ValueError(f"{type(self).__name__}.__init__ was not called")
