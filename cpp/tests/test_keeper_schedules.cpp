@@ -186,3 +186,33 @@ TEST_CASE("what is not out is not kept, and what is not kept is neither taken no
   scenario s("mistakes", {{0, mistake, false}, {64, repair, false}}, {0, 64});
   s.random_orders(100, 0);
 }
+
+TEST_CASE("a lease is revoked while its block is about to keep it") {
+  const auto put_if_out = [](world& w, process& p) {
+    p.allocate(keeper);
+    p.allocate(data);
+    p.send(data);
+    const message m = w.pipe.front();
+    w.pipe.pop_front();
+    if (p.keep(m, keeper)) p.give_back_kept(m);
+    p.drop(data);
+    p.drop(keeper);
+  };
+  const auto revoke = [](world& w, process& p) {
+    if (!word::watch->steps->wait([&w] { return !w.sent.empty(); })) return;
+    p.give_back({data, 0, w.sent[0].lease, 0});
+  };
+  scenario s("send, keep, give back | revoke", {{0, put_if_out, false}, {64, revoke, false}}, {0, 64});
+  s.every_order({3, 0});
+}
+
+TEST_CASE("who takes a message and does not load it stands for it since then") {
+  const auto take_only = [](world& w, process& p) {
+    join_queue(w, p);
+    if (!p.refers(keeper)) return;
+    if (const auto m = receive(w)) check(p.take(*m), "a kept lease was lost while its keeper lived");
+    p.drop(keeper);
+  };
+  scenario s("put | take", {{0, sender, false}, {64, take_only, false}}, {0, 64});
+  s.every_order({1, 0});
+}
