@@ -46,6 +46,7 @@ CASES = (
     "atomics",
     "events",
     "latest",
+    "queues",
     "fragmentation",
     "fragmentation_shifting",
 )

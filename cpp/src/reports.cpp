@@ -135,7 +135,7 @@ bool arena::idle() const noexcept {
   const std::uint64_t now = s.repairs.on_arena_clock() ? monotonic_ns() : 0;
   s.refs.rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
     const bool over = v.slot == nobody && e[at_clock].load(relaxed) <= now;
-    sent = sent || (v.state == lease_state::out && !over);
+    sent = sent || (v.state == lease_state::out && v.slot != kept && !over);
   });
   return !sent;
 }

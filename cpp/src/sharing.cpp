@@ -47,6 +47,14 @@ bool arena::is_in_flight(const claim& c) noexcept { return s_->refs.is_in_flight
 
 bool arena::give_back_lost(const claim& c) noexcept { return s_->refs.give_back_lost(c); }
 
+bool arena::keep_in(const claim& c, const claim& keeper) noexcept { return s_->refs.keep_in(c, keeper); }
+
+bool arena::take_from_keeper(const claim& c) noexcept { return s_->refs.take_from_keeper(c); }
+
+bool arena::give_back_kept(const claim& c) noexcept { return s_->refs.give_back_kept(c); }
+
+std::uint64_t arena::drop_unkept() noexcept { return s_->identity.known() ? s_->repairs.drop_unkept() : 0; }
+
 std::uint64_t arena::new_ends() noexcept { return s_->words.head().ends.fetch_add(2, relaxed); }
 
 void arena::read_elsewhere(std::uint64_t end) noexcept {

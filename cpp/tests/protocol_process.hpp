@@ -161,6 +161,39 @@ inline void process::expire() {
                         [this](std::uint32_t b) { try_free(b); });
 }
 
+inline bool process::keep(const message& m, std::uint32_t keeper) {
+  check(references_[keeper].has_value(), "the test keeps a lease in a block that is not held");
+  return rules_->leases.keep(m.lease, sharedmem::kept_by(keeper, *references_[keeper]));
+}
+
+inline bool process::take(const message& m) {
+  sending& ticket = w_.sent[m.ticket];
+  const std::uint64_t now = ++w_.time;
+  const bool taken = rules_->leases.take_from_keeper(m.lease, slot_, now);
+  if (taken) ticket.time = now;
+  return taken;
+}
+
+inline void process::give_back_kept(const message& m) {
+  if (rules_->leases.give_back_kept(m.lease)) try_free(m.block);
+}
+
+inline void process::drop_unkept() {
+  using namespace sharedmem;
+  rules_->leases.expire(
+      [this](lease_word v, std::uint64_t clock) {
+        if (v.slot != kept || (clock & keeper_mark) == 0) return false;
+        const auto b = static_cast<std::uint32_t>((clock & ~keeper_mark) >> 32);
+        const auto life = life_word::from(w_.tables.block(b)[at_life].load(std::memory_order_seq_cst));
+        const bool gone = life.state == life_state::free || kept_by(b, life.generation) != clock;
+        for (const process* p : w_.processes)
+          check(!gone || !p->alive() || !p->refers(b, clock & 0xffffffff),
+                "a block that a process holds was taken for gone");
+        return gone;
+      },
+      [this](std::uint32_t b) { try_free(b); });
+}
+
 inline void process::repair(std::uint32_t dead, std::uint64_t seen) {
   using namespace sharedmem;
   const slot_word mine{slot_state::repair, who()};

@@ -130,7 +130,11 @@ class scenario {
     }
     for (process* p : world_.processes)
       for (unsigned b = 0; p->alive() && b < block_total; ++b) p->drop(b);
+    survivor.drop_unkept();
     survivor.expire();
+    for (unsigned i = 0; i < world_.tables.lease_total(); ++i)
+      check(lease_word::from(world_.tables.lease(i)[at_word].now()).slot != kept,
+            "a lease is kept by a block that has gone");
     for (const sending& s : world_.sent) {
       check(s.spent || s.in_hand, "a lease is out that nobody will ever load");
       const word* e = world_.tables.lease(s.lease.entry);

@@ -152,6 +152,13 @@ class process {
   void drop(std::uint32_t b);
   void give_back(const message& m);
   void expire();
+  /// The block `keeper`, which this process holds, keeps the message's lease in place of a process.
+  bool keep(const message& m, std::uint32_t keeper);
+  /// This process stands for a kept lease from now on.
+  bool take(const message& m);
+  void give_back_kept(const message& m);
+  /// Gives back what freed blocks kept.
+  void drop_unkept();
   /// Repairs what dead processes left.
   void pass();
   /// Takes over an orphaned chunk.

@@ -82,6 +82,9 @@ _LATER = {
     "participants": "_reports",
     "stats": "_reports",
     "transport": "settings",
+    "JoinableQueue": "_queue",
+    "Queue": "_queue",
+    "SimpleQueue": "_queue",
 }
 
 __all__ = [
@@ -168,6 +171,9 @@ def _import(name):
             import sharedmem._condition as module
         case "_event":
             import sharedmem._event as module
+        case "_queue":
+            import sharedmem._queue as module
+            import sharedmem._queue_base  # noqa: F401 -- only the compiled module before uses it
         case "atomics":
             import sharedmem.atomics as module
 

@@ -24,6 +24,7 @@ from sharedmem._names import attach, get_or_create
 from sharedmem._naming import BuildError, NameInfo
 from sharedmem._new_names import create, unlink
 from sharedmem._paths import get_cython_include, get_include, get_library_dir
+from sharedmem._queue import JoinableQueue, Queue, SimpleQueue
 from sharedmem._read_only import readonly
 from sharedmem._reports import participants, stats
 from sharedmem._transfers.pickling import pickle_by_value
@@ -40,13 +41,16 @@ __all__ = [
     "BuildError",
     "Condition",
     "Event",
+    "JoinableQueue",
     "Latest",
     "Lock",
     "NameInfo",
+    "Queue",
     "RLock",
     "RawArray",
     "RawValue",
     "SharedArray",
+    "SimpleQueue",
     "StaleHandleError",
     "Value",
     "__version__",

@@ -1,14 +1,18 @@
 cimport cython
 from cpython.object cimport PyObject
+from libcpp.vector cimport vector
 from numpy cimport ndarray
 
-from sharedmem.libsharedmem.arena cimport block_ref, claim
+from sharedmem.libsharedmem.arena cimport arena, block_ref, claim
 from sharedmem.libsharedmem.handle cimport set_python_error
 
 
 cdef extern from "<sharedmem_pyx/message.hpp>" namespace "sharedmem_pyx":
     # Its functions are called in `sharedmem._messages` alone: they compare addresses and counts of that
     # module.
+    cdef cppclass uuid "sharedmem_pyx::message::uuid":
+        pass
+
     cdef cppclass message:
         message()
         bint usable() noexcept
@@ -17,6 +21,7 @@ cdef extern from "<sharedmem_pyx/message.hpp>" namespace "sharedmem_pyx":
         PyObject* keeper(const void*) noexcept
         void keep(const void*, PyObject*) noexcept
         void end(bint) noexcept
+        void end_into(const uuid&, vector[claim]&) except +set_python_error
 
 
 @cython.final
@@ -36,6 +41,10 @@ cdef claim lease_in(message* within, const block_ref& ref) except *
 
 # Ends a message, complete or not; in the latter case its leases are given back.
 cdef void end_message(Message within, bint complete) noexcept
+
+# Ends a complete message. The leases that it took in the arena are appended to `taken`, and are the caller's;
+# those of other arenas belong to whoever loads the message. If it raises, the message has not ended.
+cdef int end_message_into(Message within, arena* where, vector[claim]* taken) except -1
 
 # What a pickle has for an array, as a handle where its memory is shared. `leased_by` NULL: handles have no
 # lease; `among_others`: there may be more arrays of the same block in the message. An exact ndarray must not

@@ -9,6 +9,7 @@ cimport cython
 cimport numpy as cnp
 from cpython.contextvars cimport PyContextVar_Reset, PyContextVar_Set, get_value
 from cpython.object cimport PyObject
+from libcpp.vector cimport vector
 
 from sharedmem._handles cimport dtype_text, encode_array, in_one_block
 from sharedmem.array cimport pickle_with
@@ -44,6 +45,11 @@ cdef claim lease_in(message* within, const block_ref& ref) except *:
 
 cdef void end_message(Message within, bint complete) noexcept:
     within.written.end(complete)
+
+
+cdef int end_message_into(Message within, arena* where, vector[claim]* taken) except -1:
+    within.written.end_into((<const uuid*>&where.where().uuid)[0], taken[0])
+    return 0
 
 
 cdef message* current_leases() noexcept:

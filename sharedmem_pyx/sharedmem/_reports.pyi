@@ -1,6 +1,7 @@
 from typing import TypedDict
 
 from sharedmem._naming import NameInfo
+from sharedmem._queue_base import _QueueStats
 from sharedmem._transfers.reducing import _TransportStats
 
 class _Stats(TypedDict):
@@ -20,6 +21,7 @@ class _Stats(TypedDict):
     attached_arenas: int
     cache_limit: int
     transport: _TransportStats
+    queues: list[_QueueStats]
     arena: str | None
     backing: str | None
 

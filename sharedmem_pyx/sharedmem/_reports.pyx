@@ -1,5 +1,7 @@
 """What arenas hold and who takes part in them, in numbers."""
 
+import sys
+
 from libc.stdint cimport uint64_t
 from libcpp.vector cimport vector
 
@@ -64,6 +66,9 @@ def stats():
             Of what this process sent while `transport` was on: ``messages`` whose data went through shared
             memory, and the ``bytes`` of that; bytes ``in_flight``, which nobody has loaded yet; messages
             ``by_pipe`` although they were large, since memory or `max_in_flight` did not allow more.
+        queues
+            A dict of each queue that this process has, as `Queue.stats` gives it. One that a process which
+            was stopped keeps locked is left out.
         arena, backing
             The arena's id, and the kind of its segments, 'sysv' or 'memfd'; None before the first use.
     """
@@ -91,9 +96,15 @@ def stats():
         "attached_arenas": attached,
         "cache_limit": total.cache_limit,
         "transport": transport_stats(),
+        "queues": queues(),
         "arena": None if mine == NULL else uuid_text(mine.where().uuid[0], mine.where().uuid[1]),
         "backing": None if mine == NULL else backing_text(mine.where().segment.kind),
     }
+
+
+cdef list queues():
+    module = sys.modules.get("sharedmem._queue_base")   # without it there is none
+    return [] if module is None else module.queue_stats()
 
 
 cdef str uuid_text(uint64_t first, uint64_t second):

@@ -154,6 +154,18 @@ class SHAREDMEM_API arena {
   /// \return  whether it did.
   bool give_back_lost(const claim& c) noexcept;
 
+  /// A lease that is out is kept by the block of `keeper`, which this process holds, in place of a process: whoever dies,
+  /// it is out until `take_from_keeper`, `give_back_kept`, `acquire`, or the end of that block.
+  /// \return  false: the lease is not out.
+  bool keep_in(const claim& c, const claim& keeper) noexcept;
+  /// From now on this process stands for a kept lease. False: it is not kept.
+  bool take_from_keeper(const claim& c) noexcept;
+  /// Gives back a lease that is kept. No effect, and false, if it is not.
+  bool give_back_kept(const claim& c) noexcept;
+  /// Gives back what blocks kept that are freed. So do `collect` and whoever finds no memory.
+  /// \return  how many leases.
+  std::uint64_t drop_unkept() noexcept;
+
   /// Two numbers, n and n + 1, for the ends of a new connection: by them other processes say how they read it.
   std::uint64_t new_ends() noexcept;
   /// From now on `is_read_elsewhere(end)`: bytes that arrive at this end may be read by code that does not tell.

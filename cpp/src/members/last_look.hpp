@@ -23,9 +23,12 @@ struct last_look {
   std::uint32_t first_extended_block;  // blocks from there on lie in extension segments
   segment_name primary;                // the arena's primary segment
 
+  /// Not those that a block keeps: nobody reads its messages who does not hold that block.
   bool leases_out() noexcept {
     bool any = false;
-    tables.each_lease([&](std::uint32_t, lease_word v, auto*) { any = any || v.state == lease_state::out; });
+    tables.each_lease([&](std::uint32_t, lease_word v, auto*) {
+      any = any || (v.state == lease_state::out && v.slot != kept);
+    });
     return any;
   }
 

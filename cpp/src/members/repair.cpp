@@ -139,10 +139,24 @@ std::uint64_t repairer::end_leases(Expired&& expired) {
 
 /// Gives back leases of dead senders whose grace is over (`now`: all of them).
 std::uint64_t repairer::expire(bool now) {
-  if (!now && !on_arena_clock()) return 0;
+  const std::uint64_t unkept = drop_unkept();
+  if (!now && !on_arena_clock()) return unkept;
   const std::uint64_t time = monotonic_ns();
-  return end_leases(
-      [&](lease_word v, std::uint64_t deadline) { return v.slot == nobody && (now || deadline <= time); });
+  return unkept + end_leases([&](lease_word v, std::uint64_t deadline) {
+           return v.slot == nobody && (now || deadline <= time);
+         });
+}
+
+/// What a freed block kept may have kept something itself: a queue in a message of a queue.
+std::uint64_t repairer::drop_unkept() noexcept {
+  std::uint64_t all = 0;
+  std::uint64_t some = 0;
+  do {
+    some = end_leases(
+        [&](lease_word v, std::uint64_t clock) { return v.slot == kept && refs.keeper_is_gone(clock); });
+    all += some;
+  } while (some != 0);
+  return all;
 }
 
 /// Gives back leases of living senders, whose clock is when they were taken.

@@ -45,6 +45,8 @@ class repairer {
   /// Gives back leases of dead senders whose grace is over (`now`: all of them). Returns how many. What they were taken
   /// for is lost: for callers that have no room otherwise, or were asked to do so.
   std::uint64_t expire(bool now);
+  /// Gives back what blocks kept that have been freed. Returns how many leases.
+  std::uint64_t drop_unkept() noexcept;
   /// Gives back leases of living senders that were taken so long ago. Returns how many.
   std::uint64_t revoke(std::uint64_t older_than_ns);
 

@@ -143,6 +143,32 @@ bool references::give_back_lost(const claim& c) noexcept {
   return true;
 }
 
+bool references::keep_in(const claim& c, const claim& keeper) noexcept {
+  if (c.lease >= words.lease_count() || !identity.known()) return false;
+  return rules.leases.keep({c.lease, c.nonce}, kept_by(keeper.block, keeper.generation));
+}
+
+bool references::take_from_keeper(const claim& c) noexcept {
+  if (c.lease >= words.lease_count() || !identity.known()) return false;
+  return rules.leases.take_from_keeper({c.lease, c.nonce}, slot(), monotonic_ns());
+}
+
+bool references::give_back_kept(const claim& c) noexcept {
+  if (c.lease >= words.lease_count() || !words.has_block(c.block) || !identity.known()) return false;
+  const std::lock_guard lock(stripe(c.block));
+  if (!rules.leases.give_back_kept({c.lease, c.nonce})) return false;
+  free_if_unclaimed(c.block);
+  return true;
+}
+
+bool references::keeper_is_gone(std::uint64_t keeper) const noexcept {
+  if ((keeper & keeper_mark) == 0) return false;  // taken out meanwhile
+  const auto b = static_cast<std::uint32_t>((keeper & ~keeper_mark) >> 32);
+  if (!words.has_block(b)) return false;
+  const auto life = life_word::from(words.block(b)[at_life].load(std::memory_order_seq_cst));
+  return life.state == life_state::free || kept_by(b, life.generation) != keeper;
+}
+
 references::located references::acquire(const claim& c) {
   if (c.block >= words.block_count()) words.sync();
   if (c.block >= words.block_count() || c.generation > generation_mask)

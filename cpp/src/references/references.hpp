@@ -120,6 +120,11 @@ class references {
   bool stands_for(const claim& c) noexcept;
   bool is_in_flight(const claim& c) noexcept;
   bool give_back_lost(const claim& c) noexcept;
+  bool keep_in(const claim& c, const claim& keeper) noexcept;
+  bool take_from_keeper(const claim& c) noexcept;
+  bool give_back_kept(const claim& c) noexcept;
+  /// Whether the block that a kept lease names, by `kept_by`, is freed for sure.
+  bool keeper_is_gone(std::uint64_t keeper) const noexcept;
 
   // ---- freeing
 

@@ -13,7 +13,7 @@
   X(publish_bit) X(publish_live) X(clear_bit) X(set_freeing) X(back_to_live) X(set_free) \
   X(set_emptying) X(pages_emptied) X(lease_filling) X(lease_described) X(lease_hinted) \
   X(lease_out) X(lease_loading) X(acquire_bit) X(acquire_confirmed) X(acquire_backed_out) \
-  X(lease_vacant) X(lease_returned) X(lease_taken_over) X(repair_claimed) X(repair_bits) X(repair_chunks) \
+  X(lease_vacant) X(lease_returned) X(lease_taken_over) X(lease_keeper_named) X(lease_kept) X(repair_claimed) X(repair_bits) X(repair_chunks) \
   X(repair_leases) X(repair_swept) X(repair_done) X(fork_reserved) X(fork_bits) \
   X(fork_child_started) X(fork_adopted) X(fork_parent_back) X(join_census) X(join_attached) \
   X(join_active) X(leave_claimed) X(leave_done) X(chunk_claimed) X(chunk_run_named) X(chunk_cut) \
@@ -21,8 +21,12 @@
   X(birth_segment) X(birth_census) X(birth_header) X(birth_done) X(extent_created) \
   X(extent_joined) X(ending_marked) X(linger_forked) X(linger_started) \
   X(name_filling) X(name_written) X(name_claiming) X(name_taken_away) X(name_building) X(name_described) \
-  X(name_ready) X(name_failed) X(name_vacated) X(host_looked) X(host_made) X(host_attached) X(host_begun) X(host_open) X(host_published) \
-  X(host_condemned)
+  X(name_ready) X(name_failed) X(name_vacated) X(host_looked) X(host_made) X(host_attached) X(host_begun) X(host_open) \
+  X(host_published) X(host_condemned) \
+  X(queue_locked) X(queue_put_noted) X(queue_written) X(queue_leases_kept) X(queue_put_committed) \
+  X(queue_put_done) X(queue_copied) X(queue_get_noted) X(queue_get_committed) X(queue_leases_taken) \
+  X(queue_get_done) X(queue_ring_noted) X(queue_ring_kept) X(queue_ring_copied) X(queue_ring_committed) \
+  X(queue_ring_done) X(queue_unlocked) X(queue_repaired)
 // clang-format on
 
 namespace sharedmem {

@@ -12,6 +12,10 @@
 /// | OUT(nobody,n)  | -            | LOADING(r,n)           | -           | -                          | VACANT, try_free|
 /// | LOADING(r,n)   | -            | no lease               | VACANT      | r dead: VACANT             | -               |
 ///
+/// A lease may be kept by a block (a queue's) in place of a process: `keep` makes OUT(any,n) OUT(kept,n), with the block
+/// in its clock; `take_from_keeper` makes it OUT(r,n) for the process r that takes the message out. No death changes a
+/// kept lease. It becomes VACANT, with `try_free`, when its block has been freed and somebody looks (`expire`).
+///
 /// Two more steps change a lease that is out, whoever stands for it: a process r that reads the bytes of its
 /// message without loading them, or writes them somewhere, stands for it from then on, OUT(r,n); and whoever knows
 /// that nobody has the bytes any more gives it back, VACANT(n), and calls `try_free`.
@@ -154,6 +158,46 @@ class lease_table {
         return taken_over::another_process;
       }
     }
+  }
+
+  /// OUT(any, n) -> OUT(kept, n) by the block that `keeper` (`kept_by`) names. False: the lease is not out.
+  bool keep(lease_id id, std::uint64_t keeper) {
+    word* e = t_.lease(id.entry);
+    std::uint64_t seen = e[at_word].load(sc);
+    for (;;) {
+      const auto v = lease_word::from(seen);
+      if (v.state != lease_state::out || v.nonce != id.nonce) return false;
+      // Before the word: a kept lease that names no block would look like one whose block has gone.
+      e[at_clock].store(keeper, sc);
+      Atomics::template step<point::lease_keeper_named>();
+      if (e[at_word].compare_exchange_weak(seen, lease_word{lease_state::out, kept, id.nonce}.bits(), sc,
+                                           sc)) {
+        Atomics::template step<point::lease_kept>();
+        return true;
+      }
+    }
+  }
+
+  /// OUT(kept, n) -> OUT(s, n), as of `now`. False: it is not kept.
+  bool take_from_keeper(lease_id id, std::uint32_t s, std::uint64_t now) {
+    word* e = t_.lease(id.entry);
+    std::uint64_t seen = lease_word{lease_state::out, kept, id.nonce}.bits();
+    const std::uint64_t mine = lease_word{lease_state::out, s, id.nonce}.bits();
+    if (!e[at_word].compare_exchange_strong(seen, mine, sc, sc)) return false;
+    Atomics::template step<point::lease_taken_over>();
+    e[at_clock].store(now, relaxed);
+    return true;
+  }
+
+  /// OUT(kept, n) -> VACANT(n); the caller owes `try_free`. False: it is not kept.
+  bool give_back_kept(lease_id id) {
+    std::uint64_t seen = lease_word{lease_state::out, kept, id.nonce}.bits();
+    if (!t_.lease(id.entry)[at_word].compare_exchange_strong(
+            seen, lease_word{lease_state::vacant, 0, id.nonce}.bits(), sc, sc))
+      return false;
+    Atomics::template step<point::lease_returned>();
+    lower_mark(id.entry);
+    return true;
   }
 
   /// Says that there may be several copies of the message. On the lease of another message, should this one have

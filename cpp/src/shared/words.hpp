@@ -16,6 +16,14 @@ inline constexpr std::uint32_t max_slots = 1u << 14;
 
 /// Slot of "nobody" in a lease: its sender is known to be dead.
 inline constexpr std::uint32_t nobody = max_slots - 1;
+/// Slot in a lease that stands for no process: a block keeps it, the one that its clock names (`kept_by`). Such a
+/// lease is out for as long as that block lives, whoever dies.
+inline constexpr std::uint32_t kept = max_slots - 2;
+/// The clock of a kept lease. No time has its highest bit.
+inline constexpr std::uint64_t keeper_mark = std::uint64_t{1} << 63;
+constexpr std::uint64_t kept_by(std::uint32_t block, std::uint64_t generation) noexcept {
+  return keeper_mark | std::uint64_t{block} << 32 | (generation & 0xffffffffU);
+}
 
 /// Words of a block's descriptor before its holders, and their order.
 enum : int { at_life = 0, at_lease_groups = 1, at_place = 2, at_bytes = 3, at_holders = 4 };

@@ -25,10 +25,12 @@ from multiprocessing.reduction import ForkingPickler
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContextVar_Reset, PyContextVar_Set, get_value
+from libcpp.vector cimport vector
 
 from sharedmem._handles cimport dtype_text
-from sharedmem._messages cimport Message, end_message, leases_of, new_message
+from sharedmem._messages cimport Message, end_message, end_message_into, leases_of, new_message
 from sharedmem._transfers.reducing cimport Reducer, count_message, new_reducer, reduce_exact
+from sharedmem.libsharedmem.arena cimport arena, claim
 
 from numpy import ndarray
 
@@ -169,30 +171,6 @@ cdef dict loading = {
         ("sharedmem._file_handles", "load_mapped"))}
 
 
-cdef object dumps_alone(object a):
-    """The message of an array, in protocol 4, without a pickler; None: let one do it."""
-    cdef Message within
-    cdef Reducer reducer
-    cdef object written = None
-    if get_value(by_value) or not says_all_in_a_handle(a):
-        return None
-    reducer = new_reducer(pickle.DEFAULT_PROTOCOL)
-    within = new_message()
-    try:
-        reduced = reduce_exact(reducer, a, leases_of(within), False)
-        if reduced is None or len(<tuple>reduced) != 2 or len(<tuple>reduced[1]) != 1:
-            return None
-        prefix = loading.get(reduced[0].__name__)
-        state = <bytes>reduced[1][0]
-        if prefix is None or type(state) is not bytes or PyBytes_GET_SIZE(state) > longest_short_bytes:
-            return None
-        written = memoryview(b"%b%c%b\x85R." % (prefix, PyBytes_GET_SIZE(state), state))
-    finally:
-        end_message(within, written is not None)
-    count_message(reducer)
-    return written
-
-
 cdef bint says_all_in_a_handle(cnp.ndarray a) except -1:
     """Whether a handle names the dtype. Asked before the data is copied, or a pickler would copy it again.
 
@@ -202,6 +180,40 @@ cdef bint says_all_in_a_handle(cnp.ndarray a) except -1:
     if descr.type_num == cnp.NPY_VOID or descr.type_num >= first_unknown_type:
         return dtype_text(descr) is not None
     return cnp.PyArray_DescrFromType(descr.type_num) is descr or descr.metadata is None
+
+
+cdef bytes write_alone(object a, Reducer reducer, Message within):
+    """What a pickler writes for an array that is a message of its own, in protocol 4; None: let one do it."""
+    if not says_all_in_a_handle(a):
+        return None
+    reduced = reduce_exact(reducer, a, leases_of(within), False)
+    if reduced is None or len(<tuple>reduced) != 2 or len(<tuple>reduced[1]) != 1:
+        return None
+    prefix = loading.get(reduced[0].__name__)
+    state = <bytes>reduced[1][0]
+    if prefix is None or type(state) is not bytes or PyBytes_GET_SIZE(state) > longest_short_bytes:
+        return None
+    return b"%b%c%b\x85R." % (prefix, PyBytes_GET_SIZE(state), state)
+
+
+cdef object dumps_alone(object a):
+    """The message of an array, without a pickler; None: let one do it."""
+    cdef Message within
+    cdef Reducer reducer
+    cdef object written = None
+    if get_value(by_value):
+        return None
+    reducer = new_reducer(pickle.DEFAULT_PROTOCOL)
+    within = new_message()
+    try:
+        pickled = write_alone(a, reducer, within)
+        if pickled is None:
+            return None
+        written = memoryview(pickled)
+    finally:
+        end_message(within, written is not None)
+    count_message(reducer)
+    return written
 
 
 def transferring(pickler, dump):
@@ -257,3 +269,59 @@ def transferring(pickler, dump):
 
     held = pickler.dump
     return classmethod(functools.wraps(plain)(dumps))
+
+
+# -- messages of queues in shared memory
+
+cdef bint is_plain(object obj) noexcept:
+    """Whether no pickler of any kind treats the object in a way of its own."""
+    return obj is None or type(obj) in (int, float, bool, str, bytes)
+
+
+cdef bint is_plain_or_tuple(object obj) noexcept:
+    if type(obj) is not tuple:
+        return is_plain(obj)
+    if len(<tuple>obj) > 16:
+        return False
+    for each in <tuple>obj:
+        if not is_plain(each):
+            return False
+    return True
+
+
+cdef bytes pickle_for_queue(object obj, arena* where, vector[claim]* kept):
+    cdef Message within
+    cdef Reducer reducer
+    cdef bytes pickled = None
+    if is_plain_or_tuple(obj):
+        return pickle.dumps(obj, queue_protocol)
+    kind = type(obj)
+    reducer = new_reducer(queue_protocol)
+    within = new_message()
+    before = PyContextVar_Set(current_message, within)
+    try:
+        if (kind is ndarray or kind is SharedArray) and not get_value(by_value) and (
+                kind not in ForkingPickler._extra_reducers and kind not in copyreg.dispatch_table):
+            pickled = write_alone(obj, reducer, within)
+        if pickled is None:
+            # What the array alone may have taken is given back, and not counted.
+            end_message(within, False)
+            within = new_message()
+            PyContextVar_Set(current_message, within)
+            reducer = new_reducer(queue_protocol)
+            buffer = BytesIO()
+            made = ForkingPickler(buffer, queue_protocol)
+            hook(made, reducer)
+            pickle_plainly(made, obj)
+            pickled = buffer.getvalue()
+        end_message_into(within, where, kept)
+    finally:
+        end_message(within, False)
+        PyContextVar_Reset(current_message, before)
+    count_message(reducer)
+    return pickled
+
+
+cdef int queue_protocol = 5
+# Without a message of its own, which `dump` of `ForkingPickler` begins: see `sharedmem._messages.holding`.
+cdef object pickle_plainly = pickle.Pickler.dump

@@ -21,6 +21,8 @@ namespace sharedmem_pyx {
 /// Processes: a child that is forked meanwhile gives back only what it took itself.
 class message {
  public:
+  using uuid = std::array<std::uint64_t, 2>;
+
   message() noexcept = default;
   message(const message&) = delete;
   message& operator=(const message&) = delete;
@@ -57,6 +59,16 @@ class message {
   PyObject* keeper(const void* data) noexcept { return find(data).keeper; }
   void keep(const void* data, PyObject* keeper) noexcept { find(data).keeper = Py_NewRef(keeper); }
 
+  /// Ends the complete message, and appends the leases that it took in an arena to `taken`: they are the caller's. Those
+  /// of other arenas belong to whoever loads the message.
+  void end_into(const uuid& arena, std::vector<sharedmem::claim>& taken) {
+    taken.reserve(taken.size() + leases_.size());
+    for (const lease& each : leases_)
+      if (each.forks_before == forks && arenas_[each.arena] == arena)
+        taken.push_back({each.block, 0, each.entry, each.nonce});
+    end(true);
+  }
+
   /// Ends the message, `complete` or not. Afterwards it takes no leases.
   void end(bool complete) noexcept {
     open_ = false;
@@ -70,8 +82,6 @@ class message {
   }
 
  private:
-  using uuid = std::array<std::uint64_t, 2>;
-
   struct lease {
     std::uint64_t nonce;
     std::uint32_t block;

@@ -1,0 +1,167 @@
+#pragma once
+
+/// What lies in the block of a queue, and the lock around it. The protocol is in queue.hpp and doc/queues.rst.
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+
+#include <sharedmem/futex.hpp>
+#include <sharedmem/queue.hpp>
+
+#include "shared/fault.hpp"
+
+namespace sharedmem {
+
+inline constexpr std::uint64_t first_ring_bytes = 16 * 1024;
+inline constexpr std::uint64_t record_unit = 16;  // records begin at multiples of it
+inline constexpr std::uint32_t no_message = 1, in_block_flag = 2;  // flags of a record
+
+inline void spin_pause() noexcept {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+/// A word that some sleep on, and whether perhaps somebody does.
+struct alignas(64) queue_bell {
+  std::uint32_t word = 0;
+  std::uint32_t sleepers = 0;
+
+  std::uint32_t load(std::memory_order how) noexcept { return std::atomic_ref(word).load(how); }
+  /// With the queue's lock: the caller is about to sleep.
+  std::uint32_t expect() noexcept {
+    std::atomic_ref s(sleepers);
+    const std::uint32_t next = s.load(std::memory_order_relaxed) + 1;
+    s.store(next == 0 ? 1 : next, std::memory_order_relaxed);
+    return load(std::memory_order_relaxed);
+  }
+  /// With the lock, after a commit. The value is for `ring`; 0: nobody sleeps.
+  std::uint32_t change() noexcept {
+    std::atomic_ref w(word);
+    w.store(w.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+    return std::atomic_ref(sleepers).load(std::memory_order_relaxed);
+  }
+  /// Without the lock. Who is about to sleep finds the word changed; who came later has changed `sleepers`.
+  void ring(std::uint32_t seen, int count) noexcept {
+    if (seen == 0) return;
+    if (wake(&word, count) == 0)
+      std::atomic_ref(sleepers).compare_exchange_strong(seen, 0, std::memory_order_relaxed);
+  }
+};
+
+/// A word of the list of sleepers: of nobody, or of a thread of the process for the time of the object's life.
+class listed_sleeper {
+ public:
+  /// Lists the caller in one of the words, if one is free or that of a dead process.
+  listed_sleeper(std::span<std::uint64_t, queue::most_listed> words, queue::wanted what) noexcept;
+  ~listed_sleeper() {
+    if (at_ != nullptr) std::atomic_ref(*at_).store(0, std::memory_order_relaxed);
+  }
+  listed_sleeper(const listed_sleeper&) = delete;
+  listed_sleeper& operator=(const listed_sleeper&) = delete;
+
+ private:
+  std::uint64_t* at_ = nullptr;
+};
+
+/// What the queue consists of at a moment.
+struct queue::state {
+  std::uint64_t head, tail;  // bytes taken and put, of records; their places are these modulo `ring_bytes`
+  std::uint64_t taken, put;  // messages
+  std::uint64_t unfinished;
+  std::uint64_t bytes;  // of the messages that are there
+  std::uint64_t ring_bytes;
+  claim ring;
+};
+
+/// A message in the ring: this, then its claims, then its bytes unless these are in a block.
+struct queue::record {
+  std::uint32_t size;  // of all of it, a multiple of `record_unit`
+  std::uint32_t flags;  // with `no_message` the rest is not there: unused bytes before the ring's end
+  std::uint32_t claims;
+  std::uint32_t reserved;
+  std::uint64_t length;
+  std::uint64_t checksum;
+  std::uint64_t number;
+};
+
+struct queue::layout {
+  enum class work : std::uint32_t { nothing, putting, taking, replacing };
+
+  std::uint64_t magic;
+  std::uint64_t most;
+  alignas(64) std::byte mutex[robust_mutex::bytes];
+  queue_bell messages;  // rung after `put`
+  queue_bell room;      // after `get`
+  queue_bell tasks;     // when there is no unfinished task
+  alignas(64) std::uint32_t valid;  // which of the states; a store of this is the commit
+  work doing;                       // what the owner of the lock has in hand,
+  std::uint64_t from, to;           // messages of these bytes,
+  claim ring;                       // or this ring, in exchange for `old_ring`
+  claim old_ring;
+  alignas(64) state states[2];
+  // Who sleeps, for those who ask; nothing depends on it. Of a process that is killed in its sleep a word stays until
+  // somebody looks, or needs it.
+  alignas(64) std::uint64_t sleepers[most_listed];
+
+  state& now() noexcept { return states[valid & 1]; }
+  state& next() noexcept { return states[~valid & 1]; }
+  // What a killed process leaves is what it did up to some instruction: the compiler must not move stores across these.
+  void commit() noexcept {
+    in_order([this] { std::atomic_ref(valid).store(~valid & 1, std::memory_order_release); });
+  }
+  void note(work what) noexcept {
+    in_order([&] { std::atomic_ref(doing).store(what, std::memory_order_release); });
+  }
+  template <class F>
+  static void in_order(F&& store) noexcept {
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    store();
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
+  void done() noexcept { note(work::nothing); }
+};
+
+/// The lock, for a scope, unless another has it.
+class queue::guard {
+ public:
+  explicit guard(queue& q) : mutex_{q.mutex_} {
+    auto how = mutex_.try_lock();
+    for (int i = 0; i < spins && how == robust_mutex::outcome::busy; ++i) {
+      spin_pause();
+      how = mutex_.try_lock();
+    }
+    held_ = how != robust_mutex::outcome::busy;
+    if (!held_) return;
+    step<point::queue_locked>();
+    // Also if nobody was found dead: whoever settles may be killed, too, or the memory may be used up there.
+    if (q.at_->doing == layout::work::nothing) return;
+    try {
+      q.repair();
+    } catch (...) {
+      unlock();
+      throw;
+    }
+  }
+  guard(const guard&) = delete;
+  guard& operator=(const guard&) = delete;
+  ~guard() { unlock(); }
+  void unlock() noexcept {
+    if (!std::exchange(held_, false)) return;
+    mutex_.unlock();
+    step<point::queue_unlocked>();
+  }
+  explicit operator bool() const noexcept { return held_; }
+
+ private:
+  static constexpr int spins = 200;  // some microseconds
+
+  robust_mutex mutex_;
+  bool held_ = false;
+};
+
+}  // namespace sharedmem

@@ -1,0 +1,377 @@
+"""Queues in shared memory with the interface of multiprocessing's, which no death of a process can break."""
+
+from queue import Full
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from sharedmem._queue_base cimport Outgoing, _Base, end_of, outgoing, tasks
+from sharedmem.libsharedmem.queue cimport queue_outcome, queue_taken
+
+
+cdef double for_ever = float("inf")
+
+
+cdef uint64_t read_maxsize(object maxsize) except? 0:
+    if isinstance(maxsize, (bool, float)) or not hasattr(type(maxsize), "__index__"):
+        raise TypeError(f"maxsize must be an integer, the number of messages, not {type(maxsize).__name__}")
+    number = maxsize.__index__()
+    return 0 if number <= 0 else min(number, (1 << 63) - 1)
+
+
+cdef class Queue(_Base):
+    """Queue(maxsize=0, *, ctx=None)
+--
+
+    Queue of messages in shared memory, with the interface of `multiprocessing.Queue`.
+
+    A process may be killed at any instruction of `put` or `get`: at most the message that it was itself
+    putting or taking is lost, and nobody else waits for it. There is no feeder thread: `put` pickles in the
+    caller, and when it returns the message is in the queue, whatever becomes of its sender. Shared arrays in
+    messages are not copied.
+
+    It can be made at any time, inherited, and sent to running processes in any pickle.
+
+    Parameters
+    ----------
+    maxsize : int, optional
+        Messages that it holds at most; 0 or less: as many as there is memory.
+    ctx : object, optional
+        Not used; for calls that were written for multiprocessing's class.
+
+    Raises
+    ------
+    MemoryError
+        There is no memory for a queue.
+    OSError
+        The system refuses shared memory.
+    TypeError
+        `maxsize` is no integer.
+
+    Notes
+    -----
+    Methods may be called by any threads and processes at once. Messages of one sender arrive in order.
+
+    A worker that is killed between `get` and the end of its work takes its message along; who must know keeps
+    count of what was answered.
+    """
+
+    def __init__(self, maxsize=0, *, ctx=None):
+        if self.c_obj.home() == NULL:
+            self.make(read_maxsize(maxsize))
+
+    cdef int check_open(self) except -1:
+        if self._closed:
+            raise ValueError(f"Queue {self!r} is closed")
+        if self.c_obj.home() == NULL:
+            raise ValueError("Queue.__init__ was not called")
+        return 0
+
+    @property
+    def maxsize(self):
+        """Messages that the queue holds at most; 0: no bound."""
+        self.check_made()
+        return self.c_obj.most()
+
+    cdef int check_made(self) except -1:
+        if self.c_obj.home() == NULL:
+            raise ValueError("Queue.__init__ was not called")
+        return 0
+
+    def put(self, obj, block=True, timeout=None):
+        """Put an object into the queue.
+
+        Parameters
+        ----------
+        obj : object
+            Anything that can be pickled. It is pickled here and now.
+        block : bool, optional
+            Whether to wait for room if there is a bound.
+        timeout : float or None, optional
+            Seconds to wait at most; None: as long as it takes.
+
+        Raises
+        ------
+        MemoryError
+            The message does not fit into memory; the text has the numbers.
+        queue.Full
+            There was no room in time.
+        ValueError
+            The queue is closed here.
+        """
+        self.check_open()
+        self.put_one(obj, end_of(block, timeout))
+
+    def put_many(self, objects, block=True, timeout=None):
+        """Put several objects, in order, at the price of little more than one.
+
+        Parameters
+        ----------
+        objects : iterable
+            They are all pickled before the first one is put.
+        block : bool, optional
+            As for `put`.
+        timeout : float or None, optional
+            Seconds for all together.
+
+        Raises
+        ------
+        MemoryError, queue.Full
+            As `put`; the first of the objects may have been put, as many as `put_before` of the exception
+            says.
+        ValueError
+            The queue is closed here.
+        """
+        cdef Outgoing out
+        self.check_open()
+        out = outgoing(self.c_obj.home())
+        try:
+            for each in objects:
+                out.add(each)
+        except BaseException:
+            out.give_back()
+            raise
+        try:
+            self.put_all(out, end_of(block, timeout))
+        except (Full, MemoryError) as error:
+            error.put_before = out.put
+            raise
+
+    def get(self, block=True, timeout=None):
+        """Take the oldest object out of the queue.
+
+        Parameters
+        ----------
+        block : bool, optional
+            Whether to wait for one.
+        timeout : float or None, optional
+            Seconds to wait at most; None: as long as it takes.
+
+        Returns
+        -------
+        object
+            A copy of what was put; shared arrays in it are the same memory.
+
+        Raises
+        ------
+        queue.Empty
+            There was none in time.
+        RuntimeError
+            A stray write changed the message.
+        ValueError
+            The queue is closed here.
+        """
+        self.check_open()
+        return self.get_one(end_of(block, timeout))
+
+    def get_many(self, max_items=None, block=True, timeout=None):
+        """Take several objects at once: those that are there, at least one.
+
+        Parameters
+        ----------
+        max_items : int or None, optional
+            At most so many; None: all, or as many as fit into 16 MiB, not counting what lies in memory of its
+            own: shared arrays, and messages of more than 4 KiB.
+        block : bool, optional
+            Whether to wait for the first one.
+        timeout : float or None, optional
+            As for `get`.
+
+        Returns
+        -------
+        list
+            The objects, oldest first.
+
+        Raises
+        ------
+        queue.Empty, RuntimeError, ValueError
+            As `get`. If a message cannot be loaded, the objects of the others are in `messages` of the
+            exception.
+        ValueError
+            `max_items` is less than 1.
+        """
+        cdef queue_taken taken
+        cdef size_t most = <size_t>-1
+        cdef size_t i
+        self.check_open()
+        if max_items is not None:
+            if max_items < 1:
+                raise ValueError(f"max_items must be at least 1, not {max_items}")
+            most = max_items
+        self.take(&taken, most, end_of(block, timeout))
+        found = []
+        failed = None
+        for i in range(taken.entries.size()):
+            try:
+                found.append(self.open_message(&taken, &taken.entries[i]))
+            except BaseException as error:
+                failed = failed or error
+        if failed is not None:
+            failed.messages = found
+            raise failed
+        return found
+
+    def put_nowait(self, obj):
+        """Put an object if there is room now.
+
+        Parameters
+        ----------
+        obj : object
+            As for `put`.
+
+        Raises
+        ------
+        MemoryError, queue.Full, ValueError
+            As `put`.
+        """
+        self.put(obj, False)
+
+    def get_nowait(self):
+        """Take an object if there is one now; as ``get(False)``."""
+        return self.get(False)
+
+    def qsize(self):
+        """Messages in the queue: the exact number, at one moment during the call."""
+        self.check_made()
+        return self.count().waiting
+
+    def __len__(self):
+        return self.qsize()
+
+    def __bool__(self):
+        return True     # as multiprocessing's, empty or not
+
+    def empty(self):
+        """Whether there is no message in it."""
+        return self.qsize() == 0
+
+    def full(self):
+        """Whether it has a bound and is at it."""
+        return self.maxsize != 0 and self.qsize() >= self.c_obj.most()
+
+    def close(self):
+        """Say that this object will not be used any more. Others go on."""
+        self._closed = True
+
+    def join_thread(self):
+        """Return at once: there is no thread, and what was put is in the queue.
+
+        Raises
+        ------
+        ValueError
+            The queue was not closed.
+        """
+        if not self._closed:
+            raise ValueError(f"Queue {self!r} not closed")
+
+    def cancel_join_thread(self):
+        """Do nothing: no process waits at its end for what it has put."""
+
+
+cdef class JoinableQueue(Queue):
+    """JoinableQueue(maxsize=0, *, ctx=None)
+--
+
+    A queue that knows how many objects are worked on, as `multiprocessing.JoinableQueue`.
+
+    Parameters
+    ----------
+    maxsize : int, optional
+        As for `Queue`.
+    ctx : object, optional
+        As for `Queue`.
+
+    Notes
+    -----
+    The task of a worker that is killed before `task_done` stays unfinished, as nobody knows how far it came.
+    Whoever replaces the worker calls `task_done` for it, or puts the task again and then calls it.
+    """
+
+    def task_done(self):
+        """Say that an object that was taken is worked on no more.
+
+        Raises
+        ------
+        ValueError
+            It was called more often than objects were put.
+        """
+        cdef double lock_end = 0
+        cdef queue_outcome how = queue_outcome.busy
+        self.check_made()
+        while True:
+            how = self.c_obj.task_done()
+            if how == queue_outcome.done:
+                return
+            if how == queue_outcome.nothing:
+                raise ValueError("task_done() called too many times")
+            self.wait_for_lock(&lock_end, for_ever)
+
+    def join(self):
+        """Wait until `task_done` was called for every object that was put."""
+        cdef double lock_end = 0
+        cdef uint32_t seen = 0
+        cdef queue_outcome how
+        self.check_made()
+        while True:
+            how = self.c_obj.try_join(seen)
+            if how == queue_outcome.done:
+                return
+            if how == queue_outcome.nothing:
+                self.wait(tasks, seen, for_ever)
+            else:
+                self.wait_for_lock(&lock_end, for_ever)
+
+
+cdef class SimpleQueue(_Base):
+    """SimpleQueue(*, ctx=None)
+--
+
+    The least of a queue, as `multiprocessing.SimpleQueue`; see `Queue` for what it promises.
+
+    Parameters
+    ----------
+    ctx : object, optional
+        Not used.
+    """
+
+    def __init__(self, *, ctx=None):
+        if self.c_obj.home() == NULL:
+            self.make(0)
+
+    cdef int check_open(self) except -1:
+        if self._closed:
+            raise OSError("handle is closed")
+        if self.c_obj.home() == NULL:
+            raise ValueError("SimpleQueue.__init__ was not called")
+        return 0
+
+    def put(self, obj):
+        """Put an object into the queue.
+
+        Parameters
+        ----------
+        obj : object
+            Anything that can be pickled. It is pickled here and now.
+
+        Raises
+        ------
+        MemoryError
+            The message does not fit into memory; the text has the numbers.
+        OSError
+            The queue is closed here.
+        """
+        self.check_open()
+        self.put_one(obj, for_ever)
+
+    def get(self):
+        """Take the oldest object out of the queue; wait for one if there is none."""
+        self.check_open()
+        return self.get_one(for_ever)
+
+    def empty(self):
+        """Whether there is no message in it."""
+        self.check_open()
+        return self.count().waiting == 0
+
+    def close(self):
+        """Say that this object will not be used any more. Others go on."""
+        self._closed = True

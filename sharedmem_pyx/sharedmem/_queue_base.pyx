@@ -1,0 +1,398 @@
+"""What queues of all kinds have in common: messages, and waiting for each other. See `sharedmem._queue`."""
+
+import time
+import types
+import weakref
+from pickle import loads
+from queue import Empty, Full
+
+import numpy as np
+
+cimport cython
+cimport numpy as cnp
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+from libcpp.vector cimport vector
+
+from sharedmem._transfers.messages cimport pickle_for_queue
+from sharedmem.arena cimport home_arena
+from sharedmem.array cimport adopt
+from sharedmem.libsharedmem.arena cimport allocation, arena, pages
+from sharedmem.libsharedmem.handle cimport byte, bytes_in, claim
+from sharedmem.libsharedmem.home cimport allocate, arena_of, release
+from sharedmem.libsharedmem.robust_mutex cimport nanoseconds
+from sharedmem.libsharedmem.queue cimport (
+    bytes_in_ring, claims_in, messages_in, queue_block_bytes, queue_checksum, queue_counts,
+    queue_entry, queue_message, queue_most_inline, queue_outcome, queue_sleeper, queue_taken, queue_wanted)
+
+from sharedmem._messages import by_value as _by_value
+from sharedmem.array import is_shared
+
+
+cdef double for_ever = float("inf")
+cdef double longest_wait = 0.25             # seconds until a wait is looked at again, as in C++
+cdef double report_patience = 0.05          # seconds that a report of all queues gives who has a queue's lock
+cdef double lock_patience = 1.0             # seconds that a call which must not wait gives who has the lock
+
+cnp.import_array()
+
+
+# Those that this process has, by a number: subclasses need not be hashable.
+cdef object mine = weakref.WeakValueDictionary()
+cdef uint64_t made_so_far = 0
+
+
+cdef inline double clock() except? -1:
+    return time.monotonic()
+
+
+cdef double end_of(object block, object timeout) except? -1:
+    """When a wait ends, by `clock`; 0: it must not wait."""
+    cdef double seconds
+    if not block:
+        return 0
+    if timeout is None:
+        return for_ever
+    seconds = timeout
+    return clock() + seconds if seconds > 0 else 0
+
+
+@cython.final
+cdef class Outgoing:
+    """Messages that are about to be put, and what they own until they are."""
+    cdef int add(self, object obj) except -1:
+        cdef queue_message m
+        cdef vector[claim] claims
+        cdef vector[claim] with_body
+        cdef allocation body
+        cdef const byte* data
+        cdef size_t size
+        pickled = pickle_for_queue(obj, self.home, &claims)
+        try:
+            data = <const byte*>PyBytes_AS_STRING(pickled)
+            size = PyBytes_GET_SIZE(pickled)
+            m.length = size
+            m.in_block = size > queue_most_inline
+            if m.in_block:
+                body = self.home.allocate(size)
+                try:
+                    with nogil:
+                        memcpy(body.data, data, size)
+                        m.checksum = queue_checksum(bytes_in(data, size))
+                    with_body.push_back(self.home.share(body.ref, True))
+                finally:
+                    release(body.ref)       # the lease keeps it
+                with_body.insert(with_body.end(), claims.begin(), claims.end())
+                claims.swap(with_body)
+            else:
+                m.bytes = bytes_in(data, size)
+                m.checksum = queue_checksum(m.bytes)
+                self.pickles.append(pickled)
+            self.claims.push_back(claims)
+            self.messages.push_back(m)
+        except BaseException:
+            self.give_back_all(claims)
+            raise
+        return 0
+
+    cdef int point(self) except -1:
+        """The messages refer to their claims, which lie where they are from now on."""
+        cdef size_t i
+        for i in range(self.messages.size()):
+            self.messages[i].claims = claims_in(self.claims[i].data(), self.claims[i].size())
+        return 0
+
+    cdef void give_back_all(self, const vector[claim]& claims) noexcept:
+        cdef size_t i
+        for i in range(claims.size()):
+            self.home.give_back(claims[i])
+
+    cdef int give_back(self) except -1:
+        """Gives back what the messages own that were not put."""
+        cdef size_t i
+        for i in range(self.put, self.messages.size()):
+            self.give_back_all(self.claims[i])
+        return 0
+
+
+cdef Outgoing outgoing(arena* home):
+    cdef Outgoing made = Outgoing.__new__(Outgoing)
+    made.home = home
+    made.pickles = []
+    return made
+
+
+cdef int enlist(object made) except -1:
+    global made_so_far
+    made_so_far += 1
+    mine[made_so_far] = made
+    return 0
+
+
+cdef class _Base:
+    """What the three kinds of queues have in common: a queue in shared memory, and waiting for it."""
+    __class_getitem__ = classmethod(types.GenericAlias)
+
+    cdef int make(self, uint64_t most) except -1:
+        cdef allocation block
+        home_arena()
+        block = allocate(queue_block_bytes, 64, pages.as_needed)
+        self.c_obj.create(block, most)
+        enlist(self)
+        return 0
+
+    cdef int open(self, object memory) except -1:
+        cdef arena* where
+        cdef allocation found
+        cdef cnp.ndarray a = memory
+        where = arena_of(cnp.PyArray_DATA(a))
+        if where == NULL:
+            raise ValueError("the memory of a queue must be shared")
+        found = where.find(cnp.PyArray_DATA(a))
+        if found.ref.home == NULL or <void*>found.data != cnp.PyArray_DATA(a):
+            raise ValueError("the memory of a queue is a block of its own")
+        found.ref = where.duplicate(found.ref)
+        self.c_obj.open(found)
+        enlist(self)
+        return 0
+
+    cdef object memory(self):
+        """The array that a pickle of the queue holds."""
+        cdef allocation block
+        cdef cnp.npy_intp size = queue_block_bytes
+        block.ref = self.c_obj.home().duplicate(self.c_obj.block().ref)
+        block.data = self.c_obj.block().data
+        block.bytes = self.c_obj.block().bytes
+        return adopt(&block, NULL, np.dtype("u1"), 1, &size, NULL, block.data,
+                     cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_WRITEABLE | cnp.NPY_ARRAY_C_CONTIGUOUS, None)
+
+    def __reduce__(self):
+        if _by_value.get():
+            raise TypeError(
+                f"a {type(self).__name__} cannot be saved: what is in it is on its way to other processes")
+        return _open_queue, (type(self), self.memory(), self.__getstate__())
+
+    def __getstate__(self):
+        return None
+
+    def __setstate__(self, state):
+        pass
+
+    cdef bint wait(self, waiting_for what, uint32_t seen, double end) except -1:
+        """False: the time is over."""
+        cdef double left = longest_wait
+        cdef int64_t ns
+        if end != for_ever:
+            left = min(left, end - clock())
+            if not left > 0:
+                return False
+        ns = <int64_t>(left * 1e9)
+        with nogil:
+            if what == a_message:
+                self.c_obj.wait_for_message(seen, nanoseconds(ns))
+            elif what == room:
+                self.c_obj.wait_for_room(seen, nanoseconds(ns))
+            elif what == tasks:
+                self.c_obj.wait_for_tasks(seen, nanoseconds(ns))
+            else:
+                self.c_obj.wait_for_lock(nanoseconds(ns))
+        PyErr_CheckSignals()
+        return True
+
+    cdef bint wait_for_lock(self, double* lock_end, double end) except -1:
+        """`lock_end`: 0 before the first wait of a call. False: the time is over."""
+        if lock_end[0] == 0:
+            lock_end[0] = clock() + lock_patience
+        return self.wait(the_lock, 0, max(end, lock_end[0]))
+
+    cdef int put_all(self, Outgoing out, double end) except -1:
+        cdef queue_outcome how
+        cdef uint32_t seen = 0
+        cdef size_t put = 0
+        cdef double lock_end = 0
+        try:
+            out.point()
+            while True:
+                put = 0
+                try:
+                    how = self.c_obj.try_put(
+                        messages_in(out.messages.data() + out.put, out.messages.size() - out.put), put, seen)
+                finally:
+                    out.put += put
+                if how == queue_outcome.done:
+                    return 0
+                if how == queue_outcome.no_ring:
+                    self.c_obj.set_ring(bytes_in_ring(out.messages[out.put]))
+                elif how == queue_outcome.busy:
+                    if not self.wait_for_lock(&lock_end, end):
+                        raise Full
+                elif end == 0 or not self.wait(room, seen, end):
+                    raise Full
+        finally:
+            out.give_back()
+
+    cdef int take(self, queue_taken* taken, size_t most, double end) except -1:
+        cdef queue_outcome how
+        cdef uint32_t seen = 0
+        cdef double lock_end = 0
+        while True:
+            how = self.c_obj.try_get(most, taken[0], seen)
+            if how == queue_outcome.done:
+                break
+            if how == queue_outcome.busy:
+                if not self.wait_for_lock(&lock_end, end):
+                    raise Empty
+            elif end == 0 or not self.wait(a_message, seen, end):
+                raise Empty
+        if self.c_obj.ring_is_large():
+            self.make_smaller()
+        return 0
+
+    cdef int make_smaller(self) noexcept:
+        """Gives back memory of the ring. If there is none for a smaller one, not now."""
+        try:
+            self.c_obj.set_ring(0)
+        except Exception:
+            pass
+        return 0
+
+    cdef object open_message(self, queue_taken* taken, const queue_entry* e):
+        """The object in a message that was taken; what it does not load is given back if it raises."""
+        cdef arena* home = self.c_obj.home()
+        cdef claim* claims = taken.claims.data() + e.claims_at
+        cdef allocation body
+        cdef bytes data
+        cdef char* to
+        cdef bint same
+        cdef size_t i
+        try:
+            if e.in_block:
+                body = home.acquire(claims[0])
+                try:
+                    if body.bytes < e.length:
+                        raise RuntimeError("a message of a queue makes no sense: a stray write hit it")
+                    # Objects are made of this copy, which nobody else can change any more.
+                    data = PyBytes_FromStringAndSize(NULL, e.length)
+                    to = PyBytes_AS_STRING(data)
+                    with nogil:
+                        memcpy(to, body.data, e.length)
+                        same = queue_checksum(bytes_in(<byte*>to, e.length)) == e.checksum
+                finally:
+                    release(body.ref)
+            else:
+                data = PyBytes_FromStringAndSize(<char*>taken.bytes.data() + e.bytes_at, e.length)
+                same = queue_checksum(bytes_in(<byte*>PyBytes_AS_STRING(data), e.length)) == e.checksum
+            if not same:
+                raise RuntimeError(
+                    f"message {e.number} of a queue was changed by a stray write: it is dropped")
+            return loads(data)
+        except BaseException:
+            for i in range(e.claims):
+                home.give_back(claims[i])
+            raise
+
+    cdef object get_one(self, double end):
+        cdef queue_taken taken
+        self.take(&taken, 1, end)
+        return self.open_message(&taken, &taken.entries[0])
+
+    cdef int put_one(self, object obj, double end) except -1:
+        cdef Outgoing out = outgoing(self.c_obj.home())
+        out.add(obj)
+        return self.put_all(out, end)
+
+    cdef queue_counts count(self) except *:
+        cdef queue_counts found
+        cdef double lock_end = 0
+        while self.c_obj.count(found) != queue_outcome.done:
+            self.wait_for_lock(&lock_end, for_ever)
+        return found
+
+    def stats(self):
+        """What is in the queue, at one moment, and who waits for it, at a later one.
+
+        Returns
+        -------
+        dict
+            messages, bytes
+                That wait to be taken; the bytes of their pickles, without the memory of arrays in them.
+            unfinished
+                Messages put, less calls of `JoinableQueue.task_done`.
+            memory
+                Bytes of the ring in which messages up to 4 KiB lie.
+            maxsize
+                Messages that it holds at most; 0: no bound.
+            receivers, senders, joiners
+                Pids of the processes that sleep until there is a message, until there is room, or in `join`,
+                one for each thread; of very many, 32 in all.
+
+        Raises
+        ------
+        ValueError
+            ``__init__`` was not called.
+        """
+        if self.c_obj.home() == NULL:
+            raise ValueError(f"{type(self).__name__}.__init__ was not called")
+        return self.report(for_ever)
+
+    cdef object report(self, double end):
+        """See `stats`. None: another process had the lock until `end`."""
+        cdef queue_counts found
+        cdef vector[queue_sleeper] sleepers
+        cdef queue_sleeper each
+        cdef size_t i
+        while self.c_obj.count(found) != queue_outcome.done:
+            if not self.wait(the_lock, 0, end):
+                return None
+        sleepers = self.c_obj.sleepers()
+        waiting = {queue_wanted.message: [], queue_wanted.room: [], queue_wanted.tasks: []}
+        for i in range(sleepers.size()):
+            each = sleepers[i]
+            if each.what in waiting:
+                waiting[each.what].append(each.pid)
+        return {
+            "messages": found.waiting, "bytes": found.bytes, "unfinished": found.unfinished,
+            "memory": found.ring_bytes, "maxsize": self.c_obj.most(),
+            "receivers": sorted(waiting[queue_wanted.message]), "senders": sorted(waiting[queue_wanted.room]),
+            "joiners": sorted(waiting[queue_wanted.tasks])}
+
+
+def queue_stats():
+    """What `sharedmem.stats` says of queues.
+
+    Returns
+    -------
+    list of dict
+        One for each queue that this process has, oldest first. One whose lock somebody keeps is left out.
+    """
+    cdef _Base each
+    cdef double end = clock() + report_patience
+    cdef dict found = {}
+    for each in list(mine.values()):
+        place = <size_t>each.c_obj.block().data
+        if each.c_obj.home() == NULL or place in found:
+            continue
+        report = each.report(end)
+        if report is not None:
+            found[place] = report
+    return list(found.values())
+
+
+def _open_queue(cls, memory, state):
+    """The queue that lies in `memory`; what pickles of queues call.
+
+    Raises
+    ------
+    ValueError
+        There is no queue, or it was made in another pid namespace, or by another version of the library.
+    """
+    cdef _Base made
+    if not (isinstance(cls, type) and issubclass(cls, _Base)) or not is_shared(memory):
+        raise ValueError("this is no pickle of a queue")
+    made = cls.__new__(cls)
+    made.open(memory)
+    if state is not None:
+        made.__setstate__(state)
+    return made

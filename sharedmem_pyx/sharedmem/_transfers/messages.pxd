@@ -1,0 +1,10 @@
+from libcpp.vector cimport vector
+
+from sharedmem.libsharedmem.arena cimport arena, claim
+
+
+# The pickle of a message that is put into a queue in the arena `where`. The leases that it takes there are
+# appended to `kept`: the caller keeps them or gives them back. Those of other arenas belong to whoever loads
+# the message. Data of arrays goes through the arena as `sharedmem.transport` says, and is counted.
+# If it raises, everything was given back.
+cdef bytes pickle_for_queue(object obj, arena* where, vector[claim]* kept)
