@@ -141,7 +141,7 @@ def _import(name):
         case "_new_names":
             import sharedmem._new_names as module
         case "_name_states":
-            import sharedmem._name_arrays  # noqa: F401 -- as above
+            import sharedmem._name_arrays
             import sharedmem._name_states as module
         case "_naming":
             import sharedmem._naming as module

@@ -42,10 +42,13 @@ class SHAREDMEM_API file_view {
 
   /// Opens a file. A mapping of it in the same mode that is there already is used again, unless the file has grown.
   /// \param path  absolute: others open the file by it.
+  /// \param mode  whether the mapping can be written.
   /// \throws std::invalid_argument  it is no regular file, but a pipe, a device or a socket.
   /// \throws sharedmem::error       ENOENT, EACCES, EISDIR, ENOMEM (address space), EOVERFLOW, ...
   static file_view open(const std::string& path, file_mode mode);
   /// Opens the file that somebody else has opened before.
+  /// \param path      absolute.
+  /// \param mode      whether the mapping can be written.
   /// \param expected  what it is.
   /// \param bytes     what must be there of it.
   /// \throws stale_handle           another file has that path now.
@@ -54,9 +57,11 @@ class SHAREDMEM_API file_view {
   static file_view open(const std::string& path, file_mode mode, const file_identity& expected,
                         std::uint64_t bytes);
   /// Makes a file of `bytes` zeros and opens it for reading and writing. Its blocks are reserved: a full disk is an
-  /// error here, not a SIGBUS later. It takes the place of a file that was there when it is complete; whoever has that one
-  /// mapped keeps it as it was.
-  /// \param head  what its first bytes are instead of zeros; no longer than `bytes`.
+  /// error here, not a SIGBUS later. It takes the place of a file that was there when it is complete; whoever has that
+  /// one mapped keeps it as it was.
+  /// \param path   absolute.
+  /// \param bytes  of the file.
+  /// \param head   what its first bytes are instead of zeros; no longer than `bytes`.
   /// \throws sharedmem::error  ENOSPC, EDQUOT, EFBIG, EACCES, ENOENT (its folder), ...; nothing has changed then.
   static file_view create(const std::string& path, std::uint64_t bytes, std::span<const std::byte> head = {});
   /// The mapping that holds address `p`; empty if there is none.

@@ -73,7 +73,7 @@ SHAREDMEM_API bool vacate_name(const name_ticket& at) noexcept;
 /// Sleeps while the name is being built, a tenth of a second and `ns` nanoseconds at most, then looks whether who builds
 /// is alive, and takes back what the dead held. `round`: how often the caller has called this.
 /// \return  whether something happened to the name.
-SHAREDMEM_API bool wait_for_name(const name_ticket& at, unsigned round, std::uint64_t ns = 100'000'000);
+SHAREDMEM_API bool wait_for_name(const name_ticket& at, unsigned round, std::uint64_t ns = 100000000);
 /// Sleeps until some name is bound, or given up; a tenth of a second and `ns` nanoseconds at most.
 SHAREDMEM_API void wait_for_names(std::uint64_t ns);
 

@@ -15,16 +15,22 @@ namespace sharedmem_pyx {
 
 /// The settings of `sharedmem.transport`. Every field may change while messages are pickled.
 struct transport_settings {
-  std::atomic<std::uint64_t> min_bytes{0};       ///< bytes of data from which on a message is sent so; 0: none is
-  std::atomic<std::uint64_t> zero_copy_from{0};  ///< arrays of so many bytes arrive in shared memory, not copied out
-  std::atomic<std::uint64_t> limit{0};           ///< bytes that may be under way
+  /// Bytes of data from which on a message is sent so; 0: none is.
+  std::atomic<std::uint64_t> min_bytes{0};
+  /// Arrays of so many bytes arrive in shared memory, not copied out.
+  std::atomic<std::uint64_t> zero_copy_from{0};
+  /// Bytes that may be under way.
+  std::atomic<std::uint64_t> limit{0};
 };
 
 /// Counts for `sharedmem.stats`, of messages that this process pickled completely; a forked child begins at 0.
 struct transport_counts {
-  std::atomic<std::uint64_t> messages{0};  ///< that carried data through the arena
-  std::atomic<std::uint64_t> bytes{0};     ///< of that data
-  std::atomic<std::uint64_t> by_pipe{0};   ///< messages of which data went by the pipe since something refused it
+  /// Messages that carried data through the arena.
+  std::atomic<std::uint64_t> messages{0};
+  /// Bytes of that data.
+  std::atomic<std::uint64_t> bytes{0};
+  /// Messages of which data went by the pipe since something refused it.
+  std::atomic<std::uint64_t> by_pipe{0};
 };
 
 inline transport_settings settings;
