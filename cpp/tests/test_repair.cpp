@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -245,14 +246,15 @@ TEST_CASE("a fork that fails leaves no slot taken where there are very many proc
       sleep_for_ever();
       return 0;
     }));
-  arena_hooks::prepare_fork(*a);
-  arena_hooks::after_fork_in_parent(*a);
   const auto reserved = [&] {
     const auto slots = a->participants();
     return std::count_if(slots.begin(), slots.end(), [](const participant_report& p) {
       return p.what == participant_report::state::reserved;
     });
   };
+  while (reserved() != 0) std::this_thread::yield();  // until each child has entered the slot kept for it
+  arena_hooks::prepare_fork(*a);
+  arena_hooks::after_fork_in_parent(*a);
   CHECK(reserved() == 1);
   (void)a->collect(false);
   CHECK(reserved() == 0);
