@@ -14,6 +14,53 @@ step() {
   printf -- '--- %s: %s\n' "$name" "$status"
 }
 
+# beside NAME COMMAND...: a step that runs while the next ones do, behind earlier ones of its kind, in a
+# namespace with System V segments and a /dev/shm of its own: tests count what is there. Without the
+# right to make one it is a step like others. `wait_for_those_beside` says how they went.
+beside() {
+  local name=$1 number=${#names_beside[@]}
+  shift
+  if ! can_be_beside; then step "$name" "$@"; return; fi
+  set -m # a process group, which can be killed as one
+  (
+    flock 9
+    SECONDS=0
+    if ("$@") </dev/null 9>&-; then status=ok; else status=FAILED; fi
+    printf '%s %s\n' "$status" "$SECONDS" >"${work:?}/beside-$number"
+  ) >"${work:?}/beside-$number.log" 2>&1 9>"$work/beside.lock" &
+  set +m
+  names_beside+=("$name")
+}
+names_beside=()
+
+can_be_beside() { [ "$(id -u)" = 0 ] && unshare --mount --ipc true 2>/dev/null; }
+
+# apart COMMAND...: in such a namespace, where it can be had.
+apart() {
+  if ! can_be_beside; then "$@"; return; fi
+  # shellcheck disable=SC2016
+  unshare --mount --ipc bash -c 'mount -t tmpfs tmpfs /dev/shm && exec "$@"' apart "$@"
+}
+
+wait_for_those_beside() {
+  local number status seconds
+  wait
+  for number in "${!names_beside[@]}"; do
+    status=FAILED seconds=0
+    read -r status seconds <"$work/beside-$number"
+    printf '\n=== %s\n' "${names_beside[number]}"
+    cat "$work/beside-$number.log"
+    printf -- '--- %s: %s\n' "${names_beside[number]}" "$status"
+    if [ "$status" != ok ]; then failures=$((failures + 1)); fi
+    results+=("$(printf '%-7s %5d s  %s, beside others' "$status" "$seconds" "${names_beside[number]}")")
+  done
+}
+
+stop_those_beside() {
+  local group
+  for group in $(jobs -p); do kill -- "-$group" 2>/dev/null; done
+}
+
 # passed_over NAME WHY: a step that this machine cannot do is said, not forgotten.
 passed_over() {
   printf '\n=== %s\nnot done: %s\n' "$1" "$2"
@@ -36,12 +83,17 @@ packages() {
     dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing+=("$name")
   done
   [ ${#missing[@]} -eq 0 ] && return
+  local apt_lock
+  exec {apt_lock}>"${TMPDIR:-/tmp}/sharedmem-apt.lock" && flock "$apt_lock" # for steps beside others
   if [ -z "${apt_updated:-}" ]; then
-    "${as_root[@]}" apt-get update -qq || return
+    "${as_root[@]}" apt-get update -qq || { exec {apt_lock}>&-; return 1; }
     apt_updated=yes
   fi
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  local status=$?
+  exec {apt_lock}>&-
+  return "$status"
 }
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then as_root=(sudo -n); fi
