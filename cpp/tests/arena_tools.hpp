@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -28,6 +29,10 @@ namespace forking {
 
 /// The arena that `fork_from` forks with in this thread.
 inline thread_local sharedmem::arena* along = nullptr;
+/// What this thread does when the arena is ready for a fork, and has not forked.
+inline thread_local std::function<void()> when_ready;
+/// Whether the child takes its slot when it is started. If not, it does so itself, later.
+inline thread_local bool at_once = true;
 
 /// Registered before the library's own handlers, so that it runs after them before a fork, and before them after
 /// it (pthread_atfork(3)): the order of locks is that of an arena which the library itself forks with.
@@ -37,13 +42,15 @@ inline thread_local sharedmem::arena* along = nullptr;
   if (std::exchange(handled, true)) return;
   ::pthread_atfork(
       [] {
-        if (along != nullptr) hooks::prepare_fork(*along);
+        if (along == nullptr) return;
+        hooks::prepare_fork(*along);
+        if (when_ready) when_ready();
       },
       [] {
         if (along != nullptr) hooks::after_fork_in_parent(*along);
       },
       [] {
-        if (along != nullptr) hooks::after_fork_in_child(*along);
+        if (along != nullptr && at_once) hooks::after_fork_in_child(*along);
       });
 }
 
@@ -58,6 +65,27 @@ std::unique_ptr<child> fork_from(sharedmem::arena& a, F&& work) {
     return std::forward<F>(work)();
   });
   forking::along = before;
+  return made;
+}
+
+/// As `fork_from`; `ready` is called between the first handler and the fork.
+template <class F>
+std::unique_ptr<child> fork_when_ready(sharedmem::arena& a, std::function<void()> ready, F&& work) {
+  forking::when_ready = std::move(ready);
+  auto made = fork_from(a, std::forward<F>(work));
+  forking::when_ready = nullptr;
+  return made;
+}
+
+/// As `fork_when_ready`, but `work` has to call `after_fork_in_child`.
+template <class F>
+std::unique_ptr<child> fork_late(sharedmem::arena& a, std::function<void()> ready, F&& work) {
+  forking::at_once = false;
+  auto made = fork_when_ready(a, std::move(ready), [&] {
+    forking::at_once = true;
+    return std::forward<F>(work)();
+  });
+  forking::at_once = true;
   return made;
 }
 

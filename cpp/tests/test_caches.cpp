@@ -252,7 +252,7 @@ struct keeper {
   }
 };
 
-thread_local keeper kept;
+thread_local keeper kept_to_the_end;
 
 }  // namespace
 
@@ -262,8 +262,8 @@ TEST_CASE("a thread's other destructors may use arrays after its cache has gone"
   const auto threads = [&a](int number) {
     for (int i = 0; i < number; ++i)
       std::thread([&a] {
-        kept.ref = {};
-        kept.ref = a->allocate(100).ref;
+        kept_to_the_end.ref = {};
+        kept_to_the_end.ref = a->allocate(100).ref;
         CHECK(current_cache != nullptr);
       }).join();
   };

@@ -164,19 +164,18 @@ TEST_CASE("another process looks for the dead between a fork's first and last st
   auto others = std::make_unique<crowd>(*a);
   allocation x = make(*a, bytes, 1);
   channel dropped;
-  arena_hooks::prepare_fork(*a);
-  go.put('g');
-  (void)done.get<char>();
-  child late([&] {
-    arena_hooks::after_fork_in_child(*a);
+  const auto collect = [&] {
+    go.put('g');
+    (void)done.get<char>();
+  };
+  const auto late = fork_when_ready(*a, collect, [&] {
     (void)dropped.get<char>();
     return filled(x.data, bytes, 1) ? 0 : 1;
   });
-  arena_hooks::after_fork_in_parent(*a);
   a->release(x.ref);
   allocation y = make(*a, bytes, 2);
   dropped.put('d');
-  CHECK(late.wait() == 0);
+  CHECK(late->wait() == 0);
   a->release(y.ref);
   a->release(first.ref);
   collector->kill();

@@ -51,8 +51,7 @@ TEST_CASE("a child that is slow to take its slot keeps its claims, whoever has b
   const auto other = another_program(*a);  // has a slot and no attach; the child below, the other way round
   allocation x = make(*a, bytes, 1);
   channel go;
-  arena_hooks::prepare_fork(*a);
-  child late([&] {
+  const auto late = fork_late(*a, nullptr, [&] {
     (void)go.get<char>();
     arena_hooks::after_fork_in_child(*a);
     const bool kept = filled(x.data, bytes, 1);
@@ -60,12 +59,11 @@ TEST_CASE("a child that is slow to take its slot keeps its claims, whoever has b
     a->release(first.ref);
     return kept ? 0 : 1;
   });
-  arena_hooks::after_fork_in_parent(*a);
   (void)a->collect(false);
   a->release(x.ref);
   allocation y = make(*a, bytes, 2);
   go.put('g');
-  CHECK(late.wait() == 0);
+  CHECK(late->wait() == 0);
   a->release(y.ref);
   a->release(first.ref);
   nothing_left(*a, 2);
@@ -202,20 +200,18 @@ TEST_CASE(
   const auto same = arena::attach(a->where());  // as another copy of the library in this process
   allocation x = make(*a, bytes, 1);
   channel go;
-  arena_hooks::prepare_fork(*a);
-  (void)same->collect(false);
-  child late([&] {
+  const auto ready = [&] { (void)same->collect(false); };
+  const auto late = fork_late(*a, ready, [&] {
     (void)go.get<char>();
     arena_hooks::after_fork_in_child(*a);
     const bool kept = filled(x.data, bytes, 1);
     a->release(x.ref);
     return kept ? 0 : 1;
   });
-  arena_hooks::after_fork_in_parent(*a);
   a->release(x.ref);
   allocation y = make(*a, bytes, 2);
   go.put('g');
-  CHECK(late.wait() == 0);
+  CHECK(late->wait() == 0);
   a->release(y.ref);
   (void)a->collect(false);
 
