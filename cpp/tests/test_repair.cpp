@@ -209,7 +209,9 @@ TEST_CASE("a message of the dead is kept while there is memory, and given up bef
   const auto memory = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * 4096;
   std::uint64_t size = tiny;  // where the arena must grow
   SUBCASE("in an arena that grows") {}
-  SUBCASE("in an arena that is larger than the memory") { size = 2 * memory; }
+  SUBCASE("in an arena that is larger than the memory, where addresses allow it") {
+    if (sizeof(void*) == 8) size = 2 * memory;
+  }
   const auto a = arena::create(size);
   channel sent;
   auto sender = fork_from(*a, [&] {
