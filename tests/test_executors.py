@@ -118,12 +118,26 @@ def double(a):
 def kind(a):
     return type(a).__name__
 
+def write_into(frame):
+    frame.loc[3, 0] = 5.0
+    return frame
+
 parallel = joblib.Parallel(2, backend={backend!r})
 a = np.asarray(sharedmem.zeros((1000, 300)))
 results = parallel(joblib.delayed(grow)(a) for _ in range(2))
 assert [was_shared for was_shared, _ in results] == [True, True]
 assert all(is_shared(back) for _, back in results)
 assert (a <= 2).all() and (a >= 1).all()
+try:
+    import pandas
+except ImportError:
+    pass
+else:
+    a = np.asarray(sharedmem.zeros((100_000, 3)))  # more than joblib writes into a file otherwise
+    (back,) = parallel([joblib.delayed(write_into)(pandas.DataFrame(a, copy=False))])
+    assert a[3, 0] == 5
+    back.loc[4, 1] = 6.0
+    assert a[4, 1] == 6
 with sharedmem.transport():
     before = sharedmem.stats()["transport"]["messages"]
     results = parallel(joblib.delayed(double)(np.full(50_000, i)) for i in range(3))
