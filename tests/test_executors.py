@@ -118,26 +118,12 @@ def double(a):
 def kind(a):
     return type(a).__name__
 
-def write_into(frame):
-    frame.loc[3, 0] = 5.0
-    return frame
-
 parallel = joblib.Parallel(2, backend={backend!r})
 a = np.asarray(sharedmem.zeros((1000, 300)))
 results = parallel(joblib.delayed(grow)(a) for _ in range(2))
 assert [was_shared for was_shared, _ in results] == [True, True]
 assert all(is_shared(back) for _, back in results)
 assert (a <= 2).all() and (a >= 1).all()
-try:
-    import pandas
-except ImportError:
-    pass
-else:
-    a = np.asarray(sharedmem.zeros((100_000, 3)))  # more than joblib writes into a file otherwise
-    (back,) = parallel([joblib.delayed(write_into)(pandas.DataFrame(a, copy=False))])
-    assert a[3, 0] == 5
-    back.loc[4, 1] = 6.0
-    assert a[4, 1] == 6
 with sharedmem.transport():
     before = sharedmem.stats()["transport"]["messages"]
     results = parallel(joblib.delayed(double)(np.full(50_000, i)) for i in range(3))
@@ -158,3 +144,39 @@ print("done")
 def test_joblib(backend, tmp_path):
     use("joblib")
     assert check_python(JOBLIB.format(backend=backend), JOBLIB_TEMP_FOLDER=tmp_path) == "done"
+
+
+FORKED_BY_JOBLIB = """
+import joblib, numpy as np, sharedmem
+
+def write_into(frame):
+    frame.loc[3, 0] = 5.0
+    return frame
+
+def kind(a):
+    return type(a).__name__
+
+parallel = joblib.Parallel(2, backend="multiprocessing", max_nbytes=None)
+with sharedmem.transport():
+    before = sharedmem.stats()["transport"]["messages"]
+    assert parallel(joblib.delayed(kind)(np.ones(1 << 20)) for _ in range(2)) == ["ndarray", "ndarray"]
+    assert sharedmem.stats()["transport"]["messages"] == before + 2
+try:
+    import pandas
+except ImportError:
+    pass
+else:
+    a = np.asarray(sharedmem.zeros((100_000, 3)))
+    (back,) = joblib.Parallel(2, backend="multiprocessing")(
+        [joblib.delayed(write_into)(pandas.DataFrame(a, copy=False))]
+    )
+    assert a[3, 0] == 5
+    back.loc[4, 1] = 6.0
+    assert a[4, 1] == 6
+print("done")
+"""
+
+
+def test_joblib_without_files_and_with_frames(tmp_path):
+    use("joblib")
+    assert check_python(FORKED_BY_JOBLIB, JOBLIB_TEMP_FOLDER=tmp_path) == "done"
