@@ -33,6 +33,8 @@ CASES = (
     "handover_by_size",
     "transport_by_size",
     "transport_objects",
+    "transport_event_loop",
+    "transport_memory",
     "stream",
     "first_pass",
     "pool_sum",

@@ -72,6 +72,56 @@ def _answer(connection: Any, unused: Any, contender: Contender, function: Any, i
         connection.send(answer)
 
 
+class MessageEcho:
+    """Loads each message of ``contender.dumps``, and sends what was in it back by one of its own."""
+
+    def __init__(self, contender: Contender) -> None:
+        start_tracker()
+        self.contender = contender
+        self.connection, other = FORK.Pipe()
+        self.process = FORK.Process(target=_echo, args=(other, self.connection, contender), daemon=True)
+        self.process.start()
+        other.close()
+
+    def __enter__(self) -> MessageEcho:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.connection.send(STOP)
+        self.process.join()
+        self.connection.close()
+
+    def call(self, item: Any) -> Arrived:
+        self.connection.send(self.contender.dumps(item))
+        return Arrived(self.contender, *self.contender.loads(self.connection.recv()))
+
+
+class Arrived:
+    """An object that came by a message; dropping this frees what the message held."""
+
+    def __init__(self, contender: Contender, item: Any, rest: Any) -> None:
+        self.contender = contender
+        self.item = item
+        self.rest = rest
+
+    def __del__(self) -> None:
+        self.item = None
+        self.contender.end_message(self.rest)
+
+
+def _echo(connection: Any, unused: Any, contender: Contender) -> None:
+    unused.close()
+    while True:
+        message = connection.recv()
+        if isinstance(message, str) and message == STOP:
+            return
+        item, rest = contender.loads(message)
+        answer = contender.dumps(item)
+        item = None
+        contender.end_message(rest)
+        connection.send(answer)
+
+
 class QueueStream:
     """Consumes arrays from a Queue of `depth` places; the receiver frees each."""
 

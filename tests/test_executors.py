@@ -144,3 +144,39 @@ print("done")
 def test_joblib(backend, tmp_path):
     use("joblib")
     assert check_python(JOBLIB.format(backend=backend), JOBLIB_TEMP_FOLDER=tmp_path) == "done"
+
+
+FORKED_BY_JOBLIB = """
+import joblib, numpy as np, sharedmem
+
+def write_into(frame):
+    frame.loc[3, 0] = 5.0
+    return frame
+
+def kind(a):
+    return type(a).__name__
+
+parallel = joblib.Parallel(2, backend="multiprocessing", max_nbytes=None)
+with sharedmem.transport():
+    before = sharedmem.stats()["transport"]["messages"]
+    assert parallel(joblib.delayed(kind)(np.ones(1 << 20)) for _ in range(2)) == ["ndarray", "ndarray"]
+    assert sharedmem.stats()["transport"]["messages"] == before + 2
+try:
+    import pandas
+except ImportError:
+    pass
+else:
+    a = np.asarray(sharedmem.zeros((100_000, 3)))
+    (back,) = joblib.Parallel(2, backend="multiprocessing")(
+        [joblib.delayed(write_into)(pandas.DataFrame(a, copy=False))]
+    )
+    assert a[3, 0] == 5
+    back.loc[4, 1] = 6.0
+    assert a[4, 1] == 6
+print("done")
+"""
+
+
+def test_joblib_without_files_and_with_frames(tmp_path):
+    use("joblib")
+    assert check_python(FORKED_BY_JOBLIB, JOBLIB_TEMP_FOLDER=tmp_path) == "done"

@@ -185,6 +185,16 @@ def test_objects_that_cannot_be_pickled_raise_what_pickling_raises(on):
     assert counts()["in_flight"] == 0
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_what_is_written_after_pickling_is_not_sent(on, alone):
+    a = np.ones(MIB)
+    message = dumps(a if alone else {"a": a, "b": a[::2]})
+    a[:] = 7
+    got = pickle.loads(message)
+    for each in [got] if alone else got.values():
+        assert (each == 1).all()
+
+
 def test_a_message_is_loaded_once(on):
     message = dumps(np.ones(MIB))
     pickle.loads(message)

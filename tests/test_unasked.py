@@ -249,6 +249,43 @@ def test_arguments_and_results_are_the_same_memory(context, carrier):
     assert (a[::2] == 7).all()
 
 
+def write_into(frame):
+    frame.loc[3, 0] = 5.0
+    return frame
+
+
+# A start method that does not fork has to import pandas anew; two carriers are enough there.
+@pytest.mark.parametrize(
+    ("method", "carrier"), [*(("fork", each) for each in CARRIERS), ("spawn", "ProcessPoolExecutor")]
+)
+def test_frames_over_a_shared_array_are_the_same_memory(method, carrier):
+    pandas = pytest.importorskip("pandas")
+    a = exact((1000, 3))
+    frame = pandas.DataFrame(a, copy=False)
+    assert len(dumps(frame)) < FEW
+    sharedmem.revoke(0)
+    with CARRIERS[carrier](multiprocessing.get_context(method)) as call:
+        back = call(write_into, frame)
+    assert a[3, 0] == 5
+    back.loc[4, 1] = 6.0
+    assert a[4, 1] == 6
+    pandas.testing.assert_frame_equal(back, frame)
+
+
+def test_frames_in_a_manager_of_this_host():
+    pandas = pytest.importorskip("pandas")
+    a = exact((1000, 3))
+    with multiprocessing.get_context("fork").Manager() as manager:
+        shelf = manager.dict(frame=pandas.DataFrame(a, copy=False))
+        got = shelf["frame"]
+        got.loc[3, 0] = 5.0
+        assert a[3, 0] == 5
+        a[4, 1] = 6
+        assert shelf["frame"].loc[4, 1] == 6
+        del got
+        shelf.clear()
+
+
 def make_in_worker(x):
     return {"made": np.asarray(sharedmem.full(x.shape, 4.0))}
 

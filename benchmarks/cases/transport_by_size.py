@@ -4,9 +4,11 @@ Timed: one round trip through a Pipe: the array sent, received by the other proc
 from 8 KiB up to the largest. The median of several; each sends a new array, which was made before. pickle,
 ``sharedmem.transport()`` and ``transport(copy=False)`` take turns within one process, so that all meet the
 same moments of the machine. joblib is one task of loky, ray is a ``put``, a call of an actor and a ``get``.
-Not timed: making the array, starting the processes, dropping what came back.
+"pickle 5 by hand" and fastshare make a message of the array at both ends, as in the case `objects`, and send
+it through a Pipe. Not timed: making the array, starting the processes, dropping what came back.
 
-Points that end in "times" say how often pickle's median contains that of transport.
+Points that end in "times" say how often pickle's median contains that of transport. "arrives in shared
+memory" are those ways that leave the array there, without a private copy; ray's is read-only.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import numpy as np
 from ..contenders.base import Contender
 from ..contenders.plain import Plain
 from ..model import Amount, Case, Goal, Plot, Sample, Setting, human_bytes
-from ..transport import PipeConsumer
+from ..transport import MessageEcho, PipeConsumer
 
 SIZES = (8 << 10, 32 << 10, 60 << 10, 256 << 10, 1 << 20, 6 << 20, 32 << 20, 256 << 20)
 
@@ -32,6 +34,12 @@ WAYS: dict[str, dict[str, Any] | None] = {
     "transport()": {},
     "transport(copy=False)": {"copy": False},
 }
+
+#: Contenders whose messages are made at both ends, by functions of theirs.
+MESSAGES = ("pickle 5 by hand", "fastshare")
+
+#: Points of the ways whose arrays need no copy of the receiver's own.
+IN_SHARED_MEMORY = "{}, arrives in shared memory"
 
 
 def echo(array: np.ndarray) -> np.ndarray:
@@ -87,21 +95,26 @@ def measure(contender: Contender, setting: Setting) -> Iterator[Sample]:
                 yield Sample(f"{text}, {name}", seconds, x=size, series=name)
             for name in ("transport()", "transport(copy=False)"):
                 yield Sample(f"{text}, {name}, times", found["pickle"] / found[name], unit="times")
+            yield Sample(IN_SHARED_MEMORY.format(text), found["transport(copy=False)"])
         else:
-            yield Sample(text, others(contender, size, calls), x=size)
+            point = text if contender.name == "joblib" else IN_SHARED_MEMORY.format(text)
+            yield Sample(point, others(contender, size, calls), x=size)
 
 
 def others(contender: Any, size: int, calls: int) -> float:
     """Median seconds of a round trip by another library."""
-    library = contender.library
     with contextlib.ExitStack() as stack:
-        if contender.name == "ray":
+        if contender.name in MESSAGES:
+            call = stack.enter_context(MessageEcho(contender)).call
+        elif contender.name == "ray":
+            library = contender.library
             actor = stack.enter_context(contender.consumer(echo))
 
             def call(item: Any) -> Any:
                 return actor.call(library.put(item))
 
         else:
+            library = contender.library
             parallel = stack.enter_context(library.Parallel(n_jobs=2))
 
             def call(item: Any) -> Any:
@@ -115,7 +128,7 @@ CASE = Case(
     name="transport_by_size",
     title="an ordinary array of 8 KiB to {largest} to another process and back",
     measure=measure,
-    contenders=("sharedmem", "joblib", "ray"),
+    contenders=("sharedmem", "joblib", "ray", *MESSAGES),
     floor="sharedmem",
     doc=__doc__,
     amounts={"largest": Amount(256 << 20, 1 << 20), "calls": Amount(100, 10, "calls")},
@@ -125,6 +138,7 @@ CASE = Case(
         Goal("6 MiB, transport(), times", at_least=15),
         Goal("256 MiB, transport(), times", at_least=10),
         Goal("256 MiB, transport(copy=False), times", at_least=40),
+        Goal("256 MiB, arrives in shared memory", "ray", at_most=1.0),
     ),
     plot=Plot("bytes of the array", "seconds there and back"),
     timeout=1200.0,

@@ -98,6 +98,8 @@ def measure(contender: Contender, setting: Setting) -> Iterator[Sample]:
         yield Sample(f"{name}, transport()", value)
         yield Sample(f"{name}, pickle", least["without"][name])
         yield Sample(f"{name}, transport() / pickle", value / least["without"][name], unit="ratio")
+    smallest = "a small dict"
+    yield Sample(f"{smallest}, more by transport()", least["with"][smallest] - least["without"][smallest])
 
 
 CASE = Case(
@@ -115,5 +117,6 @@ CASE = Case(
         Goal("100 dataclasses, transport() / pickle", at_most=1.02),
         Goal("100 dates, transport() / pickle", at_most=1.02),
         Goal("1000 strings, transport() / pickle", at_most=1.02),
+        Goal("a small dict, more by transport()", at_most=0.3e-6),
     ),
 )
