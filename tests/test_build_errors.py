@@ -103,3 +103,22 @@ def test_who_tries_again_at_once_does_not_take_the_failure_from_those_who_wait()
             process.stdin.write("\n")
             process.stdin.flush()
         assert sum(ended(process).count("built") for process in everybody) <= 4
+
+
+def test_no_memory_for_what_is_built_reaches_all_who_wait():
+    code = BUILDER.replace("np.full(1000, 7.0)", "sharedmem.zeros(1 << 55)")
+    waits = """
+print("asks", flush=True)
+try:
+    sharedmem.get_or_create("x", lambda: 1)
+except sharedmem.BuildError as error:
+    print(error, flush=True)
+"""
+    with program(code) as builder:
+        assert said(builder) == "builds"
+        with program(waits) as waiter:
+            assert said(waiter) == "asks"
+            time.sleep(0.3)
+            go_on(builder)
+            assert "\nMemoryError: " in builder.communicate(timeout=60)[1]
+            assert said(waiter).startswith(f"building 'x' failed in process {builder.pid}: MemoryError: ")

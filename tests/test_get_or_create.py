@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import support
+import workers
 from building import BUILDER, WAITER, go_on, programs
 from naming import killed, own_names, program, said  # noqa: F401
 
@@ -55,6 +56,45 @@ def child(name, answers, ends):
     a = sharedmem.get_or_create(name, lambda: time.sleep(0.2) or np.full(10, os.getpid()))
     answers.put((os.getpid(), int(a[0])))
     ends.get()
+
+
+def test_sixty_four_at_once_build_once(tmp_path):
+    """Each process writes its number into a file when it builds, and all have the same memory."""
+    builders = tmp_path / "builders"
+
+    def build():
+        with open(builders, "a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(0.5)
+        return np.arange(1000)
+
+    def child(number):
+        os.read(begin, 1)
+        a = sharedmem.get_or_create("of many", build, readonly=False)
+        assert (a == np.arange(1000)).sum() >= 936  # each of the others may have written its element
+        a[number] = -1
+        os.write(there, b"x")
+        os.read(end, 1)
+
+    (begin, go), (came, there), (end, leave) = os.pipe(), os.pipe(), os.pipe()
+    pids = []
+    for number in range(64):
+        if (pid := os.fork()) == 0:
+            os.close(go)
+            os.close(leave)
+            workers.exit_with(lambda number=number: child(number))
+        pids.append(pid)
+    os.close(go)
+    for _ in pids:
+        assert os.read(came, 1) == b"x"
+    (info,) = sharedmem.names()
+    assert sorted(info.processes) == sorted(pids)
+    assert (sharedmem.attach("of many")[:64] == -1).all()
+    os.close(leave)
+    assert {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids} == {0}
+    assert [int(line) for line in builders.read_text().split()] == [info.pid]
+    for descriptor in (begin, came, there, end):
+        os.close(descriptor)
 
 
 def test_threads_build_once():
@@ -103,6 +143,25 @@ def builder_of(name, processes):
     return found()
 
 
+def test_a_thread_that_ends_while_it_builds_leaves_the_building_to_others():
+    """Its process lives on, so that only the thread itself can say that it has given up."""
+    begun = threading.Event()
+
+    def build():
+        begun.set()
+        raise SystemExit
+
+    def build_and_end():
+        with contextlib.suppress(SystemExit):
+            sharedmem.get_or_create("of a thread", build)
+
+    thread = threading.Thread(target=build_and_end)
+    thread.start()
+    begun.wait()
+    assert sharedmem.get_or_create("of a thread", lambda: 5, timeout=60) == 5
+    thread.join()
+
+
 @pytest.mark.parametrize(
     "end",
     [
@@ -110,7 +169,7 @@ def builder_of(name, processes):
         "os.execv('/bin/sleep', ['sleep', '300'])",
         "os.kill(os.getpid(), 11)",
         "sys.exit()",
-        "raise KeyboardInterrupt",
+        "os.kill(os.getpid(), 2); time.sleep(60)",
     ],
 )
 def test_a_builder_that_ends_in_any_way_leaves_the_building_to_others(end):
@@ -146,6 +205,10 @@ def test_a_builder_that_is_stopped_is_waited_for_until_the_timeout():
         assert time.monotonic() - began >= 0.5
         with pytest.raises(TimeoutError):
             sharedmem.get_or_create("x", lambda: 1, timeout=0)
+        with pytest.raises(FileNotFoundError, match=f"being built by process {builder.pid} since"):
+            sharedmem.attach("x", timeout=0.1)
+        assert sharedmem.get_or_create("another", lambda: 1) == 1
+        assert len(sharedmem.create("one more", 3)) == 3
         builder.send_signal(signal.SIGCONT)
         go_on(builder)
         assert said(builder) == "7.0"
