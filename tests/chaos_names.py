@@ -345,8 +345,8 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             controller.finish()
     failures = controller.failures
-    end = time.monotonic() + PATIENCE
     for left in (names, lambda: [each for each in segments() if each not in before], chunks):
+        end = time.monotonic() + PATIENCE
         while (more := left()) and time.monotonic() < end:
             time.sleep(0.05)
         failures += [f"left behind: {each}" for each in more]
