@@ -1,21 +1,25 @@
 """Processes that meet by names and are killed at random: ``python -m tests.chaos_names --minutes 2``.
 
-Workers ask for a few names: they create, attach, unlink, build, fail to build, fork and drop; the controller
-stops, continues and kills them, most often those that build. Of each name at most one builder may be at work,
-no array may be found half made, nobody may hang, and when all are gone nothing may be left.
+Workers ask for a few names: they create, attach, unlink, build, fail to build, fork and drop, own locks and
+conditions and set events by name; the controller stops, continues and kills them, most often those that build
+or own a lock. Of each name at most one builder may be at work, no array may be found half made, a lock has at
+most one owner, nobody may hang, and when all are gone nothing may be left.
 """
 
 import argparse
 import contextlib
 import fcntl
+import json
 import logging
 import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
+import warnings
 import zlib
 from multiprocessing.connection import Connection
 
@@ -25,6 +29,7 @@ import sharedmem
 
 NAMES = 5
 PATIENCE = 60.0  # seconds without a word from a worker that was not stopped: it hangs
+LOCKS = ("RLock", "Lock", "Condition")  # each is the name of one of its class
 ITEMS = (10, 300, 5_000, 300_000)  # of 8 bytes: small blocks, and one of several pages
 
 
@@ -78,6 +83,51 @@ def build(rng: random.Random, folder: str, name: str) -> np.ndarray:
         return pattern(rng, where.empty(rng.choice(ITEMS), np.int64))
     finally:
         os.close(lock)
+
+
+def cell(folder: str, name: str) -> int:
+    """The process that says it owns a lock; 0: none does."""
+    with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, name)) as file:
+        return int(file.read() or "0")
+    return 0
+
+
+def own(rng: random.Random, folder: str, kind: str, opened: dict[str, object]) -> None:
+    """Owns a lock that has a name for a moment, and says so in a file that nobody else writes then."""
+    lock = opened.get(kind) or getattr(sharedmem, kind)(name=kind)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        if not (lock.acquire() if rng.random() < 0.5 else lock.acquire(True, rng.random())):
+            return
+    try:
+        before = cell(folder, kind)
+        if before and runs(before):
+            say("wrong", f"two own {kind} at once: {before} and {os.getpid()}")
+        say("handed on" if told else "owned")
+        with open(os.path.join(folder, kind), "w") as file:
+            file.write(str(os.getpid()))
+        time.sleep(rng.random() * 0.01)
+        if cell(folder, kind) != os.getpid():
+            say("wrong", f"{cell(folder, kind)} took {kind} from {os.getpid()}")
+        os.truncate(os.path.join(folder, kind), 0)
+        if kind == "Condition":
+            with warnings.catch_warnings():  # another owner may die meanwhile
+                warnings.simplefilter("ignore", RuntimeWarning)
+                lock.notify_all() if rng.random() < 0.5 else lock.wait(rng.random() * 0.05)
+    finally:
+        lock.release()
+    if rng.random() < 0.5:
+        opened[kind] = lock
+    else:
+        opened.pop(kind, None)
+
+
+def signal_event(rng: random.Random, opened: dict[str, object]) -> None:
+    """Sets, clears or waits for an event by its name."""
+    event = opened.setdefault("Event", sharedmem.Event(name="Event"))
+    rng.choice((event.set, event.clear, event.is_set, lambda: event.wait(rng.random() * 0.05)))()
+    if rng.random() < 0.2:
+        del opened["Event"]
 
 
 def act(rng: random.Random, folder: str, name: str, kept: dict[str, np.ndarray]) -> None:
@@ -135,8 +185,15 @@ def work(seed: int, folder: str, to: Connection) -> None:
     rng = random.Random(seed)
     kept: dict[str, np.ndarray] = {}
     parent = os.getppid()
+    opened: dict[str, object] = {}
     while os.getppid() == parent:
-        act(rng, folder, f"name {rng.randrange(NAMES)}", kept)
+        chance = rng.random()
+        if chance < 0.15:
+            own(rng, folder, rng.choice(LOCKS), opened)
+        elif chance < 0.2:
+            signal_event(rng, opened)
+        else:
+            act(rng, folder, f"name {rng.randrange(NAMES)}", kept)
         say("alive")
         time.sleep(rng.random() * 0.002)
 
@@ -151,8 +208,8 @@ class Controller:
         self.heard: dict[Connection, float] = {}
         self.stopped: dict[Connection, float] = {}  # until when
         self.ready: set[Connection] = set()
-        words = ("built", "heard", "attached", "created", "unlinked")
-        self.counts = dict.fromkeys(("kills", "of builders", "stopped", *words), 0)
+        words = ("built", "heard", "attached", "created", "unlinked", "owned", "handed on")
+        self.counts = dict.fromkeys(("kills", "of builders", "of owners", "stopped", *words), 0)
         self.failures: list[str] = []
         for _ in range(processes):
             self.start()
@@ -181,12 +238,16 @@ class Controller:
     def kill(self) -> None:
         builders = {info.pid for info in sharedmem.names() if info.state == "building"}
         ready = [link for link in self.workers if link in self.ready]
+        owners = {cell(self.folder, kind) for kind in LOCKS}
         building = [link for link in ready if self.workers[link].pid in builders]
+        owning = [link for link in ready if self.workers[link].pid in owners]
         if not ready:
             return
-        link = self.rng.choice(building or ready)
+        first, second = (owning, building) if self.rng.random() < 0.5 else (building, owning)
+        link = self.rng.choice(first or second or ready)
         self.counts["kills"] += 1
-        self.counts["of builders"] += bool(building)
+        self.counts["of builders"] += link in building
+        self.counts["of owners"] += link in owning
         self.end(link)
         self.start()
 
@@ -239,9 +300,30 @@ class Controller:
             self.end(link)
 
 
-def segments() -> set[str]:
-    with open("/proc/sysvipc/shm") as table:
-        return {line.split()[1] for line in list(table)[1:]}
+def segments() -> list[str]:
+    """System V segments that this process does not map: it keeps what it has looked into while it runs."""
+    with open("/proc/sysvipc/shm") as table, open("/proc/self/maps") as maps:
+        rows = [line.split() for line in list(table)[1:]]
+        mine = {line.split()[4] for line in maps if "/SYSV" in line}
+    return [f"segment {row[1]} of process {row[4]}" for row in rows if row[1] not in mine]
+
+
+def chunks() -> list[str]:
+    """Memory that the arenas of this process have not got back from others."""
+    sharedmem.collect()
+    told = subprocess.run(
+        [sys.executable, "-m", "sharedmem", "info", "--json"], stdout=subprocess.PIPE, check=True
+    ).stdout
+    return [
+        f"{each['bytes']} bytes of process {each['pid']}"
+        for arena in json.loads(told)["arenas"]
+        for each in arena.get("participants", ())
+        if each["chunks"] and each["pid"] != os.getpid()
+    ]
+
+
+def names() -> list[str]:
+    return [f"{info}" for info in sharedmem.names() if info.state != "failed"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -255,7 +337,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ["SHAREDMEM_NAMESPACE"] = f"chaos {os.getpid()}"
     os.environ["SHAREDMEM_ARENA_SIZE"] = "256MiB"
     sharedmem.create("first", 1)
-    before = segments()
+    before = set(segments())
     with tempfile.TemporaryDirectory() as folder:
         controller = Controller(options.processes, options.seed, folder)
         try:
@@ -263,13 +345,11 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             controller.finish()
     failures = controller.failures
-    end = time.monotonic() + PATIENCE
-    while (left := [info for info in sharedmem.names() if info.state != "failed"]) and time.monotonic() < end:
-        time.sleep(0.05)
-    failures += [f"left behind: {info}" for info in left]
-    while (more := segments() - before) and time.monotonic() < end:
-        time.sleep(0.05)
-    failures += [f"left behind: segment {each}" for each in more]
+    for left in (names, lambda: [each for each in segments() if each not in before], chunks):
+        end = time.monotonic() + PATIENCE
+        while (more := left()) and time.monotonic() < end:
+            time.sleep(0.05)
+        failures += [f"left behind: {each}" for each in more]
     print(", ".join(f"{count} {name}" for name, count in controller.counts.items()))
     for failure in failures:
         print("FAILED:", failure)

@@ -41,8 +41,8 @@ def test_before_and_after_have_one_result(program):
     words = build_tools.run(sys.executable, program).split()
     assert words
     if program.name != "from_2009.py":
-        assert len(words) == 2
-        assert words[0] == words[1]
+        assert len(words) >= 2
+        assert len(set(words)) == 1
 
 
 def test_a_fixture_of_all_workers():

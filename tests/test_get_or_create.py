@@ -1,11 +1,9 @@
-"""What is made once on a host, whoever asks, fails, dies or is interrupted meanwhile."""
+"""What is made once on a host, whoever asks, dies or is interrupted meanwhile."""
 
 import collections
 import contextlib
 import logging
-import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import time
@@ -13,39 +11,11 @@ import time
 import numpy as np
 import pytest
 import support
-from naming import ended, killed, own_names, program, said  # noqa: F401
+import workers
+from building import BUILDER, WAITER, go_on, programs
+from naming import killed, own_names, program, said  # noqa: F401
 
 import sharedmem
-
-#: A builder that says so, and goes on when it is told to.
-BUILDER = """
-def build():
-    print("builds", flush=True)
-    sys.stdin.readline()
-    return np.full(1000, 7.0)
-a = sharedmem.get_or_create("x", build)
-print(a[0], flush=True)
-sys.stdin.read()
-"""
-
-#: Another one, that waits and does not build unless it must.
-WAITER = """
-print("asks", flush=True)
-a = sharedmem.get_or_create("x", lambda: print("builds too", flush=True) or np.full(1000, 8.0))
-print(a[0], flush=True)
-sys.stdin.read()
-"""
-
-
-def go_on(process):
-    process.stdin.write("\n")
-    process.stdin.flush()
-
-
-@contextlib.contextmanager
-def programs(code, count):
-    with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(program(code)) for _ in range(count)]
 
 
 def test_one_builds_and_all_get_its_array():
@@ -86,6 +56,45 @@ def child(name, answers, ends):
     a = sharedmem.get_or_create(name, lambda: time.sleep(0.2) or np.full(10, os.getpid()))
     answers.put((os.getpid(), int(a[0])))
     ends.get()
+
+
+def test_sixty_four_at_once_build_once(tmp_path):
+    """Each process writes its number into a file when it builds, and all have the same memory."""
+    builders = tmp_path / "builders"
+
+    def build():
+        with open(builders, "a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(0.5)
+        return np.arange(1000)
+
+    def child(number):
+        os.read(begin, 1)
+        a = sharedmem.get_or_create("of many", build, readonly=False)
+        assert (a == np.arange(1000)).sum() >= 936  # each of the others may have written its element
+        a[number] = -1
+        os.write(there, b"x")
+        os.read(end, 1)
+
+    (begin, go), (came, there), (end, leave) = os.pipe(), os.pipe(), os.pipe()
+    pids = []
+    for number in range(64):
+        if (pid := os.fork()) == 0:
+            os.close(go)
+            os.close(leave)
+            workers.exit_with(lambda number=number: child(number))
+        pids.append(pid)
+    os.close(go)
+    for _ in pids:
+        assert os.read(came, 1) == b"x"
+    (info,) = sharedmem.names()
+    assert sorted(info.processes) == sorted(pids)
+    assert (sharedmem.attach("of many")[:64] == -1).all()
+    os.close(leave)
+    assert {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids} == {0}
+    assert [int(line) for line in builders.read_text().split()] == [info.pid]
+    for descriptor in (begin, came, there, end):
+        os.close(descriptor)
 
 
 def test_threads_build_once():
@@ -134,6 +143,25 @@ def builder_of(name, processes):
     return found()
 
 
+def test_a_thread_that_ends_while_it_builds_leaves_the_building_to_others():
+    """Its process lives on, so that only the thread itself can say that it has given up."""
+    begun = threading.Event()
+
+    def build():
+        begun.set()
+        raise SystemExit
+
+    def build_and_end():
+        with contextlib.suppress(SystemExit):
+            sharedmem.get_or_create("of a thread", build)
+
+    thread = threading.Thread(target=build_and_end)
+    thread.start()
+    begun.wait()
+    assert sharedmem.get_or_create("of a thread", lambda: 5, timeout=60) == 5
+    thread.join()
+
+
 @pytest.mark.parametrize(
     "end",
     [
@@ -141,7 +169,7 @@ def builder_of(name, processes):
         "os.execv('/bin/sleep', ['sleep', '300'])",
         "os.kill(os.getpid(), 11)",
         "sys.exit()",
-        "raise KeyboardInterrupt",
+        "os.kill(os.getpid(), 2); time.sleep(60)",
     ],
 )
 def test_a_builder_that_ends_in_any_way_leaves_the_building_to_others(end):
@@ -153,36 +181,6 @@ def test_a_builder_that_ends_in_any_way_leaves_the_building_to_others(end):
             go_on(builder)
             assert said(waiter) == "builds too"
             assert said(waiter) == "8.0"
-
-
-def test_an_exception_reaches_the_builder_and_all_who_wait():
-    code = BUILDER.replace("    return np.full(1000, 7.0)", "    raise ValueError('é' * 10000)")
-    waits = (
-        "print('asks', flush=True)\n"
-        "import pickle\n"
-        "try:\n"
-        "    sharedmem.get_or_create('x', lambda: print('builds too', flush=True) or np.ones(3))\n"
-        "except sharedmem.BuildError as error:\n"
-        "    again = pickle.loads(pickle.dumps(error))\n"
-        "    assert str(again) == str(error) and again.pid == error.pid\n"
-        "    text = str(error)\n"
-        "    print(error.name, error.pid, len(text.encode()), text[:60], text[-5:], flush=True)\n"
-    )
-    with program(code) as builder:
-        assert said(builder) == "builds"
-        with programs(waits, 2) as waiters:
-            assert {said(each) for each in waiters} == {"asks"}
-            time.sleep(0.3)
-            go_on(builder)
-            assert "ValueError: éé" in builder.communicate(timeout=60)[1]
-            for each in waiters:
-                name, pid, length, *text = said(each).split()
-                assert (name, int(pid)) == ("x", builder.pid)
-                assert 1700 < int(length) < 1850
-                assert " ".join(text).startswith(f"building 'x' failed in process {pid}: ValueError: é")
-                assert text[-1].endswith("é...")
-    a = sharedmem.get_or_create("x", lambda: np.ones(3))
-    assert a[0] == 1
 
 
 def test_control_c_reaches_who_waits_at_once():
@@ -207,6 +205,10 @@ def test_a_builder_that_is_stopped_is_waited_for_until_the_timeout():
         assert time.monotonic() - began >= 0.5
         with pytest.raises(TimeoutError):
             sharedmem.get_or_create("x", lambda: 1, timeout=0)
+        with pytest.raises(FileNotFoundError, match=f"being built by process {builder.pid} since"):
+            sharedmem.attach("x", timeout=0.1)
+        assert sharedmem.get_or_create("another", lambda: 1) == 1
+        assert len(sharedmem.create("one more", 3)) == 3
         builder.send_signal(signal.SIGCONT)
         go_on(builder)
         assert said(builder) == "7.0"
@@ -263,86 +265,6 @@ def test_a_forked_child_does_not_return_from_its_parents_building():
     assert a[0] == 1
 
 
-def test_processes_forked_by_a_builder_allocate_where_they_always_do():
-    def build():
-        with multiprocessing.get_context("fork").Pool(1) as pool:
-            return pool.apply(where_new_arrays_lie) * np.ones(3)
-
-    assert sharedmem.get_or_create("pool", build)[0] == 1
-
-
-def where_new_arrays_lie():
-    """1 if they lie in this process's own arena, as their handles say."""
-    uuid = int(sharedmem.stats()["arena"][:16], 16).to_bytes(8, "little")
-    return int(all(uuid in pickle.dumps(sharedmem.zeros(n)) for n in (3, 100_000)))
-
-
-@pytest.mark.parametrize("size", [3, 10_000, 1_000_000])
-def test_what_this_library_makes_meanwhile_is_not_copied(size):
-    made = []
-
-    def build():
-        made.append(sharedmem.full(size, 3.0))
-        made.append(made[0][:2])
-        return made[0]
-
-    a = sharedmem.get_or_create(f"not copied {size}", build, readonly=False)
-    assert np.shares_memory(a, made[0])
-    assert a.flags.writeable
-    b = sharedmem.get_or_create(f"not copied {size}", build)
-    assert len(made) == 2
-    assert not b.flags.writeable
-
-
-def test_a_part_of_an_array_is_named_without_a_copy(tmp_path):
-    whole = []
-
-    def build():
-        whole.append(sharedmem.zeros((10, 4)))
-        return whole[0][2:5]
-
-    a = sharedmem.get_or_create("part", build, readonly=False)
-    a[0, 0] = 5
-    assert whole[0][2, 0] == 5
-    np.save(tmp_path / "x.npy", np.arange(6.0))
-    loaded = []
-    b = sharedmem.get_or_create(
-        "loaded", lambda: loaded.append(sharedmem.load(tmp_path / "x.npy")) or loaded[0], readonly=False
-    )
-    assert np.shares_memory(b, loaded[0])
-
-
-@pytest.mark.parametrize(
-    "made",
-    [
-        np.arange(12).reshape(3, 4),
-        np.arange(12).reshape(3, 4).T,
-        np.arange(12).reshape(3, 4)[::2, ::-1],
-        np.ones((0, 3), "i2"),
-        np.float64(5),
-        [[1, 2], [3, 4]],
-        np.array([(1, 2.0)], [("a", ">i2"), ("b", "f8")]),
-        np.array(["a", "bcd"]),
-    ],
-    ids=str,
-)
-def test_anything_that_makes_an_array_is_copied(made):
-    a = sharedmem.get_or_create("copied", lambda: made)
-    assert sharedmem.is_shared(a)
-    assert (a == np.asarray(made)).all()
-    assert (a.dtype, a.shape) == (np.asarray(made).dtype, np.asarray(made).shape)
-    assert a.flags.f_contiguous or a.flags.c_contiguous
-    b = sharedmem.attach("copied", readonly=True)
-    assert support.address(a) == support.address(b)
-
-
-@pytest.mark.parametrize("made", [None, object(), np.array([None])], ids=str)
-def test_what_is_no_array_of_items_is_refused(made):
-    with pytest.raises(TypeError, match="pointers"):
-        sharedmem.get_or_create("objects", lambda: made)
-    assert sharedmem.get_or_create("objects", lambda: 1) == 1
-
-
 def test_arguments_that_mean_nothing():
     with pytest.raises(TypeError, match="callable"):
         sharedmem.get_or_create("x", 5)
@@ -353,78 +275,3 @@ def test_arguments_that_mean_nothing():
 def test_when_all_have_gone_it_is_built_anew():
     assert sharedmem.get_or_create("anew", lambda: 1) == 1
     assert sharedmem.get_or_create("anew", lambda: 2) == 2
-
-
-def states(name):
-    return [info.state for info in sharedmem.names() if info.name == name]
-
-
-def test_a_failure_is_shown_until_somebody_asks():
-    with pytest.raises(ZeroDivisionError):
-        sharedmem.get_or_create("failed", lambda: 1 / 0)
-    assert states("failed") == ["failed"]
-    with pytest.raises(FileNotFoundError):
-        sharedmem.attach("failed")
-    a = sharedmem.create("failed", 3)
-    assert states("failed") == ["ready"]
-    del a
-    with pytest.raises(ZeroDivisionError):
-        sharedmem.get_or_create("failed", lambda: 1 / 0)
-    sharedmem.unlink("failed")
-    assert states("failed") == []
-
-
-def test_nothing_of_a_failed_building_is_kept():
-    before = sharedmem.stats()["live_blocks"]
-
-    def build():
-        sharedmem.zeros(1_000_000)
-        raise ValueError
-
-    with pytest.raises(ValueError):
-        sharedmem.get_or_create("failed", build)
-    assert sharedmem.stats()["live_blocks"] == before
-
-
-def test_an_exception_without_a_text_leaves_the_name_to_others():
-    class Silent(Exception):
-        def __str__(self):
-            raise KeyboardInterrupt
-
-    def build():
-        raise Silent
-
-    with pytest.raises(KeyboardInterrupt):
-        sharedmem.get_or_create("silent", build)
-    assert states("silent") == []
-    assert (sharedmem.get_or_create("silent", lambda: np.ones(3)) == 1).all()
-
-
-def test_what_others_have_read_only_is_not_bound_writable():
-    first = sharedmem.get_or_create("first", lambda: np.ones(1000))
-    second = sharedmem.get_or_create("second", lambda: first, readonly=False)
-    second[:] = 2
-    assert (first == 1).all()
-
-
-TRY_TWICE = """
-def build():
-    print("built", flush=True)
-    time.sleep(0.5)
-    raise ValueError
-input()
-for _ in range(2):
-    try:
-        sharedmem.get_or_create("fails twice", build)
-    except (ValueError, sharedmem.BuildError):
-        pass
-"""
-
-
-def test_who_tries_again_at_once_does_not_take_the_failure_from_those_who_wait():
-    with contextlib.ExitStack() as stack:
-        everybody = [stack.enter_context(program(TRY_TWICE)) for _ in range(8)]
-        for process in everybody:
-            process.stdin.write("\n")
-            process.stdin.flush()
-        assert sum(ended(process).count("built") for process in everybody) <= 4

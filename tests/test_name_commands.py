@@ -51,6 +51,9 @@ def test_info_lists_names_of_each_state():
         assert (status, err) == (0, "")
         assert "2x3" in out
         assert "of info" in out
+        status, _, err = commands.run("unlink", "built", related=True)
+        assert status == 1
+        assert f"being built by process {builder.pid} since" in err
     sharedmem.unlink("failed")
     del a
 

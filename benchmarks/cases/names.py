@@ -11,15 +11,25 @@ it has no list.
 floor is the usual recipe: a lock by the package filelock around a look for a
 file, then ``np.load(mmap_mode="r")``.
 
-Not by `timeit`: the time from the death of a process that builds, by SIGKILL, to
-the start of the next one, which waits for it; the median of several.
+Two more floors are this library's own: ``attach(readonly=True)`` of what another
+process has made; loading a handle of an array that lives, and joining its arena
+by that.
+
+Not by `timeit`: the first attach in a process, from which it finds and joins the
+arena of names, while 50 other segments are there, the median of several new
+processes, which have imported everything; and the time from the death of a process
+that builds, by SIGKILL, to the start of the next one, which waits for it; the median
+of several.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
+import importlib
 import os
+import pickle
 import statistics
 import tempfile
 import time
@@ -36,7 +46,8 @@ from ..model import Case, Goal, Sample, Setting
 CREATE, ATTACH = "create and unlink", "attach and drop"
 LIST, LONG_LIST = "list of 2 names", "list of 100 names"
 MADE, DEATH = "what another process has made", "death of a builder to the next one's start"
-RECIPE = "filelock and np.load"
+FIRST = "first in a process, with 50 other segments"
+RECIPE, READING, HANDLE = "filelock and np.load", "attach(readonly=True)", "loading a handle"
 PREFIX = f"benchmark-{os.getpid()}-"
 
 
@@ -105,10 +116,9 @@ def measure(contender: Contender, setting: Setting) -> Iterator[Sample]:
         yield Sample(LIST, time_statement("list()", names, setting.seconds))
         kept += [library.create(f"{PREFIX}{i}") for i in range(2, 100)]
         yield Sample(LONG_LIST, time_statement("list()", names, setting.seconds))
-    made = len(kept)
+    for i in range(len(kept)):
+        library.delete(f"{PREFIX}{i}")
     del kept[:]
-    for i in range(made):
-        library.delete(f"{PREFIX}{i}") if contender.name != "sharedmem" else None
     if contender.name == "sharedmem":
         yield from _once(setting)
 
@@ -119,6 +129,7 @@ def _once(setting: Setting) -> Iterator[Sample]:
     kept = sharedmem.get_or_create(PREFIX + "made", functools.partial(np.ones, 10))
     names = {"get": sharedmem.get_or_create, "name": PREFIX + "made", "build": kept.copy}
     yield Sample(MADE, time_statement("get(name, build)", names, setting.seconds))
+    yield Sample(FIRST, _first(attach_first, PREFIX + "made", setting))
     yield Sample(DEATH, statistics.median(_death() for _ in range(setting.repeats(9, 3))))
 
 
@@ -168,18 +179,86 @@ def recipe(setting: Setting) -> Iterator[Sample]:
         yield Sample(MADE, time_statement("get()", {"get": get}, setting.seconds))
 
 
+@contextlib.contextmanager
+def _others(count: int) -> Iterator[None]:
+    """So many System V segments of somebody else."""
+    libc = ctypes.CDLL(None)
+    made = [libc.shmget(0, 4096, 0o1600) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for each in made:
+            libc.shmctl(each, 0, None)
+
+
+def attach_first(name: str, answer: Any) -> None:
+    import sharedmem
+    import sharedmem._names
+
+    began = time.perf_counter()
+    array = sharedmem.attach(name)
+    answer.send(time.perf_counter() - began)
+    del array
+
+
+def load_first(message: bytes, answer: Any) -> None:
+    importlib.import_module("sharedmem._handles")
+    began = time.perf_counter()
+    array = pickle.loads(message)
+    answer.send(time.perf_counter() - began)
+    del array
+
+
+def _first(use: Callable[[Any, Any], None], what: Any, setting: Setting) -> float:
+    """Seconds of the first use in a process; the median of several."""
+    context = get_context("spawn")
+    times = []
+    with _others(50):
+        for _ in range(setting.repeats(15, 3)):
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=use, args=(what, theirs))
+            process.start()
+            times.append(ours.recv())
+            process.join()
+    return statistics.median(times)
+
+
+def reading(setting: Setting) -> Iterator[Sample]:
+    import sharedmem
+
+    kept = sharedmem.create(PREFIX + "read", 10)
+    statement = "attach(name, readonly=True)"
+    names = {"attach": sharedmem.attach, "name": PREFIX + "read"}
+    yield Sample(MADE, time_statement(statement, names, setting.seconds))
+    del kept
+
+
+def handle(setting: Setting) -> Iterator[Sample]:
+    import sharedmem
+
+    kept = sharedmem.ones(10)
+    message = pickle.dumps(kept)
+    names = {"loads": pickle.loads, "message": message}
+    yield Sample(ATTACH, time_statement("loads(message)", names, setting.seconds))
+    yield Sample(FIRST, _first(load_first, message, setting))
+    del kept
+
+
 CASE = Case(
     name="names",
     title="names of arrays of 80 bytes",
     measure=measure,
     contenders=("sharedmem", "SharedArray", "shared_memory"),
     floor=RECIPE,
-    floors={RECIPE: recipe},
+    floors={RECIPE: recipe, READING: reading, HANDLE: handle},
     doc=__doc__,
     goals=(
         Goal(CREATE, "SharedArray", at_most=0.25),
         Goal(ATTACH, "SharedArray", at_most=0.25),
+        Goal(ATTACH, HANDLE, at_most=1.5),
         Goal(MADE, RECIPE, at_most=0.05),
+        Goal(MADE, READING, at_most=1.1),
+        Goal(FIRST, HANDLE, at_most=1.5),
         Goal(DEATH, at_most=0.25),
     ),
 )

@@ -1,5 +1,6 @@
 """multiprocessing.shared_memory."""
 
+import os
 from multiprocessing import Process, shared_memory
 
 import numpy as np
@@ -42,5 +43,19 @@ def after():
     return a.sum()
 
 
+def fill_by_name(name):
+    a = sharedmem.attach(name)
+    a[...] = 7
+
+
+def after_by_name():
+    name = f"example-{os.getpid()}"
+    a = sharedmem.create(name, 1000, np.int64)
+    worker = Process(target=fill_by_name, args=(name,))
+    worker.start()
+    worker.join()
+    return a.sum()
+
+
 if __name__ == "__main__":
-    print(before(), after())
+    print(before(), after(), after_by_name())
