@@ -21,7 +21,9 @@ import signal
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from queue import Empty
+from typing import Any
 
 import numpy as np
 
@@ -148,10 +150,16 @@ class Crew:
         return hung
 
 
-def run(minutes: float, seed: int, senders: int, receivers: int) -> dict[str, int]:
-    """The counts of a run."""
+def run(
+    minutes: float,
+    seed: int,
+    senders: int,
+    receivers: int,
+    make: Callable[[], Any] = lambda: sharedmem.Queue(50),
+) -> dict[str, int]:
+    """The counts of a run, of the queue that `make` makes."""
     rng = random.Random(seed)
-    queue = sharedmem.Queue(50)
+    queue = make()
     notes = Notes()
     crews = [
         Crew(send, 0, queue, notes, senders),
