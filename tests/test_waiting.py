@@ -494,7 +494,7 @@ def test_python_s_own_tests(start_method):
             env=support.environment(),
             capture_output=True,
             text=True,
-            timeout=support.TIMEOUT,
+            timeout=4 * support.TIMEOUT,
         )
         *failed, count = done.stdout.split("\n")[:-1]
         if set(failed) == set(MEANT_TO_DIFFER):
