@@ -305,3 +305,27 @@ def test_an_array_in_a_file_is_copied(tmp_path):
     latest = sharedmem.Latest()
     latest.put(sharedmem.open_memmap(tmp_path / "frame.npy"))
     assert (latest.get()[0] == np.arange(1000.0)).all()
+
+
+def test_a_writer_holds_one_lock_at_a_time():
+    """Else two processes that took each other's place as writers could wait for each other for ever."""
+    with support.Remote("fork") as remote:
+        dropped, latest = sharedmem.Latest(), sharedmem.Latest()
+        dropped.put(np.zeros(1))
+        remote.call(keep, dropped)
+        other, own = dropped._lock, latest._lock
+        del dropped  # the next `put` looks whether its last array can go, for which it takes that lock
+        gc.collect()
+        assert other.acquire(timeout=support.TIMEOUT)
+        thread = threading.Thread(target=latest.put, args=(np.ones(1),))
+        thread.start()
+        time.sleep(0.1)
+        try:
+            assert thread.is_alive()
+            assert own.acquire(timeout=1)
+            own.release()
+        finally:
+            other.release()
+            thread.join()
+        assert latest.get()[0][0] == 1
+        remote.call(drop_all)
