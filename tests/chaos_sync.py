@@ -16,7 +16,7 @@ torn, doubled, disordered
     Whose bytes don't fit their checksum, which arrived twice, or late; for locks: half a change that no
     warning told of, and two owners at once.
 hung, left
-    Processes without a step for half a minute; messages, leases and blocks at the end.
+    Processes without a step for a minute; messages, leases and blocks at the end.
 """
 
 from __future__ import annotations
