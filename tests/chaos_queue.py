@@ -21,14 +21,16 @@ import signal
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from queue import Empty
+from typing import Any
 
 import numpy as np
 
 import sharedmem
 from sharedmem import atomics
 
-PATIENCE = 30.0  # seconds without a step of a process that is not stopped: it hangs
+PATIENCE = 60.0  # seconds without a step of a process that is not stopped: it hangs
 MOST = 1 << 17  # messages of one sender
 SENDERS_EVER = 4096
 
@@ -106,6 +108,7 @@ class Crew:
         self.started = 0
         self.running: dict[int, multiprocessing.Process] = {}
         self.seen: dict[int, tuple[int, float]] = {}
+        self.looked = time.monotonic()
         for _ in range(count):
             self.start()
 
@@ -129,6 +132,9 @@ class Crew:
     def hung(self) -> int:
         """How many have made no step for too long."""
         now = time.monotonic()
+        stalled = now - self.looked if now - self.looked > 1 else 0.0  # the machine did not even run us
+        self.looked = now
+        self.seen = {me: (steps, at + stalled) for me, (steps, at) in self.seen.items() if me in self.running}
         for me in self.running:
             steps = int(self.notes.steps[self.first_step + me])
             if steps != self.seen[me][0]:
@@ -148,10 +154,16 @@ class Crew:
         return hung
 
 
-def run(minutes: float, seed: int, senders: int, receivers: int) -> dict[str, int]:
-    """The counts of a run."""
+def run(
+    minutes: float,
+    seed: int,
+    senders: int,
+    receivers: int,
+    make: Callable[[], Any] = lambda: sharedmem.Queue(50),
+) -> dict[str, int]:
+    """The counts of a run, of the queue that `make` makes."""
     rng = random.Random(seed)
-    queue = sharedmem.Queue(50)
+    queue = make()
     notes = Notes()
     crews = [
         Crew(send, 0, queue, notes, senders),

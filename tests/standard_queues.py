@@ -16,6 +16,11 @@ DIFFERENT = {
     "test_queue_feeder_donot_stop_onexc": "there is no feeder: `put` itself raises what the pickler raises",
     "test_queue_feeder_on_queue_feeder_error": "the hook of a feeder that is not there",
     "test_closed": "looks at private pipes of the class",  # of SimpleQueue
+    # Of later Pythons than 3.14:
+    "test_shutdown_empty": "there is no `shutdown`",
+    "test_shutdown_nonempty": "there is no `shutdown`",
+    "test_shutdown_immediate": "there is no `shutdown`",
+    "test_shutdown_immediate_with_unfinished": "there is no `shutdown`",
 }
 
 

@@ -341,3 +341,14 @@ def test_asyncio_by_run_in_executor():
         return await waiting
 
     assert asyncio.run(both()) == 5
+
+
+class Forgetful(sharedmem.Queue):
+    def __init__(self):
+        """It does not call `Queue.__init__`."""
+
+
+@pytest.mark.parametrize("made", [Forgetful, lambda: sharedmem.SimpleQueue.__new__(sharedmem.SimpleQueue)])
+def test_a_queue_that_was_not_made_cannot_be_sent(made):
+    with pytest.raises(ValueError, match="__init__ was not called"):
+        pickle.dumps(made())

@@ -4,12 +4,10 @@ import multiprocessing
 import os
 import queue as standard
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
-from support import TESTS, TIMEOUT, check_python
+from support import TIMEOUT, check_python
 
 import sharedmem
 
@@ -81,19 +79,6 @@ def test_who_waits_is_not_kept_by_others_that_are_killed_while_they_wait():
         waiting[2].join(TIMEOUT)
         assert waiting[2].exitcode == 0
         assert q.empty()
-
-
-def test_random_kills():
-    """A short run of the chaos; it prints what it counted."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.chaos_queue", "--minutes", "0.08"],
-        cwd=os.path.dirname(TESTS),
-        capture_output=True,
-        text=True,
-        timeout=2 * TIMEOUT,
-    )
-    print(ended.stdout)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize("call", ["q.get()", "full.put(2)", "joined.join()", "q.get_many()"])

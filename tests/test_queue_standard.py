@@ -1,6 +1,7 @@
 """CPython's own tests of queues pass with this library's, under each start method."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -17,5 +18,6 @@ def test_standard_tests_of_queues(start_method):
         [sys.executable, RUN, start_method], capture_output=True, text=True, timeout=4 * support.TIMEOUT
     )
     assert ended.returncode == 0, ended.stderr
-    assert "OK (skipped=3)" in ended.stderr, ended.stderr
+    # What `DIFFERENT` lists there; Pythons with `shutdown` have four more tests.
+    assert re.search(r"^OK \(skipped=[37]\)$", ended.stderr, re.MULTILINE), ended.stderr
     print(ended.stderr)

@@ -5,14 +5,9 @@ import functools
 import multiprocessing
 import os
 import pickle
-import random
 import signal
-import subprocess
-import sys
 import threading
 import time
-import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +15,6 @@ import support
 
 import sharedmem
 from sharedmem import atomics
-
-LEFT = "ended while it held this lock"
 
 
 def in_thread(function, *args):
@@ -393,111 +386,3 @@ def test_two_conditions_of_one_lock_arrive_with_one_lock():
     with first:
         assert second._lock._is_owned()
         assert not in_thread(second.acquire, False)
-
-
-# -- deaths
-
-
-def use_until_killed(lock, event, condition, done):
-    random.seed(os.getpid())
-    warnings.simplefilter("ignore")
-    while True:
-        what = random.randrange(6)
-        if what == 0:
-            with lock:
-                done[0] += 1
-        elif what == 1:
-            event.set()
-        elif what == 2:
-            event.clear()
-            event.wait(0.001)
-        elif what == 3:
-            with condition:
-                condition.wait(0.002)
-        else:
-            with condition:
-                condition.notify(random.randrange(3))
-
-
-@pytest.mark.filterwarnings(f"ignore:.*{LEFT}:RuntimeWarning")
-def test_killed_at_any_moment_nobody_hangs():
-    """Users of all three are killed at random; whoever is left can use them at once."""
-    lock, event, condition, done = (
-        sharedmem.Lock(),
-        sharedmem.Event(),
-        sharedmem.Condition(),
-        sharedmem.zeros(1),
-    )
-    context = multiprocessing.get_context("fork")
-
-    def start():
-        user = context.Process(target=use_until_killed, args=(lock, event, condition, done))
-        user.start()
-        return user
-
-    users = [start() for _ in range(4)]
-    choose = random.Random(5)
-    for _ in range(150):
-        victim = choose.randrange(len(users))
-        time.sleep(choose.random() * 0.005)
-        users[victim].kill()
-        users[victim].join()
-        users[victim].close()
-        users[victim] = start()
-        assert lock.acquire(timeout=support.TIMEOUT)
-        lock.release()
-        assert condition.acquire(timeout=support.TIMEOUT)
-        condition.notify_all()
-        condition.release()
-        event.set()
-    for user in users:
-        user.kill()
-    assert support.join(*users) == [-signal.SIGKILL] * 4
-    assert done[0] > 0
-    with condition:
-        assert condition.wait(0.01) in (True, False)
-
-
-def test_a_holder_s_death_is_told_to_who_waits_for_the_condition():
-    condition, ready = sharedmem.Condition(), sharedmem.Event()
-
-    def hold():
-        condition.acquire()
-        condition.notify_all()
-        ready.set()
-        time.sleep(600)
-
-    with condition:
-        process = multiprocessing.get_context("fork").Process(target=hold)
-        process.start()
-        killer = threading.Thread(target=lambda: ready.wait() and process.kill())
-        killer.start()
-        with pytest.warns(RuntimeWarning, match=LEFT):
-            assert condition.wait(support.TIMEOUT)
-    killer.join()
-    assert support.join(process) == [-signal.SIGKILL]
-
-
-# -- CPython's own tests
-
-# Those that fail although nothing is wrong, with the reason; none does.
-MEANT_TO_DIFFER = {}
-
-
-def test_python_s_own_tests(start_method):
-    """It may take more than one try: they assert upper times."""
-    pytest.importorskip("test._test_multiprocessing")
-    program = Path(__file__).with_name("cpython_locks.py")
-    for _ in range(3):
-        done = subprocess.run(
-            [sys.executable, program, start_method],
-            env=support.environment(),
-            capture_output=True,
-            text=True,
-            timeout=support.TIMEOUT,
-        )
-        *failed, count = done.stdout.split("\n")[:-1]
-        if set(failed) == set(MEANT_TO_DIFFER):
-            break
-    assert set(failed) == set(MEANT_TO_DIFFER), done.stderr
-    assert int(count.removeprefix("ran ")) >= 12

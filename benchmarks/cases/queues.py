@@ -7,6 +7,8 @@
 * ``round trip``: seconds from a tiny message to its answer by another process
   that waits for it, by two queues, or by ``multiprocessing.Pipe``.
 * ``round trip, 6 MiB``: the same of an array of 6 MiB that is shared.
+* ``6 MiB to tiny``: the second of these over the first, by one pair of queues
+  through which tiny messages and arrays go in turn.
 
 The floors are ``multiprocessing.Queue``, ``faster-fifo`` if it is installed,
 and ``multiprocessing.Pipe``.
@@ -104,6 +106,24 @@ def _queues(make: Callable[[], Any], message: Any, count: int) -> float:
     return _trip(there.put, back.get, (there.get, back.put), message, count)
 
 
+def _ratio(make: Callable[[], Any], messages: tuple[Any, Any], count: int) -> float:
+    """The median time of the second message's way there and back over the first's; they take turns."""
+    there, back = make(), make()
+    process = fork.Process(target=_echo, args=(there.get, back.put))
+    process.start()
+    times: tuple[list[float], list[float]] = [], []
+    for _ in range(count):
+        for message, found in zip(messages, times, strict=True):
+            start = time.perf_counter()
+            there.put(message)
+            back.get()
+            found.append(time.perf_counter() - start)
+    there.put(None)
+    process.join()
+    first, second = map(statistics.median, times)
+    return second / first
+
+
 def _rates(make: Callable[[], Any], setting: Setting) -> Iterator[Sample]:
     for pairs in (1, 4):
         rate = _rate(make, pairs, setting["messages"], _get)
@@ -119,6 +139,7 @@ def measure(contender: Contender, setting: Setting) -> Iterator[Sample]:
     yield Sample("round trip", _queues(sharedmem.Queue, (1, 2, 3), trips))
     array = contender.creator("zeros")(MIB_6 // 8)
     yield Sample("round trip, 6 MiB", _queues(sharedmem.Queue, array, trips))
+    yield Sample("6 MiB to tiny", _ratio(sharedmem.Queue, ((1, 2, 3), array), trips), "ratio")
 
 
 def queue(setting: Setting) -> Iterator[Sample]:
@@ -161,5 +182,6 @@ CASE = Case(
         Goal("4 to 4", FIFO, at_least=1),
         Goal("many at once", FIFO, at_least=2),
         Goal("round trip", PIPE, at_most=0.6),
+        Goal("6 MiB to tiny", at_most=1.1),
     ),
 )

@@ -100,11 +100,11 @@ class Latest:
         a = asshared(a)
         if find_place(a) is not None:  # it lies in a file, and a frame is a handle of the arena
             a = copy(a)
+        if _left:
+            _settle()  # before our lock is taken: nobody holds two, so that no two wait for each other
         return call_with(self._lock, self._put, a)
 
     def _put(self, a: Any) -> int:
-        if _left:
-            _settle()
         self._become_writer()
         return _frames.put(self._memory, a)
 

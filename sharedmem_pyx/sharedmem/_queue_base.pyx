@@ -172,6 +172,8 @@ cdef class _Base:
         if _by_value.get():
             raise TypeError(
                 f"a {type(self).__name__} cannot be saved: what is in it is on its way to other processes")
+        if self.c_obj.home() == NULL:
+            raise ValueError(f"{type(self).__name__}.__init__ was not called")
         return _open_queue, (type(self), self.memory(), self.__getstate__())
 
     def __getstate__(self):
