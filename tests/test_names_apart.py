@@ -14,7 +14,7 @@ LOOK = "import sharedmem; print([info.name for info in sharedmem.names()])"
 def test_another_user_sees_no_name():
     a = sharedmem.create("mine", 3)
     code = (
-        "import sharedmem._names\n"
+        "import sharedmem; sharedmem.create, sharedmem.names\n"
         + BECOME
         + """
 print([info.name for info in sharedmem.names()])

@@ -90,6 +90,7 @@ def test_arrays_are_the_same_memory():
 
 
 def test_an_array_lives_in_the_queue_without_its_sender_and_goes_with_the_queue():
+    sharedmem.revoke(0)  # messages that other tests did not load
     before = sharedmem.stats()["shared_blocks"]
     q = sharedmem.Queue()
     for i in range(5):

@@ -14,6 +14,7 @@ BECOME = """
 import os, pickle, sys
 import numpy, sharedmem
 sharedmem.asshared(numpy.ones(1))
+sharedmem.stats  # loaded now: another user may not be allowed to read where the package is installed
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)
@@ -64,6 +65,7 @@ def test_another_user_does_not_join():
     import os, sys
     import numpy
     import sharedmem.array, sharedmem._creation, sharedmem._transfers.pickling
+    sharedmem.stats  # loaded now: another user may not be allowed to read where the package is installed
     os.setgroups([])
     os.setresgid(65534, 65534, 65534)
     os.setresuid(65534, 65534, 65534)

@@ -15,7 +15,8 @@ from os import register_at_fork as _register_at_fork
 # Only compiled modules use these, whose imports PyInstaller does not see.
 import sharedmem._handles
 import sharedmem._ledger
-import sharedmem._new_array  # noqa: F401
+import sharedmem._new_array
+import sharedmem._transfers.blocks  # noqa: F401
 from sharedmem._copying import array, asshared, copy
 from sharedmem._creation import (
     empty,

@@ -37,12 +37,16 @@ def run(interval: float) -> int:
 
     # As an exception, on which the terminal becomes what it was.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    with _keys() as pressed, Live(_screen(gather(), interval), screen=True, auto_refresh=False) as live:
-        try:
+    with _keys() as pressed:
+        live = Live(_screen(gather(), interval), screen=True, auto_refresh=False)
+        try:  # not as a context manager: the signal may come while the screen is changed
+            live.start(refresh=True)
             while not pressed(interval):
                 live.update(_screen(gather(), interval), refresh=True)
         except KeyboardInterrupt:
             pass
+        finally:
+            live.stop()
     return 0
 
 
