@@ -14,20 +14,19 @@ step() {
   printf -- '--- %s: %s\n' "$name" "$status"
 }
 
-# beside NAME COMMAND...: a step that runs while the next ones do, behind earlier ones of its kind, in a
-# namespace with System V segments and a /dev/shm of its own: tests count what is there. Without the
-# right to make one it is a step like others. `wait_for_those_beside` says how they went.
+# beside NAME COMMAND...: a step that runs while the next ones do; `wait_for_those_beside` says how it went.
+# Its tests have to run `apart` from those of the others, since they count what is there: without the right
+# to make namespaces it is a step like others.
 beside() {
   local name=$1 number=${#names_beside[@]}
   shift
   if ! can_be_beside; then step "$name" "$@"; return; fi
   set -m # a process group, which can be killed as one
   (
-    flock 9
     SECONDS=0
-    if ("$@") </dev/null 9>&-; then status=ok; else status=FAILED; fi
+    if ("$@") </dev/null; then status=ok; else status=FAILED; fi
     printf '%s %s\n' "$status" "$SECONDS" >"${work:?}/beside-$number"
-  ) >"${work:?}/beside-$number.log" 2>&1 9>"$work/beside.lock" &
+  ) >"${work:?}/beside-$number.log" 2>&1 &
   set +m
   names_beside+=("$name")
 }
@@ -35,7 +34,7 @@ names_beside=()
 
 can_be_beside() { [ "$(id -u)" = 0 ] && unshare --mount --ipc true 2>/dev/null; }
 
-# apart COMMAND...: in such a namespace, where it can be had.
+# apart COMMAND...: with System V segments and a /dev/shm of its own, where namespaces can be had.
 apart() {
   if ! can_be_beside; then "$@"; return; fi
   # shellcheck disable=SC2016
