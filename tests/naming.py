@@ -12,20 +12,25 @@ import support
 
 import sharedmem
 
+#: One for all modules: a process keeps each arena of names that it meets, and has few addresses on 32 bits.
+NAMESPACE = f"tests {os.getpid()} {uuid.uuid4()}"
+
 #: What a test may wait for whatever else runs; only a hang takes so long.
 TIMEOUT = 60
 
 
 @pytest.fixture(scope="module", autouse=True)
 def own_names():
-    """Names of this module alone; this process has their arena before anything is counted."""
+    """Names of these tests alone; this process has their arena before anything is counted."""
     before = os.environ.get("SHAREDMEM_NAMESPACE")
-    os.environ["SHAREDMEM_NAMESPACE"] = f"tests {os.getpid()} {uuid.uuid4()}"
+    os.environ["SHAREDMEM_NAMESPACE"] = NAMESPACE
     try:
         sharedmem.create("first", 1)
     except OSError as error:
         pytest.skip(f"there are no names here: {error}")
     yield
+    for info in sharedmem.names():  # failed ones stay as long as their arena does
+        sharedmem.unlink(info.name, missing_ok=True)
     if before is None:
         del os.environ["SHAREDMEM_NAMESPACE"]
     else:
