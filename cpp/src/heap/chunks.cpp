@@ -228,9 +228,8 @@ void heap::unclaim(slab* run) noexcept {
 }
 
 /// Whether a chunk became an orphan since the last look at all of them that left none.
-bool heap::orphans_to_see(std::uint64_t& now) const noexcept {
-  now = words.head().orphans.load(std::memory_order_acquire);
-  return now != orphans_seen;
+bool heap::orphans_to_see() const noexcept {
+  return words.head().orphans.load(std::memory_order_acquire) != orphans_seen;
 }
 
 /// Calls `use(chunk, owner, cut)` for each orphan in the attached segments, until it returns false; `owner` is the
@@ -274,8 +273,7 @@ bool heap::adopt_where(Wanted&& wanted, Enough&& enough) {
 }
 
 bool heap::adopt_orphans(std::uint32_t chunks, std::uint32_t size_class) {
-  std::uint64_t now = 0;
-  if (!orphans_to_see(now)) return false;
+  if (!orphans_to_see()) return false;
   const auto there = [&] {
     return size_class != no_class ? has_room(size_class)
                                   : !cached_runs.empty() && cached_runs.rbegin()->first >= chunks;
@@ -289,8 +287,9 @@ bool heap::adopt_orphans(std::uint32_t chunks, std::uint32_t size_class) {
 }
 
 bool heap::adopt_all_orphans() {
-  std::uint64_t now = 0;
-  if (!orphans_to_see(now)) return false;
+  // Read before the look at all of them: what becomes an orphan meanwhile is looked for next time.
+  const std::uint64_t now = words.head().orphans.load(std::memory_order_acquire);
+  if (now == orphans_seen) return false;
   bool any = false;
   const bool all = adopt_where([&](cut_word) { return any = true; }, [] { return false; });
   if (all) orphans_seen = now;
@@ -298,8 +297,8 @@ bool heap::adopt_all_orphans() {
 }
 
 std::uint64_t heap::orphaned_bytes() const noexcept {
-  std::uint64_t now = 0, sum = 0;
-  if (!orphans_to_see(now)) return 0;
+  if (!orphans_to_see()) return 0;
+  std::uint64_t sum = 0;
   (void)each_orphan([&](std::uint32_t c, std::uint64_t, cut_word cut) {
     const chunk_entry& e = words.chunk(c);
     const bool small = cut.run == 1 && cut.size_class < class_count;

@@ -165,7 +165,7 @@ class heap {
   bool is_cached_run(const slab* s) const noexcept;
 
   // chunks.cpp
-  bool orphans_to_see(std::uint64_t& now) const noexcept;
+  bool orphans_to_see() const noexcept;
   template <class Use>
   bool each_orphan(Use&& use) const;
   template <class Wanted, class Enough>
