@@ -16,6 +16,9 @@ import workers
 import sharedmem
 from sharedmem import is_shared
 
+#: More bytes than any machine has; on 32 bits, than there are addresses for.
+TOO_MUCH = min(1 << 44, sys.maxsize - 4095)
+
 M = np.random.default_rng(0).random((50, 50)) + np.eye(50)
 
 
@@ -206,15 +209,15 @@ def test_resize_leaves_what_others_have(allocator, m):
 
 def test_no_memory_says_why(allocator):
     with pytest.raises(MemoryError, match="Unable to allocate") as caught, allocator:
-        np.empty(1 << 44, np.uint8)
-    support.check_memory_message(str(caught.value.__cause__), 1 << 44)
+        np.empty(TOO_MUCH, np.uint8)
+    support.check_memory_message(str(caught.value.__cause__), TOO_MUCH)
 
 
 def test_no_memory_that_was_caught_is_not_told_later(allocator):
     def fail():
         with allocator:
             with contextlib.suppress(MemoryError):
-                np.empty(1 << 44, np.uint8)
+                np.empty(TOO_MUCH, np.uint8)
             with allocator:
                 raise MemoryError("mine")
 

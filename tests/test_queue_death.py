@@ -149,7 +149,8 @@ def test_a_wait_ends_in_time():
 
 def test_a_child_that_was_forked_while_threads_use_the_queue_can_use_it(python):
     out = python("""
-        import os, threading, sharedmem
+        import os, threading, warnings, sharedmem
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
         q, done = sharedmem.Queue(100), threading.Event()
         def busy():
             while not done.is_set():

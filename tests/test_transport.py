@@ -47,7 +47,7 @@ def alike(a, b):
         type(a) is type(b)
         and a.dtype == b.dtype
         and a.dtype.char == b.dtype.char
-        and a.dtype.metadata == b.dtype.metadata
+        and (a.dtype.metadata or None) == (b.dtype.metadata or None)  # older NumPy makes None to {}
         and a.dtype.isalignedstruct == b.dtype.isalignedstruct
         and a.shape == b.shape
         and a.strides == b.strides

@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import pickle
+import sys
 import threading
 import time
 from multiprocessing.reduction import ForkingPickler
@@ -237,12 +238,12 @@ def test_a_caught_refusal_of_the_allocator_is_not_the_cause_of_another_error():
     def fails_otherwise():
         with sharedmem.allocator():
             with contextlib.suppress(MemoryError):
-                np.empty(1 << 50, np.uint8)
+                np.empty(sys.maxsize - (1 << 20), np.uint8)
             raise MemoryError("another")
 
     with pytest.raises(MemoryError, match="another") as caught:
         fails_otherwise()
     assert caught.value.__cause__ is None
     with pytest.raises(MemoryError) as caught, sharedmem.allocator():
-        np.empty(1 << 50, np.uint8)
+        np.empty(sys.maxsize - (1 << 20), np.uint8)
     assert "cannot allocate" in str(caught.value.__cause__)

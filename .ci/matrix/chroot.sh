@@ -1,7 +1,7 @@
 # Debian systems in a folder, for Pythons that this machine has not; sourced after .ci/lib.sh.
 # shellcheck shell=bash
 
-# chroot_make FOLDER DEBOOTSTRAP-ARGUMENT...: a system with /proc and a /dev/shm of its own, to which
+# chroot_make FOLDER DEBOOTSTRAP-ARGUMENT...: a system with /proc, a /dev/shm and terminals of its own, to which
 # nothing else of this machine is mounted. `chroot_drop FOLDER` takes it away.
 chroot_make() {
   local root=$1 suite=$2 mirror
@@ -13,6 +13,7 @@ chroot_make() {
   debootstrap --variant=minbase "$@" "$suite" "$root" "${mirror:?no Debian mirror}" \
     /usr/share/debootstrap/scripts/sid >"$root.log" 2>&1 || { tail -n 30 "$root.log"; return 1; }
   mount -t proc proc "$root/proc" && mkdir -p "$root/dev/shm" && mount -t tmpfs tmpfs "$root/dev/shm" || return
+  mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts" && ln -sf pts/ptmx "$root/dev/ptmx" || return
   # How this machine reaches its package index goes for the system in the folder as well.
   for file in /etc/resolv.conf /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do
     if [ -f "$file" ]; then mkdir -p "$root${file%/*}" && cp -L "$file" "$root$file"; fi
@@ -21,7 +22,7 @@ chroot_make() {
 }
 
 chroot_drop() {
-  umount "$1/dev/shm" "$1/proc" 2>/dev/null
+  umount "$1/dev/pts" "$1/dev/shm" "$1/proc" 2>/dev/null
   rm -rf --one-file-system "$1"
 }
 
