@@ -154,7 +154,7 @@ def test_forged_handles_never_reach_outside_of_the_file(file):
         assert not b.dtype.hasobject
         b.tolist() if b.size < 10_000 else b.flat[0]
         assert find_place(b) is not None
-    assert number > 50
+    assert number > 20  # where a pointer has 32 bits, most 64-bit numbers are refused at once
 
 
 def test_bad_classes_and_dtypes(file):

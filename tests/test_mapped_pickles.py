@@ -213,7 +213,8 @@ def test_bytes_outside_of_the_file_go_by_value(file):
 def test_after_a_fork_in_the_middle_of_opening(file):
     """The table of files is locked around a fork."""
     code = """
-    import os, sys, threading, sharedmem
+    import os, sys, threading, warnings, sharedmem
+    warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
     stop = False
     def work():
         while not stop:

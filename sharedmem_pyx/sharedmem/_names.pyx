@@ -89,12 +89,12 @@ def attach(name, *, readonly=False, timeout=0):
 
     Examples
     --------
-    >>> a = sharedmem.create("attach-example", (2, 2), "i4")
+    >>> a = sharedmem.create("attach-example", (2, 2), "i2")
     >>> b = sharedmem.attach("attach-example")
     >>> b[0] = 7
     >>> a
     SharedArray([[7, 7],
-                 [0, 0]], dtype=int32)
+                 [0, 0]], dtype=int16)
     """
     cdef string_view asked = read_name(name)
     cdef name_found found
