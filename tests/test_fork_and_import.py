@@ -1,5 +1,8 @@
 """A fork while another thread uses a name of the package for the first time, and imports its module."""
 
+import pathlib
+import re
+
 import support
 
 SLOW_IMPORT = """
@@ -52,3 +55,44 @@ def test_a_fork_in_the_middle_of_the_import_itself():
         "print(thread.is_alive())"
     )
     assert support.check_python(code).split() == ["0", "False"]
+
+
+#: Where an import of another package is under way whenever the function is called, so that its lock is held.
+INSIDE_OTHER_IMPORTS = {("_integrations/__init__.py", "_file"), ("_transfers/saving.py", "_change")}
+
+#: Called by a function that holds the lock.
+UNDER_THE_LOCK = {("__init__.py", "_import")}
+
+
+def imports_in_functions(text):
+    """Of each import of this package in a function: the function's name, and whether it holds the lock."""
+    around = []  # indentation and text of the lines that open the blocks around this one
+    for line in text.splitlines():
+        words = line.strip()
+        if not words or words.startswith("#"):
+            continue
+        indentation = len(line) - len(line.lstrip())
+        while around and around[-1][0] >= indentation:
+            around.pop()
+        if re.match(r"(from|import) sharedmem\b", words) and " cimport " not in words:
+            functions = [
+                re.match(r"(?:async )?(?:def|cdef|cpdef)\b.*?(\w+)\(", opening) for _, opening in around
+            ]
+            names = [found[1] for found in functions if found]
+            if names:
+                yield names[-1], any(opening == "with import_lock:" for _, opening in around)
+        around.append((indentation, words))
+
+
+def test_every_import_in_a_function_holds_the_lock_that_a_fork_waits_for():
+    """The child of a fork in the middle of another thread's import would wait for ever for that module's lock."""
+    package = pathlib.Path(__file__).parents[1] / "sharedmem_pyx" / "sharedmem"
+    found, without = set(), set()
+    for path in sorted({*package.rglob("*.py"), *package.rglob("*.pyx")}):
+        name = path.relative_to(package).as_posix()
+        if name.startswith("_cli/") or name == "__main__.py":
+            continue  # a program of its own, which does not fork
+        for function, locked in imports_in_functions(path.read_text()):
+            (found if locked else without).add((name, function))
+    assert without == INSIDE_OTHER_IMPORTS | UNDER_THE_LOCK
+    assert len(found) > 8

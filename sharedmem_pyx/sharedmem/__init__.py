@@ -9,9 +9,6 @@ process by multiprocessing, or as the bytes of a pickle, it arrives as the same 
 
 import sharedmem._startup.interpreter  # isort: skip -- the first: it may refuse
 
-from _thread import RLock as _RLock  # threading's, which loads more
-from os import register_at_fork as _register_at_fork
-
 # Only compiled modules use these, whose imports PyInstaller does not see.
 import sharedmem._handles
 import sharedmem._ledger
@@ -29,6 +26,7 @@ from sharedmem._creation import (
     zeros_like,
 )
 from sharedmem._integrations import install as _await_others
+from sharedmem._startup.importing import import_lock as _import_lock
 from sharedmem._transfers.connections import install as _watch_connections
 from sharedmem._transfers.pickling import install as _install_holding
 from sharedmem._transfers.pickling import pickle_by_value
@@ -114,18 +112,10 @@ __all__ = [
 ]
 
 
-# Held while a module is imported for __getattr__, and while this process forks: a child that was forked
-# in the middle of another thread's import would wait for ever for that thread, which it has not.
-_importing = _RLock()
-_register_at_fork(
-    before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release
-)
-
-
 def __getattr__(name):
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with _importing:
+    with _import_lock:
         value = _import(name)
     globals()[name] = value
     return value

@@ -9,6 +9,7 @@ from sharedmem._atomics import add, notify, store
 from sharedmem._condition_wait import sleep_without
 from sharedmem._creation import zeros
 from sharedmem._messages import by_value
+from sharedmem._startup.importing import import_lock
 from sharedmem.array import is_shared
 from sharedmem.lock import Lock, RLock, begin_lock
 
@@ -36,7 +37,8 @@ def _check_words(memory: Any) -> Any:
 
 def _find(name: str) -> tuple[RLock, Any]:
     """Lock and words of the condition of that name."""
-    from sharedmem._named_objects import named_memory  # which few programs need
+    with import_lock:
+        from sharedmem._named_objects import named_memory  # which few programs need
 
     memory = named_memory(name, "Condition", _LOCK + 4 * _WORDS, _begin)
     return RLock(_memory=memory[:_LOCK]), _check_words(memory[_LOCK:].view("u4"))

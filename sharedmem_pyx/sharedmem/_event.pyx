@@ -8,6 +8,7 @@ from sharedmem.libsharedmem.futex cimport wake
 
 from sharedmem._creation import zeros
 from sharedmem._messages import by_value as _by_value
+from sharedmem._startup.importing import import_lock
 from sharedmem.array import is_shared
 
 
@@ -60,7 +61,8 @@ cdef class Event:
 
     def __cinit__(self, *, name=None, _memory=None):
         if name is not None:
-            from sharedmem._named_objects import named_memory     # which few programs need
+            with import_lock:
+                from sharedmem._named_objects import named_memory     # which few programs need
             _memory = named_memory(name, "Event", 4 * word_count, begin).view("u4")
         if _memory is None:
             _memory = zeros(word_count, "u4")

@@ -12,6 +12,7 @@ import numpy as np
 
 from sharedmem._copying import array, copy
 from sharedmem._creation import empty
+from sharedmem._startup.importing import import_lock
 from sharedmem.array import SharedArray
 from sharedmem.errors import refuse_objects
 
@@ -63,7 +64,8 @@ def load(file: _Path | IO[bytes], *, mmap_mode: str | None = None) -> SharedArra
     .. [1] NEP 1, A Simple File Format for NumPy Arrays.
     """
     if mmap_mode is not None:
-        from sharedmem._mapped import load_mode
+        with import_lock:
+            from sharedmem._mapped import load_mode
 
         return load_mode(file, mmap_mode)
     if isinstance(file, (str, bytes, os.PathLike)):

@@ -18,6 +18,7 @@ from sharedmem.libsharedmem.file_view cimport file_view
 from sharedmem.libsharedmem.home cimport arena_of
 
 from sharedmem._handles import _load, _load_exact, _load_exact_kept, _load_kept
+from sharedmem._startup.importing import import_lock
 from sharedmem.array import SharedArray
 
 
@@ -144,7 +145,8 @@ cdef object reduce_in_file(cnp.ndarray a):
     """The same for an array in a file, whose module is imported when it is first needed."""
     global reduce_mapped, load_mapped
     if reduce_mapped is None:
-        import sharedmem._file_handles
+        with import_lock:
+            import sharedmem._file_handles
         load_mapped = sharedmem._file_handles.load_mapped
         reduce_mapped = sharedmem._file_handles.reduce_mapped
     return reduce_mapped(a)

@@ -12,6 +12,7 @@ from sharedmem.libsharedmem.arena cimport allocation, arena
 from sharedmem.libsharedmem.file_view cimport file_view
 from sharedmem.libsharedmem.home cimport arena_of
 
+from sharedmem._startup.importing import import_lock
 from sharedmem.array import SharedArray
 
 
@@ -101,7 +102,8 @@ def readonly(a, /):
     source = <cnp.ndarray>a
     where = arena_of(cnp.PyArray_DATA(source))
     if where == NULL and file_view.holds(cnp.PyArray_DATA(source)):
-        from sharedmem._mapped import readonly_mapped
+        with import_lock:
+            from sharedmem._mapped import readonly_mapped
         made = readonly_mapped(source)
         if made is not None:
             return made

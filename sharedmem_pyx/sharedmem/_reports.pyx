@@ -11,6 +11,7 @@ from sharedmem.libsharedmem.inspect cimport inspect, optional_inspection
 from sharedmem.libsharedmem.names cimport name_report
 from sharedmem.libsharedmem.segment cimport backing, segment_name
 
+from sharedmem._startup.importing import import_lock
 from sharedmem._transfers.reducing import transport_stats
 
 
@@ -197,8 +198,9 @@ def inspect_arena(str backing_name, int id, int pid=0, uint64_t tag=0):
 
 
 cdef list name_list(vector[name_report]& reports):
-    from sharedmem._name_states import info_of     # which few programs need
     cdef size_t i
+    with import_lock:
+        from sharedmem._name_states import info_of     # which few programs need
     return [info_of(<bytes>reports[i].name, <int>reports[i].what, <bytes>reports[i].text, reports[i].pid,
                     reports[i].age_ns / 1e9, tuple(reports[i].holders))
             for i in range(reports.size())]

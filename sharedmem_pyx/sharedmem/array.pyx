@@ -10,6 +10,8 @@ from sharedmem.libsharedmem.arena cimport allocation
 from sharedmem.libsharedmem.file_view cimport file_view
 from sharedmem.libsharedmem.home cimport arena_of
 
+from sharedmem._startup.importing import import_lock
+
 
 cdef extern from "<sharedmem_pyx/shared_array.hpp>" namespace "sharedmem_pyx":
     ctypedef object (*reducer)(object, int)
@@ -67,7 +69,8 @@ def is_shared(a, /):
 def __getattr__(name):
     """The names that the array module of the package of 2009 had."""
     if name.startswith("shared_"):
-        from sharedmem import _legacy
+        with import_lock:
+            from sharedmem import _legacy
         if name in _legacy.__all__:
             return getattr(_legacy, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,6 +13,7 @@ from sharedmem.libsharedmem.robust_mutex cimport (
 )
 
 from sharedmem._messages import by_value as _by_value
+from sharedmem._startup.importing import import_lock
 from sharedmem.array import is_shared
 from sharedmem._creation import empty
 
@@ -347,7 +348,8 @@ cdef class Lock:
 
 cdef object named_lock(object name, str kind):
     """The memory of the lock of that name."""
-    from sharedmem._named_objects import named_memory     # which few programs need
+    with import_lock:
+        from sharedmem._named_objects import named_memory     # which few programs need
     return named_memory(name, kind, robust_mutex_bytes, begin_lock)
 
 

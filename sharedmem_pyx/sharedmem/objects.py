@@ -20,6 +20,7 @@ import numpy as np
 
 from sharedmem._messages import by_value, current_message, holding
 from sharedmem._out_of_band import Pieces, gather, reduce_array
+from sharedmem._startup.importing import import_lock
 from sharedmem.array import SharedArray
 
 if TYPE_CHECKING:
@@ -37,11 +38,13 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
     """What pickles objects of these classes, in place of what they say themselves."""
     table: dict[type, Callable[[Any], Any]] = {np.ndarray: reduce_array}
     if "torch" in sys.modules:
-        from sharedmem._transfers.tensors import reducers
+        with import_lock:
+            from sharedmem._transfers.tensors import reducers
 
         table |= reducers(sys.modules["torch"])
     if "pandas" in sys.modules:
-        from sharedmem._integrations import pandas_
+        with import_lock:
+            from sharedmem._integrations import pandas_
 
         for name in pandas_.MODULES:
             if name in sys.modules:
@@ -50,7 +53,8 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
 
 
 def _reduce_column(column: Any) -> Any:
-    from sharedmem._integrations.pandas_ import reduce_column
+    with import_lock:
+        from sharedmem._integrations.pandas_ import reduce_column
 
     return reduce_column(column, PROTOCOL, False)
 

@@ -1,4 +1,4 @@
-"""Doing something to a module as soon as somebody imports it.
+"""Importing modules of this package late, and doing something to other modules as soon as they are imported.
 
 The loader and the finder below do not derive from the classes of importlib.abc, which the import system does
 not ask for: importing that module takes longer than importing all of this package.
@@ -7,7 +7,9 @@ not ask for: importing that module takes longer than importing all of this packa
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
+from _thread import RLock  # threading's, which loads more
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -17,6 +19,15 @@ if TYPE_CHECKING:
     from importlib.abc import Loader, MetaPathFinder
 else:
     Loader = MetaPathFinder = object
+
+#: Held by whoever imports a module of this package in a function, when it is first needed, and while this
+#: process forks. A child has only the thread that forked: in the middle of another thread's import it would
+#: wait for that thread's lock of the module for ever. Where an import of another package is under way, its
+#: lock is held already, and this one is not taken: two threads could wait for each other.
+import_lock = RLock()
+os.register_at_fork(
+    before=import_lock.acquire, after_in_parent=import_lock.release, after_in_child=import_lock.release
+)
 
 _Action = Callable[[ModuleType], None]
 

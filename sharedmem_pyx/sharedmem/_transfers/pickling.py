@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from sharedmem._messages import by_value, holding
+from sharedmem._startup.importing import import_lock
 from sharedmem._transfers.messages import transferring, write_message
 
 
@@ -73,6 +74,7 @@ def install() -> None:
     # A variable that exists is later replaced by one store, for threads that read it by getenv(3) meanwhile.
     text = os.environ.setdefault("SHAREDMEM_TRANSPORT", "")
     if text:
-        from sharedmem._transfers.settings import apply  # which few programs need
+        with import_lock:
+            from sharedmem._transfers.settings import apply  # which few programs need
 
         apply(text)
