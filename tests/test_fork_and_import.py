@@ -75,9 +75,7 @@ def imports_in_functions(text):
         while around and around[-1][0] >= indentation:
             around.pop()
         if re.match(r"(from|import) sharedmem\b", words) and " cimport " not in words:
-            functions = [
-                re.match(r"(?:async )?(?:def|cdef|cpdef)\b.*?(\w+)\(", opening) for _, opening in around
-            ]
+            functions = [re.match(r"(?:def|cdef|cpdef)\b.*?(\w+)\(", opening) for _, opening in around]
             names = [found[1] for found in functions if found]
             if names:
                 yield names[-1], any(opening == "with import_lock:" for _, opening in around)
@@ -85,7 +83,7 @@ def imports_in_functions(text):
 
 
 def test_every_import_in_a_function_holds_the_lock_that_a_fork_waits_for():
-    """The child of a fork in the middle of another thread's import would wait for ever for that module's lock."""
+    """A child of a fork in the middle of another thread's import would wait for ever for its lock."""
     package = pathlib.Path(__file__).parents[1] / "sharedmem_pyx" / "sharedmem"
     found, without = set(), set()
     for path in sorted({*package.rglob("*.py"), *package.rglob("*.pyx")}):
