@@ -37,6 +37,7 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
   repairs.look_for_dead(false);
   lock.lock();
   bool news = pool.adopt_orphans(chunks, size_class);
+  pool.limit_orphans(words.head().cache_limit.load(std::memory_order_relaxed));
   if (pool.sweep_after_repairs()) news = true;
   if (news || room()) {
     if (room()) return nullptr;

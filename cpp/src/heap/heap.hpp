@@ -87,6 +87,9 @@ class heap {
   /// Bytes of chunks whose owner has died, and in which no block is in use. An estimate: others may adopt them
   /// meanwhile.
   std::uint64_t orphaned_bytes() const noexcept;
+  /// Gives such chunks back to the system until they and all that is cached are at most `limit` bytes, or about that
+  /// if others do the same. Looks only if there are orphans since the last call.
+  void limit_orphans(std::uint64_t limit) noexcept;
   /// Lists what other processes freed since the last call. True if a hint said there was something.
   bool sweep_returns() noexcept;
   /// Looks at every block of ours for what other processes freed.
@@ -164,13 +167,19 @@ class heap {
   void note_cached() noexcept;
   bool is_cached_run(const slab* s) const noexcept;
 
-  // chunks.cpp
+  // orphans.cpp
   bool orphans_to_see(std::uint64_t& now) const noexcept;
   template <class Use>
   bool each_orphan(Use&& use) const;
   template <class Wanted, class Enough>
   bool adopt_where(Wanted&& wanted, Enough&& enough);
+  bool take_orphan(std::uint32_t chunk, std::uint64_t owner) noexcept;
+  void leave_orphan(std::uint32_t chunk) noexcept;
+  bool is_free_orphan(std::uint32_t chunk, cut_word cut) const noexcept;
   void adopt(std::uint32_t chunk);
+  slab* adopt_as_run(std::uint32_t chunk, std::uint32_t chunks);
+
+  // chunks.cpp
   void ensure_descriptors(std::uint32_t chunk, std::uint32_t count);
   slab* new_run(std::uint32_t chunk, std::uint32_t chunks);
   slab* split(slab* run, std::uint32_t chunks);  // returns the tail
@@ -198,6 +207,7 @@ class heap {
   std::uint64_t cached_bytes = 0;
   std::uint64_t repairs_seen = 0;
   std::uint64_t orphans_seen = 0;  // header::orphans, as it was before our last look at all chunks
+  std::uint64_t orphans_limited = 0;  // the same, for `limit_orphans`
   std::vector<thread_cache*> caches;
   bool caches_usable = false;
   std::atomic<bool> stopped{false};
