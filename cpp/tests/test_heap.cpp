@@ -121,6 +121,27 @@ TEST_CASE("a slab without a block in use becomes a run again, unless it is the l
   CHECK(count(t, chunk_state::owned) == 0);
 }
 
+TEST_CASE("slabs that classes keep are used for other sizes, if all that is kept is more than the limit") {
+  bare_tables t;
+  owner me(t, 0);
+  const heap::taken used = me.take(class_of(200'000));
+  for (const std::uint64_t bytes : {64, 20'000, 300'000, 400'000, 500'000, 600'000})
+    me.drop(me.take(class_of(bytes)));
+  const std::lock_guard lock(me.heap);
+  CHECK_FALSE(me.heap.reuse_spares(1, 6 * chunk_bytes));
+  CHECK(me.heap.cached() == 0);
+  CHECK(me.heap.reuse_spares(1, 5 * chunk_bytes));
+  CHECK(me.heap.cached() == chunk_bytes);
+  CHECK_FALSE(me.heap.has_room(class_of(600'000)));
+  CHECK(me.heap.has_room(class_of(64)));
+  CHECK(me.heap.uncache(1) != nullptr);
+  CHECK_FALSE(
+      me.heap.reuse_spares(8, 2 * chunk_bytes));  // all are not as long: what is beyond the limit goes
+  CHECK(me.heap.cached() == 2 * chunk_bytes);
+  CHECK(count(t, chunk_state::owned) + count(t, chunk_state::inner) == 4);
+  CHECK(me.heap.owned_at(used.owner->chunk) == used.owner);
+}
+
 TEST_CASE("beyond the limit cached runs are given back, and their pages with them") {
   bare_tables t;
   owner me(t, 0);

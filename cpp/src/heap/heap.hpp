@@ -103,6 +103,13 @@ class heap {
   /// Gives back cached runs, shortest first, of about `bytes` in all. To be called when a request of that size
   /// was longer than each of them: it takes fresh memory, and the arena does not grow if these go instead.
   void give_back_fragments(std::uint64_t bytes) noexcept;
+  /// Makes cached runs of slabs without a block in use, until a run of so many chunks is cached. Nothing is given back
+  /// beyond the limit. True if there is such a run.
+  bool dissolve_spares(std::uint32_t chunks) noexcept;
+  /// The same, if what all processes cache and our slabs without a block in use are more than `limit` bytes. To be
+  /// called before fresh memory is taken: each class keeps a slab, so that a process with arrays of many sizes would
+  /// keep far more than the limit. What is then cached beyond the limit and does not help is given back.
+  bool reuse_spares(std::uint32_t chunks, std::uint64_t limit) noexcept;
   /// Makes cached runs of all slabs without a block in use, and gives back everything that this process caches.
   void trim() noexcept;
   /// Bytes that this process caches, in whole runs.
@@ -152,7 +159,8 @@ class heap {
   // pool.cpp
   taken pop(slab& s) noexcept;
   void put(slab& s, std::uint32_t index) noexcept;
-  void dissolve_if_free(slab& s, bool even_the_last) noexcept;
+  void dissolve_if_free(slab& s) noexcept;
+  slab* dissolve(slab& s) noexcept;
   void sweep(slab& s) noexcept;
   void link(slab& s) noexcept;
   void unlink(slab& s) noexcept;
@@ -162,6 +170,10 @@ class heap {
   using run_node = run_set::node_type;
   void cache_run(slab* run, run_node node) noexcept;
   bool list_cached(slab*& run, run_node node) noexcept;
+  bool keep_run(slab* run, run_node node) noexcept;
+  bool has_cached(std::uint32_t chunks) const noexcept {
+    return !cached_runs.empty() && cached_runs.rbegin()->first >= chunks;
+  }
   bool empty_run(const slab& run) noexcept;
   run_node remove_cached(slab* run) noexcept;
   void note_cached() noexcept;

@@ -73,10 +73,7 @@ bool heap::adopt_where(Wanted&& wanted, Enough&& enough) {
 bool heap::adopt_orphans(std::uint32_t chunks, std::uint32_t size_class) {
   std::uint64_t now = 0;
   if (!orphans_to_see(now)) return false;
-  const auto there = [&] {
-    return size_class != no_class ? has_room(size_class)
-                                  : !cached_runs.empty() && cached_runs.rbegin()->first >= chunks;
-  };
+  const auto there = [&] { return size_class != no_class ? has_room(size_class) : has_cached(chunks); };
   adopt_where(
       [&](cut_word cut) {
         return cut.size_class == size_class && (size_class != no_class || cut.run >= chunks);
