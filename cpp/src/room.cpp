@@ -7,13 +7,14 @@ namespace sharedmem {
 /// All that can be had without asking the system for more, however long it takes. Lets go of `lock` meanwhile.
 /// `messages`: those of the dead, too, whose grace is over. Whoever has one may still load it, so this is done only
 /// where the memory would otherwise be refused.
-void arena::state::scrape_together(held_lock& lock, bool messages) {
+void arena::state::scrape_together(held_lock& lock, std::uint32_t chunks, bool messages) {
   lock.unlock();
   repairs.look_for_dead(true);
   if (messages) repairs.expire(false);
   lock.lock();
   pool.adopt_all_orphans();
   if (!pool.sweep_after_repairs()) pool.sweep_all();
+  (void)pool.dissolve_spares(chunks);
 }
 
 /// A run of exactly `chunks`, or nullptr if meanwhile a slab of `size_class` has room. One whose segment has no
@@ -37,16 +38,19 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
   repairs.look_for_dead(false);
   lock.lock();
   bool news = pool.adopt_orphans(chunks, size_class);
+  pool.limit_orphans(words.head().cache_limit.load(std::memory_order_relaxed));
   if (pool.sweep_after_repairs()) news = true;
   if (news || room()) {
     if (room()) return nullptr;
     if (slab* run = uncache()) return run;
   }
+  if (pool.reuse_spares(chunks, words.head().cache_limit.load(std::memory_order_relaxed)))
+    if (slab* run = uncache()) return run;
   const std::uint64_t bytes = std::uint64_t{chunks} * chunk_bytes;
   try {
     reserve_memory(bytes, asked);
   } catch (const no_memory&) {
-    scrape_together(lock, true);
+    scrape_together(lock, chunks, true);
     if (room()) return nullptr;
     if (slab* run = uncache()) return run;
     pool.limit_cache(0);
@@ -59,7 +63,7 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
   } catch (const error&) {  // what cannot be attached here is no room; `extend` below tells why
   }
   if (slab* run = pool.claim_fresh(chunks, blocks)) return run;
-  scrape_together(lock, false);
+  scrape_together(lock, chunks, false);
   if (room()) return nullptr;
   if (slab* run = uncache()) return run;
   pool.limit_cache(0);
@@ -77,7 +81,7 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
   } catch (const error& refused) {
     why = std::string("a further segment was refused: ") + refused.what();
   }
-  scrape_together(lock, true);
+  scrape_together(lock, chunks, true);
   if (room()) return nullptr;
   if (slab* run = uncache()) return run;
   pool.limit_cache(0);

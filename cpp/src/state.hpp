@@ -88,7 +88,7 @@ struct arena::state {
   heap::taken take_small(std::uint32_t size_class, std::uint64_t asked, held_lock& lock);
   heap::taken take_run(std::uint32_t chunks, std::uint64_t asked, held_lock& lock);
   slab* obtain(std::uint32_t chunks, std::uint32_t size_class, std::uint64_t asked, held_lock& lock);
-  void scrape_together(held_lock& lock, bool messages);
+  void scrape_together(held_lock& lock, std::uint32_t chunks, bool messages);
 
   // budget.cpp
   std::uint64_t claimed_bytes() const noexcept;

@@ -234,6 +234,30 @@ TEST_CASE("the cache keeps to its limit") {
   nothing_left(*a);
 }
 
+TEST_CASE("arrays of many sizes, one after the other, keep no more warm than the cache may hold") {
+  const auto a = arena::create(256 * mib);
+  a->set_cache_limit(4 * mib);
+  for (std::uint64_t bytes = 64 * kib; bytes <= mib; bytes += 32 * kib) {
+    allocation x = make(*a, bytes, 1);
+    a->release(x.ref);
+    CHECK(a->statistics().resident_bytes <= 8 * mib);
+  }
+  nothing_left(*a);
+}
+
+TEST_CASE("slabs without a block in use serve longer arrays before the arena grows") {
+  const auto a = arena::create(tiny);
+  a->set_cache_limit(4 * tiny);
+  for (std::uint64_t bytes = 256 * kib; bytes <= mib; bytes += 64 * kib) {
+    allocation x = a->allocate(bytes);
+    a->release(x.ref);
+  }
+  allocation large = a->allocate(tiny / 2 + 4 * mib);
+  CHECK(a->statistics().segments == 2);
+  a->release(large.ref);
+  nothing_left(*a);
+}
+
 TEST_CASE("a stray write into the tables is found, and named") {
   const auto a = arena::create(tiny);
   allocation x = make(*a, 5000, 1);

@@ -121,6 +121,27 @@ TEST_CASE("a slab without a block in use becomes a run again, unless it is the l
   CHECK(count(t, chunk_state::owned) == 0);
 }
 
+TEST_CASE("slabs that classes keep are used for other sizes, if all that is kept is more than the limit") {
+  bare_tables t;
+  owner me(t, 0);
+  const heap::taken used = me.take(class_of(200'000));
+  for (const std::uint64_t bytes : {64, 20'000, 300'000, 400'000, 500'000, 600'000})
+    me.drop(me.take(class_of(bytes)));
+  const std::lock_guard lock(me.heap);
+  CHECK_FALSE(me.heap.reuse_spares(1, 6 * chunk_bytes));
+  CHECK(me.heap.cached() == 0);
+  CHECK(me.heap.reuse_spares(1, 5 * chunk_bytes));
+  CHECK(me.heap.cached() == chunk_bytes);
+  CHECK_FALSE(me.heap.has_room(class_of(600'000)));
+  CHECK(me.heap.has_room(class_of(64)));
+  CHECK(me.heap.uncache(1) != nullptr);
+  CHECK_FALSE(
+      me.heap.reuse_spares(8, 2 * chunk_bytes));  // all are not as long: what is beyond the limit goes
+  CHECK(me.heap.cached() == 2 * chunk_bytes);
+  CHECK(count(t, chunk_state::owned) + count(t, chunk_state::inner) == 4);
+  CHECK(me.heap.owned_at(used.owner->chunk) == used.owner);
+}
+
 TEST_CASE("beyond the limit cached runs are given back, and their pages with them") {
   bare_tables t;
   owner me(t, 0);
@@ -230,6 +251,61 @@ TEST_CASE("chunks of a dead owner go to who adopts them, with what is free in th
   REQUIRE(free_run != nullptr);
   CHECK(free_run->chunk == run);
   CHECK_FALSE(heir.heap.adopt_all_orphans());
+}
+
+TEST_CASE("free chunks of the dead beyond the limit are given back, and those with a block in use are not") {
+  bare_tables t;
+  const std::uint32_t c = class_of(100'000);
+  std::uint32_t with_block = 0, runs[4] = {}, cut_and_free = 0;
+  {
+    owner dead(t, 1);
+    const heap::taken kept = dead.take(c);
+    publish(t, dead, kept);
+    *kept.owner->block(kept.index) = std::byte{7};
+    with_block = kept.owner->chunk;
+    for (std::uint32_t i = 1; i < blocks_per_chunk(c); ++i) (void)dead.take(c);
+    const heap::taken freed = dead.take(c);
+    free_elsewhere(t, freed.owner->first + freed.index, publish(t, dead, freed));
+    cut_and_free = freed.owner->chunk;
+    for (std::uint32_t& run : runs) run = dead.take_run(2).owner->chunk;
+  }
+  REQUIRE(cut_and_free != with_block);
+  const auto orphan = [&](std::uint32_t chunk) {
+    *t.words.chunk_data(chunk) = std::byte{7};
+    t.words.chunk(chunk).owner.store(owner_word{chunk_state::orphan, 0, 0}.bits());
+    t.words.head().orphans.fetch_add(1);
+  };
+  for (const std::uint32_t chunk : {with_block, cut_and_free, runs[0], runs[1], runs[2]}) orphan(chunk);
+  const auto given_back = [&](std::uint32_t chunk) {
+    return state_of(t, chunk) == chunk_state::unclaimed && *t.words.chunk_data(chunk) == std::byte{0};
+  };
+
+  owner heir(t, 0);
+  heir.drop(heir.take_run(1));
+  const std::lock_guard lock(heir.heap);
+  REQUIRE(heir.heap.orphaned_bytes() == 7 * chunk_bytes);
+  heir.heap.limit_orphans(8 * chunk_bytes);
+  CHECK(heir.heap.orphaned_bytes() == 7 * chunk_bytes);
+  heir.heap.limit_orphans(0);
+  CHECK(heir.heap.orphaned_bytes() == 7 * chunk_bytes);  // no orphan came since
+  orphan(runs[3]);
+  heir.heap.limit_orphans(5 * chunk_bytes);
+  CHECK(heir.heap.orphaned_bytes() == 3 * chunk_bytes);  // and one is cached
+  CHECK(state_of(t, cut_and_free) == chunk_state::orphan);
+  CHECK(state_of(t, runs[0]) == chunk_state::orphan);
+  for (const std::uint32_t run : {runs[1], runs[2], runs[3]}) {
+    CHECK(given_back(run));
+    CHECK(state_of(t, run + 1) == chunk_state::unclaimed);
+  }
+  t.words.head().orphans.fetch_add(1);
+  heir.heap.limit_orphans(0);
+  CHECK(heir.heap.orphaned_bytes() == 0);
+  CHECK(given_back(cut_and_free));
+  CHECK(given_back(runs[0]));
+  CHECK(state_of(t, with_block) == chunk_state::orphan);
+  CHECK(*t.words.chunk_data(with_block) == std::byte{7});
+  CHECK(heir.heap.cached() == chunk_bytes);
+  CHECK(t.words.slot(0).chunks.load() == 1);
 }
 
 TEST_CASE("who adopts takes what he asks for, and leaves the rest to others") {

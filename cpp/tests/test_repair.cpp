@@ -29,6 +29,7 @@ namespace {
 
 std::function<void(pid_t)> when_looked_at;  // called once, by the first look whether a process lives
 std::uint64_t seconds_ahead = 0;  // of the clock
+bool clock_stands = false;  // at what it showed last
 long cores = 0;  // 0: as many as there are
 
 }  // namespace
@@ -39,8 +40,15 @@ extern "C" int kill(pid_t pid, int number) noexcept {
   return static_cast<int>(::syscall(SYS_kill, pid, number));
 }
 extern "C" int clock_gettime(clockid_t clock, timespec* now) noexcept {
+  static timespec shown{};
+  if (clock == CLOCK_MONOTONIC && clock_stands) {
+    *now = shown;
+    return 0;
+  }
   const auto result = static_cast<int>(::syscall(SYS_clock_gettime, clock, now));
+  if (clock != CLOCK_MONOTONIC) return result;
   now->tv_sec += static_cast<time_t>(seconds_ahead);
+  shown = *now;
   return result;
 }
 // The thread sanitizer asks as well, before it is ready for a function that it watches or for a guarded static.
@@ -203,6 +211,72 @@ TEST_CASE("chunks of the dead are used again by a process that was not the one t
     (void)a->trim();
   }
   nothing_left(*a, 2);
+}
+
+namespace {
+
+/// A process of the arena that takes `count` blocks of `bytes`, writes to them, and is killed.
+void live_and_die(arena& a, std::uint64_t bytes, int count) {
+  channel made;
+  auto owner = fork_from(a, [&] {
+    for (int i = 0; i < count; ++i) (void)make(a, bytes, 1);
+    made.put('m');
+    sleep_for_ever();
+    return 0;
+  });
+  (void)made.get<char>();
+  owner->kill();
+}
+
+}  // namespace
+
+TEST_CASE("who stood still while it looked for the dead looks again soon") {
+  const auto a = arena::create(tiny);
+  live_and_die(*a, 4 * mib, 1);
+  seconds_ahead = 1;
+  when_looked_at = [](pid_t) { seconds_ahead = 20; };  // others ran on this processor
+  allocation first = make(*a, 2 * mib, 0);
+  CHECK(a->participants().size() == 1);
+  REQUIRE(seconds_ahead == 20);
+  live_and_die(*a, 4 * mib, 1);
+  seconds_ahead = 21;
+  allocation second = make(*a, 4 * mib, 0);
+  CHECK(a->participants().size() == 1);
+  seconds_ahead = 0;
+  a->release(first.ref);
+  a->release(second.ref);
+  nothing_left(*a);
+}
+
+TEST_CASE("a forked child looks for the dead before it takes new memory, though its parent just did so") {
+  const auto a = arena::create(2 * tiny);
+  allocation ours = make(*a, 2 * mib, 0);
+  clock_stands = true;
+  (void)a->collect(false);
+  live_and_die(*a, 4 * mib, 1);
+  auto next = fork_from(*a, [&] {
+    (void)make(*a, 4 * mib, 2);
+    return a->participants().size() == 2 ? 0 : 1;
+  });
+  CHECK(next->wait() == 0);
+  clock_stands = false;
+  a->release(ours.ref);
+  nothing_left(*a);
+}
+
+TEST_CASE("what killed processes leave is no more than the cache may hold, once it was noticed") {
+  const auto a = arena::create(8 * tiny);
+  a->set_cache_limit(6 * mib);
+  std::vector<allocation> ours;
+  for (std::uint64_t round = 1; round <= 3; ++round) {
+    live_and_die(*a, 2 * mib, 8);
+    (void)a->collect(false);
+    ours.push_back(make(*a, 2 * mib, 0));
+    CHECK(a->statistics().cached_bytes <= 6 * mib);
+    CHECK(a->statistics().resident_bytes <= (round * 2 + 6 + 2) * mib);  // 2: tables
+  }
+  for (allocation& each : ours) a->release(each.ref);
+  nothing_left(*a);
 }
 
 TEST_CASE("a message of the dead is kept while there is memory, and given up before memory is refused") {

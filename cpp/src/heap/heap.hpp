@@ -87,6 +87,9 @@ class heap {
   /// Bytes of chunks whose owner has died, and in which no block is in use. An estimate: others may adopt them
   /// meanwhile.
   std::uint64_t orphaned_bytes() const noexcept;
+  /// Gives such chunks back to the system until they and all that is cached are at most `limit` bytes, or about that
+  /// if others do the same. Looks only if there are orphans since the last call.
+  void limit_orphans(std::uint64_t limit) noexcept;
   /// Lists what other processes freed since the last call. True if a hint said there was something.
   bool sweep_returns() noexcept;
   /// Looks at every block of ours for what other processes freed.
@@ -100,6 +103,13 @@ class heap {
   /// Gives back cached runs, shortest first, of about `bytes` in all. To be called when a request of that size
   /// was longer than each of them: it takes fresh memory, and the arena does not grow if these go instead.
   void give_back_fragments(std::uint64_t bytes) noexcept;
+  /// Makes cached runs of slabs without a block in use, until a run of so many chunks is cached. Nothing is given back
+  /// beyond the limit. True if there is such a run.
+  bool dissolve_spares(std::uint32_t chunks) noexcept;
+  /// The same, if what all processes cache and our slabs without a block in use are more than `limit` bytes. To be
+  /// called before fresh memory is taken: each class keeps a slab, so that a process with arrays of many sizes would
+  /// keep far more than the limit. What is then cached beyond the limit and does not help is given back.
+  bool reuse_spares(std::uint32_t chunks, std::uint64_t limit) noexcept;
   /// Makes cached runs of all slabs without a block in use, and gives back everything that this process caches.
   void trim() noexcept;
   /// Bytes that this process caches, in whole runs.
@@ -149,7 +159,8 @@ class heap {
   // pool.cpp
   taken pop(slab& s) noexcept;
   void put(slab& s, std::uint32_t index) noexcept;
-  void dissolve_if_free(slab& s, bool even_the_last) noexcept;
+  void dissolve_if_free(slab& s) noexcept;
+  slab* dissolve(slab& s) noexcept;
   void sweep(slab& s) noexcept;
   void link(slab& s) noexcept;
   void unlink(slab& s) noexcept;
@@ -159,18 +170,28 @@ class heap {
   using run_node = run_set::node_type;
   void cache_run(slab* run, run_node node) noexcept;
   bool list_cached(slab*& run, run_node node) noexcept;
+  bool keep_run(slab* run, run_node node) noexcept;
+  bool has_cached(std::uint32_t chunks) const noexcept {
+    return !cached_runs.empty() && cached_runs.rbegin()->first >= chunks;
+  }
   bool empty_run(const slab& run) noexcept;
   run_node remove_cached(slab* run) noexcept;
   void note_cached() noexcept;
   bool is_cached_run(const slab* s) const noexcept;
 
-  // chunks.cpp
+  // orphans.cpp
   bool orphans_to_see() const noexcept;
   template <class Use>
   bool each_orphan(Use&& use) const;
   template <class Wanted, class Enough>
   bool adopt_where(Wanted&& wanted, Enough&& enough);
+  bool take_orphan(std::uint32_t chunk, std::uint64_t owner) noexcept;
+  void leave_orphan(std::uint32_t chunk) noexcept;
+  bool is_free_orphan(std::uint32_t chunk, cut_word cut) const noexcept;
   void adopt(std::uint32_t chunk);
+  slab* adopt_as_run(std::uint32_t chunk, std::uint32_t chunks);
+
+  // chunks.cpp
   void ensure_descriptors(std::uint32_t chunk, std::uint32_t count);
   slab* new_run(std::uint32_t chunk, std::uint32_t chunks);
   slab* split(slab* run, std::uint32_t chunks);  // returns the tail
@@ -198,6 +219,7 @@ class heap {
   std::uint64_t cached_bytes = 0;
   std::uint64_t repairs_seen = 0;
   std::uint64_t orphans_seen = 0;  // header::orphans, as it was before our last look at all chunks
+  std::uint64_t orphans_limited = 0;  // the same, for `limit_orphans`
   std::vector<thread_cache*> caches;
   bool caches_usable = false;
   std::atomic<bool> stopped{false};

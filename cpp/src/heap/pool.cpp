@@ -10,6 +10,8 @@ namespace {
 constexpr auto relaxed = std::memory_order_relaxed;
 
 constexpr std::uint64_t all_chunks = ~std::uint64_t{0};  // of participant_entry::returns
+constexpr std::uint32_t all_of_them =
+    ~std::uint32_t{0};  // no run is as long: `dissolve_spares` goes to the end
 
 }  // namespace
 
@@ -56,18 +58,22 @@ void heap::drop_unshared(slab& s, std::uint32_t index) noexcept {
     return;
   }
   put(s, index);
-  dissolve_if_free(s, false);
+  dissolve_if_free(s);
 }
 
 /// A slab without a block in use becomes a free run again, unless it is the last of its class with room.
-void heap::dissolve_if_free(slab& s, bool even_the_last) noexcept {
-  if (s.available() != s.count) return;
-  if (!even_the_last && with_room[s.size_class] == &s && s.next == nullptr) return;
+void heap::dissolve_if_free(slab& s) noexcept {
+  if (!s.is_free() || (with_room[s.size_class] == &s && s.next == nullptr)) return;
+  if (slab* run = dissolve(s)) cache_run(run);
+}
+
+/// Makes a run, which is not cached yet, of a slab without a block in use. nullptr: there is no private memory for it.
+slab* heap::dissolve(slab& s) noexcept {
   slab* run = nullptr;
   try {
     run = new_run(s.chunk, 1);
   } catch (const std::bad_alloc&) {
-    return;
+    return nullptr;
   }
   unlink(s);
   --slabs_of_class[s.size_class];
@@ -76,7 +82,29 @@ void heap::dissolve_if_free(slab& s, bool even_the_last) noexcept {
   disown(&s);
   slab::destroy(&s);
   own(run);
-  cache_run(run);
+  return run;
+}
+
+bool heap::dissolve_spares(std::uint32_t chunks) noexcept {
+  for (std::uint32_t c = class_count; c-- > 0;)  // first those that are soon cut again
+    for (slab* s = with_room[c]; s != nullptr && !has_cached(chunks);) {
+      slab* next = s->next;
+      if (s->is_free())
+        if (slab* run = dissolve(*s)) keep_run(run, {});
+      s = next;
+    }
+  return has_cached(chunks);
+}
+
+bool heap::reuse_spares(std::uint32_t chunks, std::uint64_t limit) noexcept {
+  std::uint64_t warm = cached_everywhere();
+  for (const slab* s : with_room)
+    for (; s != nullptr; s = s->next)
+      if (s->is_free()) warm += chunk_bytes;
+  if (warm <= limit) return false;
+  if (dissolve_spares(chunks)) return true;
+  limit_cache(limit);
+  return false;
 }
 
 void heap::cut(slab* run, std::uint32_t c) {
@@ -127,7 +155,7 @@ void heap::list_if_free(std::uint32_t b, std::uint32_t c) noexcept {
     return;
   if (s->size_class != no_class) {
     put(*s, i);
-    dissolve_if_free(*s, false);
+    dissolve_if_free(*s);
     return;
   }
   if (words.chunk(c).emptied.exchange(0, relaxed) != 0)
@@ -152,7 +180,7 @@ void heap::sweep(slab& s) noexcept {
             life_state::free)
       put(s, i);
   }
-  dissolve_if_free(s, false);
+  dissolve_if_free(s);
 }
 
 bool heap::sweep_returns() noexcept {
@@ -220,12 +248,7 @@ heap::taken heap::take_run(slab* run) {
 void heap::trim() noexcept {
   flush_idle_caches();
   sweep_all();
-  for (std::uint32_t c = 0; c < class_count; ++c)
-    for (slab* s = with_room[c]; s != nullptr;) {
-      slab* next = s->next;
-      dissolve_if_free(*s, true);
-      s = next;
-    }
+  dissolve_spares(all_of_them);
   limit_cache(cached_everywhere() - cached_bytes);
 }
 
@@ -255,7 +278,7 @@ void heap::flush(magazine& m, std::uint32_t keep) noexcept {
   while (m.count > keep) {
     const cached_block b = m.blocks[--m.count];
     put(*b.owner(), b.index());
-    dissolve_if_free(*b.owner(), false);
+    dissolve_if_free(*b.owner());
   }
 }
 

@@ -73,13 +73,16 @@ bool heap::list_cached(slab*& run, run_node node) noexcept {
   return true;
 }
 
-void heap::cache_run(slab* run, run_node node) noexcept {
+/// Puts a free run into the list, whatever the limit. False: that could not be done, and its pages were given back.
+bool heap::keep_run(slab* run, run_node node) noexcept {
   const bool listed = list_cached(run, std::move(node));
   note_cached();
-  if (listed)
-    limit_cache(words.head().cache_limit.load(relaxed));
-  else if (empty_run(*run))
-    unclaim(run);
+  if (!listed && empty_run(*run)) unclaim(run);
+  return listed;
+}
+
+void heap::cache_run(slab* run, run_node node) noexcept {
+  if (keep_run(run, std::move(node))) limit_cache(words.head().cache_limit.load(relaxed));
 }
 
 slab* heap::uncache(std::uint32_t chunks) {

@@ -41,6 +41,7 @@ struct slab {
   std::uint16_t* stack = nullptr;
 
   std::uint32_t available() const noexcept { return free_count + (count - carved); }
+  bool is_free() const noexcept { return available() == count; }  // of a slab: no block is in use
   std::byte* block(std::uint32_t i) const noexcept { return data + std::uint64_t{i} * block_bytes; }
 
   /// Private memory for a slab of `count` blocks, its tables behind it.

@@ -142,6 +142,7 @@ void membership::after_fork_in_child() noexcept {
   step<point::fork_adopted>();
   child_overflows = false;
   child_slot = none;
+  repairs.forget_last_look();
   pool.forget_chunks();
   pool.resume_threads();
   let_go_after_fork();

@@ -100,6 +100,7 @@ void membership::start_anew() noexcept {
   // do not exist in this process.
   new (&joining) std::mutex;
   repairs.renew_lock();
+  repairs.forget_last_look();
   refs.renew_locks();
   pool.renew_lock();
   words.forget_lock();

@@ -34,7 +34,15 @@ bool repairer::look_for_dead(bool now) {
   const std::unique_lock lock(repairing, std::try_to_lock);
   if (!lock.owns_lock()) return false;  // another thread of ours is at it
   last_look.store(time, relaxed);
+  const std::uint64_t start = thread_time_ns();
+  std::uint64_t repairing_took = 0;
   bool repaired = false;
+  const auto repair = [&](std::uint32_t s, std::uint64_t seen) {
+    const std::uint64_t begun = thread_time_ns();
+    if (!repair_slot(s, seen)) return;
+    repairing_took += thread_time_ns() - begun;
+    repaired = true;
+  };
   bool fewer = false;
   const auto mark = static_cast<std::uint32_t>(words.slot_mark().load(sc));
   std::uint32_t active = 0;
@@ -43,7 +51,7 @@ bool repairer::look_for_dead(bool now) {
     const auto w = slot_word::from(seen);
     if (takes_part(w.state)) ++active;
     if ((takes_part(w.state) || w.state == slot_state::repair) && peers.look(w.who) == liveness::dead)
-      repaired = repair_slot(s, seen) || repaired;
+      repair(s, seen);
   }
   if (peers.attendance) {
     try {
@@ -56,14 +64,16 @@ bool repairer::look_for_dead(bool now) {
     const auto w = slot_word::from(seen);
     if (takes_part(w.state) && fewer &&
         (peers.exec_happened(w.who) || (w.who.space != peers.me().space && peers.only_we_are_left())))
-      repaired = repair_slot(s, seen) || repaired;
+      repair(s, seen);
     if (w.state == slot_state::reserved &&
         (reserved_by_us(s, w.who) || peers.look(w.who) == liveness::dead) && peers.no_child_without_slot())
-      repaired = repair_slot(s, seen) || repaired;
+      repair(s, seen);
   }
   for (std::uint32_t k = 0; k < overflow_slots; ++k) clear_overflow(k);
-  // A pass costs some microseconds a participant: never more than one part in fifty of the time.
-  look_pause.store(std::max(look_interval_ns, 50 * (monotonic_ns() - time)), relaxed);
+  // To look costs some microseconds a participant: never more than one part in fifty of the time. Only processor time
+  // counts, since on a loaded machine a pass may stand still for long, and until the next one memory of the dead is not
+  // used again. Repairs do not count, as each is done once.
+  look_pause.store(std::max(look_interval_ns, 50 * (thread_time_ns() - start - repairing_took)), relaxed);
   return repaired;
 }
 

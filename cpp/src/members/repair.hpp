@@ -35,6 +35,9 @@ class repairer {
   /// Repairs the slots of dead processes; true if there were any. Not `now`: only if nobody here has done so for a
   /// while. No lock.
   bool look_for_dead(bool now);
+  /// The next `look_for_dead` looks. In a forked child: so that it does not take new memory before it has used what
+  /// children before it left, however soon after its parent's last look it was born.
+  void forget_last_look() noexcept { last_look.store(0, std::memory_order_relaxed); }
   /// Repairs a slot whose `ctl` is `seen`. False: somebody else does, or a part of the arena cannot be attached here.
   /// Lock held.
   bool repair_slot(std::uint32_t dead, std::uint64_t seen);

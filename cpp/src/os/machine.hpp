@@ -14,6 +14,8 @@ void unmap_private(void* base, std::size_t bytes) noexcept;
 
 /// CLOCK_MONOTONIC in nanoseconds; differs between time namespaces (time_namespaces(7)).
 std::uint64_t monotonic_ns() noexcept;
+/// Nanoseconds of processor time that this thread has used. It does not rise while others run.
+std::uint64_t thread_time_ns() noexcept;
 unsigned core_count() noexcept;
 /// Bytes of RAM.
 std::uint64_t physical_memory() noexcept;
