@@ -1,11 +1,12 @@
 """Condition: waiting for what other processes change under a lock, robust against anybody's death."""
 
 from collections.abc import Callable
+from operator import index
 from time import monotonic
 from types import TracebackType
 from typing import Any, TypeVar
 
-from sharedmem._atomics import add, notify, store
+from sharedmem._atomics import add, end_of_wait, notify, store
 from sharedmem._condition_wait import sleep_without
 from sharedmem._creation import zeros
 from sharedmem._messages import by_value
@@ -153,8 +154,8 @@ class Condition:
         ------
         AssertionError
             The calling thread does not hold the lock.
-        TypeError
-            `timeout` is no number.
+        TypeError, ValueError
+            `timeout` is no number, or not a number (NaN).
 
         Notes
         -----
@@ -183,11 +184,13 @@ class Condition:
         ------
         AssertionError
             The calling thread does not hold the lock.
+        TypeError, ValueError
+            `timeout` is no number, or not a number (NaN).
         """
-        end = None if timeout is None else monotonic() + timeout
+        end = end_of_wait(timeout)
         while not (result := predicate()):
-            left = None if end is None else end - monotonic()
-            if left is not None and left <= 0:
+            left = end - monotonic()
+            if left <= 0:
                 break
             self.wait(left)
         return result
@@ -204,14 +207,15 @@ class Condition:
         ------
         AssertionError
             The calling thread does not hold the lock.
-        ValueError
-            `n` is negative.
+        TypeError, ValueError
+            `n` is no integer, or negative.
         """
         self._must_be_held("to notify those who wait for")
-        if n < 0:
+        number = index(n)
+        if number < 0:
             raise ValueError(f"the number of those to wake is {n}")
-        if n > 0:
-            self._wake(n)
+        if number > 0:
+            self._wake(number)
 
     def _wake(self, n: int | None) -> None:
         # The kernel wakes those who sleep. Others have released the lock and are about to sleep, or look for

@@ -111,8 +111,8 @@ cdef class Event:
 
         Raises
         ------
-        TypeError
-            `timeout` is no number.
+        TypeError, ValueError
+            `timeout` is no number, or not a number (NaN).
 
         Notes
         -----

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sharedmem import _frames
-from sharedmem._atomics import load, wait
+from sharedmem._atomics import end_of_wait, load, wait
 from sharedmem._copying import asshared, copy
 from sharedmem._file_memory import find_place
 from sharedmem._messages import by_value
@@ -146,14 +146,14 @@ class Latest:
         TypeError
             `after` is no integer, or `timeout` no number.
         ValueError
-            `after` is negative.
+            `after` is negative, or `timeout` not a number (NaN).
 
         Notes
         -----
         Ctrl-C and other signals are handled while it waits.
         """
         known = 0 if after is None else _number(after)
-        end = None if timeout is None else monotonic() + timeout
+        end = end_of_wait(timeout)
         while True:
             bell = load(self._bell, 0)  # before the number, of which it tells
             number = _frames.newest(self._memory)
@@ -166,8 +166,8 @@ class Latest:
                 if a is not None:
                     return a, number
                 continue  # it was replaced meanwhile
-            left = _SLICE if end is None else min(end - monotonic(), _SLICE)
-            if not wait(self._bell, 0, bell, left) and end is not None and monotonic() >= end:
+            left = min(end - monotonic(), _SLICE)
+            if not wait(self._bell, 0, bell, left) and monotonic() >= end:
                 text = f"no array was put within {timeout:g} s"
                 raise TimeoutError(f"{text} after the one with number {known}" if known else text)
 

@@ -16,6 +16,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from libcpp.vector cimport vector
 
+from sharedmem._atomics cimport seconds_of
 from sharedmem._transfers.messages cimport pickle_for_queue
 from sharedmem.arena cimport home_arena
 from sharedmem.array cimport adopt
@@ -53,9 +54,7 @@ cdef double end_of(object block, object timeout) except? -1:
     cdef double seconds
     if not block:
         return 0
-    if timeout is None:
-        return for_ever
-    seconds = timeout
+    seconds = seconds_of(timeout)
     return clock() + seconds if seconds > 0 else 0
 
 

@@ -8,6 +8,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint64_t
 
+from sharedmem._atomics cimport seconds_of
 from sharedmem.libsharedmem.robust_mutex cimport (
     busy, inherited, nanoseconds, robust_mutex, robust_mutex_bytes, robust_mutex_outcome, taken,
 )
@@ -389,11 +390,3 @@ def call_with(RLock lock not None, function, *args):
         return function(*args)
     finally:
         lock.release()
-
-
-cdef double seconds_of(object timeout) except? -1:
-    """The seconds of a timeout; infinity for None."""
-    cdef double seconds = float("inf") if timeout is None else timeout
-    if seconds != seconds:
-        raise ValueError("the timeout is not a number")
-    return seconds
