@@ -1,4 +1,4 @@
-"""Times and counts that make no sense, given to whatever waits or wakes: they are refused, and nothing happens."""
+"""Times and counts that make no sense, given to whatever waits or wakes: refused, and nothing happens."""
 
 import numpy as np
 import pytest
@@ -95,7 +95,8 @@ WAYS = [name for name in vars(Waits) if not name.startswith("_")]
 
 @pytest.mark.parametrize("way", WAYS)
 def test_timeouts_that_are_no_number(way):
-    for timeout, error in ((NAN, ValueError), (np.float64(NAN), ValueError), ("1", TypeError), (1j, TypeError)):
+    wrong = (NAN, ValueError), (np.float64(NAN), ValueError), ("1", TypeError), (1j, TypeError)
+    for timeout, error in wrong:
         with pytest.raises(error):
             getattr(Waits, way)(timeout)
 

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from operator import index
 from time import monotonic
-from types import TracebackType
 from typing import Any, TypeVar
 
 from sharedmem._atomics import add, end_of_wait, notify, store
-from sharedmem._condition_wait import sleep_without
+from sharedmem._condition_wait import WithLock, sleep_without
 from sharedmem._creation import zeros
 from sharedmem._messages import by_value
 from sharedmem.array import is_shared
@@ -48,7 +47,7 @@ def _begin(memory: Any) -> None:
     memory[_LOCK:].view("u4")[1] = _CONDITION
 
 
-class Condition:
+class Condition(WithLock):
     """Lock in shared memory with which processes and threads wait for what others change under it.
 
     It is used as `multiprocessing.Condition` is, and can be sent at any time and by any means, as arrays can.
@@ -79,9 +78,7 @@ class Condition:
         As `get_or_create`, for a name.
     """
 
-    __slots__ = ("__weakref__", "_lock", "_memory")
-
-    _lock: RLock | Lock
+    __slots__ = ("__weakref__", "_memory")
 
     def __init__(self, lock: RLock | Lock | None = None, *, name: str | None = None) -> None:
         if name is not None:
@@ -119,19 +116,6 @@ class Condition:
     def release(self) -> None:
         """Give the lock back."""
         self._lock.release()
-
-    def __enter__(self) -> bool:
-        return self._lock.acquire()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # A wait that was interrupted while it took the lock back has not got it.
-        if exc_value is None or self._lock._is_owned():
-            self._lock.release()
 
     def _must_be_held(self, what: str) -> None:
         if not self._lock._is_owned():
