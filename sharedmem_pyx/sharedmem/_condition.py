@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from operator import index
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from sharedmem._atomics import add, end_of_wait, notify, store
 from sharedmem._condition_wait import WithLock, sleep_without
 from sharedmem._creation import zeros
-from sharedmem._messages import by_value
+from sharedmem._messages import by_value, no_deep_copy
 from sharedmem.array import is_shared
 from sharedmem.lock import Lock, RLock, begin_lock
 
@@ -225,6 +225,9 @@ class Condition(WithLock):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {id(self):#x} of {self._lock!r}>"
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        no_deep_copy(self, memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if by_value.get():

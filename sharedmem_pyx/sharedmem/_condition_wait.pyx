@@ -1,4 +1,4 @@
-"""What a condition does where no bytecode may run: a handler of Ctrl-C or another signal could raise there."""
+"""What a condition does where no bytecode may run: a handler of Ctrl-C could raise there."""
 import time
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -24,7 +24,7 @@ cdef class WithLock:
     """What is entered and left with its lock, as a condition.
 
     Were these two methods written in Python, a signal handler might raise when the lock is taken and the
-    ``with`` statement not yet entered, or when it is left and the lock not yet released: nobody would release it.
+    ``with`` statement not yet entered, or when it is left and the lock not yet released: nobody would do it.
     """
     cdef public object _lock
 

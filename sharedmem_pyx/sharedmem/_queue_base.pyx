@@ -28,7 +28,7 @@ from sharedmem.libsharedmem.queue cimport (
     bytes_in_ring, claims_in, messages_in, queue_block_bytes, queue_checksum, queue_counts,
     queue_entry, queue_message, queue_most_inline, queue_outcome, queue_sleeper, queue_taken, queue_wanted)
 
-from sharedmem._messages import by_value as _by_value
+from sharedmem._messages import by_value as _by_value, no_deep_copy
 from sharedmem.array import is_shared
 
 
@@ -166,6 +166,9 @@ cdef class _Base:
         block.bytes = self.c_obj.block().bytes
         return adopt(&block, NULL, np.dtype("u1"), 1, &size, NULL, block.data,
                      cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_WRITEABLE | cnp.NPY_ARRAY_C_CONTIGUOUS, None)
+
+    def __deepcopy__(self, memo):
+        no_deep_copy(self, memo)
 
     def __reduce__(self):
         if _by_value.get():

@@ -13,7 +13,7 @@ from sharedmem.libsharedmem.robust_mutex cimport (
     busy, inherited, nanoseconds, robust_mutex, robust_mutex_bytes, robust_mutex_outcome, taken,
 )
 
-from sharedmem._messages import by_value as _by_value
+from sharedmem._messages import by_value as _by_value, no_deep_copy
 from sharedmem.array import is_shared
 from sharedmem._creation import empty
 
@@ -213,6 +213,9 @@ cdef class RLock:
     def __repr__(self):
         return f"<RLock at {id(self):#x}, {state_of(self)}>"
 
+    def __deepcopy__(self, memo):
+        no_deep_copy(self, memo)
+
     def __reduce__(self):
         if _by_value.get():
             return RLock, ()    # who waits for a lock, and who has it, is no data: a new one
@@ -330,6 +333,9 @@ cdef class Lock:
 
     def __repr__(self):
         return f"<Lock at {id(self):#x}, {state_of(self.inner)}>"
+
+    def __deepcopy__(self, memo):
+        no_deep_copy(self, memo)
 
     def __reduce__(self):
         if _by_value.get():
