@@ -1,4 +1,5 @@
 """Atomic operations on elements of arrays: what sharedmem.atomics shows."""
+import operator
 import time
 
 import numpy as np
@@ -375,6 +376,11 @@ cdef element check_word(object a) except *:
     return of
 
 
+def end_of_wait(timeout):
+    """When a wait ends that begins now, by `time.monotonic`; infinity for None."""
+    return time.monotonic() + seconds_of(timeout)
+
+
 cdef double seconds_of(object timeout) except? -1:
     """The seconds of a timeout; infinity for None."""
     if timeout is None:
@@ -464,15 +470,16 @@ def notify(a, index, count=None):
     Raises
     ------
     TypeError, ValueError, IndexError
-        As the module says; ValueError for a negative `count`.
+        As the module says; TypeError for a `count` that is no integer, ValueError for a negative one.
     """
     cdef element of = check_word(a)
     cdef const uint32_t* word = <const uint32_t*>find(a, index, of)
     cdef int most = 2**31 - 1
     if count is not None:
-        if count < 0:
+        number = operator.index(count)
+        if number < 0:
             raise ValueError(f"the count of whom to wake is {count}")
-        most = min(count, most)
+        most = min(number, most)
     return wake(word, most)
 
 

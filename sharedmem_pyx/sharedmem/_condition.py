@@ -1,14 +1,14 @@
 """Condition: waiting for what other processes change under a lock, robust against anybody's death."""
 
 from collections.abc import Callable
+from operator import index
 from time import monotonic
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from sharedmem._atomics import add, notify, store
-from sharedmem._condition_wait import sleep_without
+from sharedmem._atomics import add, end_of_wait, notify, store
+from sharedmem._condition_wait import WithLock, sleep_without
 from sharedmem._creation import zeros
-from sharedmem._messages import by_value
+from sharedmem._messages import by_value, no_deep_copy
 from sharedmem._startup.importing import import_lock
 from sharedmem.array import is_shared
 from sharedmem.lock import Lock, RLock, begin_lock
@@ -49,7 +49,7 @@ def _begin(memory: Any) -> None:
     memory[_LOCK:].view("u4")[1] = _CONDITION
 
 
-class Condition:
+class Condition(WithLock):
     """Lock in shared memory with which processes and threads wait for what others change under it.
 
     It is used as `multiprocessing.Condition` is, and can be sent at any time and by any means, as arrays can.
@@ -80,9 +80,7 @@ class Condition:
         As `get_or_create`, for a name.
     """
 
-    __slots__ = ("__weakref__", "_lock", "_memory")
-
-    _lock: RLock | Lock
+    __slots__ = ("__weakref__", "_memory")
 
     def __init__(self, lock: RLock | Lock | None = None, *, name: str | None = None) -> None:
         if name is not None:
@@ -121,19 +119,6 @@ class Condition:
         """Give the lock back."""
         self._lock.release()
 
-    def __enter__(self) -> bool:
-        return self._lock.acquire()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # A wait that was interrupted while it took the lock back has not got it.
-        if exc_value is None or self._lock._is_owned():
-            self._lock.release()
-
     def _must_be_held(self, what: str) -> None:
         if not self._lock._is_owned():
             raise AssertionError(f"{what} a condition needs its lock to be held by this thread")
@@ -155,8 +140,8 @@ class Condition:
         ------
         AssertionError
             The calling thread does not hold the lock.
-        TypeError
-            `timeout` is no number.
+        TypeError, ValueError
+            `timeout` is no number, or not a number (NaN).
 
         Notes
         -----
@@ -185,11 +170,13 @@ class Condition:
         ------
         AssertionError
             The calling thread does not hold the lock.
+        TypeError, ValueError
+            `timeout` is no number, or not a number (NaN).
         """
-        end = None if timeout is None else monotonic() + timeout
+        end = end_of_wait(timeout)
         while not (result := predicate()):
-            left = None if end is None else end - monotonic()
-            if left is not None and left <= 0:
+            left = end - monotonic()
+            if left <= 0:
                 break
             self.wait(left)
         return result
@@ -206,14 +193,15 @@ class Condition:
         ------
         AssertionError
             The calling thread does not hold the lock.
-        ValueError
-            `n` is negative.
+        TypeError, ValueError
+            `n` is no integer, or negative.
         """
         self._must_be_held("to notify those who wait for")
-        if n < 0:
+        number = index(n)
+        if number < 0:
             raise ValueError(f"the number of those to wake is {n}")
-        if n > 0:
-            self._wake(n)
+        if number > 0:
+            self._wake(number)
 
     def _wake(self, n: int | None) -> None:
         # The kernel wakes those who sleep. Others have released the lock and are about to sleep, or look for
@@ -239,6 +227,9 @@ class Condition:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {id(self):#x} of {self._lock!r}>"
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        no_deep_copy(self, memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if by_value.get():

@@ -1,4 +1,4 @@
-"""Waiting for a condition: between the release of its lock and the sleep no bytecode runs."""
+"""What a condition does where no bytecode may run: a handler of Ctrl-C could raise there."""
 import time
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -18,6 +18,23 @@ cdef extern from "<sharedmem_pyx/atomics.hpp>" namespace "sharedmem_pyx::atomics
 cdef double slice_of_wait = 0.1
 # Seconds after a notification of others at which one who waits looks for himself: they may have been killed.
 cdef double patience = 0.8
+
+
+cdef class WithLock:
+    """What is entered and left with its lock, as a condition.
+
+    Were these two methods written in Python, a signal handler might raise when the lock is taken and the
+    ``with`` statement not yet entered, or when it is left and the lock not yet released: nobody would do it.
+    """
+    cdef public object _lock
+
+    def __enter__(self):
+        return self._lock.acquire()
+
+    def __exit__(self, *exception):
+        # A wait that was interrupted while it took the lock back has not got it.
+        if exception[0] is None or self._lock._is_owned():
+            self._lock.release()
 
 
 def sleep_without(lock, const uint32_t[::1] words not None, timeout):

@@ -7,7 +7,7 @@ from sharedmem._atomics cimport seconds_of, sleep_while
 from sharedmem.libsharedmem.futex cimport wake
 
 from sharedmem._creation import zeros
-from sharedmem._messages import by_value as _by_value
+from sharedmem._messages import by_value as _by_value, no_deep_copy
 from sharedmem._startup.importing import import_lock
 from sharedmem.array import is_shared
 
@@ -113,8 +113,8 @@ cdef class Event:
 
         Raises
         ------
-        TypeError
-            `timeout` is no number.
+        TypeError, ValueError
+            `timeout` is no number, or not a number (NaN).
 
         Notes
         -----
@@ -126,6 +126,9 @@ cdef class Event:
 
     def __repr__(self):
         return f"<{type(self).__name__} at {id(self):#x} {'set' if self.is_set() else 'unset'}>"
+
+    def __deepcopy__(self, memo):
+        no_deep_copy(self, memo)
 
     def __reduce__(self):
         if _by_value.get():

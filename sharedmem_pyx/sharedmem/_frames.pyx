@@ -47,11 +47,22 @@ cdef extern from "<sharedmem_pyx/latest.hpp>" namespace "sharedmem_pyx":
 cnp.import_array()
 
 
+# Bytes of the words of a Latest.
+size = words_bytes
+
+
 def new_words():
     """The words of a Latest into which nothing was put."""
     memory = zeros(words_bytes, "u1")
-    words_of(memory).mark = magic
+    begin_words(memory)
     return memory
+
+
+def begin_words(cnp.ndarray memory):
+    """Makes zeros, `size` bytes of shared memory, the words of a Latest."""
+    if cnp.PyArray_NBYTES(memory) != words_bytes:
+        raise ValueError(f"the words of a Latest have {words_bytes} bytes, not {cnp.PyArray_NBYTES(memory)}")
+    words_of(memory).mark = magic
 
 
 def check_words(memory):

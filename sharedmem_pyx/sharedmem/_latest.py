@@ -4,19 +4,19 @@ import atexit
 import os
 import weakref
 from time import monotonic
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
 from sharedmem import _frames
-from sharedmem._atomics import load, wait
+from sharedmem._atomics import end_of_wait, load, wait
 from sharedmem._copying import asshared, copy
 from sharedmem._file_memory import find_place
-from sharedmem._messages import by_value
+from sharedmem._messages import by_value, no_deep_copy
 from sharedmem.arena import collect
 from sharedmem.array import SharedArray
 from sharedmem.errors import StaleHandleError
-from sharedmem.lock import RLock, call_with
+from sharedmem.lock import RLock, begin_lock, call_with
 
 # Byte at which the word lies on which readers sleep, see latest.hpp.
 _BELL = 16
@@ -30,9 +30,25 @@ def _start_of(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return 0
+    except (FileNotFoundError, ProcessLookupError):
+        return 0  # any other error, such as too many open files, says nothing of that process
     return 0 if fields[0] in b"ZX" else int(fields[19])
+
+
+_LOCK = 64  # bytes of the lock, in front of the words of one that has a name
+
+
+def _find(name: str) -> tuple[RLock, Any]:
+    """Lock and words of the Latest of that name."""
+    from sharedmem._named_objects import named_memory  # which few programs need
+
+    memory = named_memory(name, "Latest", _LOCK + _frames.size, _begin)
+    return RLock(_memory=memory[:_LOCK]), memory[_LOCK:]
+
+
+def _begin(memory: Any) -> None:
+    begin_lock(memory)
+    _frames.begin_words(memory[_LOCK:])
 
 
 class Latest:
@@ -49,6 +65,19 @@ class Latest:
 
     Methods may be called by several threads at once, and by any number of processes; only one process at a
     time may put.
+
+    Parameters
+    ----------
+    name : str or None, optional
+        All who give the same name have the same one, whoever started them: processes of one user, as for
+        `sharedmem.create`. The name lives as long as a process has the `Latest`. None: a new one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The name is no str, is empty or too long, or stands for something else.
+    MemoryError, OSError, BuildError
+        As `get_or_create`.
     """
 
     __slots__ = ("__weakref__", "_bell", "_lock", "_memory")
@@ -60,8 +89,25 @@ class Latest:
     _memory: Any
     _bell: Any
 
-    def __init__(self) -> None:
-        self._set(RLock(), _frames.new_words())
+    def __new__(cls, *, name: str | None = None) -> "Latest":
+        if name is None:
+            return cls._of(RLock(), _frames.new_words())
+        return cls._opened(*_find(name))
+
+    @classmethod
+    def _of(cls, lock: RLock, memory: Any) -> "Latest":
+        latest = object.__new__(cls)
+        latest._set(lock, memory)
+        return latest
+
+    @classmethod
+    def _opened(cls, lock: RLock, memory: Any) -> "Latest":
+        """The one of this process that has the words, if there is one."""
+        known = Latest._known.get(_frames.check_words(memory).ctypes.data)
+        if isinstance(known, cls):
+            return known
+        _left.pop(memory.ctypes.data, None)  # this process has it again
+        return cls._of(lock, memory)
 
     def _set(self, lock: RLock, memory: Any) -> None:
         self._lock = lock
@@ -94,6 +140,9 @@ class Latest:
             Another process that lives, and has the `Latest`, has put before; its pid is told.
         MemoryError
             There is no room for a copy, or for a reference in flight.
+        OSError
+            The system does not tell whether the process that has put before still lives, for want of a file
+            descriptor.
         TypeError, ValueError
             The array has no elements, or a dtype that cannot be described in a few hundred bytes.
         """
@@ -109,11 +158,7 @@ class Latest:
         return _frames.put(self._memory, a)
 
     def _become_writer(self) -> None:
-        pid = os.getpid()
-        if pid not in _started:
-            _started.clear()
-            _started[pid] = _start_of(pid)
-        me, other = (pid, _started[pid]), _frames.writer(self._memory)
+        me, other = _this_process(), _frames.writer(self._memory)
         if other != me:
             if other[1] != 0 and other[1] == _start_of(other[0]):
                 raise RuntimeError(
@@ -146,14 +191,14 @@ class Latest:
         TypeError
             `after` is no integer, or `timeout` no number.
         ValueError
-            `after` is negative.
+            `after` is negative, or `timeout` not a number (NaN).
 
         Notes
         -----
         Ctrl-C and other signals are handled while it waits.
         """
         known = 0 if after is None else _number(after)
-        end = None if timeout is None else monotonic() + timeout
+        end = end_of_wait(timeout)
         while True:
             bell = load(self._bell, 0)  # before the number, of which it tells
             number = _frames.newest(self._memory)
@@ -166,13 +211,16 @@ class Latest:
                 if a is not None:
                     return a, number
                 continue  # it was replaced meanwhile
-            left = _SLICE if end is None else min(end - monotonic(), _SLICE)
-            if not wait(self._bell, 0, bell, left) and end is not None and monotonic() >= end:
+            left = min(end - monotonic(), _SLICE)
+            if not wait(self._bell, 0, bell, left) and monotonic() >= end:
                 text = f"no array was put within {timeout:g} s"
                 raise TimeoutError(f"{text} after the one with number {known}" if known else text)
 
     def __repr__(self) -> str:
         return f"<Latest at {id(self):#x}, number {_frames.newest(self._memory)}>"
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        no_deep_copy(self, memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if by_value.get():
@@ -188,8 +236,16 @@ def _number(after: Any) -> int:
     return int(after)
 
 
-# When this process started, by its pid: a forked child finds its parent's.
-_started: dict[int, int] = {}
+# Pid and start of this process; in a forked child it is its parent's at first.
+_known_process = (0, 0)
+
+
+def _this_process() -> tuple[int, int]:
+    global _known_process
+    pid = os.getpid()
+    if _known_process[0] != pid:
+        _known_process = pid, _start_of(pid)
+    return _known_process
 
 
 # Those that this process has put into and dropped while others had them: lock and words by their address.
@@ -206,6 +262,8 @@ def _leave(lock: RLock, memory: Any) -> None:
 
 def _leave_now(memory: Any) -> bool:
     """Whether this process must look again later; else the newest array is settled. The lock is held."""
+    if Latest._known.get(memory.ctypes.data) is not None:
+        return False  # another thread has got it from a message meanwhile
     pid, _ = _frames.writer(memory)
     others = _frames.is_held_elsewhere(memory)
     if not others:
@@ -234,11 +292,4 @@ os.register_at_fork(after_in_child=_left.clear)
 
 
 def _open(lock: RLock, memory: Any) -> Latest:
-    memory = _frames.check_words(memory)
-    known = Latest._known.get(memory.ctypes.data)
-    if known is not None:
-        return known
-    _left.pop(memory.ctypes.data, None)  # this process has it again
-    latest = Latest.__new__(Latest)
-    latest._set(lock, memory)
-    return latest
+    return Latest._opened(lock, memory)

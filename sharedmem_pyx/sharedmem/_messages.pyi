@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TypeVar, final
+from typing import NoReturn, TypeVar, final
 
 from typing_extensions import ParamSpec
 
@@ -16,4 +16,5 @@ class Message: ...
 @final
 class Keeper: ...
 
+def no_deep_copy(self: object, memo: object) -> NoReturn: ...
 def holding(dump: Callable[_P, _R]) -> Callable[_P, _R]: ...

@@ -29,6 +29,19 @@ by_value = contextvars.ContextVar("sharedmem.pickle_by_value", default=False)
 current_message = contextvars.ContextVar("sharedmem.message", default=None)
 
 
+def no_deep_copy(self, memo):
+    """Refuse `copy.deepcopy`: the method of locks, queues and the like, which are there to be shared.
+
+    Raises
+    ------
+    TypeError
+        Always. It says what to do instead.
+    """
+    kind = type(self).__name__
+    raise TypeError(f"a {kind} cannot be copied: those who had the copy would not meet those who have the "
+                    f"{kind}; give them the same one, which `copy.copy` and any pickle do, or make a new one")
+
+
 # -- what an array is pickled as
 
 @cython.final

@@ -1,4 +1,4 @@
-"""Locks, events and conditions by name: their bytes are made once on a host, as the array of a name is."""
+"""Locks, events, conditions and Latest by name: their bytes are made once on a host, as named arrays."""
 
 from collections.abc import Callable
 from typing import Any

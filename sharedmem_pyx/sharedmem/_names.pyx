@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import math
 import os
 import threading
 import time
@@ -41,8 +40,8 @@ cdef object read_deadline(object timeout):
     """When waiting ends, by time.monotonic(); None: never."""
     if timeout is None:
         return None
-    seconds = float(timeout)
-    if math.isnan(seconds) or seconds < 0:
+    cdef double seconds = timeout
+    if not seconds >= 0:
         raise ValueError(f"timeout must be a number of seconds, 0 or more, or None, not {timeout!r}")
     return time.monotonic() + seconds
 
@@ -168,7 +167,7 @@ def get_or_create(name, build, *, readonly=True, timeout=None):
         `build` asks for the name that it builds; or a forked child returned from its parent's `build`.
     TypeError, ValueError
         `build` cannot be called, or returns Python objects; the name stands for a lock or the like;
-        otherwise as `create`.
+        `timeout` is no number of seconds; otherwise as `create`.
     MemoryError, OSError
         As `create`.
 
@@ -197,6 +196,7 @@ def get_or_create(name, build, *, readonly=True, timeout=None):
     """
     if not callable(build):
         raise TypeError(f"build must be callable, not {type(build).__name__}")
+    read_deadline(timeout)      # refused also where nobody has to wait
     return array_only(found_or_built(name, build, not readonly, timeout), name)
 
 

@@ -75,8 +75,8 @@ for _public in (NameInfo, BuildError):
     _public.__module__ = "sharedmem"
 
 
-# What lies under the name of a lock, an event or a condition is told from an array by its dtype: one field,
-# whose name is that of the class.
+# What lies under the name of a lock, an event, a condition or a Latest is told from an array by its dtype:
+# one field, whose name is that of the class.
 _CLASS = "sharedmem."
 
 

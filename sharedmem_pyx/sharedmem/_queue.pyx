@@ -1,5 +1,7 @@
 """Queues in shared memory with the interface of multiprocessing's, which no death of a process can break."""
 
+import operator
+import sys
 from queue import Full
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -95,6 +97,8 @@ cdef class Queue(_Base):
             The message does not fit into memory; the text has the numbers.
         queue.Full
             There was no room in time.
+        TypeError, ValueError
+            `timeout` is no number, or not a number (NaN).
         ValueError
             The queue is closed here.
         """
@@ -118,11 +122,13 @@ cdef class Queue(_Base):
         MemoryError, queue.Full
             As `put`; the first of the objects may have been put, as many as `put_before` of the exception
             says.
-        ValueError
-            The queue is closed here.
+        TypeError, ValueError
+            As `put`.
         """
         cdef Outgoing out
+        cdef double end
         self.check_open()
+        end = end_of(block, timeout)
         out = outgoing(self.c_obj.home())
         try:
             for each in objects:
@@ -131,7 +137,7 @@ cdef class Queue(_Base):
             out.give_back()
             raise
         try:
-            self.put_all(out, end_of(block, timeout))
+            self.put_all(out, end)
         except (Full, MemoryError) as error:
             error.put_before = out.put
             raise
@@ -157,6 +163,8 @@ cdef class Queue(_Base):
             There was none in time.
         RuntimeError
             A stray write changed the message.
+        TypeError, ValueError
+            `timeout` is no number, or not a number (NaN).
         ValueError
             The queue is closed here.
         """
@@ -183,20 +191,21 @@ cdef class Queue(_Base):
 
         Raises
         ------
-        queue.Empty, RuntimeError, ValueError
+        queue.Empty, RuntimeError, TypeError, ValueError
             As `get`. If a message cannot be loaded, the objects of the others are in `messages` of the
             exception.
-        ValueError
-            `max_items` is less than 1.
+        TypeError, ValueError
+            `max_items` is no integer, or less than 1.
         """
         cdef queue_taken taken
         cdef size_t most = <size_t>-1
         cdef size_t i
         self.check_open()
         if max_items is not None:
-            if max_items < 1:
+            number = operator.index(max_items)
+            if number < 1:
                 raise ValueError(f"max_items must be at least 1, not {max_items}")
-            most = max_items
+            most = min(number, sys.maxsize)
         self.take(&taken, most, end_of(block, timeout))
         found = []
         failed = None

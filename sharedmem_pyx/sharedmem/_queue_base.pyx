@@ -16,6 +16,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from libcpp.vector cimport vector
 
+from sharedmem._atomics cimport seconds_of
 from sharedmem._transfers.messages cimport pickle_for_queue
 from sharedmem.arena cimport home_arena
 from sharedmem.array cimport adopt
@@ -27,7 +28,7 @@ from sharedmem.libsharedmem.queue cimport (
     bytes_in_ring, claims_in, messages_in, queue_block_bytes, queue_checksum, queue_counts,
     queue_entry, queue_message, queue_most_inline, queue_outcome, queue_sleeper, queue_taken, queue_wanted)
 
-from sharedmem._messages import by_value as _by_value
+from sharedmem._messages import by_value as _by_value, no_deep_copy
 from sharedmem.array import is_shared
 
 
@@ -53,9 +54,7 @@ cdef double end_of(object block, object timeout) except? -1:
     cdef double seconds
     if not block:
         return 0
-    if timeout is None:
-        return for_ever
-    seconds = timeout
+    seconds = seconds_of(timeout)
     return clock() + seconds if seconds > 0 else 0
 
 
@@ -167,6 +166,9 @@ cdef class _Base:
         block.bytes = self.c_obj.block().bytes
         return adopt(&block, NULL, np.dtype("u1"), 1, &size, NULL, block.data,
                      cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_WRITEABLE | cnp.NPY_ARRAY_C_CONTIGUOUS, None)
+
+    def __deepcopy__(self, memo):
+        no_deep_copy(self, memo)
 
     def __reduce__(self):
         if _by_value.get():

@@ -5,6 +5,7 @@ cdef class RLock:
     cdef robust_mutex c_obj
     cdef object memory             # SharedArray of the lock's bytes
     cdef size_t address            # of those bytes
+    cdef object __weakref__
 
     cdef Py_ssize_t depth(self) noexcept
     cdef robust_mutex_outcome wait(self, double timeout) except *
@@ -13,3 +14,4 @@ cdef class RLock:
 
 cdef class Lock:
     cdef RLock inner
+    cdef object __weakref__

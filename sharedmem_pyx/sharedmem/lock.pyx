@@ -8,11 +8,12 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint64_t
 
+from sharedmem._atomics cimport seconds_of
 from sharedmem.libsharedmem.robust_mutex cimport (
     busy, inherited, nanoseconds, robust_mutex, robust_mutex_bytes, robust_mutex_outcome, taken,
 )
 
-from sharedmem._messages import by_value as _by_value
+from sharedmem._messages import by_value as _by_value, no_deep_copy
 from sharedmem._startup.importing import import_lock
 from sharedmem.array import is_shared
 from sharedmem._creation import empty
@@ -213,6 +214,9 @@ cdef class RLock:
     def __repr__(self):
         return f"<RLock at {id(self):#x}, {state_of(self)}>"
 
+    def __deepcopy__(self, memo):
+        no_deep_copy(self, memo)
+
     def __reduce__(self):
         if _by_value.get():
             return RLock, ()    # who waits for a lock, and who has it, is no data: a new one
@@ -331,6 +335,9 @@ cdef class Lock:
     def __repr__(self):
         return f"<Lock at {id(self):#x}, {state_of(self.inner)}>"
 
+    def __deepcopy__(self, memo):
+        no_deep_copy(self, memo)
+
     def __reduce__(self):
         if _by_value.get():
             return Lock, ()
@@ -391,11 +398,3 @@ def call_with(RLock lock not None, function, *args):
         return function(*args)
     finally:
         lock.release()
-
-
-cdef double seconds_of(object timeout) except? -1:
-    """The seconds of a timeout; infinity for None."""
-    cdef double seconds = float("inf") if timeout is None else timeout
-    if seconds != seconds:
-        raise ValueError("the timeout is not a number")
-    return seconds
