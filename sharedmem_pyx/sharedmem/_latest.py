@@ -13,6 +13,7 @@ from sharedmem._atomics import end_of_wait, load, wait
 from sharedmem._copying import asshared, copy
 from sharedmem._file_memory import find_place
 from sharedmem._messages import by_value, no_deep_copy
+from sharedmem._startup.importing import import_lock
 from sharedmem.arena import collect
 from sharedmem.array import SharedArray
 from sharedmem.errors import StaleHandleError
@@ -40,7 +41,8 @@ _LOCK = 64  # bytes of the lock, in front of the words of one that has a name
 
 def _find(name: str) -> tuple[RLock, Any]:
     """Lock and words of the Latest of that name."""
-    from sharedmem._named_objects import named_memory  # which few programs need
+    with import_lock:
+        from sharedmem._named_objects import named_memory  # which few programs need
 
     memory = named_memory(name, "Latest", _LOCK + _frames.size, _begin)
     return RLock(_memory=memory[:_LOCK]), memory[_LOCK:]
