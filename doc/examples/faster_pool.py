@@ -47,7 +47,7 @@ def main():
     print("the same results:", same)
     print("the sender's images are as they were:", all(image.max() == 1.0 for image in originals))
     print("results are private:", not any(sharedmem.is_shared(r["image"]) for r in after))
-    print("messages that went by the pipe:", sharedmem.stats()["transport"]["by_pipe"])
+    print("large arguments that went by the pipe:", sharedmem.stats()["transport"]["by_pipe"])
 
 
 def measure(times=9):

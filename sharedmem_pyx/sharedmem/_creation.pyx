@@ -66,7 +66,7 @@ def empty(shape, dtype=float, order="C", *, populate=None):
     MemoryError
         No room: the message gives bytes asked for, bytes available, the limit met and what raises it.
     TypeError
-        `dtype` contains Python objects; the message names the field.
+        `dtype` contains Python objects; the message names the field. Or `populate` is something else.
     ValueError
         A length is negative, there are more than 64 axes, or more bytes than addresses.
     OSError

@@ -87,7 +87,8 @@ cdef class allocator:
     -----
     An allocator can be entered again, within itself, too, and by several threads at once. It holds for the
     context that enters it (:mod:`contextvars`): for asyncio tasks and ``asyncio.to_thread`` calls that start
-    within the block, not for threads that start there. A forked child goes on within the block.
+    within the block, not for threads that start there. A forked child goes on within the block. It is no
+    decorator: write the ``with`` statement within the function.
 
     Without `zeros` no array of objects is in shared memory, nor are structures with objects and
     ``StringDType``: NumPy asks for zeroed memory for them. The exception is an array of objects that
@@ -110,7 +111,12 @@ cdef class allocator:
     # The first line of the docstring is what `inspect.signature` reads; `help` leaves it out.
     cdef object handler
 
-    def __cinit__(self, *, bint zeros=False):
+    def __cinit__(self, *args, **options):
+        if args:
+            raise TypeError(f"allocator() takes no positional arguments ({len(args)} given); name it: zeros=")
+        zeros = options.pop("zeros", False)
+        if options:
+            raise TypeError(f"allocator() got an unexpected keyword argument {next(iter(options))!r}")
         self.handler = with_shared_zeros if zeros else with_private_zeros
 
     def __enter__(self):

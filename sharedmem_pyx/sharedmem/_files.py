@@ -27,7 +27,7 @@ _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # how archives begin, and empty ones
 _FIRST = 1 << 16  # bytes made room for at first where a file does not know its size
 
 
-def load(file: _Path | IO[bytes], *, mmap_mode: str | None = None) -> SharedArray:
+def load(file: _Path | IO[bytes], mmap_mode: str | None = None) -> SharedArray:
     """Array of a ``.npy`` file, read straight into shared memory.
 
     Parameters
@@ -69,7 +69,7 @@ def load(file: _Path | IO[bytes], *, mmap_mode: str | None = None) -> SharedArra
 
         return load_mode(file, mmap_mode)
     if isinstance(file, (str, bytes, os.PathLike)):
-        with open(file, "rb", buffering=0) as opened:
+        with open(file, "rb", buffering=0) as opened, naming(file):
             return load(opened)
     _check_file(file, "read")
     shape, fortran, dtype = read_header(file)
@@ -80,6 +80,26 @@ def load(file: _Path | IO[bytes], *, mmap_mode: str | None = None) -> SharedArra
     if done < a.nbytes:
         raise ValueError(f"EOF: reading array data, expected {a.nbytes} bytes got {done}")
     return a
+
+
+class naming:
+    """Within it, a ValueError about what is in a file says which file.
+
+    Parameters
+    ----------
+    file : path
+        As the caller of this library gave it.
+    """
+
+    def __init__(self, file: _Path) -> None:
+        self.file = file
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if type(error) is ValueError:  # subclasses have other arguments
+            raise ValueError(f"{os.fspath(self.file)!r}: {error}") from error.__cause__
 
 
 def fromfile(
@@ -136,7 +156,7 @@ def fromfile(
     if sep != "" or dtype.itemsize == 0:
         return array(np.fromfile(file, dtype, count, sep, offset=offset))
     if isinstance(file, (str, bytes, os.PathLike)):
-        with open(file, "rb", buffering=0) as opened:
+        with open(file, "rb", buffering=0) as opened, naming(file):
             return fromfile(opened, dtype, count, offset=offset)
     _check_file(file, "fileno")
     _skip(file, offset)

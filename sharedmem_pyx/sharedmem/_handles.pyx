@@ -115,6 +115,11 @@ cdef bytes encode_array(cnp.ndarray a, const allocation* found, cnp.dtype descr,
 
 # -- from a handle to its array
 
+cdef str was_a_message = (
+    "A message holds its memory until it is loaded once; for many readers keep sharedmem.share(obj). If its "
+    "sender ends and no other process has the arena, it does so for SHAREDMEM_LINGER seconds more, and not "
+    "at all if the sender is killed")
+
 cdef str looks_saved = (
     "The pickle looks saved, or sent by other means than multiprocessing, which would have kept the memory. "
     "To save the data use pickle.dump into a file, or any pickler within sharedmem.pickle_by_value()")
@@ -256,9 +261,8 @@ cdef inline object load(bytes state, object dtype, object cls):
     try:
         take_block(&h, &block)
     except StaleHandleError as error:
-        if h.what.lease != no_lease:
-            raise       # a message, which kept its memory as long as it could
-        raise StaleHandleError(f"{error}. {looks_saved}") from None
+        hint = looks_saved if h.what.lease == no_lease else was_a_message
+        raise StaleHandleError(f"{error}. {hint}") from None
     if not fits(h.shape, block.bytes):
         release(block.ref)
         raise ValueError("handle: its array does not lie within its block")

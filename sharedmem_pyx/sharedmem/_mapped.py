@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import operator
 import os
@@ -13,7 +14,7 @@ import sharedmem._file_handles  # noqa: F401 -- only compiled modules use it, wh
 from sharedmem._copying import asshared
 from sharedmem._creation import empty
 from sharedmem._file_memory import FileMemory, create_file, find_place, open_file, open_to_read
-from sharedmem._files import check_header, read_header
+from sharedmem._files import check_header, naming, read_header
 from sharedmem.array import SharedArray
 from sharedmem.errors import refuse_objects
 
@@ -92,16 +93,20 @@ def open_memmap(
         lengths = _lengths(shape)
         head = _npy_header(lengths, fortran_order, descr)
         check_header(head)
-        memory = create_file(path, len(head) + _bytes_of(lengths, descr), head)
+        with _saying(filename):
+            memory = create_file(path, len(head) + _bytes_of(lengths, descr), head)
         return _array_in(memory, lengths, descr, len(head), fortran_order)
-    memory = open_file(path, mode == "r+")
+    with _saying(filename):
+        memory = open_file(path, mode == "r+")
     reader = _Reader(memory)
-    lengths, fortran_order, descr = read_header(reader)  # type: ignore[arg-type]
-    if descr.hasobject:
-        refuse_objects(descr)
-    expected = _bytes_of(lengths, descr)
-    if expected > len(memory) - reader.at:
-        raise ValueError(f"EOF: reading array data, expected {expected} bytes got {len(memory) - reader.at}")
+    with naming(filename):
+        lengths, fortran_order, descr = read_header(reader)  # type: ignore[arg-type]
+        if descr.hasobject:
+            refuse_objects(descr)
+        expected = _bytes_of(lengths, descr)
+        left = len(memory) - reader.at
+        if expected > left:
+            raise ValueError(f"EOF: reading array data, expected {expected} bytes got {left}")
     return _array_in(memory, lengths, descr, reader.at, fortran_order)
 
 
@@ -165,9 +170,11 @@ def memmap(
         raise ValueError(f"items of dtype {descr} have no bytes, and cannot be in a file")
     if mode == "w+":
         lengths = _lengths(shape)
-        memory = create_file(path, offset + _bytes_of(lengths, descr), b"")
+        with _saying(filename):
+            memory = create_file(path, offset + _bytes_of(lengths, descr), b"")
         return _array_in(memory, lengths, descr, offset, order == "F")
-    memory = open_file(path, mode == "r+")
+    with _saying(filename):
+        memory = open_file(path, mode == "r+")
     left = len(memory) - offset
     if shape is None:
         if left < 0 or left % descr.itemsize:
@@ -240,7 +247,27 @@ def _over(memory: FileMemory, *layout: Any) -> SharedArray:
     return made
 
 
-# -- arguments
+# -- arguments and errors
+
+
+#: What the system says of a path, with nothing to add; of other errors the sizes matter.
+_OF_PATHS = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+
+
+class _saying:
+    """Within it, an OSError has the file's name as `filename`, as those of `open` have."""
+
+    def __init__(self, filename: _Path) -> None:
+        self.filename = filename
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = os.fspath(self.filename)
+            if error.errno in _OF_PATHS:
+                error.strerror = os.strerror(error.errno)
 
 
 def _read_mode(mode: Any, allowed: tuple[str, ...]) -> str:

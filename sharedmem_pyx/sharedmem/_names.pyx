@@ -110,6 +110,8 @@ def attach(name, *, readonly=False, timeout=0):
         left = 0 if timeout is not None and deadline is None else time_left(deadline)
         if left == 0:
             said = "there is no array of that name"
+            if deadline is not None:
+                said += f", and none was made within {timeout:g} s"
             if found.what == name_status.building:
                 if has_ended(&found):
                     continue

@@ -117,6 +117,8 @@ cdef bint read_order(object order) except -1:
 cdef pages read_populate(object populate, cnp.npy_intp nbytes, bint written) except *:
     if populate is None:
         return pages.now if written and nbytes >= huge_page else pages.as_needed
+    if not isinstance(populate, (bool, np.bool_)):
+        raise TypeError(f"populate must be True, False or None, not {populate!r}")
     return pages.now if populate else pages.lazy
 
 

@@ -49,7 +49,7 @@ def is_shared(a, /):
     Parameters
     ----------
     a : object
-        Usually an ndarray.
+        An ndarray; not what holds arrays, such as a DataFrame.
 
     Returns
     -------

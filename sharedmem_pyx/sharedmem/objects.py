@@ -112,7 +112,7 @@ def share(obj: _T, /) -> _T:
     -------
     object
         It keeps its memory alive by itself, as any shared array does. Any array of it keeps the
-        whole block.
+        whole block. `is_shared` is true of its arrays, and false of what holds them.
 
     Raises
     ------
@@ -195,8 +195,8 @@ def dumps(obj: object, /) -> bytes:
     -------
     bytes
         For `loads`, in any process of the same user on this host. They hold the memory until they are
-        loaded once, or given up by `revoke`; the sender may drop the object, and end. Loaded again they
-        raise StaleHandleError, unless somebody still has the arrays.
+        loaded once, or given up by `revoke`; the sender may drop the object. Loaded again they raise
+        StaleHandleError, unless somebody still has the arrays.
 
     Raises
     ------
@@ -210,8 +210,12 @@ def dumps(obj: object, /) -> bytes:
     -----
     For many readers keep ``s = share(obj)``, and send ``dumps(s)`` to each: that copies nothing. The bytes
     are not for files, since the memory goes when nobody uses it any more; within `pickle_by_value` they have
-    the data itself. A message that nobody loads holds its memory until `revoke` is called, or this
-    process ends.
+    the data itself. A message that nobody loads holds its memory as long as this process lives, unless
+    `revoke` is called.
+
+    If this process ends and no other process has its arena (no child of it, and none that has received an
+    array from it), the memory stays for ``SHAREDMEM_LINGER`` seconds after its end, by default 10; if it is
+    killed by ``SIGKILL``, the memory is lost at once.
 
     Any thread may call it.
 
@@ -244,7 +248,8 @@ def loads(data: Buffer, /) -> Any:
     Raises
     ------
     StaleHandleError
-        The memory has gone, since the message was loaded before, or lies on another host.
+        The memory has gone, since the message was loaded before, or its sender ended too long ago; or it
+        lies on another host.
     OSError
         The system refuses the memory: PermissionError if it is another user's, ENOMEM if there is no address
         space for it.

@@ -195,8 +195,11 @@ references::located references::acquire(const claim& c) {
   if (leased) rules.leases.end_load({c.lease, c.nonce});
   if (!ok && leased) free_if_unclaimed(c.block);  // a forged handle took the last claim
   if (!ok)
-    throw stale_handle("the memory of this array has been freed (" + name_of(c) +
-                       "): its last holder dropped it before the handle was loaded");
+    throw stale_handle(
+        "the memory of this array has been freed: its last holder dropped it before the handle was loaded, "
+        "or its "
+        "message was loaded before (" +
+        name_of(c) + ")");
   const std::uint64_t place = block[at_place].load(relaxed);
   const std::uint64_t bytes = block[at_bytes].load(relaxed);
   const extent& e = words.extent_of_block(c.block);

@@ -18,7 +18,7 @@ from sharedmem._transfers.reducing import never_zero_copy, set_transport, zero_c
 _VARIABLE = "SHAREDMEM_TRANSPORT"
 _KEY = "sharedmem.transport"
 
-_UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _DEFAULT = 65536
 
 _OFF = ""
@@ -69,13 +69,29 @@ def _text(min_bytes: int, copy: bool, max_in_flight: int | None) -> str:
 
 
 def _read_part(part: str) -> tuple[str, int]:
-    found = re.fullmatch(r"\s*(min_bytes|copy|max_in_flight)\s*=\s*(\d+)\s*([KMGT]iB|)\s*", part)
-    if found is None or (found[1] == "copy" and part.split("=")[1].strip() not in ("0", "1")):
+    name, _, value = (text.strip() for text in part.partition("="))
+    if name == "copy" and value in ("0", "1"):
+        return name, int(value)
+    nbytes = _read_size(value) if name in ("min_bytes", "max_in_flight") else None
+    if nbytes is None:
         raise ValueError(
             f"{_VARIABLE}: {part!r} means nothing; the variable is 1, 0, or a list such as "
             "'min_bytes=64KiB,copy=1,max_in_flight=1GiB', of which parts can be left out"
         )
-    return found[1], int(found[2]) * _UNITS[found[3]]
+    return name, nbytes
+
+
+def _read_size(text: str) -> int | None:
+    """Bytes in a text, by the rule of the other variables: 1G and 1GiB are 2**30, 1GB is 10**9."""
+    from fractions import Fraction  # exact, for large numbers too; seldom needed
+
+    found = re.fullmatch(
+        r"\+?((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?)\s*(?:([kKmMgGtT])(i?))?([bB]?)", text
+    )
+    if found is None:
+        return None
+    base = 1000 if found[4] and not found[3] else 1024
+    return int(Fraction(found[1]) * base ** _POWERS[(found[2] or "").upper()])
 
 
 def _read(text: str) -> tuple[int, bool, int | None] | None:
@@ -160,7 +176,8 @@ class transport:
     -----
     Calling it sets it; used as a context manager it gives the former setting back at the end, and so does
     `close`. The environment variable ``SHAREDMEM_TRANSPORT`` sets it where the library is imported: ``1``,
-    ``0``, or a list such as ``min_bytes=64KiB,copy=1,max_in_flight=1GiB``.
+    ``0``, or a list such as ``min_bytes=64KiB,copy=1,max_in_flight=1GiB``. It is no decorator: the setting is
+    made by the call, not by entering a function.
 
     Sending never waits for room and never fails where pickling would not: where memory is short, the data
     goes by the pipe. It is for processes of one user: a worker that has become another user (``os.setuid``)
