@@ -37,7 +37,7 @@ html_title = "sharedmem"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 # None for pages without neighbours below them, and for one with wide tables.
-html_sidebars = {"*": [], "model/*": [], "performance/benchmarks": [], "performance/sixteen_cores/benchmarks": []}
+html_sidebars = {"*": [], "model/*": [], "performance/benchmarks": [], "performance/sixteen_cores/*": []}
 html_show_sourcelink = False
 html_theme_options = {
     "show_prev_next": True,
