@@ -31,7 +31,6 @@ from sharedmem.libsharedmem.queue cimport (
 from sharedmem._messages import by_value as _by_value, no_deep_copy
 from sharedmem.array import is_shared
 
-
 cdef double for_ever = float("inf")
 cdef double longest_wait = 0.25             # seconds until a wait is looked at again, as in C++
 cdef double report_patience = 0.05          # seconds that a report of all queues gives who has a queue's lock
@@ -47,7 +46,6 @@ cdef uint64_t made_so_far = 0
 
 cdef inline double clock() except? -1:
     return time.monotonic()
-
 
 cdef double end_of(object block, object timeout) except? -1:
     """When a wait ends, by `clock`; 0: it must not wait."""
