@@ -12,6 +12,7 @@ chroot_make() {
   # forky's script is not in an older debootstrap: all suites are made as sid is.
   debootstrap --variant=minbase "$@" "$suite" "$root" "${mirror:?no Debian mirror}" \
     /usr/share/debootstrap/scripts/sid >"$root.log" 2>&1 || { tail -n 30 "$root.log"; return 1; }
+  chmod 755 "$root" || return  # as another user, too, one may go into it
   mount -t proc proc "$root/proc" && mkdir -p "$root/dev/shm" && mount -t tmpfs tmpfs "$root/dev/shm" || return
   mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts" && ln -sf pts/ptmx "$root/dev/ptmx" || return
   # How this machine reaches its package index goes for the system in the folder as well.
