@@ -83,15 +83,17 @@ def _read_part(part: str) -> tuple[str, int]:
 
 def _read_size(text: str) -> int | None:
     """Bytes in a text, by the rule of the other variables: 1G and 1GiB are 2**30, 1GB is 10**9."""
-    from fractions import Fraction  # exact, for large numbers too; seldom needed
-
     found = re.fullmatch(
-        r"\+?((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?)\s*(?:([kKmMgGtT])(i?))?([bB]?)", text
+        r"\+?(?=\.?[0-9])([0-9]*)\.?([0-9]*)(?:[eE]([+-]?[0-9]{1,2}))?\s*(?:([kKmMgGtT])(i?))?([bB]?)", text
     )
     if found is None:
         return None
-    base = 1000 if found[4] and not found[3] else 1024
-    return int(Fraction(found[1]) * base ** _POWERS[(found[2] or "").upper()])
+    whole, decimals, exponent, prefix, binary, bytes_ = found.groups()
+    base = 1000 if bytes_ and not binary else 1024
+    nbytes: int = int(whole + decimals) * base ** _POWERS[(prefix or "").upper()]
+    shift = int(exponent or 0) - len(decimals)
+    scale: int = 10 ** abs(shift)
+    return nbytes * scale if shift >= 0 else nbytes // scale
 
 
 def _read(text: str) -> tuple[int, bool, int | None] | None:
