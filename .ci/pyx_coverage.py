@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-_PLACE = re.compile(r' */\* "sharedmem/(\w+)\.pyx":(\d+)$')
+_PLACE = re.compile(r' */\* "sharedmem/([\w/]+)\.pyx":(\d+)$')
 
 
 def lines_by_code(text, module):
@@ -32,9 +32,13 @@ def lines_by_code(text, module):
 def counts(build):
     """{module: {line: how often it was run}} of all modules in a build folder."""
     found = {}
-    for data in build.glob("sharedmem_pyx/**/*.pyx.cpp.gcda"):
-        generated = data.parent / data.name.removeprefix("meson-generated_").removesuffix(".gcda")
-        module = generated.name.partition(".")[0]
+    for generated in build.glob("sharedmem_pyx/sharedmem/_core.*.p/**/*.pyx.cpp"):
+        folder = next(each for each in generated.parents if each.name.endswith(".p"))
+        module = generated.relative_to(folder).as_posix().removesuffix(".pyx.cpp")
+        # Object files lie flat in the folder: Meson writes each "/" of a name as "_".
+        data = folder / f"meson-generated_{module.replace('/', '_')}.pyx.cpp.gcda"
+        if not data.exists():
+            continue  # nobody has imported it
         line_of = [None, *lines_by_code(generated.read_text(), module)]
         gcov = ["gcov", "--json-format", "--stdout", str(data.relative_to(build))]
         text = subprocess.run(gcov, cwd=build, capture_output=True, check=True, text=True).stdout

@@ -7,7 +7,7 @@
 process by multiprocessing, or as the bytes of a pickle, it arrives as the same memory.
 """
 
-import sharedmem._startup.interpreter  # isort: skip -- the first: it may refuse
+import sharedmem._startup  # isort: skip -- the first: it may refuse, and compiled modules are found through it
 
 # Only compiled modules use these, whose imports PyInstaller does not see.
 import sharedmem._handles
@@ -26,7 +26,7 @@ from sharedmem._creation import (
     zeros_like,
 )
 from sharedmem._integrations import install as _await_others
-from sharedmem._startup.importing import import_lock as _import_lock
+from sharedmem._startup import import_lock as _import_lock
 from sharedmem._transfers.connections import install as _watch_connections
 from sharedmem._transfers.pickling import install as _install_holding
 from sharedmem._transfers.pickling import pickle_by_value
@@ -34,7 +34,6 @@ from sharedmem._transfers.saving import install as _install_saving
 from sharedmem.arena import cleanup, collect, memory_limit, new_arena, revoke
 from sharedmem.array import SharedArray, is_shared
 from sharedmem.errors import StaleHandleError
-from sharedmem.version import __version__
 
 _install_holding()
 _install_saving()
@@ -81,6 +80,7 @@ _LATER = {
     "participants": "_reports",
     "stats": "_reports",
     "transport": "settings",
+    "__version__": "version",
     "JoinableQueue": "_queue",
     "Queue": "_queue",
     "SimpleQueue": "_queue",
@@ -89,7 +89,6 @@ _LATER = {
 __all__ = [
     "SharedArray",
     "StaleHandleError",
-    "__version__",
     "array",
     "asshared",
     "cleanup",
@@ -165,6 +164,8 @@ def _import(name):
         case "_queue":
             import sharedmem._queue as module
             import sharedmem._queue_base  # noqa: F401 -- only the compiled module before uses it
+        case "version":
+            import sharedmem.version as module
         case "atomics":
             import sharedmem.atomics as module
 

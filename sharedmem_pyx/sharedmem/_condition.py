@@ -9,7 +9,7 @@ from sharedmem._atomics import add, end_of_wait, notify, store
 from sharedmem._condition_wait import WithLock, sleep_without
 from sharedmem._creation import zeros
 from sharedmem._messages import by_value, no_deep_copy
-from sharedmem._startup.importing import import_lock
+from sharedmem._startup import import_lock
 from sharedmem.array import is_shared
 from sharedmem.lock import Lock, RLock, begin_lock
 

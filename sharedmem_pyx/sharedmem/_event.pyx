@@ -8,7 +8,7 @@ from sharedmem.libsharedmem.futex cimport wake
 
 from sharedmem._creation import zeros
 from sharedmem._messages import by_value as _by_value, no_deep_copy
-from sharedmem._startup.importing import import_lock
+from sharedmem._startup import import_lock
 from sharedmem.array import is_shared
 
 

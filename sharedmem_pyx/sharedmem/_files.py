@@ -12,7 +12,7 @@ import numpy as np
 
 from sharedmem._copying import array, copy
 from sharedmem._creation import empty
-from sharedmem._startup.importing import import_lock
+from sharedmem._startup import import_lock
 from sharedmem.array import SharedArray
 from sharedmem.errors import refuse_objects
 

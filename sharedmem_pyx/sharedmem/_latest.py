@@ -13,7 +13,7 @@ from sharedmem._atomics import end_of_wait, load, wait
 from sharedmem._copying import asshared, copy
 from sharedmem._file_memory import find_place
 from sharedmem._messages import by_value, no_deep_copy
-from sharedmem._startup.importing import import_lock
+from sharedmem._startup import import_lock
 from sharedmem.arena import collect
 from sharedmem.array import SharedArray
 from sharedmem.errors import StaleHandleError

@@ -18,7 +18,7 @@ from sharedmem.libsharedmem.file_view cimport file_view
 from sharedmem.libsharedmem.home cimport arena_of
 
 from sharedmem._handles import _load, _load_exact, _load_exact_kept, _load_kept
-from sharedmem._startup.importing import import_lock
+from sharedmem._startup import import_lock
 from sharedmem.array import SharedArray
 
 

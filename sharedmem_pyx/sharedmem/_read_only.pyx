@@ -12,7 +12,7 @@ from sharedmem.libsharedmem.arena cimport allocation, arena
 from sharedmem.libsharedmem.file_view cimport file_view
 from sharedmem.libsharedmem.home cimport arena_of
 
-from sharedmem._startup.importing import import_lock
+from sharedmem._startup import import_lock
 from sharedmem.array import SharedArray
 
 

@@ -11,7 +11,7 @@ from sharedmem.libsharedmem.inspect cimport inspect, optional_inspection
 from sharedmem.libsharedmem.names cimport name_report
 from sharedmem.libsharedmem.segment cimport backing, segment_name
 
-from sharedmem._startup.importing import import_lock
+from sharedmem._startup import import_lock
 from sharedmem._transfers.reducing import transport_stats
 
 

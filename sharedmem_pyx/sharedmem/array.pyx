@@ -10,7 +10,7 @@ from sharedmem.libsharedmem.arena cimport allocation
 from sharedmem.libsharedmem.file_view cimport file_view
 from sharedmem.libsharedmem.home cimport arena_of
 
-from sharedmem._startup.importing import import_lock
+from sharedmem._startup import import_lock
 
 
 cdef extern from "<sharedmem_pyx/shared_array.hpp>" namespace "sharedmem_pyx":

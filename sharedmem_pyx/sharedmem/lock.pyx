@@ -14,7 +14,7 @@ from sharedmem.libsharedmem.robust_mutex cimport (
 )
 
 from sharedmem._messages import by_value as _by_value, no_deep_copy
-from sharedmem._startup.importing import import_lock
+from sharedmem._startup import import_lock
 from sharedmem.array import is_shared
 from sharedmem._creation import empty
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from sharedmem._messages import by_value, current_message, holding
 from sharedmem._out_of_band import Pieces, gather, reduce_array
-from sharedmem._startup.importing import import_lock
+from sharedmem._startup import import_lock
 from sharedmem.array import SharedArray
 
 if TYPE_CHECKING:

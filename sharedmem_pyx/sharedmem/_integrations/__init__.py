@@ -4,13 +4,11 @@ None of them is imported here: each is dealt with as soon as somebody imports it
 pickler, a type or a pool of its own has one file in this folder, whose functions take the module.
 """
 
-from __future__ import annotations
-
 import functools
 import warnings
 from types import ModuleType
 
-from sharedmem._startup.importing import when_imported
+from sharedmem._startup import when_imported
 
 #: Module that is awaited, file of this folder, function in it.
 HOOKS = (

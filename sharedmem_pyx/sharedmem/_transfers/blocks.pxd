@@ -8,7 +8,6 @@ cdef enum:
 
 
 cdef extern from "<sharedmem_pyx/in_hand.hpp>" namespace "sharedmem_pyx" nogil:
-    # Its notes are those of `sharedmem._transfers.blocks`: each module that includes it has others.
     cdef cppclass in_hand:
         in_hand()
         void enter(const block_ref&) noexcept

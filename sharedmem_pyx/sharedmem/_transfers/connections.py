@@ -8,8 +8,6 @@ make, close and send connections.
 there.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import socket

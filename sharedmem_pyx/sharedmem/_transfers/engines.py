@@ -13,7 +13,7 @@ import sys
 from types import FrameType, ModuleType
 from typing import Any
 
-from sharedmem._transfers.by_value import always_by_value
+from sharedmem._transfers.saving import always_by_value
 
 _dumps_by_value = always_by_value(pickle.dumps)
 

@@ -6,8 +6,6 @@ that the sender may drop the array, or end. No other pickle does: nobody can tel
 Functions that write files pickle by value: see `sharedmem._transfers.saving`.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from sharedmem._messages import by_value, holding
-from sharedmem._startup.importing import import_lock
+from sharedmem._startup import import_lock
 from sharedmem._transfers.messages import transferring, write_message
 
 

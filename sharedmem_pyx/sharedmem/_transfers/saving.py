@@ -8,8 +8,6 @@ What has no function to replace still writes handles: a `pickle.Pickler` of one'
 `pickle.dumps` that are then written. Loading those later is a StaleHandleError that says so.
 """
 
-from __future__ import annotations
-
 import functools
 import io
 import os
@@ -19,10 +17,24 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from sharedmem._startup.importing import when_imported
-from sharedmem._transfers.by_value import always_by_value
+from sharedmem._messages import by_value
+from sharedmem._startup import when_imported
 
 _Function = Callable[..., Any]
+
+
+def always_by_value(save: _Function) -> _Function:
+    """A function that does what `save` does, and pickles by value in it."""
+
+    @functools.wraps(save)
+    def save_by_value(*args: Any, **kwargs: Any) -> Any:
+        token = by_value.set(True)
+        try:
+            return save(*args, **kwargs)
+        finally:
+            by_value.reset(token)
+
+    return save_by_value
 
 
 def _carries_messages(file: Any) -> bool:
@@ -90,9 +102,11 @@ def _replace(path: str, version: Callable[[_Function], _Function], module: Modul
     replaced.__module__ = module.__name__  # where pickle finds it: `pickle.dump` says "_pickle"
     setattr(owner, name, replaced)
     # Modules of a package that was imported before this one have the function under names of their own.
-    package = module.__name__.partition(".")[0]
-    for each, other in list(sys.modules.items()):
-        if each.partition(".")[0] == package and getattr(other, "__dict__", {}).get(name) is function:
+    package, _, inner = module.__name__.partition(".")
+    others = [each for each in list(sys.modules) if each.startswith(package + ".")] if inner else []
+    for each in [package, *others]:
+        other = sys.modules.get(each)
+        if getattr(other, "__dict__", {}).get(name) is function:
             setattr(other, name, replaced)
 
 
