@@ -24,7 +24,7 @@ struct process_id {
 
 /// What gives a `process_id` its meaning: inode numbers of the namespaces of pids and of clocks.
 struct process_namespaces {
-  std::uint32_t pid = 0;  ///< 0: unknown
+  std::uint32_t pid = 0;  ///< 0: unknown, or the system gives another number at each look
   std::uint32_t time = 0;  ///< 0: unknown, or the kernel has none
 
   friend bool operator==(const process_namespaces&, const process_namespaces&) = default;

@@ -36,7 +36,11 @@ reservation::reservation(std::size_t bytes) : size_{bytes} {
   if (bytes == 0 || bytes > std::numeric_limits<std::size_t>::max() - alignment) {
     throw std::invalid_argument("a segment of " + bytes_text(bytes));
   }
-  const std::size_t all = bytes + alignment;
+  renew();
+}
+
+void reservation::renew() {
+  const std::size_t all = size_ + alignment;
   void* at = ::mmap(nullptr, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at == MAP_FAILED)
     throw error(errno, "mmap", bytes_text(all) + " of address space, see ulimit -v and SHAREDMEM_ARENA_SIZE");
@@ -45,7 +49,7 @@ reservation::reservation(std::size_t bytes) : size_{bytes} {
   const std::size_t before = past == 0 ? 0 : alignment - past;
   base_ = first + before;
   unmap(first, before);
-  unmap(base_ + bytes, alignment - before);
+  unmap(base_ + size_, alignment - before);
 }
 
 reservation::~reservation() {
@@ -55,6 +59,12 @@ reservation::~reservation() {
 std::byte* reservation::taken() noexcept {
   std::byte* base = base_;
   base_ = nullptr;
+  return base;
+}
+
+std::byte* reservation::give_back() noexcept {
+  std::byte* base = taken();
+  unmap(base, size_);
   return base;
 }
 

@@ -16,6 +16,7 @@ class reservation {
  public:
   static constexpr std::size_t alignment = huge_page_size;
 
+  /// \throws std::invalid_argument, sharedmem::error  ENOMEM
   explicit reservation(std::size_t bytes);
   reservation(const reservation&) = delete;
   reservation& operator=(const reservation&) = delete;
@@ -25,6 +26,14 @@ class reservation {
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
   /// A segment lies there now: its own detach gives the addresses back.
   std::byte* taken() noexcept;
+
+  /// For systems that cannot put a segment in the place of a reservation: gives the addresses back, and says where
+  /// they begin. Another thread may take them. Exactly one of `hold` and `renew` must follow.
+  std::byte* give_back() noexcept;
+  /// A segment has been attached where `give_back` said.
+  void hold(std::byte* base) noexcept { base_ = base; }
+  /// It could not be: reserves as many bytes, anywhere. \throws sharedmem::error  ENOMEM
+  void renew();
 
  private:
   std::byte* base_ = nullptr;

@@ -80,7 +80,7 @@ bool proc_is_ours() noexcept {
 }
 
 std::uint32_t namespace_inode(const char* path) noexcept {
-  return static_cast<std::uint32_t>(os::inode_of(path));
+  return static_cast<std::uint32_t>(os::steady(os::inode_of, path));
 }
 
 std::uint64_t mix(std::uint64_t hash, std::string_view bytes) noexcept {
@@ -95,7 +95,7 @@ std::uint64_t compute_host_id() noexcept {
   std::string_view boot = os::read_file("/proc/sys/kernel/random/boot_id", room, sizeof room);
   if (boot.empty()) boot = os::machine_name(room, sizeof room);
   std::uint64_t hash = mix(0xcbf29ce484222325U, boot);
-  const std::uint64_t ipc = os::inode_of("/proc/self/ns/ipc");
+  const std::uint64_t ipc = os::steady(os::inode_of, "/proc/self/ns/ipc");
   for (int shift = 0; shift < 64; shift += 8) {
     const char byte = static_cast<char>(ipc >> shift);
     hash = mix(hash, {&byte, 1});

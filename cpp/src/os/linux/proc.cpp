@@ -84,6 +84,11 @@ std::uint64_t inode_of(const char* name) noexcept {
   return ::stat(name, &record) == 0 ? record.st_ino : 0;
 }
 
+std::uint64_t steady(std::uint64_t (*look)(const char*) noexcept, const char* name) noexcept {
+  const std::uint64_t first = look(name);
+  return first != 0 && look(name) == first ? first : 0;
+}
+
 lines::lines(const char* name) noexcept : fd_{open_quietly(name, O_RDONLY)} {}
 
 lines::~lines() {

@@ -25,6 +25,9 @@ std::string_view read_file(const char* name, char* room, std::size_t bytes) noex
 std::string_view read_link(const char* name, char* room, std::size_t bytes) noexcept;
 /// Inode number, through links; 0: unknown.
 std::uint64_t inode_of(const char* name) noexcept;
+/// What two looks agree on; 0: unknown. gVisor gives the files of /proc/self/ns other inode numbers at each look, which
+/// then say nothing about namespaces.
+std::uint64_t steady(std::uint64_t (*look)(const char*) noexcept, const char* name) noexcept;
 
 /// The lines of a text file, through a buffer of its own.
 class lines {

@@ -27,7 +27,7 @@ std::string memfd_name(std::uint64_t tag) {
 std::string sysv_name(int id) { return "segment " + std::to_string(id); }
 
 // Attaches at the reserved place; where the segment has gone meanwhile, says so.
-void attach_known(int id, const reservation& room, access mode) {
+void attach_known(int id, reservation& room, access mode) {
   try {
     sysv_attach(id, room, mode);
   } catch (const error&) {

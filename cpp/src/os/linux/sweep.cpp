@@ -26,7 +26,7 @@ bool is_unmarked_census(const os::sysv_table::row& r) noexcept {
   const std::size_t bytes = os::page_size();
   if (r.status.bytes != bytes) return false;
   try {
-    const os::reservation room{bytes};
+    os::reservation room{bytes};
     os::sysv_attach(r.id, room, os::access::read);  // unmapped with its room, which detaches it
     const auto* page = reinterpret_cast<const char*>(room.base());
     const char* const behind = page + sizeof os::census_magic;

@@ -24,6 +24,49 @@ std::string id_text(int id, std::size_t bytes) {
 
 int result(int returned) noexcept { return returned == 0 ? 0 : errno; }
 
+// The only places that enter the kernel: without System V memory they answer as a kernel without it does.
+
+int call_shmget(std::uint32_t key, std::size_t bytes, int flags) noexcept {
+  if constexpr (has_sysv) return ::shmget(static_cast<key_t>(key), bytes, flags);
+  errno = ENOSYS;
+  return -1;
+}
+
+void* call_shmat(int id, const void* at, int flags) noexcept {
+  if constexpr (has_sysv) return ::shmat(id, at, flags);
+  errno = ENOSYS;
+  return MAP_FAILED;
+}
+
+int call_shmctl(int id, int command, void* record) noexcept {
+  if constexpr (has_sysv) return ::shmctl(id, command, static_cast<shmid_ds*>(record));
+  errno = ENOSYS;
+  return -1;
+}
+
+void call_shmdt(const void* base) noexcept {
+  if constexpr (has_sysv) ::shmdt(base);
+}
+
+// Attaches where a reservation was, by the way that does not replace what is there. An errno value.
+int attach_at_free_addresses(int id, reservation& room, int flags) {
+  int code = 0;
+  for (int attempt = 0; attempt < 16; ++attempt) {
+    std::byte* const wanted = room.give_back();
+    void* const at = call_shmat(id, wanted, flags);
+    if (at == wanted) {
+      room.hold(wanted);
+      return 0;
+    }
+    // Another thread has taken the addresses: Linux refuses then, others take some that are free.
+    code = at == MAP_FAILED ? errno : EINVAL;
+    if (at != MAP_FAILED) call_shmdt(at);
+    room.renew();
+    if (code != EINVAL) break;
+  }
+  return code;
+}
+
 sysv_status status_of(const shmid_ds& record) noexcept {
   sysv_status status;
   status.owner = record.shm_perm.uid;
@@ -56,7 +99,7 @@ int sysv_create(std::uint32_t keys, std::size_t bytes) {
       random_bytes(&random, sizeof random);
       key = keys | random;
     }
-    const int id = ::shmget(static_cast<key_t>(key), bytes, IPC_CREAT | IPC_EXCL | SHM_NORESERVE | 0600);
+    const int id = call_shmget(key, bytes, IPC_CREAT | IPC_EXCL | SHM_NORESERVE | 0600);
     if (id >= 0) return id;
     code = errno;
     if (code != EEXIST) break;
@@ -64,15 +107,16 @@ int sysv_create(std::uint32_t keys, std::size_t bytes) {
   throw error(code, "shmget", bytes_text(bytes));
 }
 
-void sysv_attach(int id, const reservation& room, access mode) {
-  const int flags = SHM_REMAP | (mode == access::read ? SHM_RDONLY : 0);
-  if (::shmat(id, room.base(), flags) != room.base()) {
-    throw error(errno, "shmat", id_text(id, room.size()));
-  }
+void sysv_attach(int id, reservation& room, access mode) {
+  const int flags = mode == access::read ? SHM_RDONLY : 0;
+  if (call_shmat(id, room.base(), flags | SHM_REMAP) == room.base()) return;
+  int code = errno;
+  if (code == ENOMEM) code = attach_at_free_addresses(id, room, flags);  // gVisor cannot replace a mapping
+  if (code != 0) throw error(code, "shmat", id_text(id, room.size()));
 }
 
 void* sysv_attach_anywhere(int id, std::size_t bytes) {
-  void* at = ::shmat(id, nullptr, 0);
+  void* at = call_shmat(id, nullptr, 0);
   // shmat's failure is (void*)-1, as mmap's
   if (at == MAP_FAILED) throw error(errno, "shmat", id_text(id, bytes));
   return at;
@@ -80,40 +124,40 @@ void* sysv_attach_anywhere(int id, std::size_t bytes) {
 
 int sysv_look(int id, sysv_status& status) noexcept {
   shmid_ds record{};
-  if (::shmctl(id, IPC_STAT, &record) != 0) return errno;
+  if (call_shmctl(id, IPC_STAT, &record) != 0) return errno;
   status = status_of(record);
   return 0;
 }
 
 int sysv_create_keyed(std::uint32_t key, std::size_t bytes, int& id) noexcept {
-  id = ::shmget(static_cast<key_t>(key), bytes, IPC_CREAT | IPC_EXCL | SHM_NORESERVE | 0600);
+  id = call_shmget(key, bytes, IPC_CREAT | IPC_EXCL | SHM_NORESERVE | 0600);
   return id >= 0 ? 0 : errno;
 }
 
 int sysv_find_keyed(std::uint32_t key, int& id) noexcept {
-  id = ::shmget(static_cast<key_t>(key), 0, 0);
+  id = call_shmget(key, 0, 0);
   return id >= 0 ? 0 : errno;
 }
 
 int sysv_each(const std::function<void(int id, const sysv_status&)>& seen) {
   struct shm_info all{};
-  const int last = ::shmctl(0, SHM_INFO, reinterpret_cast<shmid_ds*>(&all));
+  const int last = call_shmctl(0, SHM_INFO, &all);
   if (last < 0) return errno;
   for (int index = 0; index <= last; ++index) {
     shmid_ds record{};
-    const int id = ::shmctl(index, SHM_STAT, &record);
+    const int id = call_shmctl(index, SHM_STAT, &record);
     if (id >= 0) seen(id, status_of(record));
   }
   return 0;
 }
 
-int sysv_remove(int id) noexcept { return result(::shmctl(id, IPC_RMID, nullptr)); }
+int sysv_remove(int id) noexcept { return result(call_shmctl(id, IPC_RMID, nullptr)); }
 
-void sysv_detach(const void* base) noexcept { ::shmdt(base); }
+void sysv_detach(const void* base) noexcept { call_shmdt(base); }
 
 sysv_limits sysv_get_limits() noexcept {
   struct shminfo limits{};
-  if (::shmctl(0, IPC_INFO, reinterpret_cast<shmid_ds*>(&limits)) < 0) return {};
+  if (call_shmctl(0, IPC_INFO, &limits) < 0) return {};
   return {.segment = limits.shmmax, .all = limits.shmall};
 }
 

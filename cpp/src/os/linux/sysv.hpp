@@ -11,6 +11,15 @@
 
 namespace sharedmem::os {
 
+// A program on Android that makes one of the four calls of System V memory is ended by a signal (SIGSYS) of its
+// filter of system calls, so asking and falling back is not possible: there the calls are not compiled. Other systems
+// of this kind can be built for with -DSHAREDMEM_NO_SYSV, and so can this behaviour be tested.
+#if defined(__ANDROID__) || defined(SHAREDMEM_NO_SYSV)
+inline constexpr bool has_sysv = false;
+#else
+inline constexpr bool has_sysv = true;
+#endif
+
 /// The upper half of the keys that our segments have between `shmget` and `IPC_RMID`. Other programs have such
 /// keys, too: `ftok(path, 'S')` makes them for files on some devices.
 inline constexpr std::uint32_t arena_keys = 0x534d0000;
@@ -40,7 +49,8 @@ struct sysv_status {
 };
 
 int sysv_create(std::uint32_t keys, std::size_t bytes);
-void sysv_attach(int id, const reservation& room, access mode);
+/// Attaches a segment in the place of a reservation, which may lie elsewhere afterwards.
+void sysv_attach(int id, reservation& room, access mode);
 void* sysv_attach_anywhere(int id, std::size_t bytes);
 int sysv_look(int id, sysv_status& status) noexcept;  // errno value
 int sysv_remove(int id) noexcept;                     // errno value
