@@ -40,7 +40,11 @@ cdef object read_deadline(object timeout):
     """When waiting ends, by time.monotonic(); None: never."""
     if timeout is None:
         return None
-    cdef double seconds = timeout
+    cdef double seconds
+    try:
+        seconds = timeout
+    except OverflowError:
+        raise ValueError("timeout has more seconds than a float can have; None means for ever") from None
     if not seconds >= 0:
         raise ValueError(f"timeout must be a number of seconds, 0 or more, or None, not {timeout!r}")
     return time.monotonic() + seconds
@@ -111,7 +115,7 @@ def attach(name, *, readonly=False, timeout=0):
         if left == 0:
             said = "there is no array of that name"
             if deadline is not None:
-                said += f", and none was made within {timeout:g} s"
+                said += f", and none was made within {float(timeout):g} s"
             if found.what == name_status.building:
                 if has_ended(&found):
                     continue
@@ -291,10 +295,12 @@ cdef object build_now(const name_ticket* mine, object name, object build, bint m
     """Calls `build` and ends the building, whatever comes."""
     cdef arena* before
     cdef bytes text
-    cdef set building = building_here()
-    process = os.getpid()
-    building.add((process, name))
-    try:
+    cdef set building = None
+    process = None
+    try:                            # from the claim on, whatever fails has to end it, or all others wait for ever
+        process = os.getpid()
+        building = building_here()
+        building.add((process, name))
         before = place_in(mine.host)
         try:
             a = contiguous_in(mine.host, build())
@@ -316,7 +322,8 @@ cdef object build_now(const name_ticket* mine, object name, object build, bint m
         give_up_name(mine[0])
         raise
     finally:
-        building.discard((process, name))
+        if building is not None:
+            building.discard((process, name))
 
 
 cdef object contiguous_in(arena* where, object made):
