@@ -49,7 +49,11 @@ class MakesArrays:
 
 @pytest.mark.parametrize(
     "send",
-    [sharedmem.share, lambda obj: sharedmem.loads(sharedmem.dumps(obj)), lambda obj: sharedmem.share([obj])[0]],
+    [
+        sharedmem.share,
+        lambda obj: sharedmem.share([obj])[0],
+        lambda obj: sharedmem.loads(sharedmem.dumps(obj)),
+    ],
 )
 def test_shared_arrays_that_an_object_makes_to_be_pickled(send):
     got = send(MakesArrays())
