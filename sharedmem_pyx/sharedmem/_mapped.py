@@ -89,8 +89,7 @@ def open_memmap(
     mode = _read_mode(mode, ("r", "r+", "w+"))
     path = _real_path(filename)
     if mode == "w+":
-        descr = _plain_dtype(dtype)
-        lengths = _lengths(shape)
+        lengths, descr = _new_layout(shape, _plain_dtype(dtype))
         head = _npy_header(lengths, fortran_order, descr)
         check_header(head)
         with _saying(filename):
@@ -164,12 +163,14 @@ def memmap(
     offset = operator.index(offset)
     if offset < 0:
         raise ValueError(f"the offset must not be negative: {offset}")
+    if offset > np.iinfo(np.intp).max:
+        raise ValueError(f"no file has {offset} bytes in front of an array")
     path = _real_path(filename)
     descr = _plain_dtype(dtype)
     if descr.itemsize == 0:
         raise ValueError(f"items of dtype {descr} have no bytes, and cannot be in a file")
     if mode == "w+":
-        lengths = _lengths(shape)
+        lengths, descr = _new_layout(shape, descr)
         with _saying(filename):
             memory = create_file(path, offset + _bytes_of(lengths, descr), b"")
         return _array_in(memory, lengths, descr, offset, order == "F")
@@ -286,6 +287,8 @@ def _real_path(filename: _Path) -> bytes:
     """The path by which others find the file, whatever their working directory is."""
     if not isinstance(filename, (str, bytes, os.PathLike)):
         raise TypeError(f"a path is needed, by which others open the file, not {type(filename).__name__}")
+    if not os.fspath(filename):  # `realpath` would make the working directory of it
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), filename)
     return os.fsencode(os.path.realpath(filename))
 
 
@@ -306,6 +309,17 @@ def _lengths(shape: _Shape | None) -> tuple[int, ...]:
     if any(n < 0 for n in lengths):
         raise ValueError(f"negative dimensions are not allowed: {lengths}")
     return lengths
+
+
+def _new_layout(shape: _Shape | None, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of a new file's array, as NumPy has them; refused before anything is made of them.
+
+    A dtype that is an array of others is no dtype of an array, and a header cannot tell it.
+    """
+    lengths = _lengths(shape)
+    layout: Any = np.ndarray
+    array = layout(lengths, dtype, bytes(dtype.itemsize), 0, (0,) * len(lengths))  # without memory for it
+    return array.shape, array.dtype
 
 
 def _bytes_of(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:

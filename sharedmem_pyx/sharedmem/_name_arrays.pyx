@@ -39,6 +39,8 @@ cdef int check_dtype(cnp.dtype descr) except -1:
     """Before anything is claimed: that the dtype can be described."""
     if PyDataType_REFCHK(descr):
         refuse_objects(descr)
+    if cnp.PyDataType_ELSIZE(descr) == 0:
+        raise ValueError(f"items of dtype {descr} have no bytes, and cannot have a name")
     if dtype_text(descr) is None:
         text = describe_dtype(descr)
         room = max_description_bytes - 256      # what a handle of a few axes takes

@@ -3,7 +3,6 @@
 import errno
 import logging
 import os
-import threading
 import time
 
 import numpy as np
@@ -33,14 +32,22 @@ cdef enum:
     slice_ns = 100000000            # of waiting, after which signals are heard
     failure_ns = 250000000          # for which a failure stays for those who waited for it
 
-here = threading.local()            # what this thread is building: names, with the process that it is
+cdef extern from "<Python.h>":
+    unsigned long PyThread_get_thread_ident() noexcept
+
+
+cdef set building = set()           # what threads of this process are building: see `key_here`
 
 
 cdef object read_deadline(object timeout):
     """When waiting ends, by time.monotonic(); None: never."""
     if timeout is None:
         return None
-    cdef double seconds = timeout
+    cdef double seconds
+    try:
+        seconds = timeout
+    except OverflowError:
+        raise ValueError("timeout has more seconds than a float can have; None means for ever") from None
     if not seconds >= 0:
         raise ValueError(f"timeout must be a number of seconds, 0 or more, or None, not {timeout!r}")
     return time.monotonic() + seconds
@@ -111,7 +118,7 @@ def attach(name, *, readonly=False, timeout=0):
         if left == 0:
             said = "there is no array of that name"
             if deadline is not None:
-                said += f", and none was made within {timeout:g} s"
+                said += f", and none was made within {float(timeout):g} s"
             if found.what == name_status.building:
                 if has_ended(&found):
                     continue
@@ -166,7 +173,8 @@ def get_or_create(name, build, *, readonly=True, timeout=None):
     TimeoutError
         Others are still building; the message says which process, and for how long.
     RuntimeError
-        `build` asks for the name that it builds; or a forked child returned from its parent's `build`.
+        `build` asks for the name that it builds, or another greenlet of its thread does; or a forked child
+        returned from its parent's `build`.
     TypeError, ValueError
         `build` cannot be called, or returns Python objects; the name stands for a lock or the like;
         `timeout` is no number of seconds; otherwise as `create`.
@@ -272,18 +280,19 @@ cdef class _Waiting:
         return 0
 
 
-cdef object building_here():
-    """Names that this thread is building, each with the process that it was then."""
-    try:
-        return here.building
-    except AttributeError:
-        here.building = set()
-        return here.building
+cdef tuple key_here(object name):
+    """What stands for the building of that name by this thread, in a forked child for no building.
+
+    By the system's thread, since greenlets of one thread would wait for each other just as it would for
+    itself, and `threading.local` may be one for each of them.
+    """
+    return os.getpid(), PyThread_get_thread_ident(), name
 
 
 cdef int refuse_recursion(object name) except -1:
-    if (os.getpid(), name) in building_here():
-        raise RuntimeError(f"the function that builds {name!r} asks for {name!r}: it would wait for itself")
+    if key_here(name) in building:
+        raise RuntimeError(f"this thread builds {name!r} already, and would wait for itself: the function "
+                           "that builds it asks for it, or has let another greenlet run that does")
     return 0
 
 
@@ -291,10 +300,11 @@ cdef object build_now(const name_ticket* mine, object name, object build, bint m
     """Calls `build` and ends the building, whatever comes."""
     cdef arena* before
     cdef bytes text
-    cdef set building = building_here()
-    process = os.getpid()
-    building.add((process, name))
-    try:
+    cdef tuple key = None
+    try:                            # whatever fails after the claim ends it, or others would wait for ever
+        key = key_here(name)
+        process = key[0]
+        building.add(key)
         before = place_in(mine.host)
         try:
             a = contiguous_in(mine.host, build())
@@ -316,7 +326,8 @@ cdef object build_now(const name_ticket* mine, object name, object build, bint m
         give_up_name(mine[0])
         raise
     finally:
-        building.discard((process, name))
+        if key is not None:
+            building.discard(key)
 
 
 cdef object contiguous_in(arena* where, object made):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -95,7 +96,8 @@ def describe_dtype(dtype: np.dtype[Any]) -> bytes:
     """What the header of a .npy file says of a dtype, checked: that it says all."""
     descr: Any = None
     if dtype.metadata is None and all(dtype[name].metadata is None for name in dtype.names or ()):
-        descr = np.lib.format.dtype_to_descr(dtype)
+        with contextlib.suppress(ValueError):  # of fields that overlap, or do not follow one another
+            descr = np.lib.format.dtype_to_descr(dtype)
     if descr is None or np.lib.format.descr_to_dtype(descr) != dtype:
         raise TypeError(
             f"the dtype {dtype} cannot be described to processes that look for a name: "

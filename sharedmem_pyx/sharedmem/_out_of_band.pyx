@@ -128,8 +128,10 @@ def reduce_array(cnp.ndarray a not None):
     cdef char* lowest
     cdef uint64_t nbytes
     cdef object strides = None
-    if cnp.PyArray_SIZE(a) == 0 or cnp.PyArray_ITEMSIZE(a) == 0 or PyDataType_REFCHK(descr):
+    if cnp.PyArray_ITEMSIZE(a) == 0 or PyDataType_REFCHK(descr):
         return np.ndarray.__reduce__(a)
+    if cnp.PyArray_SIZE(a) == 0:
+        return np.empty, ((<object>a).shape, descr)     # __reduce__ would make the byte order the machine's
     out = LeftOut.__new__(LeftOut)
     out.array = a
     nbytes = extent(a, &lowest)

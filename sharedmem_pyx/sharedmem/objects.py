@@ -59,15 +59,18 @@ def _reduce_column(column: Any) -> Any:
     return reduce_column(column, PROTOCOL, False)
 
 
-def _pickle(obj: Any) -> tuple[bytes, list[PickleBuffer]]:
-    """The pickle of an object, and the data that was left out of it."""
+def _pickle(obj: Any) -> tuple[bytes, list[PickleBuffer], pickle.Pickler]:
+    """The pickle of an object, the data that was left out of it, and what keeps all that it refers to.
+
+    An object may make shared arrays only to be pickled. A handle does not keep them; the pickler does.
+    """
     buffers: list[PickleBuffer] = []
     stream = io.BytesIO()
     # Neither of the two refers to the pickler: in a cycle it would keep the data until garbage is collected.
     pickler = pickle.Pickler(stream, PROTOCOL, buffer_callback=buffers.append)
     pickler.dispatch_table = _reducers()
     pickler.dump(obj)
-    return stream.getvalue(), buffers
+    return stream.getvalue(), buffers, pickler
 
 
 def _receive(sources: _Sources, table: bytes, stream: bytes) -> Any:
@@ -147,13 +150,14 @@ def share(obj: _T, /) -> _T:
     # must not become a copy.
     within, values = current_message.set(None), by_value.set(False)
     try:
-        stream, buffers = _pickle(obj)
+        stream, buffers, kept = _pickle(obj)
         shared: _T
         if buffers:
             sources, table = gather(buffers)
             shared = _receive(sources, table, stream)
         else:
             shared = pickle.loads(stream)
+        del kept
     finally:
         by_value.reset(values)
         current_message.reset(within)
@@ -172,7 +176,7 @@ class _Message:
 
 @holding
 def _dumps(obj: Any) -> bytes:
-    stream, buffers = _pickle(obj)
+    stream, buffers, _ = _pickle(obj)
     if not buffers:
         return stream
     sources, table = gather(buffers)
