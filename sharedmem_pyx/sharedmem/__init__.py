@@ -78,6 +78,7 @@ _LATER = {
     "fromfile": "_files",
     "load": "_files",
     "participants": "_reports",
+    "place": "_place",
     "stats": "_reports",
     "transport": "settings",
     "__version__": "version",
@@ -141,6 +142,8 @@ def _import(name):
             import sharedmem._legacy as module
         case "_files":
             import sharedmem._files as module
+        case "_place":
+            import sharedmem._place as module
         case "_reports":
             import sharedmem._reports as module
         case "settings":

@@ -24,6 +24,7 @@ from sharedmem._names import attach, get_or_create
 from sharedmem._naming import BuildError, NameInfo
 from sharedmem._new_names import create, unlink
 from sharedmem._paths import get_cython_include, get_include, get_library_dir
+from sharedmem._place import place
 from sharedmem._queue import JoinableQueue, Queue, SimpleQueue
 from sharedmem._read_only import readonly
 from sharedmem._reports import participants, stats
@@ -87,6 +88,7 @@ __all__ = [
     "open_memmap",
     "participants",
     "pickle_by_value",
+    "place",
     "readonly",
     "revoke",
     "share",

@@ -13,8 +13,10 @@ from libcpp.string cimport string
 from libcpp.string_view cimport string_view
 
 from sharedmem.libsharedmem.arena cimport arena, arena_statistics
+from sharedmem.libsharedmem.handle cimport handle_version
 from sharedmem.libsharedmem.home cimport (
     attached_arenas, go_on, home, home_locator, linger, linger_at_exit, make_root, offer, start_new_home)
+from sharedmem.libsharedmem.segment cimport backing
 
 from sharedmem._in_flight import look
 
@@ -73,6 +75,27 @@ def new_arena():
     with nogil:
         start_new_home()
     export_home()
+
+
+def where_home():
+    """What tells which other processes can attach the home arena; it is made now if there is none.
+
+    Returns
+    -------
+    version : int
+        Of the layout of arenas and handles.
+    host : int
+        Equal for processes of one boot of one kernel and of one IPC namespace.
+    is_memfd : bool
+        Whether it lies in a memfd, which is found by the pid of its maker.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `new_arena`.
+    """
+    cdef arena* mine = decide_home()
+    return handle_version, mine.where().host, mine.where().segment.kind == backing.memfd
 
 
 # -- checking and giving back

@@ -27,6 +27,7 @@ HOOKS = (
     # joblib's own reducers of arrays, and the pickler of its multiprocessing backend.
     ("joblib._memmapping_reducer", "joblib_", "wrap_reducers"),
     ("joblib.pool", "joblib_", "hook_pickler"),
+    ("joblib.parallel", "joblib_", "add_backend"),
     # Objects that hold shared memory and are no ndarrays.
     ("pyarrow.lib", "arrow_", "add_buffers"),
     ("pandas.core.arrays.arrow.array", "pandas_", "add_columns"),

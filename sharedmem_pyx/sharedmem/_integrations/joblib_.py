@@ -1,4 +1,4 @@
-"""joblib: its reducers of arrays, and the pickler of its multiprocessing backend.
+"""joblib: its reducers of arrays, the pickler of its multiprocessing backend, and a backend of this library.
 
 Joblib writes large arguments to files that its workers map, and it goes on doing so: an array that is sent to
 many tasks is written once. What it would pickle, which is smaller arguments and all results, is reduced as
@@ -7,6 +7,8 @@ other transfers have it, and so is whatever lies in shared memory.
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -66,3 +68,53 @@ def hook_pickler(module: ModuleType) -> None:
         count(reducer)
 
     cls.dump = holding(dump)
+
+
+# -- the backend "sharedmem"
+
+_said = False
+
+
+def warn_once(error: BaseException) -> None:
+    """Say, once in a process, that the backend does what joblib's loky does.
+
+    Parameters
+    ----------
+    error : BaseException
+        What is missing in this version of joblib.
+    """
+    global _said
+    if not _said:
+        _said = True
+        warnings.warn(
+            "sharedmem does not know this version of joblib, whose backend 'sharedmem' sends arrays as its "
+            f"backend 'loky' does: {error!r}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def make_backend(**options: Any) -> Any:
+    """What joblib calls for a backend called ``sharedmem``.
+
+    Parameters
+    ----------
+    **options : object
+        As for its backend ``loky``.
+
+    Returns
+    -------
+    joblib.parallel.ParallelBackendBase
+        Loky's own, after a RuntimeWarning, in a version of joblib that this library does not know.
+    """
+    try:
+        from sharedmem._integrations.joblib_backend import Backend
+    except (AttributeError, ImportError, KeyError) as error:
+        warn_once(error)
+        return importlib.import_module("joblib._parallel_backends").LokyBackend(**options)
+    return Backend(**options)
+
+
+def add_backend(module: ModuleType) -> None:
+    """Register the backend in `joblib.parallel`. Its module is imported as soon as somebody asks for it."""
+    module.register_parallel_backend("sharedmem", make_backend)

@@ -143,6 +143,17 @@ def reduce_shared(a, /):
     return reduce_for(a, 4, current_leases(), True)
 
 
+def reduce_kept(a, /):
+    """The same without a lease: the sender keeps the block itself until the message is loaded.
+
+    Returns
+    -------
+    tuple
+        A function and its arguments, and a state within `sharedmem.pickle_by_value`.
+    """
+    return reduce_for(a, 4, NULL, False)
+
+
 def reducer(int protocol, *, uint64_t min_bytes=1, uint64_t zero_copy_from=0, uint64_t limit=UINT64_MAX):
     """A reducer with settings of its own.
 
@@ -345,6 +356,11 @@ def set_transport(uint64_t min_bytes, uint64_t zero_copy_from, limit=None):
     settings.limit.store(memory_total() // share_of_memory if limit is None else limit)
     settings.zero_copy_from.store(zero_copy_from)
     settings.min_bytes.store(min_bytes)
+
+
+def most_in_flight():
+    """Bytes that messages of this process may keep: what `sharedmem.transport` was told, or its default."""
+    return settings.limit.load() if settings.min_bytes.load() != 0 else memory_total() // share_of_memory
 
 
 def transport_stats():

@@ -1,0 +1,68 @@
+"""`sharedmem.place`: which processes can use each other's shared memory."""
+
+from __future__ import annotations
+
+import os
+
+from sharedmem.arena import where_home
+
+
+def _namespace(kind: str) -> str:
+    """The number of this process's namespace of that kind; empty if the system does not tell."""
+    try:
+        return f"{os.stat(f'/proc/self/ns/{kind}').st_ino:x}"
+    except OSError:
+        return ""
+
+
+def place() -> str:
+    """Where this process is: equal in two processes only if each can use the other's shared memory.
+
+    For programs that send arrays over connections of their own, by MPI, sockets or an engine of jobs: handles
+    where both ends have the same place, and values (`pickle_by_value`) where they have not. A host name or an
+    address does not tell: containers on one host may be apart, and so are different users.
+
+    Returns
+    -------
+    str
+        To be compared with other processes' places, and for nothing else. It consists of the boot of the
+        kernel, the IPC and user namespaces, the effective user and the version of the memory's layout; where
+        the system has no System V memory, of the pid namespace, too.
+
+    Raises
+    ------
+    OSError
+        This process has no arena yet, and the system refused to make one.
+
+    See Also
+    --------
+    pickle_by_value : Pickles the data of arrays instead of handles.
+
+    Notes
+    -----
+    Places that are equal tell what the system allows, not what is used up: memory may still be refused to a
+    process that has attached 128 arenas, or has no address space left. Places may also differ where memory
+    could be used: two user namespaces may give a user the same rights, and a process that had to fall back on
+    memfds can use System V memory of others all the same.
+
+    It is found out anew at each call, in some microseconds: a process may change its user or its namespaces.
+    Any thread may call it.
+
+    Examples
+    --------
+    >>> import concurrent.futures
+    >>> with concurrent.futures.ProcessPoolExecutor(1) as executor:
+    ...     executor.submit(sharedmem.place).result() == sharedmem.place()
+    True
+    """
+    version, host, is_memfd = where_home()
+    parts = [
+        f"sharedmem-{version}",
+        f"{host:x}",
+        _namespace("ipc"),
+        _namespace("user"),
+        str(os.geteuid()),
+    ]
+    if is_memfd:
+        parts.append(_namespace("pid"))
+    return ":".join(parts)
