@@ -226,6 +226,10 @@ void give_back(const std::array<std::uint64_t, 2>& uuid, const claim& c) noexcep
   hide_idle(r, a);
 }
 
+bool is_in_flight(const std::array<std::uint64_t, 2>& uuid, const claim& c) noexcept {
+  return if_attached({.uuid = uuid}, false, [&](arena& a) { return a.is_in_flight(c); });
+}
+
 arena* arena_of(const void* p) noexcept {
   registry& r = the_registry();
   arena* home = r.home.load(acquire_order);

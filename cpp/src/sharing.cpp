@@ -89,8 +89,11 @@ allocation arena::find(const void* p) const noexcept {
           found.data,
           found.bytes,
           false,
-          found.read_only};
+          found.read_only,
+          found.carried};
 }
+
+void arena::mark_carried(const block_ref& ref) noexcept { s_->refs.mark_carried(ref.block); }
 
 bool arena::held_elsewhere(const block_ref& ref) const noexcept { return s_->refs.held_elsewhere(ref.block); }
 

@@ -123,3 +123,29 @@ TEST_CASE("a block is dropped while a stale handle of it is loaded: it is freed 
   loader->kill();
   nothing_left(*a, 2);
 }
+
+TEST_CASE("a block that was carried is known by every address in it, until the last reference goes") {
+  const auto a = arena::create(tiny);
+  allocation x = make(*a, 5000, 1);
+  const claim sent = a->share(x.ref, true);
+  a->release(x.ref);
+  allocation got = a->acquire(sent);
+  CHECK(!a->find(got.data).carried);
+  a->mark_carried(got.ref);
+  CHECK(a->find(got.data).carried);
+  CHECK(a->find(got.data + got.bytes - 1).carried);
+  block_ref second = a->duplicate(got.ref);
+  a->release(got.ref);
+  CHECK(a->find(got.data).carried);
+  a->release(second);
+  allocation next = make(*a, 5000, 2);
+  REQUIRE(next.data == got.data);
+  const claim again = a->share(next.ref, false);  // it has a record now, and that block's
+  CHECK(!a->find(next.data).carried);
+  allocation same = a->acquire(again);
+  CHECK(!a->find(next.data).carried);
+  a->mark_carried(block_ref{a.get(), nullptr, next.ref.block + 1, next.ref.epoch});  // not held: no effect
+  a->release(next.ref);
+  a->release(same.ref);
+  nothing_left(*a);
+}

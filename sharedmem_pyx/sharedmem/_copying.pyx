@@ -4,7 +4,7 @@ import numpy as np
 
 cimport numpy as cnp
 
-from sharedmem.array cimport in_shared_memory
+from sharedmem.array cimport in_shared_memory, is_carried
 from sharedmem._new_array cimport anything, make, plan, plan_like, read_dtype, read_populate, same_bytes
 
 from sharedmem.array import SharedArray
@@ -132,14 +132,16 @@ def asshared(a, dtype=None, order=None):
     -------
     SharedArray
         `a` if it is a shared SharedArray; a view of it if it is another ndarray over shared memory;
-        else a copy.
+        else a copy. What an engine has carried here, though it lies in shared memory, is this process's own
+        and is copied.
 
     Raises
     ------
     MemoryError, TypeError, ValueError, OSError
         As `array`.
     """
-    if in_shared_memory(a) and (dtype is None or a.dtype == read_dtype(dtype)) and has_order(a, order):
+    if in_shared_memory(a) and not is_carried(a) and (
+            dtype is None or a.dtype == read_dtype(dtype)) and has_order(a, order):
         return a if isinstance(a, SharedArray) else a.view(SharedArray)
     return array(a, dtype, "K" if order is None else order)
 

@@ -20,6 +20,7 @@ cdef extern from "<sharedmem_pyx/message.hpp>" namespace "sharedmem_pyx":
         bint is_first(const void*) except +set_python_error
         PyObject* keeper(const void*) noexcept
         void keep(const void*, PyObject*) noexcept
+        bint in_flight() noexcept
         void end(bint) noexcept
         void end_into(const uuid&, vector[claim]&) except +set_python_error
 
@@ -38,6 +39,9 @@ cdef message* leases_of(Message within) noexcept
 
 # The claim of a block with a lease that belongs to the message.
 cdef claim lease_in(message* within, const block_ref& ref) except *
+
+# Whether one of the leases of a message that has not ended is still out.
+cdef bint is_in_flight(Message within) noexcept
 
 # Ends a message, complete or not; in the latter case its leases are given back.
 cdef void end_message(Message within, bint complete) noexcept

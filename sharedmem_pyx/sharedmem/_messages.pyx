@@ -57,6 +57,10 @@ cdef claim lease_in(message* within, const block_ref& ref) except *:
     return within.share(ref)
 
 
+cdef bint is_in_flight(Message within) noexcept:
+    return within.written.in_flight()
+
+
 cdef void end_message(Message within, bint complete) noexcept:
     within.written.end(complete)
 
@@ -111,7 +115,8 @@ cdef object reduce_array(object obj, int protocol):
 cdef object reduce_for(cnp.ndarray a, int protocol, message* leased_by, bint among_others):
     """What a pickle has for an array; `among_others`: there may be more of the same block.
 
-    `leased_by` NULL: the handle has no lease. An exact ndarray must not have Python objects in it.
+    `leased_by` NULL: the handle has no lease. An exact ndarray must not have Python objects in it. What was
+    carried to this process is its own, and its data is copied.
     """
     cdef cnp.dtype descr
     cdef arena* where = NULL
@@ -119,7 +124,7 @@ cdef object reduce_for(cnp.ndarray a, int protocol, message* leased_by, bint amo
     cdef claim c
     if cnp.PyArray_SIZE(a) > 0 and cnp.PyArray_ITEMSIZE(a) > 0:
         where = arena_of(cnp.PyArray_DATA(a))
-    if where == NULL or get_value(by_value) or not in_one_block(a, where, &found):
+    if where == NULL or get_value(by_value) or not in_one_block(a, where, &found) or found.carried:
         if where == NULL and file_view.holds(cnp.PyArray_DATA(a)) and not get_value(by_value):
             reduced = reduce_in_file(a)
             if reduced is not None:

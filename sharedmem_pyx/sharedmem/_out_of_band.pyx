@@ -102,9 +102,10 @@ cdef class LeftOut:
 
 
 cdef bint find_block(char* lowest, uint64_t nbytes, allocation* found) noexcept:
-    """Whether the bytes lie in one block of shared memory that this process holds."""
+    """Whether the bytes lie in one block of shared memory that this process holds, not as a copy of its own.
+    """
     cdef arena* where = arena_of(lowest)
-    return where != NULL and lie_in_one_block(lowest, nbytes, where, found)
+    return where != NULL and lie_in_one_block(lowest, nbytes, where, found) and not found.carried
 
 
 def reduce_array(cnp.ndarray a not None):

@@ -1,5 +1,5 @@
 from cpython.object cimport PyTypeObject
-from numpy cimport dtype, npy_intp
+from numpy cimport dtype, ndarray, npy_intp
 
 from sharedmem.libsharedmem.arena cimport allocation
 
@@ -14,6 +14,9 @@ cdef bint in_arena(object a) noexcept
 
 # The same, or in a file that is mapped as shared memory.
 cdef bint in_shared_memory(object a) noexcept
+
+# Whether the array lies in a block that came to this process as a copy of its own.
+cdef bint is_carried(ndarray a) noexcept
 
 # Has `__reduce_ex__(protocol)` of SharedArray and its subclasses return what `reduce(array, protocol)`
 # returns.

@@ -6,7 +6,7 @@ How one is pickled is up to `sharedmem._messages`, which imports this module and
 cimport numpy as cnp
 from cpython.object cimport PyTypeObject
 
-from sharedmem.libsharedmem.arena cimport allocation
+from sharedmem.libsharedmem.arena cimport allocation, arena
 from sharedmem.libsharedmem.file_view cimport file_view
 from sharedmem.libsharedmem.home cimport arena_of
 
@@ -43,6 +43,11 @@ cdef bint in_shared_memory(object a) noexcept:
     return in_arena(a) or cnp.PyArray_Check(a) and file_view.holds(cnp.PyArray_DATA(a))
 
 
+cdef bint is_carried(cnp.ndarray a) noexcept:
+    cdef arena* where = arena_of(cnp.PyArray_DATA(a))
+    return where != NULL and where.find(cnp.PyArray_DATA(a)).carried
+
+
 def is_shared(a, /):
     """Whether an array lies in shared memory.
 
@@ -60,8 +65,9 @@ def is_shared(a, /):
 
     Notes
     -----
-    The address of the first element decides, not the class. It raises nothing, waits for no other process,
-    and any thread may call it.
+    The address of the first element decides, not the class. So it is true also of an ordinary array that an
+    engine has carried here, although that is this process's own. It raises nothing, waits for no other
+    process, and any thread may call it.
     """
     return in_shared_memory(a)
 

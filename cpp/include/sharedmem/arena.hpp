@@ -38,6 +38,7 @@ struct allocation {
   std::uint64_t bytes = 0;  ///< usable, at least what was asked for
   bool zeroed = false;  ///< all of it reads as zero, as the kernel gave it
   bool read_only = false;  ///< of `find`: the address was in the read-only mapping; `data` is not
+  bool carried = false;  ///< of `find`: `arena::mark_carried` was called for it in this process
 };
 
 /// When the pages of a new block are had (madvise(2): MADV_COLLAPSE, MADV_POPULATE_WRITE).
@@ -177,6 +178,13 @@ class SHAREDMEM_API arena {
   /// index. `ref.home` is null else. Takes no reference. `p` may be an address in the read-only mapping;
   /// `read_only` says so.
   allocation find(const void* p) const noexcept;
+
+  /// Notes that this process got the block as a copy of its own, as if its bytes had come through a pipe: whoever
+  /// passes the data on from here copies it, and does not share the block. `find` tells it from any address in
+  /// the block, whatever wraps that, until this process drops its last reference. A note in private memory: other
+  /// processes do not have it, and a forked child has it for the references that it inherits.
+  /// \pre  the caller holds `ref`, which `acquire` returned; nobody else has a reference.
+  void mark_carried(const block_ref& ref) noexcept;
 
   /// Whether another process references the block, or a lease keeps it. Dead processes count until they are found.
   /// \pre  the caller holds `ref`.

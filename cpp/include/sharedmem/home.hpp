@@ -49,6 +49,8 @@ SHAREDMEM_API allocation acquire(const locator& where, const claim& c);
 /// Gives back a lease that was taken in the arena of this uuid for a message that will not be sent. No effect if
 /// it was loaded, or if the arena was left meanwhile. Leaves a foreign arena of which nothing else is held.
 SHAREDMEM_API void give_back(const std::array<std::uint64_t, 2>& uuid, const claim& c) noexcept;
+/// `arena::is_in_flight` in the attached arena of this uuid. False also if it is not attached.
+SHAREDMEM_API bool is_in_flight(const std::array<std::uint64_t, 2>& uuid, const claim& c) noexcept;
 /// The arena whose data space holds `p`, or nullptr. A few ns; waits for nobody. The result can be used
 /// as long as a reference to the block at `p` is held.
 SHAREDMEM_API arena* arena_of(const void* p) noexcept;

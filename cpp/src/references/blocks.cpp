@@ -224,6 +224,11 @@ void references::acquire_again(std::uint32_t b) {
   ++held.at(b).count;
 }
 
+void references::mark_carried(std::uint32_t b) noexcept {
+  const std::lock_guard lock(stripe(b));
+  if (record* r = held.find(b); r != nullptr && r->count > 0) r->carried = true;
+}
+
 void references::release(std::uint32_t b, slab* owner) noexcept {
   const std::lock_guard stripe_lock(stripe(b));
   if (owner != nullptr && owner->states[b - owner->first].load(relaxed) == use::in_use) {
@@ -276,7 +281,9 @@ references::located references::find(const void* p) const noexcept {
   }
   const std::lock_guard lock(stripe(b));
   const record* r = held.find(b);
-  return r != nullptr && r->count > 0 ? found : none;
+  if (r == nullptr || r->count == 0) return none;
+  found.carried = r->carried;
+  return found;
 }
 
 references::all_locks references::all_stripes() {

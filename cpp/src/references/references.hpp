@@ -40,6 +40,7 @@ class references {
     std::byte* data = nullptr;  // null: there is no such block
     std::uint64_t bytes = 0;
     bool read_only = false;     // of `find`: the address was one in the read-only mapping
+    bool carried = false;       // of `find`: `mark_carried` was called for it
   };
 
   references(tables& words, records& held, heap& pool, const own_slot& self) noexcept
@@ -88,6 +89,8 @@ class references {
   located acquire(const claim& c);
   /// One more reference to a block that is shared and held. No lock.
   void acquire_again(std::uint32_t b);
+  /// Notes that this process got the block, which is shared and held, as a copy of its own. No lock.
+  void mark_carried(std::uint32_t b) noexcept;
   /// Drops one. No lock.
   void release(std::uint32_t b, slab* owner) noexcept;
   /// Whether somebody else claims block b, which is held here. No lock.
@@ -137,6 +140,7 @@ class references {
   void begin(record& r, std::uint64_t g) noexcept {
     r.generation = g;
     r.count = 1;
+    r.carried = false;
     count_.fetch_add(1, std::memory_order_relaxed);
   }
   bool may_keep(std::uint32_t b) const noexcept;

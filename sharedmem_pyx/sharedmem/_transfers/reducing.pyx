@@ -185,7 +185,8 @@ cdef object reduce_exact(Reducer self, cnp.ndarray a, message* leases, bint amon
     cdef uint64_t nbytes = cnp.PyArray_NBYTES(a)
     if nbytes == 0 or PyDataType_REFCHK(a.descr):
         return None
-    if arena_of(cnp.PyArray_DATA(a)) != NULL or (
+    cdef arena* where = arena_of(cnp.PyArray_DATA(a))
+    if where != NULL and not (self.min_bytes != 0 and where.find(cnp.PyArray_DATA(a)).carried) or (
             type(a) is SharedArray and file_view.holds(cnp.PyArray_DATA(a))):
         return reduce_for(a, self.protocol, leases, among_others)
     if self.min_bytes == 0:

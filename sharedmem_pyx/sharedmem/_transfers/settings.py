@@ -72,7 +72,7 @@ def _read_part(part: str) -> tuple[str, int]:
     name, _, value = (text.strip() for text in part.partition("="))
     if name == "copy" and value in ("0", "1"):
         return name, int(value)
-    nbytes = _read_size(value) if name in ("min_bytes", "max_in_flight") else None
+    nbytes = read_size(value) if name in ("min_bytes", "max_in_flight") else None
     if nbytes is None:
         raise ValueError(
             f"{_VARIABLE}: {part!r} means nothing; the variable is 1, 0, or a list such as "
@@ -81,7 +81,7 @@ def _read_part(part: str) -> tuple[str, int]:
     return name, nbytes
 
 
-def _read_size(text: str) -> int | None:
+def read_size(text: str) -> int | None:
     """Bytes in a text, by the rule of the other variables: 1G and 1GiB are 2**30, 1GB is 10**9."""
     found = re.fullmatch(
         r"\+?(?=\.?[0-9])([0-9]*)\.?([0-9]*)(?:[eE]([+-]?[0-9]{1,2}))?\s*(?:([kKmMgGtT])(i?))?([bB]?)", text

@@ -17,6 +17,7 @@ cdef extern from "<sharedmem/arena.hpp>" namespace "sharedmem" nogil:
         uint64_t bytes
         bool zeroed
         bool read_only
+        bool carried
 
     cdef enum class pages(uint8_t):
         as_needed
@@ -73,6 +74,7 @@ cdef extern from "<sharedmem/arena.hpp>" namespace "sharedmem" nogil:
         void read_elsewhere(uint64_t) noexcept
         bool is_read_elsewhere(uint64_t) noexcept
         allocation find(const void*) noexcept
+        void mark_carried(const block_ref&) noexcept
         const byte* read_only(const void*) except +set_python_error
         byte* writable(const void*) noexcept
         bool contains(const void*) noexcept

@@ -69,6 +69,15 @@ class message {
     end(true);
   }
 
+  /// Whether a lease that the message has taken is still out: its handle can be loaded.
+  bool in_flight() const noexcept {
+    for (const lease& each : leases_)
+      if (each.forks_before == forks &&
+          sharedmem::is_in_flight(arenas_[each.arena], {each.block, 0, each.entry, each.nonce}))
+        return true;
+    return false;
+  }
+
   /// Ends the message, `complete` or not. Afterwards it takes no leases.
   void end(bool complete) noexcept {
     open_ = false;

@@ -1,0 +1,241 @@
+"""Parcels: buffers on their way to one reader, which their sender can call back.
+
+The layer below the integrations of engines that have connections of their own. An engine pickles as ever, by
+protocol 5, and leaves large buffers out of its pickles. Whoever writes those buffers to a connection makes a
+parcel of them first: a handle of some hundred bytes takes the place of each buffer that lies in shared
+memory, and of each large one that does not. The latter are *carried*: copied once, into a block of their own.
+
+Who may write into what arrives follows from whose it was:
+
+* What a program has allocated by this library is shared, and everybody who has it may write there.
+* What is carried was private memory, and is that of its one reader when it arrives: as if it had come by
+  a socket, and as writable. `arena::mark_carried` notes that with the block, in the reader's process. Whatever
+  pickles it there, in whatever it is wrapped, copies it again, so that no third process shares it. The note
+  is no part of shared memory, since there is just one process that has the block; and it belongs to the
+  block and not to an array, since torch, Arrow or DLPack pass on nothing but an address.
+* What is carried and read-only needs no note: nobody can write there, since the sender has only a lease on
+  the block. It may be passed on by handle to any number of readers.
+
+`sharedmem.transport` carries, too, and copies out where it arrives, so that it needs no note. With
+``copy=False`` there is none either: a program that asks for it says that what arrives may be shared from
+there on. Programs that use an engine have said nothing, and get what the engine's own bytes would have given.
+"""
+
+import os
+
+import numpy as np
+
+cimport cython
+cimport numpy as cnp
+from libc.stdint cimport uint64_t
+
+from sharedmem._messages cimport Message, end_message, is_in_flight, leases_of, new_message
+from sharedmem.array cimport is_carried as lies_in_carried
+from sharedmem._transfers.reducing cimport Reducer, reduce_exact
+from sharedmem.libsharedmem.arena cimport allocation, arena
+from sharedmem.libsharedmem.home cimport arena_of, memory_total
+
+from sharedmem._handles import _drop, _load_exact
+from sharedmem._startup.importing import import_lock
+from sharedmem._transfers.reducing import reducer
+
+
+cdef enum:
+    default_least = 32 << 10    # bytes of a private buffer from which on it is carried
+    share_of_memory = 16        # this part of the memory that there is may be carried at one time
+
+cnp.import_array()
+
+# What a handle begins with on its way.
+cdef bytes mark_shared = b"S"
+cdef bytes mark_carried = b"C"
+
+
+def least_carried():
+    """Bytes of a private buffer from which on it is carried: ``SHAREDMEM_CARRY``, by default 32 KiB.
+
+    Returns
+    -------
+    int or None
+        None: none is, which the variable says by 0.
+
+    Raises
+    ------
+    ValueError
+        The variable is no size.
+    """
+    text = os.environ.get("SHAREDMEM_CARRY", "").strip()
+    if not text:
+        return default_least
+    with import_lock:
+        from sharedmem._transfers.settings import read_size
+    nbytes = read_size(text)
+    if nbytes is None:
+        raise ValueError(
+            f"SHAREDMEM_CARRY={text!r} is no size: it is a number of bytes such as 32768 or 64KiB, and 0 for "
+            "never")
+    return nbytes or None
+
+
+@cython.final
+@cython.no_gc_clear     # `within` is needed at its end
+cdef class Parcel:
+    """Buffers on their way to one reader, which their sender can call back.
+
+    Attributes
+    ----------
+    handles : list of bytes or None
+        For each buffer what travels in its place; None: its bytes have to. Each handle keeps its memory until
+        `open_handle` is called for it once, in the reader's process.
+    nbytes : int
+        Bytes of the buffers that have handles.
+    carried : int
+        Bytes of those that were copied.
+    refused : Exception or None
+        Why the first large buffer without a handle has none, such as a MemoryError with the numbers.
+
+    Notes
+    -----
+    A parcel that was not sent, and is dropped, is called back. One thread at a time may use it.
+    """
+    cdef Message within
+    cdef bint is_sent
+    cdef readonly list handles
+    cdef readonly uint64_t nbytes
+    cdef readonly uint64_t carried
+    cdef readonly object refused
+
+    def sent(self):
+        """Say that the handles are on their way: now they are the reader's, also if the parcel is dropped."""
+        self.is_sent = True
+
+    @property
+    def delivered(self):
+        """Whether nothing of it is left to be loaded: the reader has all of it, or it was called back."""
+        return self.within is None or not is_in_flight(self.within)
+
+    def revoke(self):
+        """Call back what has not been loaded: its handles are then of no use. What was loaded is not touched.
+
+        It can be repeated without harm.
+        """
+        if self.within is not None:
+            end_message(self.within, False)
+
+    def __dealloc__(self):
+        if self.within is not None and self.is_sent:
+            end_message(self.within, True)
+        # else the end of the message calls it back
+
+
+def make_parcel(buffers, least=None):
+    """A parcel of buffers.
+
+    Parameters
+    ----------
+    buffers : iterable of buffer
+        Each is contiguous. They are not kept.
+    least : int, optional
+        Private buffers of so many bytes are carried; None: none is.
+
+    Returns
+    -------
+    Parcel
+        It has not been sent yet.
+
+    Raises
+    ------
+    Exception
+        A buffer is none, or not contiguous. Where memory or leases are short nothing is raised: the handle is
+        None.
+
+    Notes
+    -----
+    The GIL is released while large buffers are copied. Of the memory that this process may use one sixteenth
+    may be under way as carried buffers and messages of `sharedmem.transport`; and leases keep at most what
+    ``SHAREDMEM_IN_FLIGHT_LIMIT`` says.
+    """
+    cdef Parcel made = Parcel.__new__(Parcel)
+    cdef Reducer by
+    cdef cnp.ndarray a
+    cdef uint64_t nbytes, before
+    cdef bytes handle
+    made.handles = []
+    made.within = new_message()
+    by = reducer(5, limit=memory_total() // share_of_memory)
+    for buffer in buffers:
+        handle = None
+        view = memoryview(buffer)
+        nbytes = view.nbytes
+        if nbytes > 0:
+            a = np.frombuffer(view, np.uint8)
+            if is_shared_with_others(a) or least is not None and nbytes >= <uint64_t>least:
+                before = by.carried
+                try:
+                    reduced = reduce_exact(by, a, leases_of(made.within), False)
+                except (MemoryError, OSError, RuntimeError, ValueError) as error:
+                    reduced = None      # all leases are out, or what they keep is as much as they may
+                    if made.refused is None:
+                        made.refused = error
+                if reduced is not None and reduced[0] is _load_exact:
+                    carried = by.carried != before
+                    handle = (mark_carried if carried else mark_shared) + <bytes>reduced[1][0]
+                    made.nbytes += nbytes
+        made.handles.append(handle)
+    made.carried = by.carried
+    if made.refused is None:
+        made.refused = by.refused
+    return made
+
+
+cdef bint is_shared_with_others(cnp.ndarray a) noexcept:
+    return arena_of(cnp.PyArray_DATA(a)) != NULL and not lies_in_carried(a)
+
+
+def open_handle(bytes handle not None):
+    """The buffer that a handle of a parcel stands for.
+
+    Parameters
+    ----------
+    handle : bytes
+        One of `Parcel.handles`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of bytes, over the memory; writable if the buffer was. One that was carried is the caller's own.
+
+    Raises
+    ------
+    StaleHandleError
+        It was opened before, or called back, or its memory has gone.
+    OSError, MemoryError
+        The system refuses the memory, or this process has attached as many arenas as it can.
+    ValueError
+        It is no such handle.
+    """
+    cdef cnp.ndarray a
+    cdef arena* where
+    cdef allocation found
+    kind = handle[:1]
+    if kind != mark_shared and kind != mark_carried:
+        raise ValueError("no handle of a parcel")
+    a = _load_exact(handle[1:])
+    if kind == mark_carried and cnp.PyArray_ISWRITEABLE(a):
+        where = arena_of(cnp.PyArray_DATA(a))
+        found = where.find(cnp.PyArray_DATA(a))
+        where.mark_carried(found.ref)
+    return a
+
+
+def drop_handle(bytes handle not None):
+    """Consume a handle of a parcel without opening it; what it keeps is given back. It raises nothing."""
+    try:
+        _drop(handle[1:])
+    except (MemoryError, OSError, RuntimeError, ValueError):
+        pass    # it is of no use already
+
+
+def is_carried(cnp.ndarray a not None):
+    """Whether an array lies in a block that was carried to this process, and so is not shared with others."""
+    return lies_in_carried(a)

@@ -1,0 +1,72 @@
+"""Whether the process at the other end of a connection can use this one's shared memory: it is tried.
+
+Equal places (`sharedmem.place`) say what the system allows in general. A filter of system calls, an arena
+with as many processes as it can have, or a process that has attached as many arenas as it can, may still
+stand in the way. So each end sends a *probe* first: a handle of 64 bytes that it holds. Whoever can load it,
+and finds in it what the sender says is there, answers that.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from typing import Any
+
+import sharedmem
+
+_BYTES = 64
+
+_lock = threading.Lock()
+_known: tuple[str, int, bytes, Any] | None = None  # place and pid for which it was made; pickle, array
+os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]
+
+
+def make_probe() -> dict[str, Any]:
+    """What this process sends first.
+
+    Returns
+    -------
+    dict
+        Of a str and bytes; for `load_probe` in another process, as often as one likes. It is good as long as
+        this process lives.
+
+    Raises
+    ------
+    OSError, MemoryError
+        This process has no shared memory.
+    """
+    global _known
+    place = sharedmem.place()
+    with _lock:
+        if _known is None or _known[:2] != (place, os.getpid()):
+            array = sharedmem.array(memoryview(os.urandom(_BYTES)))
+            _known = place, os.getpid(), pickle.dumps(array), array
+        return {"place": place, "handle": _known[2], "content": _known[3].tobytes()}
+
+
+def load_probe(probe: Any) -> Any:
+    """The array of another process's probe.
+
+    Parameters
+    ----------
+    probe : dict
+        What `make_probe` returned there.
+
+    Returns
+    -------
+    SharedArray or None
+        As long as it is kept, the other process's arena stays attached. None: this process is in another
+        place.
+
+    Raises
+    ------
+    Exception
+        The places are equal, and yet it cannot be loaded; or it has other contents.
+    """
+    if probe["place"] != sharedmem.place():
+        return None
+    array = pickle.loads(probe["handle"])
+    if array.tobytes() != probe["content"]:
+        raise ValueError("the memory at the other end of a connection is not what it seems")
+    return array
