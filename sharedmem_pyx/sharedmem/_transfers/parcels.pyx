@@ -36,7 +36,7 @@ from sharedmem.libsharedmem.arena cimport allocation, arena
 from sharedmem.libsharedmem.home cimport arena_of, memory_total
 
 from sharedmem._handles import _drop, _load_exact
-from sharedmem._startup.importing import import_lock
+from sharedmem._startup import import_lock
 from sharedmem._transfers.reducing import reducer
 
 
