@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from sharedmem._messages import holding
+from sharedmem._startup import import_lock
 from sharedmem._transfers.messages import add_wrapper, hook, number_of
 from sharedmem._transfers.reducing import Reducer, count, reducer_by_settings
 from sharedmem.array import is_shared
@@ -108,7 +109,8 @@ def make_backend(**options: Any) -> Any:
         Loky's own, after a RuntimeWarning, in a version of joblib that this library does not know.
     """
     try:
-        from sharedmem._integrations.joblib_backend import Backend
+        with import_lock:
+            from sharedmem._integrations.joblib_backend import Backend
     except (AttributeError, ImportError, KeyError) as error:
         warn_once(error)
         return importlib.import_module("joblib._parallel_backends").LokyBackend(**options)
