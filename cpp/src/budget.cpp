@@ -63,6 +63,7 @@ std::uint64_t arena::state::claimed_bytes() const noexcept {
 
 /// Bytes of arrays that nobody has written yet.
 std::uint64_t arena::state::promised_bytes() const noexcept {
+  if constexpr (os::memory_is_promised) return 0;  // the system counts what was promised as used
   // In this order, what others touch or claim meanwhile counts twice rather than not at all.
   const std::uint64_t there = resident();
   const std::uint64_t claimed = claimed_bytes();
@@ -116,7 +117,7 @@ void arena::state::reserve_memory(std::uint64_t bytes, std::uint64_t asked) {
   }
   // In this order, what others touch or claim meanwhile counts twice rather than not at all.
   const std::uint64_t elsewhere = promised_by_others();
-  const std::uint64_t there = resident();
+  const std::uint64_t there = os::memory_is_promised ? UINT64_MAX : resident();
   const memory_estimate estimate = available_memory();
   const std::uint64_t claimed = claimed_bytes();
   const std::uint64_t promised = (claimed > there ? claimed - there : 0) + elsewhere;

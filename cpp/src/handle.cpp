@@ -3,9 +3,11 @@
 #include <limits>
 #include <stdexcept>
 #include <system_error>
+#include <utility>
 
 #include <sharedmem/handle.hpp>
 #include "os/identity.hpp"
+#include "os/traits.hpp"
 
 #include "wire.hpp"
 
@@ -72,8 +74,26 @@ bool is_contiguous(const geometry& g, bool c_order) noexcept {
                             [&](int axis, std::int64_t stride) { return g.strides[axis] == stride; });
 }
 
+/// What a handle without the flag `in_memfd` means: the first kind of the system that it comes from.
+constexpr backing usual_kind = os::segment_kinds[0];
+
+constexpr std::pair<backing, std::string_view> kind_names[] = {
+    {backing::sysv, "sysv"}, {backing::memfd, "memfd"}, {backing::section, "section"}};
+
 bool names_a_segment(const segment_name& name) noexcept {
-  return (name.kind == backing::sysv || name.kind == backing::memfd) && name.id >= 0 && name.pid >= 0;
+  return (name.kind == usual_kind || name.kind == backing::memfd) && name.id >= 0 && name.pid >= 0;
+}
+
+std::string_view text_of(backing kind) noexcept {
+  for (const auto& [each, text] : kind_names)
+    if (each == kind) return text;
+  return {};
+}
+
+backing kind_of(std::string_view text) noexcept {
+  for (const auto& [kind, each] : kind_names)
+    if (each == text) return kind;
+  return backing::none;
 }
 
 class writer {
@@ -212,7 +232,7 @@ handle read_fields(const std::byte* start, reader& from) {
   handle h;
   h.where.uuid = {get_word<uint64_t>(start + 2), get_word<uint64_t>(start + 10)};
   h.where.host = get_word<uint64_t>(start + 18);
-  h.where.segment.kind = (flags & in_memfd) != 0 ? backing::memfd : backing::sysv;
+  h.where.segment.kind = (flags & in_memfd) != 0 ? backing::memfd : usual_kind;
   h.where.segment.id = static_cast<std::int32_t>(from.varint(most_id, "segment"));
   h.where.segment.pid =
       (flags & in_memfd) != 0 ? static_cast<std::int32_t>(from.varint(most_id, "segment")) : 0;
@@ -236,7 +256,9 @@ std::string to_text(const locator& where) {
     throw std::invalid_argument("locator: an arena in no segment cannot be named");
   std::string text = "sharedmem-";
   append(text, handle_version, 10);
-  text += where.segment.kind == backing::sysv ? ":sysv:" : ":memfd:";
+  text += ':';
+  text += text_of(where.segment.kind);
+  text += ':';
   append(text, static_cast<uint64_t>(where.segment.id), 10);
   text += ':';
   append(text, where.segment.kind == backing::memfd ? static_cast<uint64_t>(where.segment.pid) : 0, 10);
@@ -262,9 +284,7 @@ std::optional<locator> parse_locator(std::string_view text) noexcept {
   unsigned version = 0;
   uint32_t sum = 0;
   if (!parse(next_field(text), 10, version) || version != handle_version) return {};
-  const std::string_view kind = next_field(text);
-  if (kind != "sysv" && kind != "memfd") return {};
-  where.segment.kind = kind == "sysv" ? backing::sysv : backing::memfd;
+  where.segment.kind = kind_of(next_field(text));
   if (!parse(next_field(text), 10, where.segment.id) || !parse(next_field(text), 10, where.segment.pid))
     return {};
   if (!names_a_segment(where.segment) || !parse(next_field(text), 10, where.bytes)) return {};
@@ -354,11 +374,12 @@ handle decode(std::span<const std::byte> in) {
 std::size_t find_handle(std::span<const std::byte> in, std::size_t from, handle& found) noexcept {
   std::byte host[8];
   put_word(host, host_id());
+  const std::string_view wanted(reinterpret_cast<const char*>(host), sizeof host);
+  const std::string_view whole(reinterpret_cast<const char*>(in.data()), in.size());
   while (in.size() >= from && in.size() - from >= fixed_bytes + checksum_bytes) {
-    const auto* at = static_cast<const std::byte*>(
-        ::memmem(in.data() + from + at_host, in.size() - from - at_host, host, sizeof host));
-    if (at == nullptr) return 0;
-    const std::byte* start = at - at_host;
+    const std::size_t at = whole.find(wanted, from + at_host);
+    if (at == whole.npos) return 0;
+    const std::byte* start = in.data() + at - at_host;
     from = static_cast<std::size_t>(start - in.data()) + 1;
     if (static_cast<uint8_t>(*start) != (magic | handle_version)) continue;
     try {

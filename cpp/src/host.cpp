@@ -1,5 +1,6 @@
 #include "host.hpp"
 
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <optional>
@@ -11,6 +12,7 @@
 #include "os/identity.hpp"
 #include "os/lingering.hpp"
 #include "os/machine.hpp"
+#include "os/memory.hpp"
 #include "os/segment.hpp"
 #include "settings.hpp"
 #include "shared/layout.hpp"
@@ -51,7 +53,9 @@ bool is_open_host(const void* base, std::size_t bytes, void* context) {
 /// The arena by the kernel's own list. A look that fails for another reason than that a segment has gone is an error,
 /// never "there is none".
 std::optional<locator> look(std::uint64_t name_space) {
-  for (const segment_name& name : os::segment::list(host_tag)) {
+  std::array<std::uint32_t, keys> numbers;
+  for (std::uint32_t k = 0; k < keys; ++k) numbers[k] = host_key_number(name_space, k);
+  for (const segment_name& name : os::segment::list(host_tag, numbers)) {
     open_host wish{name_space, {.segment = name}};
     try {
       if (os::segment::open(name, 0).look(is_open_host, &wish)) return wish.where;
@@ -109,6 +113,8 @@ class host_maker {
     }
   }
 
+  static error no_memory_for_header() { return {ENOMEM, "commit", "the header of the arena of names"}; }
+
   /// Makes the next attempt smaller, or throws.
   void refuse(const error& refused) {
     const int code = refused.code().value();
@@ -117,7 +123,7 @@ class host_maker {
     const bool size_matters = code == EINVAL || code == ENOSPC || code == ENOMEM;
     if (!size_matters || bytes_ / 2 < smallest_arena)
       throw error(code, "make the arena of names",
-                  "tried: " + tried_ + "; see SHAREDMEM_ARENA_SIZE, kernel.shmmax, kernel.shmall, ulimit -v");
+                  "tried: " + tried_ + "; see SHAREDMEM_ARENA_SIZE" + os::size_knobs());
     bytes_ /= 2;
   }
 
@@ -140,6 +146,7 @@ class host_maker {
     } catch (const stale_handle&) {
       return;
     }
+    if (!object.commit(0, 2 * page_bytes)) return refuse(no_memory_for_header());
     word32& state = reinterpret_cast<header*>(object.data())->state;
     auto seen = state.load(sc);
     if (seen == static_cast<std::uint32_t>(birth::unborn)) {
@@ -147,6 +154,9 @@ class host_maker {
           !state.compare_exchange_strong(seen, static_cast<std::uint32_t>(birth::condemned), sc))
         return;
       step<point::host_condemned>();
+    } else if (!os::keys_can_be_let_go && seen == static_cast<std::uint32_t>(birth::condemned)) {
+      // Somebody has it open still, perhaps its maker, who is stopped: the next key is free.
+      if (waited_long_for(object.name().id)) key_ = (key_ + 1) % keys;
     }
     os::segment::let_key_go(object.name());
   }
@@ -158,6 +168,7 @@ class host_maker {
     try {
       try {
         object.attach();
+        if (!object.commit(0, 2 * page_bytes)) throw no_memory_for_header();
       } catch (const stale_handle&) {
         return nullptr;
       } catch (const error& refused) {

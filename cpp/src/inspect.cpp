@@ -76,10 +76,11 @@ bool read(const void* base, std::size_t bytes, void* context) {
   found.names = report_names(
       words, static_cast<std::uint32_t>(mark),
       [&](std::uint32_t b) {  // of the first segment, which alone is seen here
-        return b < h.chunks * descriptors_per_chunk
-                   ? reinterpret_cast<word64*>(start + h.at_descriptors +
-                                               std::uint64_t{b} * h.descriptor_bytes)
-                   : nullptr;
+        const std::uint64_t there =
+            os::memory_is_promised ? h.descriptors_used[0].load(relaxed) : h.chunks * descriptors_per_chunk;
+        return b < there ? reinterpret_cast<word64*>(start + h.at_descriptors +
+                                                     std::uint64_t{b} * h.descriptor_bytes)
+                         : nullptr;
       },
       [&](std::uint32_t slot) { return slot_word::from(entries[slot].ctl.load(sc)).who.pid; }, now);
   return true;

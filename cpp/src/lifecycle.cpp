@@ -12,12 +12,9 @@
 namespace sharedmem {
 namespace {
 
-constexpr std::uint64_t gib = std::uint64_t{1} << 30;
-
 std::uint64_t default_size() noexcept {
-  std::uint64_t wish = std::clamp(4 * physical_memory(), 64 * gib, 16384 * gib);
-  if (const std::uint64_t all = shmall_bytes(); all < UINT64_MAX / 2) wish = std::min(wish, all / 16);
-  if constexpr (sizeof(void*) == 4) wish = std::min(wish, gib / 2);
+  std::uint64_t wish = os::arena_wish();
+  if constexpr (sizeof(void*) == 4) wish = std::min(wish, std::uint64_t{512} << 20);
   return std::max(wish, smallest_arena);
 }
 
@@ -27,7 +24,7 @@ std::uint32_t slots_for(unsigned cores) noexcept {
   return (wish + 63) / 64 * 64;
 }
 
-/// Makes the primary segment: the wished size, else ever smaller ones; SysV, else memfd.
+/// Makes the primary segment: the wished size, else ever smaller ones; of the best kind that can be had.
 mapping make_primary(std::uint64_t wish, std::uint32_t slots, std::uint64_t tag, geometry_plan& plan) {
   std::string tried;
   int last_errno = ENOMEM;
@@ -47,7 +44,7 @@ mapping make_primary(std::uint64_t wish, std::uint32_t slots, std::uint64_t tag,
     }
   }
   throw error(last_errno, "make an arena of shared memory",
-              "tried: " + tried + "; see SHAREDMEM_ARENA_SIZE, kernel.shmmax, kernel.shmall, ulimit -v");
+              "tried: " + tried + "; see SHAREDMEM_ARENA_SIZE" + os::size_knobs());
 }
 
 struct expected_arena {
@@ -124,6 +121,9 @@ std::unique_ptr<arena> arena::begin(mapping&& memory, const geometry_plan& plan,
     // which was reserved for one stays taken until the arena's end.
   }
   step<point::birth_census>();
+  if (!memory.commit(0, plan.at_descriptors - guard_bytes))
+    throw error(ENOMEM, "commit",
+                size_text(plan.at_descriptors - guard_bytes) + " for the tables of an arena");
   of.census = s->peers.attendance.id();
   header* h = make_header(memory.data(), plan, of);
   h->cache_limit.store(cache_limit, std::memory_order_relaxed);

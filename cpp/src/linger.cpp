@@ -17,6 +17,7 @@
 #include "os/lingering.hpp"
 #include "os/machine.hpp"
 #include "os/pages.hpp"
+#include "os/traits.hpp"
 #include "settings.hpp"
 #include "shared/fault.hpp"
 #include "state.hpp"
@@ -49,9 +50,37 @@ double seconds_or_default() {
   exit_now();
 }
 
+/// Where no process can be forked the one that ends waits itself, until others have read what was sent. Many a program
+/// waits for its end, and there is nobody else to tell: not for long.
+[[maybe_unused]] void stay(std::span<last_look> arenas, double seconds) noexcept {
+  constexpr double longest = 2;
+  const std::uint64_t end = monotonic_ns() + static_cast<std::uint64_t>(std::min(seconds, longest) * 1e9);
+  while (monotonic_ns() < end &&
+         std::any_of(arenas.begin(), arenas.end(), [](last_look& each) { return each.must_linger(); }))
+    sleep_ms(pause_ms);
+}
+
 template <class T>
 kept_range pages_of(const std::vector<T>& values) noexcept {
   return kept_range::of(values.data(), values.size() * sizeof(T), false);
+}
+
+[[maybe_unused]] void leave_a_process(kept_arenas& kept, double seconds) {
+  keep_what_runs(__builtin_frame_address(0), kept.memory);
+  kept.memory.push_back(pages_of(kept.arenas));
+  kept.memory.reserve(kept.memory.size() + 1);
+  kept.memory.push_back(
+      kept_range::of(kept.memory.data(), kept.memory.capacity() * sizeof(kept_range), false));
+  std::sort(kept.memory.begin(), kept.memory.end(),
+            [](const kept_range& a, const kept_range& b) { return a.begin < b.begin; });
+  std::sort(kept.descriptors.begin(), kept.descriptors.end());
+  const std::span<last_look> arenas = kept.arenas;
+  if (fork_to_linger()) {
+    step<point::linger_started>();
+    keep_only(kept.memory, kept.descriptors);
+    keep(arenas, seconds);
+  }
+  step<point::linger_forked>();
 }
 
 }  // namespace
@@ -109,21 +138,10 @@ void linger() noexcept {
     kept_arenas kept;
     for (arena* a : all) arena_hooks::keep_if_needed(*a, kept);
     if (kept.arenas.empty()) return;
-    keep_what_runs(__builtin_frame_address(0), kept.memory);
-    kept.memory.push_back(pages_of(kept.arenas));
-    kept.memory.reserve(kept.memory.size() + 1);
-    kept.memory.push_back(
-        kept_range::of(kept.memory.data(), kept.memory.capacity() * sizeof(kept_range), false));
-    std::sort(kept.memory.begin(), kept.memory.end(),
-              [](const kept_range& a, const kept_range& b) { return a.begin < b.begin; });
-    std::sort(kept.descriptors.begin(), kept.descriptors.end());
-    const std::span<last_look> arenas = kept.arenas;
-    if (fork_to_linger()) {
-      step<point::linger_started>();
-      keep_only(kept.memory, kept.descriptors);
-      keep(arenas, seconds);
-    }
-    step<point::linger_forked>();
+    if constexpr (os::has_fork)
+      leave_a_process(kept, seconds);
+    else
+      stay(kept.arenas, seconds);
   } catch (const std::bad_alloc&) {  // no memory to keep anything with
   }
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <sharedmem/handle.hpp>
+#include "os/traits.hpp"
 
 inline sharedmem::geometry shaped(std::vector<std::int64_t> shape, std::vector<std::int64_t> strides,
                                   std::uint32_t itemsize = 8, std::uint64_t offset = 0) {

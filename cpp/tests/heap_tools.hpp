@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <vector>
 
 #include "heap/heap.hpp"
@@ -20,9 +22,10 @@ struct bare_tables {
     using namespace sharedmem;
     constexpr std::uint32_t slots = 64;
     const auto plan = geometry_plan::primary(bytes, slots, descriptor_bytes_for(slots));
-    mapping memory = mapping::create(backing::memfd, plan.bytes, 1);
-    header* h =
-        make_header(memory.data(), plan, {static_cast<std::uint32_t>(backing::memfd), {1, 2}, 3, -1, slots});
+    constexpr backing kind = std::end(os::segment_kinds)[-1];  // of which nothing can be left
+    mapping memory = mapping::create(kind, plan.bytes, 1);
+    if (!memory.commit(0, plan.at_descriptors - guard_bytes)) throw std::bad_alloc();
+    header* h = make_header(memory.data(), plan, {static_cast<std::uint32_t>(kind), {1, 2}, 3, -1, slots});
     h->cache_limit.store(plan.bytes);
     h->slot_mark.store(slots);
     h->version.store(layout_version);

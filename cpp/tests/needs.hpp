@@ -5,7 +5,9 @@
 
 #include <doctest.h>
 
+#ifndef _WIN32
 #include <unistd.h>
+#endif
 
 #include <string>
 
@@ -22,4 +24,6 @@ inline bool needs(bool there, const char* what) {
   return false;
 }
 
+#ifndef _WIN32
 inline bool needs_root() { return needs(::geteuid() == 0, "root"); }
+#endif

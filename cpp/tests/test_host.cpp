@@ -37,7 +37,7 @@ std::uint64_t begin(const std::string& test) {
   return hash_name(name);
 }
 
-std::size_t hosts() { return os::segment::list(host_tag).size(); }
+std::size_t hosts() { return os::segment::list(host_tag, {}).size(); }
 
 /// A segment of the key, as whoever makes the arena has it first.
 os::meeting candidate(std::uint64_t name_space, os::segment& object) {

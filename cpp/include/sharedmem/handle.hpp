@@ -58,7 +58,7 @@ struct locator {
 
 /// One line of printable characters without blanks, for an environment variable:
 /// `sharedmem-2:KIND:ID:PID:BYTES:UUID:HOST:CHECKSUM`, numbers in decimal, the last three in hexadecimal.
-/// \pre    `where.segment` is a sysv or memfd name, its id and pid not negative.
+/// \pre    `where.segment` is a name of this system's first kind or of a memfd, its id and pid not negative.
 /// \throws std::invalid_argument  the precondition does not hold.
 [[nodiscard]] SHAREDMEM_API std::string to_text(const locator& where);
 

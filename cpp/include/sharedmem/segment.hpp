@@ -14,12 +14,14 @@ enum class backing : std::uint8_t {
   none = 0,
   sysv = 1,   ///< System V shared memory, marked for removal at birth
   memfd = 2,  ///< memfd_create, reached by others through /proc/PID/fd
+  section = 3,  ///< Windows: a named section of the paging file
 };
 
 /// How a process on the same host finds a segment.
 struct segment_name {
   backing kind = backing::none;
-  std::int32_t id = -1;   ///< sysv: the shmid; memfd: a descriptor number in process `pid`
+  std::int32_t id =
+      -1;   ///< sysv: the shmid; memfd: a descriptor number in process `pid`; section: a part of its name
   std::int32_t pid = 0;   ///< memfd only: a process that has the descriptor open
 
   friend bool operator==(const segment_name&, const segment_name&) = default;

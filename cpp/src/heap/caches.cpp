@@ -5,6 +5,7 @@
 #include "heap/heap.hpp"
 #include "heap/thread_local_cache.hpp"
 #include "os/machine.hpp"
+#include "os/threads.hpp"
 #include "os/wiped.hpp"
 
 namespace sharedmem {
@@ -22,22 +23,17 @@ std::mutex& ending() {
   return *lock;
 }
 
-/// What a thread that ends has to give back.
-struct last_will {
-  thread_cache* cache = nullptr;
-  ~last_will();
-};
-
-thread_local last_will mine;
+/// What the thread has to give back when it ends, also while it serves no arena.
+thread_local thread_cache* mine = nullptr;
 
 /// The thread's end has come: a destructor that runs later must not make another cache, which nobody would give
 /// back. Without a destructor of its own it can be read as long as the thread runs.
 thread_local bool ended = false;
 
-last_will::~last_will() {
+void end_thread(void* context) noexcept {
   ended = true;
   current_cache = nullptr;
-  if (cache == nullptr) return;
+  auto* const cache = static_cast<thread_cache*>(context);
   const std::lock_guard alone(ending());
   if (auto* home = static_cast<heap*>(cache->home.load(std::memory_order_relaxed))) home->leave(cache);
   thread_cache::unmap(cache);
@@ -69,9 +65,16 @@ void heap::leave(thread_cache* cache) noexcept {
 
 thread_cache* heap::ready_cache() noexcept {
   if (!caches_usable || ended) return nullptr;
-  thread_cache* cache = mine.cache;
-  if (cache == nullptr) cache = mine.cache = thread_cache::map();
-  if (cache == nullptr) return nullptr;
+  thread_cache* cache = mine;
+  if (cache == nullptr) {
+    cache = thread_cache::map();
+    if (cache == nullptr) return nullptr;
+    if (!os::at_thread_end(end_thread, cache)) {
+      thread_cache::unmap(cache);
+      return nullptr;
+    }
+    mine = cache;
+  }
   if (void* home = cache->home.load(std::memory_order_relaxed)) return home == this ? cache : nullptr;
   try {
     caches.push_back(cache);

@@ -28,6 +28,28 @@ constexpr auto acq_rel = std::memory_order_acq_rel;
 constexpr auto sc = std::memory_order_seq_cst;
 constexpr std::uint32_t max_chunks = ~std::uint32_t{0};
 
+/// Where memory must be promised, a chunk has its memory before anybody owns it: who adopts one from the dead need not
+/// ask. Memory that was promised to a chunk which another process then claims is there for that one.
+void commit_chunks(tables& words, std::uint32_t c, std::uint32_t n) {
+  if constexpr (os::memory_is_promised) {
+    mapping& memory = words.extent_of_chunk(c).memory;
+    const std::size_t bytes = std::size_t{n} * chunk_bytes;
+    if (!memory.commit(static_cast<std::size_t>(words.chunk_data(c) - memory.data()), bytes))
+      throw no_memory(
+          "cannot allocate " + std::to_string(bytes) +
+          " bytes of shared memory: the system has no memory left to promise (its commit limit); free "
+          "arrays, end other programs, or make the paging file larger");
+  }
+}
+
+/// Whether chunks that were UNCLAIMED read as 0. \pre  they are claimed by now.
+bool are_zero(tables& words, std::uint32_t c, std::uint32_t n) noexcept {
+  if constexpr (!os::discarded_is_zero)
+    for (std::uint32_t i = 0; i < n; ++i)
+      if (words.chunk(c + i).not_zero.load(relaxed) != 0) return false;
+  return true;
+}
+
 void lower(word64& hint, std::uint64_t by) noexcept {
   std::uint64_t seen = hint.load(relaxed);
   while (!hint.compare_exchange_weak(seen, seen > by ? seen - by : 0, relaxed)) {
@@ -92,7 +114,10 @@ slab* heap::claim_fresh(std::uint32_t n, std::uint32_t blocks) {
       }
       std::uint32_t i = 0;
       while (i < n && words.chunk(c + i).owner.load(relaxed) == 0) ++i;
-      if (i == n) i = try_claim(words, c, n, s);
+      if (i == n) {
+        commit_chunks(words, c, n);
+        i = try_claim(words, c, n, s);
+      }
       if (i == n) {
         found = c;
         return true;
@@ -127,7 +152,7 @@ slab* heap::claim_fresh(std::uint32_t n, std::uint32_t blocks) {
     h.unclaimed.fetch_add(n, relaxed);
     throw;
   }
-  run->zeroed = true;  // UNCLAIMED means punched
+  run->zeroed = are_zero(words, found, n);  // UNCLAIMED means punched
   words.chunk(found).cut.store(cut_word{no_class, n}.bits(), relaxed);
   words.chunk(found).emptied.store(0, relaxed);
   step<point::chunk_run_named>();
@@ -153,7 +178,7 @@ void heap::ensure_descriptors(std::uint32_t c, std::uint32_t count) {
   chunk_entry& e = words.chunk(c);
   if (e.capacity.load(relaxed) >= count) return;
   const std::uint32_t length = std::bit_ceil(count);
-  const extent& x = words.extent_of_chunk(c);
+  extent& x = words.extent_of_chunk(c);
   const auto index = static_cast<std::uint32_t>(&x - &words.at(0));
   word64& used = words.head().descriptors_used[index];
   std::uint64_t at = used.load(relaxed);
@@ -163,6 +188,10 @@ void heap::ensure_descriptors(std::uint32_t c, std::uint32_t count) {
           "no block descriptors are left in this arena (" + std::to_string(x.blocks) +
           " in this segment, one per 256 bytes): its memory is cut into too many small arrays; a larger "
           "SHAREDMEM_ARENA_SIZE raises the limit");
+    // Before the count says that they are there: `has_block` goes by it.
+    if (!tables::commit_descriptors(x, at, length, words.head().descriptor_bytes))
+      throw no_memory("the system has no memory left to promise for " + std::to_string(length) +
+                      " block descriptors (its commit limit)");
   } while (!used.compare_exchange_weak(at, at + length, relaxed));
   e.published.store(0, sc);
   e.first.store(x.first_block + static_cast<std::uint32_t>(at), relaxed);
@@ -213,6 +242,8 @@ slab* heap::merge(slab* left, slab* right) noexcept {
 /// OWNED -> UNCLAIMED; the pages have been given back. Destroys `run`.
 void heap::unclaim(slab* run) noexcept {
   disown(run);
+  if constexpr (!os::discarded_is_zero)
+    for (std::uint32_t i = 0; i < run->run; ++i) words.chunk(run->chunk + i).not_zero.store(1, relaxed);
   for (std::uint32_t i = run->run; i-- > 1;) {
     words.chunk(run->chunk + i).owner.store(owner_word{}.bits(), std::memory_order_release);
     step<point::chunk_shrunk>();

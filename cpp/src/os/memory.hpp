@@ -29,4 +29,11 @@ std::uint64_t address_space_left() noexcept;
 std::uint64_t shmall_bytes() noexcept;
 std::uint64_t shmmax_bytes() noexcept;
 
+namespace os {
+/// Bytes of a new arena where the user names no size: address space that memory is taken for as it is used.
+std::uint64_t arena_wish() noexcept;
+/// For messages: which settings of the system limit the size of a segment, a list that begins with ", ".
+const char* size_knobs() noexcept;
+}  // namespace os
+
 }  // namespace sharedmem

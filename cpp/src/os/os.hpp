@@ -4,6 +4,7 @@
 ///
 /// | header           | purpose                                                                            |
 /// | ---------------- | ---------------------------------------------------------------------------------- |
+/// | traits.hpp       | what a system has and what it demands, as constants                                |
 /// | segment.hpp      | make, find, attach and detach kernel objects of shared memory                      |
 /// | files.hpp        | regular files, mapped as shared memory                                             |
 /// | pages.hpp        | give pages back, forbid them, make them present, ask for huge ones                 |
@@ -32,3 +33,4 @@
 #include "os/pages.hpp"
 #include "os/segment.hpp"
 #include "os/threads.hpp"
+#include "os/traits.hpp"

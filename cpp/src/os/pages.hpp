@@ -12,8 +12,8 @@ inline constexpr std::size_t huge_page_size = std::size_t{2} << 20;
 /// Bytes of a page.
 std::size_t page_size() noexcept;
 
-/// Gives the pages of a range back to the system, for every process that has them; they read as 0 afterwards.
-/// False: not done.
+/// Gives the pages of a range back to the system, for every process that has them. They read as 0 afterwards, where
+/// `discarded_is_zero` says so; else as anything, until they are written. False: not done.
 bool punch(std::byte* base, std::size_t bytes) noexcept;
 /// Whether `punch` has its effect here. Tried once, with a page of memory: best called early.
 bool punching_works() noexcept;

@@ -4,17 +4,16 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
 #include <sharedmem/segment.hpp>
 
 #include "os/pages.hpp"
+#include "os/traits.hpp"
 
 namespace sharedmem::os {
-
-/// The kinds that this system has, for new arenas: the best first.
-inline constexpr backing segment_kinds[] = {backing::sysv, backing::memfd};
 
 class segment;
 
@@ -48,7 +47,7 @@ class segment {
   ~segment();
 
   /// Makes an object for this user only, without reserving memory, and attaches it.
-  /// \param kind   one that this system has (`backing::sysv`, `backing::memfd`).
+  /// \param kind   one of `segment_kinds`.
   /// \param bytes  whole pages, more than 0.
   /// \param tag    a random number, by which `open` recognises an object whose name does not tell it.
   /// \post   readable and writable, all bytes 0, left out of core dumps; gone with its last user.
@@ -65,10 +64,11 @@ class segment {
   /// \throws sharedmem::error         EPERM or EACCES: another user's; EMFILE, ENFILE; ...
   [[nodiscard]] static segment open(const segment_name& name, std::uint64_t tag);
 
-  // ---- how processes that know nothing of each other find a segment of their user. System V memory only.
+  // ---- how processes that know nothing of each other find a segment of their user. On Linux System V memory only.
 
   /// Makes an object under a key, which names at most one in the IPC namespace, or finds the one that has the key.
-  /// Neither is attached, and what was made stays when all processes have gone, until `let_key_go`.
+  /// Neither is attached, and what was made stays when all processes have gone, until `let_key_go`. Where keys cannot be
+  /// let go it goes with its last user.
   /// \param number what they meet for, 23 bits; the key follows from it.
   /// \param bytes  whole huge pages, more than 0.
   /// \param tag    less than a page: the system's list shows it, so that `list` finds the object.
@@ -76,13 +76,16 @@ class segment {
   static meeting create_under_key(std::uint32_t number, std::size_t bytes, std::uint32_t tag,
                                   segment& object);
   /// The key is free from now on, the object is in the list of `list`, and it goes with its last user: one step.
-  /// Done twice, or when it has gone, it has no effect.
+  /// Done twice, when it has gone, or where keys cannot be let go, it has no effect.
   static void let_key_go(const segment_name& name) noexcept;
-  /// Objects of this user that carry the tag and have been let go, in no order, by the kernel's own list.
+  /// Objects of this user that carry the tag and have been let go, in no order, by the kernel's own list. Where keys
+  /// cannot be let go there is no such list, and these are the objects that have one of the keys.
+  /// \param numbers  of the keys under which they were made.
   /// \throws sharedmem::error  ENOSYS, EPERM: no System V memory here.
-  static std::vector<segment_name> list(std::uint32_t tag);
+  static std::vector<segment_name> list(std::uint32_t tag, std::span<const std::uint32_t> numbers);
 
-  /// Shows it whole, read-only, for the time of the call. Returns what `view` returned.
+  /// Shows it whole, read-only, for the time of the call. Returns what `view` returned. Where `memory_is_promised` the
+  /// first page has its memory then; false, if that cannot be had.
   /// \throws sharedmem::stale_handle  it is not the object that was opened any more.
   /// \throws sharedmem::error         ENOMEM: no address space; ...
   bool look(viewer view, void* context) const;
@@ -98,6 +101,16 @@ class segment {
   ///         ENOENT without /proc, EBADF if its descriptor was closed by others, EMFILE, ENFILE; ...
   [[nodiscard]] segment attach_read_only() const;
 
+  /// Promises memory to a range, for every process at once: from then on anybody may touch it, until the object goes.
+  /// Has no effect where that was done before, or where `memory_is_promised` is false. Allocates no private memory.
+  /// \pre    this one is attached, for writing.
+  /// \param offset, bytes  whole pages, in the segment.
+  /// \return  false: the system has no memory left to promise; perhaps a part of the range has its memory now.
+  [[nodiscard]] bool commit(std::size_t offset, std::size_t bytes) noexcept {
+    if constexpr (memory_is_promised) return promise(offset, bytes);
+    return true;
+  }
+
   /// First byte; null while it is not attached.
   [[nodiscard]] std::byte* data() const noexcept { return base_; }
   [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
@@ -105,13 +118,14 @@ class segment {
   [[nodiscard]] segment_name name() const noexcept;
   /// What messages call it.
   [[nodiscard]] std::string text() const;
-  /// Bytes in memory or swap, whoever touched them; 0: unknown.
+  /// Bytes in memory or swap, whoever touched them; where `memory_is_promised`, those that are promised. 0: unknown.
   [[nodiscard]] std::uint64_t resident() const noexcept;
 
  private:
   segment(backing kind, std::size_t bytes, std::int32_t id, std::uint64_t tag) noexcept
       : kind_{kind}, id_{id}, bytes_{bytes}, tag_{tag} {}
   void reset() noexcept;
+  bool promise(std::size_t offset, std::size_t bytes) noexcept;  // only where memory_is_promised
   /// Bytes of addresses that a view takes: an object with a tag is a page longer than what is used of it.
   [[nodiscard]] std::size_t mapped() const noexcept { return bytes_ + (tagged_ ? page_size() : 0); }
 
@@ -122,7 +136,7 @@ class segment {
   std::uint64_t tag_ = 0;
   bool tagged_ = false;
   /// What tells it from another object that was given its id: of System V memory the time of the last change
-  /// and the creator's pid, of a memfd the inode.
+  /// and the creator's pid, of a memfd the inode. A section is not looked for again: its open handle.
   std::uint64_t changed_ = 0, made_by_ = 0;
 };
 

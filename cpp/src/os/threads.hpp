@@ -14,6 +14,11 @@ inline constexpr unsigned most_parts = 64;
 /// work is done there. No lock is held.
 void run_parts(unsigned parts, void (*work)(void* context, unsigned part) noexcept, void* context) noexcept;
 
+/// Calls act(context) when the calling thread ends, before its thread-local variables without a destructor go. One call
+/// of this function for a thread. False: it cannot be done.
+/// Processes: in a forked child that is so for the thread that forked.
+bool at_thread_end(void (*act)(void* context) noexcept, void* context) noexcept;
+
 /// Cores that this process may use: those it may run on, and no more than its control groups give time for. At
 /// least 1. Looks at files at most once a second.
 unsigned usable_cores() noexcept;

@@ -171,7 +171,7 @@ bool references::keeper_is_gone(std::uint64_t keeper) const noexcept {
 
 references::located references::acquire(const claim& c) {
   if (c.block >= words.block_count()) words.sync();
-  if (c.block >= words.block_count() || c.generation > generation_mask)
+  if (c.block >= words.block_count() || !words.has_descriptor(c.block) || c.generation > generation_mask)
     throw stale_handle("the handle names " + name_of(c) + ", which this arena does not have");
   if (!words.has_block(c.block))
     throw stale_handle(

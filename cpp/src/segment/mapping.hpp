@@ -37,11 +37,11 @@ class mapping {
   mapping() noexcept = default;
 
   /// Makes a segment for this user only (mode 0600), without reserving memory, and attaches it.
-  /// \param kind   `backing::sysv` or `backing::memfd`.
+  /// \param kind   one of `os::segment_kinds`.
   /// \param bytes  greater than zero; rounded up to whole pages.
   /// \param tag    a random number; names a memfd so that `attach` recognises it. Unused for sysv.
   /// \post   all bytes read as 0; the segment disappears with its last user.
-  /// \throws std::invalid_argument  `kind` is neither, or `bytes` is 0 or too large to align.
+  /// \throws std::invalid_argument  `kind` is none of them, or `bytes` is 0 or too large to align.
   /// \throws sharedmem::error       ENOMEM (address space, overcommit), EINVAL (shmmax), ENOSPC
   ///         (shmall, shmmni), ENOSYS, EPERM, EMFILE, ...; nothing is left behind.
   [[nodiscard]] static mapping create(backing kind, std::size_t bytes, std::uint64_t tag);
@@ -94,7 +94,14 @@ class mapping {
   /// Bytes of the segment in memory or swap, whoever touched them; 0 if unknown.
   [[nodiscard]] std::size_t resident() const noexcept;
 
-  /// Gives the pages of a range back to the system, for every process; it reads as 0 afterwards.
+  /// Promises memory to a range: see `os::segment::commit`, which takes the same. True also for a range that is ignored.
+  [[nodiscard]] bool commit(std::size_t offset, std::size_t bytes) noexcept {
+    if constexpr (os::memory_is_promised) return !holds(offset, bytes) || object_.commit(offset, bytes);
+    return true;
+  }
+
+  /// Gives the pages of a range back to the system, for every process. It reads as 0 afterwards, or as anything where
+  /// `os::discarded_is_zero` is false.
   /// \param offset, bytes  multiples of the page size; of `huge_page_size` to be quick.
   /// \return  false: not possible (locked pages, no support); the bytes may be there still.
   bool discard(std::size_t offset, std::size_t bytes) noexcept;

@@ -78,7 +78,9 @@ struct alignas(64) chunk_entry {
   word32 published;  ///< descriptors of the run ever published: [first, first + published)
   word32 has_returns;  ///< a block was freed by another process; a hint
   word64 emptied;  ///< not 0: the pages of its free block were given back already
-  word64 reserved[3];
+  word64
+      not_zero;  ///< not 0: it is UNCLAIMED once more, and its bytes are anything (`os::discarded_is_zero`)
+  word64 reserved[2];
 };
 
 /// What the table of names looks through.

@@ -1,7 +1,9 @@
 #include "shared/tables.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <new>
+#include <string>
 
 #include <sharedmem/error.hpp>
 
@@ -166,6 +168,9 @@ bool tables::extend(std::uint32_t wanted) {
     mapping memory;
     try {
       memory = mapping::create(static_cast<backing>(head_->kind), plan.bytes, tag_of(*head_, k));
+      if (!memory.commit(0, page_bytes))
+        throw error(ENOMEM, "commit",
+                    "the first page of a segment of " + std::to_string(plan.bytes) + " bytes");
     } catch (const error&) {
       if (chunks == wanted) throw;
       continue;

@@ -100,7 +100,17 @@ class tables {
     return last.first_block + last.blocks;
   }
   /// Whether b has a descriptor that can be read.
-  bool has_block(std::uint32_t b) const noexcept { return b < block_count() && !extent_of_block(b).lost(); }
+  bool has_block(std::uint32_t b) const noexcept {
+    return b < block_count() && has_descriptor(b) && !extent_of_block(b).lost();
+  }
+  /// Whether b was ever given to a chunk, so that its descriptor has memory; true for each where a touch gives it that.
+  /// \pre  b < block_count().
+  bool has_descriptor([[maybe_unused]] std::uint32_t b) const noexcept {
+    if constexpr (!os::memory_is_promised) return true;
+    const extent& e = extent_of_block(b);
+    const auto index = static_cast<std::size_t>(&e - extents_.data());
+    return b - e.first_block < head_->descriptors_used[index].load(std::memory_order_acquire);
+  }
   template <class F>
   void for_each_published(F&& f) const {
     const auto mark = static_cast<std::uint32_t>(head_->chunk_mark.load(std::memory_order_seq_cst));
@@ -118,6 +128,14 @@ class tables {
   std::uint32_t extents() const noexcept { return extent_count_.load(std::memory_order_acquire); }
   extent& at(std::uint32_t index) noexcept { return extents_[index]; }
   const extent& at(std::uint32_t index) const noexcept { return extents_[index]; }
+  /// Promises memory to `count` descriptors of an attached segment, the first of which is its `first`-th. False: there
+  /// is none.
+  [[nodiscard]] static bool commit_descriptors(extent& e, std::uint64_t first, std::uint64_t count,
+                                               std::size_t stride) noexcept {
+    return e.memory.commit(
+        static_cast<std::size_t>(e.descriptors - e.memory.data()) + static_cast<std::size_t>(first) * stride,
+        static_cast<std::size_t>(count) * stride);
+  }
   std::uint32_t chunk_count() const noexcept {
     const extent& last = extents_[extents() - 1];
     return last.first_chunk + last.chunks;

@@ -3,12 +3,6 @@
 /// system without fork runs the very same tests.
 #pragma once
 
-#include <fcntl.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -19,8 +13,7 @@
 #include <vector>
 
 #include "os/segment.hpp"
-
-extern char** environ;  // NOLINT: POSIX declares it nowhere
+#include "spawned.hpp"
 
 namespace roles {
 
@@ -39,6 +32,7 @@ struct declared {
 
 /// Called by `main` first: runs the role that this process was started for, if it was.
 inline bool play(int count, char** values, int& status) {
+  crash_quietly();
   if (count < 3 || std::string(values[1]) != "--role") return false;
   try {
     status = all().at(values[2])(arguments(values + 3, values + count));
@@ -53,71 +47,29 @@ inline bool play(int count, char** values, int& status) {
 /// go on.
 inline void say_ready_and_wait() {
   char byte = 1;
-  if (::write(STDOUT_FILENO, &byte, 1) != 1) std::abort();
-  while (::read(STDIN_FILENO, &byte, 1) > 0) {
+  if (!write_output(&byte, 1)) std::abort();
+  while (read_input(&byte, 1)) {
   }
 }
 
 /// A process that plays a role; surely gone at the end of the scope.
-class process {
+class process : public spawned {
  public:
-  process(const char* name, const arguments& words) {
-    int to[2], from[2];
-    if (::pipe2(to, O_CLOEXEC) != 0 || ::pipe2(from, O_CLOEXEC) != 0) std::terminate();
-    posix_spawn_file_actions_t actions;
-    ::posix_spawn_file_actions_init(&actions);
-    ::posix_spawn_file_actions_adddup2(&actions, to[0], STDIN_FILENO);
-    ::posix_spawn_file_actions_adddup2(&actions, from[1], STDOUT_FILENO);
-    std::vector<std::string> text{"role", "--role", name};
-    text.insert(text.end(), words.begin(), words.end());
-    std::vector<char*> pointers;
-    for (std::string& word : text) pointers.push_back(word.data());
-    pointers.push_back(nullptr);
-    if (::posix_spawn(&pid_, "/proc/self/exe", &actions, nullptr, pointers.data(), environ) != 0)
-      std::terminate();
-    ::posix_spawn_file_actions_destroy(&actions);
-    ::close(to[0]);
-    ::close(from[1]);
-    to_ = to[1];
-    from_ = from[0];
-  }
-  process(const process&) = delete;
-  process& operator=(const process&) = delete;
-  ~process() { kill(); }
-
-  [[nodiscard]] std::uint32_t pid() const { return static_cast<std::uint32_t>(pid_); }
+  process(const char* name, const arguments& words) : spawned(command(name, words)) {}
 
   /// False: it ended before it was ready.
   bool wait_until_ready() {
     char byte = 0;
-    return ::read(from_, &byte, 1) == 1;
+    return read(&byte, 1);
   }
-  /// What it writes before it is ready. False: it ended before.
-  bool read(void* to, std::size_t count) { return ::read(from_, to, count) == static_cast<ssize_t>(count); }
-  void go_on() {
-    if (to_ >= 0) ::close(to_);
-    to_ = -1;
-  }
-  /// Exit status; negative: what ended it.
-  int wait() {
-    go_on();
-    if (pid_ <= 0) return status_;
-    int status = 0;
-    ::waitpid(pid_, &status, 0);
-    pid_ = -1;
-    ::close(from_);
-    status_ = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-    return status_;
-  }
-  /// Ends it at once, and waits until it has gone.
-  void kill() {
-    if (pid_ > 0) ::kill(pid_, SIGKILL);
-    wait();
-  }
+  void go_on() { close_input(); }
 
  private:
-  pid_t pid_ = -1;
-  int to_ = -1, from_ = -1, status_ = 0;
+  static arguments command(const char* name, const arguments& words) {
+    arguments all{"--role", name};
+    all.insert(all.end(), words.begin(), words.end());
+    return all;
+  }
 };
 
 /// A segment's name and tag as words for a role.

@@ -4,13 +4,11 @@
 
 #include <cstdint>
 #include <cstring>
-#include <set>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
 #include <sharedmem/error.hpp>
-#include <sharedmem/robust_mutex.hpp>
 
 #include "os/os.hpp"
 #include "roles.hpp"
@@ -23,7 +21,12 @@ namespace {
 constexpr std::uint64_t tag = 0x5eed'0000'1234'5678;
 constexpr std::size_t bytes = std::size_t{8} << 20;
 
-os::segment make(backing kind) { return os::segment::create(kind, bytes, tag); }
+/// With memory promised to all of it.
+os::segment make(backing kind) {
+  os::segment made = os::segment::create(kind, bytes, tag);
+  if (!made.commit(0, bytes)) throw std::bad_alloc();
+  return made;
+}
 
 bool gone(const segment_name& name) {
   try {
@@ -54,7 +57,7 @@ const roles::declared maker("make", [](const roles::arguments& words) {
   const os::segment s = make(kind);
   *at(s, 0) = 'm';
   const segment_name name = s.name();
-  if (::write(STDOUT_FILENO, &name, sizeof name) != sizeof name) return 3;
+  if (!roles::write_output(&name, sizeof name)) return 3;
   roles::say_ready_and_wait();
   return 0;
 });
@@ -81,10 +84,13 @@ const roles::declared touches_forbidden("touch forbidden", [](const roles::argum
   return 0;
 });
 
-const roles::declared counted("count", [](const roles::arguments& words) {
-  const census mine = census::attach(std::stoi(words.at(0)));
+const roles::declared promises("commit", [](const roles::arguments& words) {
+  os::segment s = roles::open_from(words);
+  s.attach();
+  if (!s.commit(bytes / 2, os::page_size())) return 1;
+  *at(s, bytes / 2) = 'p';
   roles::say_ready_and_wait();
-  return 0;
+  return *at(s, bytes - 1) == 'q' ? 0 : 2;
 });
 
 const roles::declared waits("wait", [](const roles::arguments&) {
@@ -92,30 +98,54 @@ const roles::declared waits("wait", [](const roles::arguments&) {
   return 0;
 });
 
-const roles::declared locks("lock", [](const roles::arguments& words) {
-  os::segment s = roles::open_from(words);
-  s.attach();
-  robust_mutex lock = robust_mutex::open(s.data());
-  const auto outcome = lock.try_lock();
-  roles::say_ready_and_wait();
-  return outcome == robust_mutex::outcome::taken ? 0 : 1;
-});
-
 }  // namespace
 
 TEST_CASE("a new segment is zero, aligned, of the size asked for, and takes no memory") {
   for (const backing kind : os::segment_kinds) {
     CAPTURE(static_cast<int>(kind));
-    const os::segment s = make(kind);
+    os::segment s = os::segment::create(kind, bytes, tag);
     REQUIRE(s.data() != nullptr);
     CHECK(reinterpret_cast<std::uintptr_t>(s.data()) % os::segment::alignment == 0);
     CHECK(s.bytes() == bytes);
     CHECK(s.name().kind == kind);
     CHECK(s.resident() == 0);
+    REQUIRE(s.commit(0, 100));  // whole pages, as many as that needs
+    REQUIRE(s.commit(bytes - 1, 1));
+    REQUIRE(s.commit(0, 200));
     CHECK(*at(s, 0) == 0);
+    CHECK(*at(s, os::page_size() - 1) == 0);
     CHECK(*at(s, bytes - 1) == 0);
     CHECK(s.resident() > 0);
+    if (os::memory_is_promised) CHECK(s.resident() == 2 * os::page_size());
     CHECK_FALSE(s.text().empty());
+  }
+}
+
+TEST_CASE(
+    "memory that was promised keeps its bytes when it is promised again, and is there for every process") {
+  for (const backing kind : os::segment_kinds) {
+    CAPTURE(static_cast<int>(kind));
+    os::segment s = os::segment::create(kind, bytes, tag);
+    process other("commit", roles::words_of(s, tag));
+    REQUIRE(other.wait_until_ready());
+    CHECK(*at(s, bytes / 2) == 'p');
+    REQUIRE(s.commit(0, bytes));
+    CHECK(*at(s, bytes / 2) == 'p');
+    CHECK(*at(s, bytes / 2 - 1) == 0);
+    *at(s, bytes - 1) = 'q';
+    CHECK(other.wait() == 0);
+  }
+}
+
+TEST_CASE("a look at a segment in which nobody has promised memory yet shows zeros") {
+  for (const backing kind : os::segment_kinds) {
+    CAPTURE(static_cast<int>(kind));
+    const os::segment s = os::segment::create(kind, bytes, tag);
+    const os::segment found = os::segment::open(s.name(), tag);
+    const auto is_zero = [](const void* base, std::size_t, void*) {
+      return *static_cast<const volatile char*>(base) == 0;
+    };
+    CHECK(found.look(is_zero, nullptr));
   }
 }
 
@@ -243,7 +273,26 @@ TEST_CASE("what is no segment of this library is refused") {
   }
 }
 
+TEST_CASE("pages that are given back can be used again at once, and their neighbours keep their bytes") {
+  for (const backing kind : os::segment_kinds) {
+    CAPTURE(static_cast<int>(kind));
+    const os::segment s = make(kind);
+    std::memset(s.data(), 'x', bytes);
+    os::segment other = os::segment::open(s.name(), tag);
+    other.attach();
+    if (os::punching_works()) CHECK(os::punch(other.data(), bytes / 2));
+    CHECK(*at(s, bytes / 2) == 'x');
+    std::memset(s.data(), 'y', bytes / 2);
+    CHECK(*at(other, 0) == 'y');
+    CHECK(*at(other, bytes / 2 - 1) == 'y');
+  }
+}
+
 TEST_CASE("pages that are given back read as zero for everybody, and are not resident") {
+  if (!os::discarded_is_zero) {
+    MESSAGE("skipped: on this system they read as anything");
+    return;
+  }
   if (!os::punching_works()) {
     MESSAGE("skipped: this system cannot give pages of shared memory back");
     return;
@@ -273,42 +322,6 @@ TEST_CASE("a forbidden range ends the process that touches it, its neighbours do
   }
 }
 
-TEST_CASE("a census counts the processes that have it, whatever they die of") {
-  census mine;
-  try {
-    mine = census::create();
-  } catch (const error&) {
-    MESSAGE("skipped: this system has no census");
-    return;
-  }
-  CHECK(mine.processes() == 1);
-  const std::string id = std::to_string(mine.id());
-  process one("count", {id}), two("count", {id});
-  REQUIRE(one.wait_until_ready());
-  REQUIRE(two.wait_until_ready());
-  CHECK(mine.processes() == 3);
-  one.kill();
-  CHECK(mine.processes() == 2);
-  CHECK(two.wait() == 0);
-  CHECK(mine.processes() == 1);
-}
-
-TEST_CASE("a process is itself, alive while it runs, and dead for sure once it has been waited for") {
-  const process_id me = this_process();
-  CHECK(me == this_process());
-  CHECK(this_namespaces() == this_namespaces());
-  CHECK(look_at(me) == liveness::alive);
-  CHECK(host_id() == host_id());
-  CHECK(host_id() != 0);
-  process other("wait", {});
-  REQUIRE(other.wait_until_ready());
-  CHECK(look_at({other.pid(), 0}) != liveness::dead);
-  CHECK(look_at({other.pid(), me.start + 1'000'000}) != liveness::alive);
-  const std::uint32_t pid = other.pid();
-  other.kill();
-  CHECK(look_at({pid, 0}) == liveness::dead);
-}
-
 TEST_CASE("a segment is seen in the processes that have it") {
   for (const backing kind : os::segment_kinds) {
     CAPTURE(static_cast<int>(kind));
@@ -321,44 +334,6 @@ TEST_CASE("a segment is seen in the processes that have it") {
     CHECK(maps_segment(with.pid(), s.name(), true));
     CHECK_FALSE(maps_segment(without.pid(), s.name(), false));
   }
-}
-
-TEST_CASE("a lock whose owner was killed is inherited, and says so") {
-  for (const backing kind : os::segment_kinds) {
-    CAPTURE(static_cast<int>(kind));
-    const os::segment s = make(kind);
-    robust_mutex lock = robust_mutex::create(s.data());
-    process other("lock", roles::words_of(s, tag));
-    REQUIRE(other.wait_until_ready());
-    CHECK(lock.try_lock() == robust_mutex::outcome::busy);
-    other.kill();
-    CHECK(lock.try_lock() == robust_mutex::outcome::inherited);
-    lock.unlock();
-    CHECK(lock.try_lock() == robust_mutex::outcome::taken);
-    lock.unlock();
-  }
-}
-
-TEST_CASE("the machine tells its memory, its clock and its random bytes") {
-  const memory_estimate now = available_memory();
-  CHECK(now.total > 0);
-  CHECK(now.available <= now.total);
-  CHECK(std::strlen(now.limit) > 0);
-  CHECK(core_count() >= 1);
-  CHECK(os::usable_cores() >= 1);
-  CHECK(os::page_size() >= 4096);
-  const std::uint64_t before = monotonic_ns();
-  CHECK(monotonic_ns() >= before);
-  std::set<std::uint64_t> seen;
-  for (int i = 0; i < 100; ++i) {
-    std::uint64_t word = 0;
-    random_bytes(&word, sizeof word);
-    CHECK(seen.insert(word).second);
-  }
-  void* page = map_private(100);
-  REQUIRE(page != nullptr);
-  CHECK(static_cast<char*>(page)[99] == 0);
-  unmap_private(page, 100);
 }
 
 int main(int count, char** values) {

@@ -8,6 +8,7 @@
 #include "os/linux/cgroup.hpp"
 #include "os/linux/proc.hpp"
 #include "os/linux/sysv.hpp"
+#include "os/machine.hpp"
 #include "os/pages.hpp"
 
 namespace sharedmem {
@@ -133,5 +134,14 @@ std::uint64_t shmall_bytes() noexcept {
 }
 
 std::uint64_t shmmax_bytes() noexcept { return os::sysv_get_limits().segment; }
+
+std::uint64_t os::arena_wish() noexcept {
+  constexpr std::uint64_t gib = std::uint64_t{1} << 30;
+  const std::uint64_t wish = std::clamp(4 * physical_memory(), 64 * gib, 16384 * gib);
+  const std::uint64_t all = shmall_bytes();
+  return all < UINT64_MAX / 2 ? std::min(wish, all / 16) : wish;
+}
+
+const char* os::size_knobs() noexcept { return ", kernel.shmmax, kernel.shmall, ulimit -v"; }
 
 }  // namespace sharedmem

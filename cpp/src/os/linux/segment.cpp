@@ -211,7 +211,7 @@ meeting segment::create_under_key(std::uint32_t number, std::size_t bytes, std::
 
 void segment::let_key_go(const segment_name& name) noexcept { (void)sysv_remove(name.id); }
 
-std::vector<segment_name> segment::list(std::uint32_t tag) {
+std::vector<segment_name> segment::list(std::uint32_t tag, std::span<const std::uint32_t>) {
   std::vector<segment_name> found;
   const std::uint32_t user = effective_user();
   const int code = sysv_each([&](int id, const sysv_status& status) {

@@ -32,6 +32,17 @@ void* run_task(void* argument) noexcept {
   return nullptr;
 }
 
+/// What is to be done when the thread ends.
+struct thread_ending {
+  void (*act)(void*) noexcept = nullptr;
+  void* context = nullptr;
+  ~thread_ending() {
+    if (act != nullptr) act(context);
+  }
+};
+
+thread_local thread_ending ending;
+
 unsigned cores_by_affinity() noexcept {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -62,6 +73,12 @@ void run_parts(unsigned parts, void (*work)(void*, unsigned) noexcept, void* con
   work(context, 0);
   for (unsigned part = started; part < parts; ++part) work(context, part);
   for (unsigned part = 1; part < started; ++part) ::pthread_join(tasks[part].thread, nullptr);
+}
+
+bool at_thread_end(void (*act)(void*) noexcept, void* context) noexcept {
+  ending.act = act;
+  ending.context = context;
+  return true;
 }
 
 unsigned usable_cores() noexcept {

@@ -1,0 +1,41 @@
+# Windows programs on this machine: MinGW and Zig make them, Wine runs them; sourced after .ci/lib.sh.
+# shellcheck shell=bash
+
+# wine_make FOLDER: a system of its own for Wine, which says nothing and starts no debugger.
+wine_make() {
+  packages wine wine64 || return
+  export WINEPREFIX=$1 WINEARCH=win64 WINEDEBUG=-all WINEDLLOVERRIDES='mscoree,mshtml,winedbg.exe='
+  [ -d "$1/drive_c/windows" ] || { wine wineboot -i >/dev/null 2>&1 && wine_wait; }
+}
+
+# wine_wait: until the last program of that system has gone.
+wine_wait() { wineserver -w 2>/dev/null || true; }
+
+# wine_drop: the system's server ends, too.
+wine_drop() { [ -z "${WINEPREFIX:-}" ] || wineserver -k 2>/dev/null || true; }
+
+# cross_file FILE C C++ AR [LINK-ARGUMENT...]: how meson builds for Windows with these compilers. Words of a compiler
+# are separated by blanks.
+cross_file() {
+  local file=$1 c=$2 cpp=$3 ar=$4
+  shift 4
+  python3 - "$c" "$cpp" "$ar" "$@" >"$file" <<'END_OF_PYTHON'
+import sys
+c, cpp, ar, *link = sys.argv[1:]
+print(f"""[binaries]
+c = {c.split()}
+cpp = {cpp.split()}
+ar = {ar.split()}
+exe_wrapper = 'wine'
+[host_machine]
+system = 'windows'
+cpu_family = 'x86_64'
+cpu = 'x86_64'
+endian = 'little'
+[properties]
+skip_sanity_check = true
+[built-in options]
+c_link_args = {link}
+cpp_link_args = {link}""")
+END_OF_PYTHON
+}

@@ -1,0 +1,138 @@
+/// \file
+/// Windows: regular files as shared memory.
+#include "os/files.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <memory>
+#include <stdexcept>
+
+#include "os/windows/system.hpp"
+
+namespace sharedmem::os {
+namespace {
+
+constexpr DWORD shared_by_all = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;
+
+std::uint64_t joined(DWORD high, DWORD low) noexcept { return std::uint64_t{high} << 32 | low; }
+
+file_facts facts_of(HANDLE file, const std::string& path) {
+  BY_HANDLE_FILE_INFORMATION record{};
+  if (::GetFileType(file) != FILE_TYPE_DISK)
+    throw std::invalid_argument(path + " is a device or a pipe: only regular files can be shared memory");
+  if (!::GetFileInformationByHandle(file, &record))
+    throw system_error_of(::GetLastError(), "GetFileInformationByHandle", path);
+  if ((record.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY) != 0) throw error(EISDIR, "map", path);
+  file_facts facts;
+  facts.device = record.dwVolumeSerialNumber;
+  facts.inode = joined(record.nFileIndexHigh, record.nFileIndexLow);
+  facts.birth =
+      0;  // programs may set it; a file's number on NTFS has a part that tells how often it was used
+  facts.bytes = joined(record.nFileSizeHigh, record.nFileSizeLow);
+  return facts;
+}
+
+/// With FILE_FLAG_BACKUP_SEMANTICS a folder can be opened, too, and be told from what is not there.
+kernel_handle open_file(const std::string& path, DWORD access) {
+  kernel_handle file{::CreateFileW(wide(path).c_str(), access, shared_by_all, nullptr, OPEN_EXISTING,
+                                   FILE_FLAG_BACKUP_SEMANTICS, nullptr)};
+  if (!file) throw system_error_of(::GetLastError(), "CreateFile", path);
+  return file;
+}
+
+file_bytes map_open(HANDLE file, bool writable, const std::string& path) {
+  file_bytes made{nullptr, facts_of(file, path)};
+  if (made.facts.bytes == 0) return made;
+  const std::string what = path + ", " + bytes_text(made.facts.bytes);
+  if (made.facts.bytes > SIZE_MAX / 2) throw error(ENOMEM, "MapViewOfFile", what);
+  const kernel_handle section{
+      ::CreateFileMappingW(file, nullptr, writable ? PAGE_READWRITE : PAGE_READONLY, 0, 0, nullptr)};
+  if (!section) throw system_error_of(::GetLastError(), "CreateFileMapping", what);
+  made.data = static_cast<std::byte*>(
+      ::MapViewOfFile(section.get(), writable ? FILE_MAP_READ | FILE_MAP_WRITE : FILE_MAP_READ, 0, 0, 0));
+  if (made.data == nullptr) throw system_error_of(::GetLastError(), "MapViewOfFile", what);
+  return made;
+}
+
+void write_at_start(HANDLE file, std::span<const std::byte> bytes, const std::string& path) {
+  while (!bytes.empty()) {
+    DWORD done = 0;
+    const auto piece = static_cast<DWORD>(std::min<std::size_t>(bytes.size(), 1U << 30));
+    if (!::WriteFile(file, bytes.data(), piece, &done, nullptr))
+      throw system_error_of(::GetLastError(), "WriteFile", path);
+    bytes = bytes.subspan(done);
+  }
+}
+
+void set_size(HANDLE file, std::uint64_t bytes, const std::string& path) {
+  const std::string what = path + ", " + bytes_text(bytes);
+  if (bytes > static_cast<std::uint64_t>(INT64_MAX)) throw error(EFBIG, "SetEndOfFile", what);
+  LARGE_INTEGER end{};
+  end.QuadPart = static_cast<LONGLONG>(bytes);
+  if (!::SetFilePointerEx(file, end, nullptr, FILE_BEGIN) || !::SetEndOfFile(file))
+    throw system_error_of(::GetLastError(), "SetEndOfFile", what);
+  end.QuadPart = 0;
+  if (!::SetFilePointerEx(file, end, nullptr, FILE_BEGIN))
+    throw system_error_of(::GetLastError(), "SetFilePointerEx", what);
+}
+
+/// Removes a file by its name at the end of the scope, unless it has got its place.
+struct unfinished_file {
+  std::wstring name;
+  ~unfinished_file() {
+    if (!name.empty()) ::DeleteFileW(name.c_str());
+  }
+};
+
+}  // namespace
+
+file_facts look_at_file(const std::string& path) {
+  return facts_of(open_file(path, FILE_READ_ATTRIBUTES).get(), path);
+}
+
+file_bytes map_file(const std::string& path, bool writable) {
+  (void)look_at_file(path);  // a folder cannot be opened for writing: its error says less
+  return map_open(open_file(path, writable ? GENERIC_READ | GENERIC_WRITE : GENERIC_READ).get(), writable,
+                  path);
+}
+
+file_bytes create_file(const std::string& path, std::uint64_t bytes, std::span<const std::byte> head) {
+  static std::atomic<unsigned> last{0};
+  const std::wstring place = wide(path);
+  const DWORD there = ::GetFileAttributesW(place.c_str());
+  if (there != INVALID_FILE_ATTRIBUTES && (there & FILE_ATTRIBUTE_DIRECTORY) != 0)
+    throw error(EISDIR, "create", path);
+  unfinished_file name{place + L".sharedmem-" + std::to_wstring(::GetCurrentProcessId()) + L"-" +
+                       std::to_wstring(++last) + L".tmp"};
+  const kernel_handle file{::CreateFileW(name.name.c_str(), GENERIC_READ | GENERIC_WRITE | DELETE,
+                                         shared_by_all, nullptr, CREATE_ALWAYS, FILE_ATTRIBUTE_NORMAL,
+                                         nullptr)};
+  if (!file) {
+    const DWORD code = ::GetLastError();
+    name.name.clear();
+    throw system_error_of(code, "CreateFile", path);
+  }
+  set_size(file.get(), bytes, path);
+  write_at_start(file.get(), head, path);
+  const file_bytes made = map_open(file.get(), true, path);
+  // The system replaces no file that somebody has mapped: ERROR_ACCESS_DENIED.
+  if (!::MoveFileExW(name.name.c_str(), place.c_str(), MOVEFILE_REPLACE_EXISTING)) {
+    const DWORD code = ::GetLastError();
+    unmap_file(made.data, made.facts.bytes);
+    throw system_error_of(code, "MoveFileEx", path);
+  }
+  name.name.clear();
+  return made;
+}
+
+void unmap_file(std::byte* data, std::uint64_t) noexcept {
+  if (data != nullptr) ::UnmapViewOfFile(data);
+}
+
+void flush_file(std::byte* data, std::uint64_t bytes) {
+  if (!::FlushViewOfFile(data, static_cast<SIZE_T>(bytes)))
+    throw system_error_of(::GetLastError(), "FlushViewOfFile", bytes_text(bytes) + " of a file");
+}
+
+}  // namespace sharedmem::os

@@ -1,0 +1,121 @@
+/// Windows: a lock in shared memory is a named mutex of the kernel, which is there while somebody holds it or waits, and
+/// beside it the word that says who holds it. Whoever takes the mutex and finds that word set has it from a thread that
+/// ended with it; the kernel says the same if another thread had the mutex open at that moment.
+///
+/// The holder's process keeps the mutex's handle, whose number stands in the lock. So everybody who asks meanwhile opens
+/// the same mutex, and when nobody uses the lock nothing of it is left in the kernel.
+#include <sharedmem/robust_mutex.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <new>
+#include <stdexcept>
+#include <type_traits>
+
+#include "os/identity.hpp"
+#include "os/machine.hpp"
+#include "os/windows/system.hpp"
+#include "os/windows/user.hpp"
+
+namespace sharedmem {
+namespace {
+
+/// "smLOCKw", and the size of a pointer: the locks of other systems, and of programs of another word size, differ.
+constexpr std::uint64_t magic = 0x0077'4b43'4f4c'6d73 | std::uint64_t{sizeof(void*)} << 56;
+
+std::uint64_t this_start() noexcept {
+  static const std::uint64_t start = this_process().start;
+  return start;
+}
+
+std::uint64_t this_thread() noexcept {
+  return std::uint64_t{::GetCurrentProcessId()} << 32 | ::GetCurrentThreadId();
+}
+
+}  // namespace
+
+struct robust_mutex::record {
+  std::uint64_t mark;  // `magic`, once the rest is there
+  std::uint64_t name[2];  // drawn at random
+  std::uint64_t owner;  // of whom holds it: process:32, thread:32; 0: nobody
+  std::uint64_t start;  // of that process: numbers of processes and threads are used again
+  std::uint64_t handle;  // of the mutex in that process
+};
+
+namespace {
+
+std::wstring name_of(const std::uint64_t (&words)[2]) {
+  wchar_t text[64];
+  std::swprintf(text, sizeof text / sizeof *text, L"Local\\sharedmem-lock-%016llx%016llx",
+                static_cast<unsigned long long>(words[0]), static_cast<unsigned long long>(words[1]));
+  return text;
+}
+
+}  // namespace
+
+robust_mutex robust_mutex::create(void* where) {
+  static_assert(std::is_standard_layout_v<record>);
+  static_assert(sizeof(record) <= bytes && alignof(record) <= alignment);
+  if (reinterpret_cast<std::uintptr_t>(where) % alignment != 0)
+    throw std::invalid_argument("a lock must be aligned to 16 bytes");
+  auto* at = new (where) record{};
+  random_bytes(at->name, sizeof at->name);
+  at->mark = magic;
+  return robust_mutex{at};
+}
+
+robust_mutex robust_mutex::open(void* where) {
+  if (reinterpret_cast<std::uintptr_t>(where) % alignment != 0)
+    throw std::invalid_argument("a lock must be aligned to 16 bytes");
+  auto* at = static_cast<record*>(where);
+  if (at->mark != magic)
+    throw std::invalid_argument("there is no lock in this memory, or it is one of another kind of program");
+  return robust_mutex{at};
+}
+
+robust_mutex::outcome robust_mutex::try_lock() { return try_lock_for(std::chrono::nanoseconds{0}); }
+
+robust_mutex::outcome robust_mutex::try_lock_for(std::chrono::nanoseconds limit) {
+  constexpr std::uint64_t millisecond = 1'000'000;
+  constexpr std::uint64_t longest = 0x7fff'ffff;  // what one wait can be told
+  const std::atomic_ref owner(at_->owner);
+  const std::uint64_t me = this_thread();
+  // The kernel would let its owner take it once more.
+  if (owner.load(std::memory_order_acquire) == me &&
+      std::atomic_ref(at_->start).load(std::memory_order_relaxed) == this_start())
+    throw error(EDEADLK, "WaitForSingleObject", "lock in shared memory");
+  const std::wstring name = name_of(at_->name);
+  os::for_this_user attributes;
+  os::kernel_handle mutex{::CreateMutexW(attributes.get(), FALSE, name.c_str())};
+  if (!mutex) throw os::system_error_of(::GetLastError(), "CreateMutex", os::narrow(name));
+  const std::uint64_t begin = monotonic_ns();
+  const auto span = static_cast<std::uint64_t>(std::max<std::int64_t>(limit.count(), 0));
+  DWORD answer = WAIT_TIMEOUT;
+  for (;;) {
+    const std::uint64_t left = span - std::min(span, monotonic_ns() - begin);
+    answer = ::WaitForSingleObject(
+        mutex.get(), static_cast<DWORD>(std::min((left + millisecond - 1) / millisecond, longest)));
+    if (answer != WAIT_TIMEOUT || left <= longest * millisecond) break;
+  }
+  if (answer == WAIT_TIMEOUT) return outcome::busy;
+  if (answer == WAIT_FAILED)
+    throw os::system_error_of(::GetLastError(), "WaitForSingleObject", os::narrow(name));
+  const bool left_by_owner = owner.load(std::memory_order_acquire) != 0 || answer == WAIT_ABANDONED;
+  std::atomic_ref(at_->start).store(this_start(), std::memory_order_relaxed);
+  at_->handle = reinterpret_cast<std::uintptr_t>(mutex.release());
+  owner.store(me, std::memory_order_release);
+  return left_by_owner ? outcome::inherited : outcome::taken;
+}
+
+void robust_mutex::unlock() noexcept {
+  const std::atomic_ref owner(at_->owner);
+  if (owner.load(std::memory_order_relaxed) != this_thread()) return;
+  const auto mutex = reinterpret_cast<HANDLE>(static_cast<std::uintptr_t>(at_->handle));
+  owner.store(0, std::memory_order_release);
+  ::ReleaseMutex(mutex);
+  ::CloseHandle(mutex);
+}
+
+}  // namespace sharedmem

@@ -1,0 +1,133 @@
+/// What every port must do besides segments: censuses, processes, locks, the machine.
+#define DOCTEST_CONFIG_IMPLEMENT
+#include <doctest.h>
+
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <set>
+#include <string>
+
+#include <sharedmem/error.hpp>
+#include <sharedmem/robust_mutex.hpp>
+
+#include "os/os.hpp"
+#include "roles.hpp"
+
+using namespace sharedmem;
+using roles::process;
+
+namespace {
+
+constexpr std::uint64_t tag = 0x5eed'0000'1234'5679;
+
+/// With memory promised to all of it.
+os::segment make(backing kind) {
+  constexpr std::size_t bytes = std::size_t{1} << 20;
+  os::segment made = os::segment::create(kind, bytes, tag);
+  if (!made.commit(0, bytes)) throw std::bad_alloc();
+  return made;
+}
+
+const roles::declared counted("count", [](const roles::arguments& words) {
+  const census mine = census::attach(std::stoi(words.at(0)));
+  roles::say_ready_and_wait();
+  return 0;
+});
+
+const roles::declared waits("wait", [](const roles::arguments&) {
+  roles::say_ready_and_wait();
+  return 0;
+});
+
+const roles::declared locks("lock", [](const roles::arguments& words) {
+  os::segment s = roles::open_from(words);
+  s.attach();
+  robust_mutex lock = robust_mutex::open(s.data());
+  const auto outcome = lock.try_lock();
+  roles::say_ready_and_wait();
+  return outcome == robust_mutex::outcome::taken ? 0 : 1;
+});
+
+}  // namespace
+
+TEST_CASE("a census counts the processes that have it, whatever they die of") {
+  census mine;
+  try {
+    mine = census::create();
+  } catch (const error&) {
+    MESSAGE("skipped: this system has no census");
+    return;
+  }
+  CHECK(mine.processes() == 1);
+  const std::string id = std::to_string(mine.id());
+  process one("count", {id}), two("count", {id});
+  REQUIRE(one.wait_until_ready());
+  REQUIRE(two.wait_until_ready());
+  CHECK(mine.processes() == 3);
+  one.kill();
+  CHECK(mine.processes() == 2);
+  CHECK(two.wait() == 0);
+  CHECK(mine.processes() == 1);
+}
+
+TEST_CASE("a process is itself, alive while it runs, and dead for sure once it has been waited for") {
+  const process_id me = this_process();
+  CHECK(me == this_process());
+  CHECK(this_namespaces() == this_namespaces());
+  CHECK(look_at(me) == liveness::alive);
+  CHECK(host_id() == host_id());
+  CHECK(host_id() != 0);
+  process other("wait", {});
+  REQUIRE(other.wait_until_ready());
+  CHECK(look_at({other.pid(), 0}) != liveness::dead);
+  CHECK(look_at({other.pid(), me.start + 1'000'000}) != liveness::alive);
+  const std::uint32_t pid = other.pid();
+  other.kill();
+  CHECK(look_at({pid, 0}) == liveness::dead);
+}
+
+TEST_CASE("a lock whose owner was killed is inherited, and says so") {
+  for (const backing kind : os::segment_kinds) {
+    CAPTURE(static_cast<int>(kind));
+    const os::segment s = make(kind);
+    robust_mutex lock = robust_mutex::create(s.data());
+    process other("lock", roles::words_of(s, tag));
+    REQUIRE(other.wait_until_ready());
+    CHECK(lock.try_lock() == robust_mutex::outcome::busy);
+    other.kill();
+    CHECK(lock.try_lock() == robust_mutex::outcome::inherited);
+    lock.unlock();
+    CHECK(lock.try_lock() == robust_mutex::outcome::taken);
+    lock.unlock();
+  }
+}
+
+TEST_CASE("the machine tells its memory, its clock and its random bytes") {
+  const memory_estimate now = available_memory();
+  CHECK(now.total > 0);
+  CHECK(now.available <= now.total);
+  CHECK(std::strlen(now.limit) > 0);
+  CHECK(core_count() >= 1);
+  CHECK(os::usable_cores() >= 1);
+  CHECK(os::page_size() >= 4096);
+  const std::uint64_t before = monotonic_ns();
+  CHECK(monotonic_ns() >= before);
+  std::set<std::uint64_t> seen;
+  for (int i = 0; i < 100; ++i) {
+    std::uint64_t word = 0;
+    random_bytes(&word, sizeof word);
+    CHECK(seen.insert(word).second);
+  }
+  void* page = map_private(100);
+  REQUIRE(page != nullptr);
+  CHECK(static_cast<char*>(page)[99] == 0);
+  unmap_private(page, 100);
+}
+
+int main(int count, char** values) {
+  int status = 0;
+  if (roles::play(count, values, status)) return status;
+  doctest::Context context(count, values);
+  return context.run();
+}
