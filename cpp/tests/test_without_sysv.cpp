@@ -96,7 +96,6 @@ TEST_CASE("what needs System V memory says ENOSYS where there is none") {
     MUST(code_of([] { (void)make(backing::sysv); }) == ENOSYS);
     MUST(code_of([] { (void)census::create(); }) == ENOSYS);
     MUST(code_of([] { (void)os::segment::open({backing::sysv, 1, 0}, tag); }) == ENOSYS);
-    MUST(code_of([] { (void)os::segment::list(1); }) == ENOSYS);
     MUST(code_of([] {
            os::segment object;
            (void)os::segment::create_under_key(1, os::huge_page_size, 1, object);
