@@ -6,6 +6,7 @@ import sys
 from numpydoc.validate import validate
 
 import sharedmem
+import sharedmem.torch
 import shmarray
 
 # Form, a summary, every parameter with its type and text, what is returned. Not asked for: "See Also",
@@ -28,7 +29,7 @@ ACCEPTED = {
 
 def public_names():
     """Dotted names of what users call: the functions and classes of both modules, and methods."""
-    for module in (sharedmem, shmarray):
+    for module in (sharedmem, sharedmem.torch, shmarray):
         yield module.__name__
         for name in module.__all__:
             thing = getattr(module, name)

@@ -35,6 +35,7 @@ CASES = (
     "transport_objects",
     "transport_event_loop",
     "transport_memory",
+    "torch_loader",
     "stream",
     "first_pass",
     "pool_sum",

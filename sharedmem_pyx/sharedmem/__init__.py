@@ -112,7 +112,15 @@ __all__ = [
 ]
 
 
+# Modules for other libraries. They are imported when first asked for, and not by `import *`: that would give
+# the name of the library a new meaning.
+_FOR_LIBRARIES = ("torch",)
+
+
 def __getattr__(name):
+    if name in _FOR_LIBRARIES:
+        with _import_lock:
+            return _import_for_library(name)
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     with _import_lock:
@@ -174,6 +182,13 @@ def _import(name):
 
             return module
     return getattr(module, name)
+
+
+def _import_for_library(name):
+    match name:
+        case "torch":
+            import sharedmem.torch as module
+    return module
 
 
 def __dir__():

@@ -1,4 +1,5 @@
 from sharedmem import atomics as atomics
+from sharedmem import torch as torch
 from sharedmem._condition import Condition
 from sharedmem._copying import array, asshared, copy
 from sharedmem._creation import (

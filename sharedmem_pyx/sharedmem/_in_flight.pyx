@@ -182,6 +182,23 @@ def give_up(data):
             given += give_back_lost(h.where, h.what)
 
 
+def discard(data):
+    """Give back what a message keeps that this process has read, otherwise than by `recv_bytes`, to drop it.
+
+    Parameters
+    ----------
+    data : buffer
+        The bytes of one message. Nobody else has them.
+
+    Returns
+    -------
+    int
+        Number of leases given back.
+    """
+    take_over(data)
+    return give_up(data)
+
+
 def close(self):
     """As `Connection._close`; gives up messages that nobody can read."""
     if self._sharedmem_out is not None:

@@ -34,6 +34,8 @@ HOOKS = (
     ("pandas.core.arrays.string_arrow", "pandas_", "add_columns"),
     ("torch.multiprocessing", "torch_", "add_tensors"),
     ("torch.multiprocessing.queue", "torch_", "hook_queues"),
+    # What its workers have sent and nobody has read when a loop over it ends early.
+    ("torch.utils.data.dataloader", "torch_unread", "watch_loaders"),
 )
 
 
@@ -67,6 +69,10 @@ def _file(name: str) -> ModuleType:
             from sharedmem._integrations import torch_
 
             return torch_
+        case "torch_unread":
+            from sharedmem._integrations import torch_unread
+
+            return torch_unread
     raise ImportError(f"no file of this folder is called {name}")
 
 

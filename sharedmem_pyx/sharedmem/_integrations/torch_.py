@@ -2,7 +2,7 @@
 
 By default torch moves a tensor that it sends into a file of its own, and with it the sender's tensor out of
 the memory that it was made over. A tensor over shared memory travels by handle instead, and shares it on both
-sides. All other tensors are torch's.
+sides. All other tensors are torch's, but for those that workers of a DataLoader send (`torch_batches`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from typing import Any
 from sharedmem._transfers.messages import dumps
 from sharedmem._transfers.reducing import reduce_shared
 from sharedmem.array import is_shared
+
+#: What reduces tensors in private memory, or returns None and leaves them to torch; None: torch reduces all.
+private: Callable[[Any], Any] | None = None
 
 
 def rebuild(storage: Any, dtype: Any, place: tuple[Any, ...], requires_grad: bool, parameter: bool) -> Any:
@@ -40,7 +43,7 @@ def rebuild(storage: Any, dtype: Any, place: tuple[Any, ...], requires_grad: boo
     """
     torch: Any = importlib.import_module("torch")
     memory = torch.from_numpy(storage).untyped_storage()
-    tensor = torch.empty(0, dtype=dtype).set_(memory, *place)
+    tensor = torch.empty(0, dtype=dtype, device="cpu").set_(memory, *place)
     if parameter:
         return torch.nn.Parameter(tensor, requires_grad=requires_grad)
     return tensor.requires_grad_() if requires_grad else tensor
@@ -58,16 +61,20 @@ def _bytes_of(tensor: Any, torch: Any) -> Any:
     ):
         return None
     storage = tensor.untyped_storage()
-    memory = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (storage.nbytes(),), (1,)).numpy()
+    nothing = torch.empty(0, dtype=torch.uint8, device="cpu")
+    memory = nothing.set_(storage, 0, (storage.nbytes(),), (1,)).numpy()
     return memory if is_shared(memory) else None
 
 
 def _reducing(plain: Callable[[Any], Any], torch: Any) -> Callable[[Any], Any]:
     def reduce(tensor: Any) -> Any:
         kind = type(tensor)
-        memory = _bytes_of(tensor, torch) if kind in (torch.Tensor, torch.nn.Parameter) else None
-        if memory is None:
+        if kind is not torch.Tensor and kind is not torch.nn.Parameter:
             return plain(tensor)
+        memory = _bytes_of(tensor, torch)
+        if memory is None:
+            reduced = None if private is None else private(tensor)
+            return plain(tensor) if reduced is None else reduced
         place = (tensor.storage_offset(), tuple(tensor.size()), tensor.stride())
         return rebuild, (
             _Shared(memory),

@@ -16,8 +16,21 @@ import numpy as np
 from sharedmem.array import is_shared
 
 
-def _is_plain(torch: ModuleType, tensor: Any) -> bool:
-    """Whether a tensor consists of numbers in memory and of nothing else."""
+def is_plain(torch: ModuleType, tensor: Any) -> bool:
+    """Whether a tensor consists of numbers in memory and of nothing else.
+
+    Parameters
+    ----------
+    torch : module
+        torch.
+    tensor : torch.Tensor
+        Of any kind.
+
+    Returns
+    -------
+    bool
+        True: its bytes, type, shape and strides say all there is to it.
+    """
     return bool(
         tensor.device.type == "cpu"
         and tensor.layout is torch.strided
@@ -33,6 +46,31 @@ def _as_bytes(tensor: Any, elements: int, torch: ModuleType) -> np.ndarray[Any, 
     flat = tensor.detach().as_strided((elements,), (1,))
     array: np.ndarray[Any, Any] = flat.view(torch.uint8).numpy()
     return array
+
+
+def compact(tensor: Any, torch: ModuleType) -> tuple[np.ndarray[Any, Any], tuple[int, ...]]:
+    """The bytes of a plain tensor.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor
+        As `is_plain` has them.
+    torch : module
+        torch.
+
+    Returns
+    -------
+    numpy.ndarray of uint8
+        From the first element to the last: the tensor's own memory, or that of a copy where other data lies
+        between its elements in private memory.
+    tuple of int
+        The strides there, in elements.
+    """
+    span = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    if span > tensor.numel() and not is_shared(_as_bytes(tensor, 1, torch)):
+        tensor = tensor.detach().contiguous()
+        span = tensor.numel()
+    return _as_bytes(tensor, span, torch), tensor.stride()
 
 
 def restore_tensor(
@@ -83,15 +121,12 @@ def reducers(torch: ModuleType) -> dict[type, Callable[[Any], Any]]:
     """
 
     def reduce_tensor(tensor: Any) -> Any:
-        if not _is_plain(torch, tensor):
+        if not is_plain(torch, tensor):
             return tensor.__reduce_ex__(5)
-        span = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-        if span > tensor.numel() and not is_shared(_as_bytes(tensor, 1, torch)):
-            tensor = tensor.contiguous()  # do not copy what lies between its elements
-            span = tensor.numel()
-        how = tensor.dtype, tuple(tensor.shape), tensor.stride()
+        data, strides = compact(tensor, torch)
+        how = tensor.dtype, tuple(tensor.shape), strides
         parameter = tensor.requires_grad, type(tensor) is torch.nn.Parameter
-        return restore_tensor, (_as_bytes(tensor, span, torch), *how, *parameter)
+        return restore_tensor, (data, *how, *parameter)
 
     try:
         return dict.fromkeys((torch.Tensor, torch.nn.Parameter), reduce_tensor)

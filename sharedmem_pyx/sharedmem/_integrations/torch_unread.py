@@ -1,0 +1,76 @@
+"""What workers of torch's DataLoader have sent and nobody has read when they are stopped.
+
+A loop over a DataLoader that ends early leaves batches in the pipe of its workers, which end, too. Nobody can
+tell a message of a dead process that nobody has read yet from one that nobody will read; its memory would be
+kept until memory is short. Whoever stops the workers is the only reader of that pipe: it reads the rest, and
+gives its memory back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+import struct
+import termios
+from types import ModuleType
+from typing import Any
+
+from sharedmem import _in_flight
+
+
+def _bytes_in_pipe(fd: int) -> int:
+    answer = fcntl.ioctl(fd, termios.FIONREAD, bytes(4))
+    number: int = struct.unpack("i", answer)[0]
+    return number
+
+
+def _read_all(fd: int) -> bytes:
+    """What is in a pipe now. It never waits: some process may have the writing end open for long."""
+    parts = []
+    while (size := _bytes_in_pipe(fd)) > 0:
+        part = os.read(fd, size)
+        if not part:
+            break
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _discard_all(data: bytes) -> None:
+    """Drop messages of a `multiprocessing.connection.Connection`, which puts the size before each."""
+    at = 0
+    while at + 4 <= len(data):
+        (size,) = struct.unpack_from("!i", data, at)
+        at += 4
+        if size == -1:  # of more than 2 GiB; the size follows
+            return
+        # Of the last one only a part may be there, if its writer was killed.
+        _in_flight.discard(data[at : at + size])
+        at += size
+
+
+def watch_loaders(module: ModuleType) -> None:
+    """Have the iterators of `torch.utils.data.dataloader` give up what their workers leave."""
+    owner: Any = module
+    cls = owner._MultiProcessingDataLoaderIter
+    plain = cls._shutdown_workers
+
+    @functools.wraps(plain)
+    def shutdown_workers(self: Any) -> None:
+        rest = None
+        if not getattr(self, "_shutdown", True):
+            # Its own descriptor: torch closes the queue where it pins memory.
+            with contextlib.suppress(AttributeError, OSError, TypeError):
+                rest = os.dup(self._worker_result_queue._reader._handle)
+        try:
+            plain(self)
+        finally:
+            if rest is not None:
+                try:
+                    if self._shutdown:
+                        _discard_all(_read_all(rest))
+                finally:
+                    os.close(rest)
+
+    cls._shutdown_workers = shutdown_workers
