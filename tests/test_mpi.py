@@ -1,0 +1,244 @@
+"""`sharedmem.mpi`: one array for all ranks of a node. It needs mpi4py and mpirun: .ci/matrix/engines."""
+
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from support import TIMEOUT, check_python, environment, needs_namespaces
+
+try:
+    import mpi4py
+except ImportError:
+    mpi4py = None
+
+needs_mpi = pytest.mark.skipif(
+    mpi4py is None or shutil.which("mpirun") is None, reason="needs mpi4py and mpirun"
+)
+
+START = """
+import gc, sys, time
+import numpy as np
+import sharedmem
+from mpi4py import MPI
+from sharedmem import mpi
+
+world = MPI.COMM_WORLD
+me, size = world.rank, world.size
+
+def raised(call, *args, **keywords):
+    # What each rank gets from a call that is wrong.
+    try:
+        call(*args, **keywords)
+    except Exception as error:
+        return world.allgather((type(error).__name__, str(error)))
+    return world.allgather(None)
+"""
+
+
+def run(code, folder, *groups):
+    """What a program prints. Each group: a number of ranks, and a command that its ranks are started by."""
+    program = START + textwrap.dedent(code)
+    command = [
+        shutil.which("mpirun"),
+        "--allow-run-as-root",
+        "--oversubscribe",
+        "--mca",
+        "mpi_yield_when_idle",
+        "1",
+    ]
+    for number, prefix in groups:
+        command += ["-n", str(number), *prefix, sys.executable, "-m", "mpi4py", "-c", program, ":"]
+    done = subprocess.run(
+        command[:-1],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+        env=environment(related=False, TMPDIR=folder),  # mpirun keeps files there, which are named by pids
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@needs_mpi
+def test_one_array_for_all_ranks(tmp_path):
+    code = """
+    node = mpi.node(world)
+    assert (node.rank, node.size) == (me, size)
+    a = mpi.empty((size, 1000), "i8", node)
+    assert isinstance(a, sharedmem.SharedArray) and a.shape == (size, 1000) and a.dtype == np.int64
+    a[me] = me
+    node.Barrier()
+    assert (a == np.arange(size)[:, None]).all()
+    assert mpi.empty(7, float, node, "F").shape == (7,)
+    assert mpi.empty((3, 4), "c8", node, order="F").flags.f_contiguous
+    with sharedmem.pickle_by_value():
+        assert sharedmem.is_shared(mpi.empty(10, float, node))
+    # From each root: the same memory, which outlives whoever made it.
+    for root in range(size):
+        for make in (sharedmem.full, np.full):
+            made = make(5000, float(root)) if me == root else None
+            b = mpi.bcast(made, root, node)
+            if me == root:
+                assert np.shares_memory(b, made) == (make is sharedmem.full)
+                del made, b
+                gc.collect()
+            else:
+                b[me] = 100 + me
+            node.Barrier()
+            if me != root:
+                assert (b[size:] == root).all() and all(b[r] == 100 + r for r in range(size) if r != root)
+                del b
+            node.Barrier()
+    # Views keep their strides, protected arrays their protection.
+    whole = sharedmem.full((10, 10), 1.0) if me == 1 else None
+    part = mpi.bcast(whole[::2, 3] if me == 1 else None, 1, node)
+    part[me] = 5.0
+    node.Barrier()
+    assert me != 1 or whole[:, 3].sum() == 5 + 5 * size + (5 - size)
+    given = mpi.bcast(sharedmem.readonly(sharedmem.ones(3)) if me == 0 else "not looked at", 0, node)
+    assert not given.flags.writeable and given.sum() == 3
+    # What is sent by MPI are values.
+    if me == 0:
+        world.send(sharedmem.full(1000, 4.0), 1)
+        gc.collect()
+    elif me == 1:
+        time.sleep(0.2)
+        assert world.recv(source=0).sum() == 4000
+    del a, part, whole, given
+    node.Barrier()
+    gc.collect()
+    node.Barrier()
+    sharedmem.collect()
+    stats = sharedmem.stats()
+    assert stats["live_bytes"] == 0 and stats["leases"] == 0, stats
+    node.Free()
+    if me == 0:
+        print("done")
+    """
+    assert run(code, tmp_path, (3, ())) == ["done"]
+
+
+@needs_mpi
+def test_what_is_wrong_at_one_rank_is_an_error_at_all(tmp_path):
+    code = """
+    node = mpi.node(world)
+    last = size - 1
+    wrong = []
+    for call, kind, text in (
+        (lambda: mpi.empty(10, object if me == 0 else float, node), "TypeError", "object"),
+        (lambda: mpi.empty(10, float if me == last else "f4", node), "ValueError", "must be the same"),
+        (lambda: mpi.empty(10 + me, float, node), "ValueError", "must be the same at all ranks"),
+        (lambda: mpi.empty("10" if me == 0 else 10, float, node), "TypeError", "str"),
+        (lambda: mpi.empty(-1, float, node), "ValueError", "negative"),
+        (lambda: mpi.empty(1 << 55, float, node), "MemoryError", ""),
+        (lambda: mpi.bcast(np.ones(3), me, node), "ValueError", "root must be the same"),
+        (lambda: mpi.bcast(np.ones(3), me // last * size, node), "ValueError", f"root is rank {size}"),
+        (lambda: mpi.bcast(np.ones(3), -1, node), "ValueError", "root is rank -1"),
+        (lambda: mpi.bcast(np.ones(3), 0.0 if me == 0 else 0, node), "TypeError", "float"),
+        (lambda: mpi.bcast(None, 0, node), "TypeError", "not None"),
+        (lambda: mpi.bcast(np.ma.ones(3), 0, node), "TypeError", "MaskedArray"),
+        (lambda: mpi.bcast(np.array([None]), 0, node), "TypeError", "object"),
+        (lambda: mpi.bcast_world(np.ones(3), me, world), "ValueError", "root must be the same"),
+        (lambda: mpi.bcast_world(None, 1, world), "TypeError", "not None"),
+        (lambda: mpi.bcast_world(np.ones(3), 0, world, "node"), "TypeError", "MPI.Intracomm"),
+        (lambda: mpi.node(MPI.COMM_NULL), "TypeError", "MPI.Intracomm"),
+        (lambda: mpi.empty(3, float, None), "TypeError", "MPI.Intracomm"),
+    ):
+        said = raised(call)
+        if not all(each and each[0] == kind and text in each[1] for each in said):
+            wrong.append((said, kind, text))
+    assert not wrong, wrong
+    freed = world.Dup()
+    freed.Free()
+    assert all("COMM_NULL" in each[1] for each in raised(mpi.node, freed))
+    # Nothing is out of step afterwards.
+    assert mpi.bcast(np.ones(3) if me == 1 else None, 1, node).sum() == 3
+    if me == 0:
+        print("done")
+    """
+    assert run(code, tmp_path, (3, ())) == ["done"]
+
+
+@needs_mpi
+def test_ranks_that_share_no_memory(tmp_path):
+    """Two ranks here, and two of which each has an IPC namespace of its own."""
+    needs_namespaces("--ipc")
+    code = """
+    places = world.allgather(sharedmem.place())
+    node = mpi.node(world)
+    assert node.size == places.count(places[me])
+    assert len(set(places)) == 3
+    for root in range(size):
+        for order in "CF":
+            for writeable in (True, False):
+                a = np.asarray(np.arange(12000.0).reshape(30, -1), order=order) + root if me == root else None
+                if me == root and not writeable:
+                    a = sharedmem.readonly(sharedmem.asshared(a))
+                b = mpi.bcast_world(a, root, world, node if order == "C" else None)
+                assert sharedmem.is_shared(b) and b.flags.writeable == writeable
+                assert (b == np.arange(12000.0).reshape(30, -1) + root).all()
+                assert b.flags.c_contiguous if order == "C" else b.flags.f_contiguous
+                # One copy for each node: its first rank writes, and its own ranks see it, no other.
+                node.Barrier()
+                if writeable and node.rank == 0:
+                    b[0, 0] = 1000 + me
+                world.Barrier()
+                first = min(node.allgather(me))
+                assert b[0, 0] == (1000 + first if writeable else root)
+                world.Barrier()
+    strided = sharedmem.ones((1000, 10))[::3, 1] if me == 1 else None
+    assert mpi.bcast_world(strided, 1, world, node).shape == (334,)
+    # A communicator whose ranks do not share memory is an error at all of them.
+    assert all(each[0] == "RuntimeError" and "sharedmem.mpi.node" in each[1]
+               for each in raised(mpi.bcast, np.ones(3), 0, world))
+    assert all(each[0] == "RuntimeError" for each in raised(mpi.empty, 3, float, world))
+    if me == 0:
+        print("done")
+    """
+    apart = ["unshare", "--ipc"]
+    assert run(code, tmp_path, (2, []), (1, apart), (1, apart)) == ["done"]
+
+
+@needs_mpi
+def test_nobody_is_believed(tmp_path):
+    """Equal places whose memory cannot be used after all: the ranks are apart."""
+    code = """
+    from sharedmem._integrations import mpi_
+    if me == 1:
+        class Refusing:
+            HIGHEST_PROTOCOL = 5
+            dumps = staticmethod(mpi_.pickle.dumps)
+            def loads(data):
+                raise PermissionError("seccomp")
+        mpi_.pickle = Refusing
+    node = mpi.node(world)
+    assert node.size == (1 if me == 1 else 2), node.size
+    b = mpi.bcast_world(np.ones(5) if me == 0 else None, 0, world)
+    assert b.sum() == 5
+    yes, no = True, False
+    assert mpi_.groups_of([[yes] * 3] * 3) == [0, 0, 0]
+    assert mpi_.groups_of([[yes, no, yes], [yes, yes, yes], [yes, yes, yes]]) == [0, 1, 0]
+    assert mpi_.groups_of([[yes, yes, no], [yes, yes, yes], [no, yes, yes]]) == [0, 0, 1]
+    assert mpi_.groups_of([[no, no], [no, no]]) == [0, 1]
+    if me == 0:
+        print("done")
+    """
+    assert run(code, tmp_path, (3, ())) == ["done"]
+
+
+def test_without_mpi4py_the_error_names_the_extra():
+    code = """
+    import sys
+    sys.modules["mpi4py"] = None
+    import sharedmem
+    try:
+        import sharedmem.mpi
+    except ImportError as error:
+        print(error.name, error)
+    """
+    said = check_python(code)
+    assert said.startswith("mpi4py ")
+    assert "pip install 'numpy-sharedmem[mpi]'" in said
