@@ -136,8 +136,8 @@ TEST_CASE("who builds is killed: who waits is told, and builds") {
           MUST(!claim_name("x", mine));
           MUST(!wait_for_name(seen.at, 0));
           maker.kill();
-          MUST(wait_for_name(seen.at,
-                             0));  // by the first look: another builds a tenth of a second later at most
+          // By the first look, so that another one builds a tenth of a second later at most.
+          MUST(wait_for_name(seen.at, 0));
           MUST(find_name("x").what == name_status::none);
           MUST(claim_name("x", mine));
           give_up_name(mine);
@@ -222,42 +222,51 @@ TEST_CASE("all names are in use: that is said, and nothing breaks") {
         }) == 0);
 }
 
-TEST_CASE("names of the dead, and of arrays whose memory others have now, make room when all are in use") {
+TEST_CASE("all names are in use by processes that have died: there is room") {
   CHECK(alone([] {
           (void)name_arena();
           child dies([] {
-            for (std::uint32_t i = 0; i < host_names - 1; ++i) {
+            for (std::uint32_t i = 0; i < host_names; ++i) {
               name_ticket mine;
               if (!claim_name("name " + std::to_string(i), mine)) return 1;
             }
             ::_exit(0);
           });
           MUST(dies.wait() == 0);
-          allocation x = bound("x", 100, 1);
           name_ticket mine;
-          MUST(claim_name("one more", mine));  // whose builders are not alive
+          MUST(claim_name("one more", mine));
           give_up_name(mine);
-          std::vector<allocation> all;
-          for (std::uint32_t i = 0; i < host_names - 1; ++i)
-            all.push_back(bound(("name " + std::to_string(i)).c_str(), 100, i));
-          for (allocation& each : all) release(each.ref);
-          all.clear();
-          {
-            const placing here(&name_arena());
-            for (std::uint32_t i = 0; i < host_names - 1; ++i) all.push_back(allocate(100));  // of no name
+          return 0;
+        }) == 0);
+}
+
+TEST_CASE("all names are in use by failures of which nobody has asked since: there is room") {
+  CHECK(alone([] {
+          allocation x = bound("x", 100, 1);  // block 0, which entries that were never bound name as well
+          MUST(find_name("x").block.ref.block == x.ref.block);
+          name_ticket mine;
+          for (std::uint32_t i = 0; i < host_names - 1; ++i) {
+            MUST(claim_name("name " + std::to_string(i), mine));
+            fail_name(mine, "why");
           }
           MUST(claim_name("one more", mine));
           give_up_name(mine);
-          MUST(find_name("name 5").what == name_status::none);
+          return 0;
+        }) == 0);
+}
+
+TEST_CASE("all names are those of arrays whose memory others have now: there is room") {
+  CHECK(alone([] {
+          std::vector<allocation> all;
+          for (std::uint32_t i = 0; i < host_names; ++i)
+            all.push_back(bound(("name " + std::to_string(i)).c_str(), 100, i));
           for (allocation& each : all) release(each.ref);
-          for (std::uint32_t i = 0; i < host_names - 1; ++i) {
-            name_ticket failing;
-            MUST(claim_name("name " + std::to_string(i), failing));
-            fail_name(failing, "why");
-          }
-          MUST(claim_name("one more", mine));  // in the place of one of which nobody has asked since
+          const placing here(&name_arena());
+          for (std::uint32_t i = 0; i < 4 * host_names; ++i) all.push_back(allocate(100));  // of no name
+          name_ticket mine;
+          MUST(claim_name("one more", mine));
+          MUST(find_name("name 5").what == name_status::none);
           give_up_name(mine);
-          release(x.ref);
           return 0;
         }) == 0);
 }
