@@ -104,3 +104,22 @@ print(pickle.loads(pickle.dumps(a)).sum())
         pytest.skip("no filter of system calls can be set here")
     assert (status, err.decode()) == (0, "")
     assert out.decode().splitlines() == ["ENOSYS True"] * 6 + ["1000.0"]
+
+
+@pytest.mark.parametrize("limit", ["shmmax=100000000", "shmall=40000"])
+def test_where_the_system_gives_little_system_v_memory(limit):
+    """In pages, for shmall: the arena of names is made as large as there is room, beside the home arena."""
+    support.needs_namespaces("--ipc")
+    code = """
+    import numpy as np, sharedmem
+    a = sharedmem.ones(1000)
+    b = sharedmem.get_or_create("x", lambda: np.ones(200_000))
+    print(a.sum(), b.sum(), sharedmem.stats()["attached_arenas"])
+    """
+    name, _, value = limit.partition("=")
+    status, out, err = support.run_python(
+        code, prefix=["unshare", "--ipc"], shell=f"echo {value} > /proc/sys/kernel/{name} || exit 77"
+    )
+    if status == 77:
+        pytest.skip("the limit cannot be set here")
+    assert (status, out.decode(), err.decode()) == (0, "1000.0 200000.0 2\n", "")

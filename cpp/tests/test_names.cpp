@@ -41,12 +41,6 @@ allocation bound(const char* name, std::uint64_t bytes, std::uint64_t seed) {
   return x;
 }
 
-bool waits_until_it_ends(const name_found& building) {
-  for (unsigned round = 0; round < 300; ++round)
-    if (wait_for_name(building.at, round)) return true;
-  return false;
-}
-
 /// The number of the line that does not hold, for a child's exit status.
 #define MUST(...) \
   do { \
@@ -142,7 +136,8 @@ TEST_CASE("who builds is killed: who waits is told, and builds") {
           MUST(!claim_name("x", mine));
           MUST(!wait_for_name(seen.at, 0));
           maker.kill();
-          MUST(waits_until_it_ends(seen));
+          // By the first look, so that another one builds a tenth of a second later at most.
+          MUST(wait_for_name(seen.at, 0));
           MUST(find_name("x").what == name_status::none);
           MUST(claim_name("x", mine));
           give_up_name(mine);
@@ -223,6 +218,55 @@ TEST_CASE("all names are in use: that is said, and nothing breaks") {
           for (allocation& x : all)
             if (x.ref.home != nullptr) release(x.ref);
           MUST(all_names().empty());
+          return 0;
+        }) == 0);
+}
+
+TEST_CASE("all names are in use by processes that have died: there is room") {
+  CHECK(alone([] {
+          (void)name_arena();
+          child dies([] {
+            for (std::uint32_t i = 0; i < host_names; ++i) {
+              name_ticket mine;
+              if (!claim_name("name " + std::to_string(i), mine)) return 1;
+            }
+            ::_exit(0);
+          });
+          MUST(dies.wait() == 0);
+          name_ticket mine;
+          MUST(claim_name("one more", mine));
+          give_up_name(mine);
+          return 0;
+        }) == 0);
+}
+
+TEST_CASE("all names are in use by failures of which nobody has asked since: there is room") {
+  CHECK(alone([] {
+          allocation x = bound("x", 100, 1);  // block 0, which entries that were never bound name as well
+          MUST(find_name("x").block.ref.block == x.ref.block);
+          name_ticket mine;
+          for (std::uint32_t i = 0; i < host_names - 1; ++i) {
+            MUST(claim_name("name " + std::to_string(i), mine));
+            fail_name(mine, "why");
+          }
+          MUST(claim_name("one more", mine));
+          give_up_name(mine);
+          return 0;
+        }) == 0);
+}
+
+TEST_CASE("all names are those of arrays whose memory others have now: there is room") {
+  CHECK(alone([] {
+          std::vector<allocation> all;
+          for (std::uint32_t i = 0; i < host_names; ++i)
+            all.push_back(bound(("name " + std::to_string(i)).c_str(), 100, i));
+          for (allocation& each : all) release(each.ref);
+          const placing here(&name_arena());
+          for (std::uint32_t i = 0; i < 4 * host_names; ++i) all.push_back(allocate(100));  // of no name
+          name_ticket mine;
+          MUST(claim_name("one more", mine));
+          MUST(find_name("name 5").what == name_status::none);
+          give_up_name(mine);
           return 0;
         }) == 0);
 }

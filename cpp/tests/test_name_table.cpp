@@ -1,0 +1,86 @@
+// The table of names by itself, in private memory: what is told apart, and what a stray write may have made of it.
+#include <doctest.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <string>
+
+#include "shared/lease_table.hpp"
+#include "shared/name_table.hpp"
+
+using namespace sharedmem;
+
+namespace {
+
+/// What the table of names calls `Tables`.
+struct private_tables {
+  static constexpr std::uint32_t entries = 8;
+  std::array<native_atomics::word, entries> words{}, hashes{};
+  std::array<std::array<native_atomics::word, name_field_words>, entries> fields{};
+  native_atomics::word mark{0};
+  std::uint32_t looked_beyond = 0;
+
+  native_atomics::word& name(std::uint32_t i) {
+    if (i < entries) return words[i];
+    ++looked_beyond;
+    return words[0];
+  }
+  native_atomics::word& name_hash(std::uint32_t i) { return hashes[i % entries]; }
+  native_atomics::word* name_fields_of(std::uint32_t i) { return fields[i % entries].data(); }
+  native_atomics::word& names_mark() { return mark; }
+  std::uint32_t name_count() const { return entries; }
+};
+
+using table = name_table<native_atomics, private_tables>;
+
+named bind(table& names, const std::string& name) {
+  const auto got = names.claim(name, 1, 4242, 0, [] {});
+  REQUIRE(got.how == table::outcome::claimed);
+  return names.bind(got.mine, 7, 1, "text", 0);
+}
+
+}  // namespace
+
+TEST_CASE("names of one hash are told apart by their bytes and their lengths") {
+  private_tables tables;
+  table names(tables);
+  const named bound = bind(names, "a name of 24 bytes, or so");
+  for (const std::string other :
+       {"a name of 24 bytes, or SO", "a name of 24 byt", "a name o", "A name of 24 bytes, or so"}) {
+    CAPTURE(other);
+    tables.hashes[bound.entry] = hash_name(other);
+    CHECK_FALSE(names.find(other));
+  }
+  tables.hashes[bound.entry] = hash_name("a name of 24 bytes, or so");
+  CHECK(names.find("a name of 24 bytes, or so") == bound);
+}
+
+TEST_CASE("a mark that a stray write has raised leads nobody beyond the table") {
+  private_tables tables;
+  table names(tables);
+  const named bound = bind(names, "x");
+  tables.mark = 1U << 20;
+  CHECK(names.find("x") == bound);
+  CHECK_FALSE(names.find("y"));
+  CHECK_FALSE(names.settle(1));
+  std::uint32_t seen = 0;
+  names.each([&](const named&) { ++seen; });
+  CHECK(seen == 1);
+  CHECK(names.claim("x", 2, 4243, 0, [] {}).how == table::outcome::lost);
+  CHECK(tables.looked_beyond == 0);
+}
+
+TEST_CASE("an entry that was used anew has another content") {
+  private_tables tables;
+  table names(tables);
+  const named before = bind(names, "x");
+  CHECK(names.content(before)->text == "text");
+  REQUIRE(names.vacate(before));
+  CHECK_FALSE(names.content(before));
+  CHECK_FALSE(names.vacate(before));
+  const named after = bind(names, "y");
+  REQUIRE(after.entry == before.entry);
+  CHECK_FALSE(names.content(before));
+  CHECK(names.content(after)->name == "y");
+}
