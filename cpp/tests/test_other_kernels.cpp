@@ -3,6 +3,7 @@
 #include <doctest.h>
 
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/shm.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -26,6 +27,7 @@ struct kernel {
   int refuses_remap_with = 0;
   int taken_by_others = 0;  // so many attaches find that another thread has just taken their addresses
   bool elsewhere = false;  // and are then put elsewhere, as by gVisor; else they are refused
+  bool no_more_room = false;  // and this process gets no address space afterwards
   int calls = 0;
   std::vector<std::byte*> other_threads;
 };
@@ -78,6 +80,8 @@ extern "C" void* shmat(int id, const void* at, int flags) __THROW {
     --now.taken_by_others;
     take(at);
     if (now.elsewhere) at = nullptr;
+    const rlimit none{0, 0};
+    if (now.no_more_room) ::setrlimit(RLIMIT_AS, &none);
   }
   return reinterpret_cast<void*>(::syscall(SYS_shmat, id, at, flags));
 }
@@ -128,6 +132,18 @@ TEST_CASE(
   CHECK(code_of([] { (void)make(backing::sysv); }) == EINVAL);
   CHECK(now.other_threads.size() == 16);
   CHECK(segments() == 0);
+}
+
+TEST_CASE("when there is no address space either, the other thread's addresses are still its own") {
+  child limited{[] {
+    now = {};
+    now.refuses_remap_with = ENOMEM;
+    now.taken_by_others = 1;
+    now.no_more_room = true;
+    if (code_of([] { (void)make(backing::sysv); }) != ENOMEM) return 1;
+    return now.other_threads.at(0)[0] == std::byte{'o'} ? 0 : 2;
+  }};
+  CHECK(limited.wait() == 0);
 }
 
 TEST_CASE("another refusal is not tried again") {
