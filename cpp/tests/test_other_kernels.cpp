@@ -3,12 +3,14 @@
 #include <doctest.h>
 
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/shm.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <vector>
 
 #include <sharedmem/arena.hpp>
@@ -26,6 +28,7 @@ struct kernel {
   int refuses_remap_with = 0;
   int taken_by_others = 0;  // so many attaches find that another thread has just taken their addresses
   bool elsewhere = false;  // and are then put elsewhere, as by gVisor; else they are refused
+  bool no_more_room = false;  // and this process gets little address space afterwards
   int calls = 0;
   std::vector<std::byte*> other_threads;
 };
@@ -38,6 +41,16 @@ void* take(const void* at) {
   now.other_threads.push_back(static_cast<std::byte*>(page));
   std::memset(page, 'o', os::page_size());
   return page;
+}
+
+// Address space, beside what this process has.
+void leave_room(std::size_t bytes) {
+  rlimit limit{};
+  ::getrlimit(RLIMIT_AS, &limit);
+  std::size_t pages = 0;
+  std::ifstream{"/proc/self/statm"} >> pages;
+  limit.rlim_cur = pages * os::page_size() + bytes;
+  ::setrlimit(RLIMIT_AS, &limit);
 }
 
 // As it was before, after a test that changes it, and nothing that others mapped has been touched.
@@ -78,6 +91,7 @@ extern "C" void* shmat(int id, const void* at, int flags) __THROW {
     --now.taken_by_others;
     take(at);
     if (now.elsewhere) at = nullptr;
+    if (now.no_more_room) leave_room(16 * mebibyte);
   }
   return reinterpret_cast<void*>(::syscall(SYS_shmat, id, at, flags));
 }
@@ -128,6 +142,18 @@ TEST_CASE(
   CHECK(code_of([] { (void)make(backing::sysv); }) == EINVAL);
   CHECK(now.other_threads.size() == 16);
   CHECK(segments() == 0);
+}
+
+TEST_CASE("when there is no address space either, the other thread's addresses are still its own") {
+  child limited{[] {
+    now = {};
+    now.refuses_remap_with = ENOMEM;
+    now.taken_by_others = 1;
+    now.no_more_room = true;
+    if (code_of([] { (void)make(backing::sysv, 64 * mebibyte); }) != ENOMEM) return 1;
+    return now.other_threads.at(0)[0] == std::byte{'o'} ? 0 : 2;
+  }};
+  CHECK(limited.wait() == 0);
 }
 
 TEST_CASE("another refusal is not tried again") {

@@ -79,8 +79,13 @@ bool proc_is_ours() noexcept {
   return number(os::read_link("/proc/self", room, sizeof room)) == os::pid();
 }
 
-std::uint32_t namespace_inode(const char* path) noexcept {
-  return static_cast<std::uint32_t>(os::steady(os::inode_of, path));
+/// A namespace of this process, by the inode number of its file; 0: unknown. `keeps`: whether the system is known to
+/// give the same number at each look, so that one look is enough.
+std::uint64_t namespace_inode(const char* path, std::atomic<bool>& keeps) noexcept {
+  if (keeps.load(std::memory_order_relaxed)) return os::inode_of(path);
+  const std::uint64_t inode = os::steady(os::inode_of, path);
+  if (inode != 0) keeps.store(true, std::memory_order_relaxed);
+  return inode;
 }
 
 std::uint64_t mix(std::uint64_t hash, std::string_view bytes) noexcept {
@@ -126,7 +131,9 @@ std::uint64_t this_program() noexcept {
 std::uint32_t effective_user() noexcept { return ::geteuid(); }
 
 process_namespaces this_namespaces() noexcept {
-  return {.pid = namespace_inode("/proc/self/ns/pid"), .time = namespace_inode("/proc/self/ns/time")};
+  static std::atomic<bool> pids_keep{false}, times_keep{false};
+  return {.pid = static_cast<std::uint32_t>(namespace_inode("/proc/self/ns/pid", pids_keep)),
+          .time = static_cast<std::uint32_t>(namespace_inode("/proc/self/ns/time", times_keep))};
 }
 
 liveness look_at(const process_id& who) noexcept {

@@ -86,7 +86,7 @@ std::uint64_t inode_of(const char* name) noexcept {
 
 std::uint64_t steady(std::uint64_t (*look)(const char*) noexcept, const char* name) noexcept {
   const std::uint64_t first = look(name);
-  return first != 0 && look(name) == first ? first : 0;
+  return look(name) == first ? first : 0;
 }
 
 lines::lines(const char* name) noexcept : fd_{open_quietly(name, O_RDONLY)} {}
