@@ -2,6 +2,7 @@
 /// A heap without an arena: shared tables in a memfd, and two owners that take chunks of them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <iterator>
 #include <memory>
@@ -72,3 +73,38 @@ struct owner {
   sharedmem::records held;
   sharedmem::heap heap;
 };
+
+namespace heap_tools {
+
+using namespace sharedmem;
+
+inline chunk_state state_of(bare_tables& t, std::uint32_t c) {
+  return owner_word::from(t.words.chunk(c).owner.load()).state;
+}
+
+inline std::uint32_t count(bare_tables& t, chunk_state wanted) {
+  std::uint32_t found = 0;
+  for (std::uint32_t c = 0; c < t.words.chunk_count(); ++c) found += state_of(t, c) == wanted ? 1 : 0;
+  return found;
+}
+
+/// Shares a block as `arena::share` does: its generation.
+inline std::uint64_t publish(bare_tables& t, owner& by, const heap::taken& block) {
+  protocol<native_atomics, tables> rules(t.words);
+  chunk_entry& c = t.words.chunk(block.owner->chunk);
+  c.published.store(std::max(c.published.load(), block.index + 1));
+  const std::uint64_t g =
+      rules.publish(block.owner->first + block.index, by.slot.index(),
+                    t.words.chunk_place(block.owner->chunk) + block.index * block.owner->block_bytes,
+                    block.owner->block_bytes);
+  block.owner->states[block.index].store(use::published);
+  return g;
+}
+
+/// What another process does that frees a published block: it is FREE in the shared tables.
+inline void free_elsewhere(bare_tables& t, std::uint32_t block, std::uint64_t generation) {
+  t.words.block(block)[at_holders].store(0);
+  t.words.block(block)[at_life].store(life_word{life_state::free, 0, generation + 1}.bits());
+}
+
+}  // namespace heap_tools
