@@ -19,12 +19,8 @@ CHECKS = {
 }
 
 
-# Findings that are none: SharedArray inherits the signature of ndarray, but is not made by calling it. Of
-# classes with a __cinit__ Python knows no signature.
-ACCEPTED = {
-    ("sharedmem.SharedArray", "PR01"),
-    *((f"sharedmem.{name}", "PR02") for name in ("Event", "Lock", "RLock")),
-}
+# Findings that are none: SharedArray inherits the signature of ndarray, but is not made by calling it.
+ACCEPTED = {("sharedmem.SharedArray", "PR01")}
 
 
 def public_names():

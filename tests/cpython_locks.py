@@ -17,20 +17,15 @@ import sharedmem
 
 #: Test: why it is not run. Those of later Pythons than the one that runs are not there.
 DIFFERENT = {
-    "test_repr_lock": "repr tells whether this thread holds the lock, not who else does",
+    "test_repr_lock": "repr tells who holds the lock in other words, with a pid in place of a name",
     "test_repr_rlock": "as test_repr_lock",
 }
 if hasattr(multiprocessing.synchronize.SemLock, "locked"):
-    NO_LOCKED = (
-        "there is no `locked`: it would have to take the lock to look, and with it the news of an owner's "
-        "death, which are meant for the next owner; acquire(block=False) tells"
+    ENDS = (
+        "its process ends while it holds the lock, which stays locked for ever in multiprocessing; ours is "
+        "then free for the next one"
     )
-    DIFFERENT.update(
-        dict.fromkeys(
-            ("test_lock", "test_rlock", "test_lock_locked_2processes", "test_rlock_locked_2processes"),
-            NO_LOCKED,
-        )
-    )
+    DIFFERENT.update(dict.fromkeys(("test_lock_locked_2processes", "test_rlock_locked_2processes"), ENDS))
 
 
 class Mixin(theirs.ProcessesMixin):

@@ -12,6 +12,7 @@
 
 #include "name_reports.hpp"
 #include "os/machine.hpp"
+#include "queue_reports.hpp"
 #include "reports.hpp"
 #include "shared/primary_tables.hpp"
 
@@ -73,16 +74,29 @@ bool read(const void* base, std::size_t bytes, void* context) {
   found.oldest_in_flight_ns = all.oldest_ns;
   count_messages(leases, found.participants, now);
   found.has_names = h.names != 0;
+  const auto block = [&](std::uint32_t b) {  // of the first segment, which alone is seen here
+    const std::uint64_t there =
+        os::memory_is_promised ? h.descriptors_used[0].load(relaxed) : h.chunks * descriptors_per_chunk;
+    return b < there
+               ? reinterpret_cast<word64*>(start + h.at_descriptors + std::uint64_t{b} * h.descriptor_bytes)
+               : nullptr;
+  };
   found.names = report_names(
-      words, static_cast<std::uint32_t>(mark),
-      [&](std::uint32_t b) {  // of the first segment, which alone is seen here
-        const std::uint64_t there =
-            os::memory_is_promised ? h.descriptors_used[0].load(relaxed) : h.chunks * descriptors_per_chunk;
-        return b < there ? reinterpret_cast<word64*>(start + h.at_descriptors +
-                                                     std::uint64_t{b} * h.descriptor_bytes)
-                         : nullptr;
-      },
+      words, static_cast<std::uint32_t>(mark), block,
       [&](std::uint32_t slot) { return slot_word::from(entries[slot].ctl.load(sc)).who.pid; }, now);
+  found.queues = report_queues(
+      leases, static_cast<std::uint32_t>(mark), block,
+      [&](std::uint32_t, std::uint64_t place) -> const std::byte* {
+        const std::uint64_t room = std::uint64_t{h.chunks} * chunk_bytes;
+        return place % 64 == 0 && place <= room && queue::block_bytes <= room - place
+                   ? start + h.at_data + place
+                   : nullptr;
+      },
+      [&](std::uint32_t slot) {
+        const auto w = slot_word::from(entries[slot].ctl.load(sc));
+        return takes_part(w.state) && !is_gone(h, w, wish.name) ? w.who.pid : 0;
+      },
+      now);
   return true;
 }
 

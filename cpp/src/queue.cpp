@@ -12,6 +12,8 @@
 #include <sharedmem/futex.hpp>
 #include <sharedmem/home.hpp>
 
+#include "os/identity.hpp"
+#include "os/machine.hpp"
 #include "queue_layout.hpp"
 
 namespace sharedmem {
@@ -23,7 +25,6 @@ namespace {
 
 constexpr auto relaxed = std::memory_order_relaxed;
 constexpr auto as_release = std::memory_order_release;
-constexpr std::uint64_t queue_magic = 0x0100'4555'4555'516d;  // "mQUEUE", a version
 constexpr std::uint64_t large_ring_bytes = 4 * 1024 * 1024;
 constexpr std::size_t most_at_once = 16 * 1024 * 1024;  // bytes that `try_get` copies with the lock held
 
@@ -59,6 +60,8 @@ void queue::create(allocation& block, std::uint64_t most) {
   std::memset(block_.data, 0, block_bytes);
   at_ = reinterpret_cast<layout*>(block_.data);
   at_->most = most;
+  at_->made = monotonic_ns();
+  at_->maker = os::pid();
   allocation ring = home()->allocate(first_ring_bytes);
   try {
     const claim c = home()->share(ring.ref, true);

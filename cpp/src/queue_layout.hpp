@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include <sharedmem/futex.hpp>
 #include <sharedmem/queue.hpp>
@@ -14,6 +15,7 @@
 
 namespace sharedmem {
 
+inline constexpr std::uint64_t queue_magic = 0x0100'4555'4555'516d;  // "mQUEUE", a version
 inline constexpr std::uint64_t first_ring_bytes = 16 * 1024;
 inline constexpr std::uint64_t record_unit = 16;  // records begin at multiples of it
 inline constexpr std::uint32_t no_message = 1, in_block_flag = 2;  // flags of a record
@@ -94,6 +96,8 @@ struct queue::layout {
 
   std::uint64_t magic;
   std::uint64_t most;
+  std::uint64_t made;   // when, by the monotonic clock,
+  std::uint32_t maker;  // and the pid that made it: for reports
   alignas(64) std::byte mutex[robust_mutex::bytes];
   queue_bell messages;  // rung after `put`
   queue_bell room;      // after `get`
@@ -124,7 +128,14 @@ struct queue::layout {
     std::atomic_signal_fence(std::memory_order_seq_cst);
   }
   void done() noexcept { note(work::nothing); }
+
+  /// The valid state, without the lock, and without a store: the memory may be mapped read-only. False: it was changed
+  /// during each of many looks, or makes no sense.
+  bool look(state& found) const noexcept;
 };
+
+/// The processes in a list of sleepers that are not known to be dead.
+std::vector<queue::sleeper> sleepers_in(std::span<const std::uint64_t, queue::most_listed> words);
 
 /// The lock, for a scope, unless another has it.
 class queue::guard {

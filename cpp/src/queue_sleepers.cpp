@@ -43,6 +43,15 @@ listed_sleeper::listed_sleeper(std::span<std::uint64_t, queue::most_listed> word
     at_ = at;
 }
 
+std::vector<queue::sleeper> sleepers_in(std::span<const std::uint64_t, queue::most_listed> words) {
+  std::vector<queue::sleeper> found;
+  for (const std::uint64_t& each : words) {
+    const std::uint64_t seen = __atomic_load_n(&each, __ATOMIC_RELAXED);
+    if (seen != 0 && !is_dead(seen)) found.push_back({pid_in(seen), static_cast<queue::wanted>(seen & 0xff)});
+  }
+  return found;
+}
+
 std::vector<queue::sleeper> queue::sleepers() const {
   std::vector<sleeper> found;
   for (std::uint64_t& each : at_->sleepers) {

@@ -185,3 +185,40 @@ TEST_CASE("one at a time, in several processes of several threads") {
   for (const pid_t child : children) CHECK(end_of(child) == 0);
   CHECK(*count == long{processes} * threads * rounds);
 }
+
+TEST_CASE("a look tells who holds it, and takes nothing") {
+  using state = robust_mutex::owner_report::state;
+  shared_page page;
+  robust_mutex lock = robust_mutex::create(page.at);
+  if (lock.owner().what == state::unknown) return;
+  CHECK(lock.owner().what == state::free);
+  CHECK(lock.try_lock() == outcome::taken);
+  const auto mine = lock.owner();
+  CHECK(mine.what == state::held);
+  CHECK(mine.thread == static_cast<std::uint32_t>(::gettid()));
+  std::thread waiting([&] {
+    CHECK(lock.try_lock_for(60s) == outcome::taken);
+    const auto his = lock.owner();
+    CHECK(his.what == state::held);
+    CHECK(his.thread == static_cast<std::uint32_t>(::gettid()));
+    CHECK(his.thread != mine.thread);
+    lock.unlock();
+  });
+  // With somebody who sleeps on it the word has one more bit.
+  for (int i = 0; i < 100 && lock.owner().thread == mine.thread; ++i) ::usleep(1000);
+  CHECK(lock.owner().thread == mine.thread);
+  lock.unlock();
+  waiting.join();
+  CHECK(lock.owner().what == state::free);
+  const pid_t child = in_child([&] {
+    (void)lock.try_lock();
+    raise(SIGKILL);
+  });
+  end_of(child);
+  CHECK(lock.owner().what == state::left);
+  CHECK(lock.owner().what == state::left);
+  CHECK(lock.try_lock() == outcome::inherited);
+  CHECK(lock.owner().what == state::held);
+  lock.unlock();
+  CHECK(lock.owner().what == state::free);
+}

@@ -11,7 +11,7 @@ from sharedmem._creation import zeros
 from sharedmem._messages import by_value, no_deep_copy
 from sharedmem._startup import import_lock
 from sharedmem.array import is_shared
-from sharedmem.lock import Lock, RLock, begin_lock
+from sharedmem.lock import Lock, RLock, _open_lock, begin_lock
 
 _T = TypeVar("_T")
 
@@ -41,7 +41,7 @@ def _find(name: str) -> tuple[RLock, Any]:
         from sharedmem._named_objects import named_memory  # which few programs need
 
     memory = named_memory(name, "Condition", _LOCK + 4 * _WORDS, _begin)
-    return RLock(_memory=memory[:_LOCK]), _check_words(memory[_LOCK:].view("u4"))
+    return _open_lock(memory[:_LOCK]), _check_words(memory[_LOCK:].view("u4"))
 
 
 def _begin(memory: Any) -> None:

@@ -6,6 +6,7 @@ from libc.stdint cimport uint32_t
 from sharedmem._atomics cimport seconds_of, sleep_while
 from sharedmem.libsharedmem.futex cimport wake
 
+from sharedmem._arguments import read_arguments
 from sharedmem._creation import zeros
 from sharedmem._messages import by_value as _by_value, no_deep_copy
 from sharedmem._startup import import_lock
@@ -29,7 +30,10 @@ cnp.import_array()
 
 @cython.final
 cdef class Event:
-    """Flag in shared memory that processes and threads wait for.
+    """Event(*, name=None)
+--
+
+    Flag in shared memory that processes and threads wait for.
 
     It is used as `multiprocessing.Event` is, with two differences. It can be sent at any time and by any
     means, as arrays can: through a queue to a worker that already runs, or as the bytes of a pickle. And it
@@ -59,7 +63,9 @@ cdef class Event:
     cdef uint32_t* word
     cdef object __weakref__
 
-    def __cinit__(self, *, name=None, _memory=None):
+    def __cinit__(self, *args, **keywords):
+        _memory = keywords.pop("_memory", None)
+        name = read_arguments("Event", args, keywords, names=("name",)).get("name")
         if name is not None:
             with import_lock:
                 from sharedmem._named_objects import named_memory     # which few programs need

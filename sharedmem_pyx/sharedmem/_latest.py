@@ -17,7 +17,7 @@ from sharedmem._startup import import_lock
 from sharedmem.arena import collect
 from sharedmem.array import SharedArray
 from sharedmem.errors import StaleHandleError
-from sharedmem.lock import RLock, begin_lock, call_with
+from sharedmem.lock import RLock, _open_lock, begin_lock, call_with
 
 # Byte at which the word lies on which readers sleep, see latest.hpp.
 _BELL = 16
@@ -45,7 +45,7 @@ def _find(name: str) -> tuple[RLock, Any]:
         from sharedmem._named_objects import named_memory  # which few programs need
 
     memory = named_memory(name, "Latest", _LOCK + _frames.size, _begin)
-    return RLock(_memory=memory[:_LOCK]), memory[_LOCK:]
+    return _open_lock(memory[:_LOCK]), memory[_LOCK:]
 
 
 def _begin(memory: Any) -> None:

@@ -9,6 +9,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from sharedmem._queue_base cimport Outgoing, _Base, end_of, outgoing, tasks
 from sharedmem.libsharedmem.queue cimport queue_outcome, queue_taken
 
+from sharedmem._arguments import read_arguments
+
 
 cdef double for_ever = float("inf")
 
@@ -57,9 +59,10 @@ cdef class Queue(_Base):
     count of what was answered.
     """
 
-    def __init__(self, maxsize=0, *, ctx=None):
+    def __init__(self, *args, **keywords):
+        given = read_arguments(type(self).__name__, args, keywords, ("maxsize",), ("ctx",))
         if self.c_obj.home() == NULL:
-            self.make(read_maxsize(maxsize))
+            self.make(read_maxsize(given.get("maxsize", 0)))
 
     cdef int check_open(self) except -1:
         if self._closed:
@@ -295,6 +298,9 @@ cdef class JoinableQueue(Queue):
     Whoever replaces the worker calls `task_done` for it, or puts the task again and then calls it.
     """
 
+    cdef bint counts_tasks(self) noexcept:
+        return True
+
     def task_done(self):
         """Say that an object that was taken is worked on no more.
 
@@ -342,7 +348,8 @@ cdef class SimpleQueue(_Base):
         Not used.
     """
 
-    def __init__(self, *, ctx=None):
+    def __init__(self, *args, **keywords):
+        read_arguments(type(self).__name__, args, keywords, names=("ctx",))
         if self.c_obj.home() == NULL:
             self.make(0)
 

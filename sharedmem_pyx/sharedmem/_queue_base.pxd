@@ -3,7 +3,7 @@ from libcpp.vector cimport vector
 
 from sharedmem.libsharedmem.arena cimport arena
 from sharedmem.libsharedmem.handle cimport claim
-from sharedmem.libsharedmem.queue cimport queue, queue_counts, queue_entry, queue_message, queue_taken
+from sharedmem.libsharedmem.queue cimport queue, queue_counts, queue_entry, queue_message, queue_report, queue_taken
 
 
 cdef enum waiting_for:
@@ -50,4 +50,7 @@ cdef class _Base:
     cdef object get_one(self, double end)
     cdef int put_one(self, object obj, double end) except -1
     cdef queue_counts count(self) except *
-    cdef object report(self, double end)
+    cdef bint counts_tasks(self) noexcept
+
+
+cdef dict queue_dict(const queue_report& found)

@@ -7,10 +7,14 @@ class _QueueStats(TypedDict):
     bytes: int
     unfinished: int
     memory: int
+    kept: int
     maxsize: int
     receivers: list[int]
     senders: list[int]
     joiners: list[int]
+    processes: list[int]
+    pid: int
+    seconds: float
 
 class Outgoing: ...
 
@@ -19,5 +23,3 @@ class _Base(Generic[_T]):
     def _closed(self) -> bool: ...
     def __deepcopy__(self, memo: object) -> NoReturn: ...
     def stats(self) -> _QueueStats: ...
-
-def queue_stats() -> list[_QueueStats]: ...

@@ -2,7 +2,6 @@
 
 import time
 import types
-import weakref
 from pickle import loads
 from queue import Empty, Full
 
@@ -25,23 +24,18 @@ from sharedmem.libsharedmem.handle cimport byte, bytes_in, claim
 from sharedmem.libsharedmem.home cimport allocate, arena_of, release
 from sharedmem.libsharedmem.robust_mutex cimport nanoseconds
 from sharedmem.libsharedmem.queue cimport (
-    bytes_in_ring, claims_in, messages_in, queue_block_bytes, queue_checksum, queue_counts,
-    queue_entry, queue_message, queue_most_inline, queue_outcome, queue_sleeper, queue_taken, queue_wanted)
+    bytes_in_ring, claims_in, messages_in, queue_block_bytes, queue_checksum, queue_counts, queue_entry,
+    queue_message, queue_most_inline, queue_outcome, queue_report, queue_sleeper, queue_taken, queue_wanted,
+    queues_in)
 
 from sharedmem._messages import by_value as _by_value, no_deep_copy
 from sharedmem.array import is_shared
 
 cdef double for_ever = float("inf")
 cdef double longest_wait = 0.25             # seconds until a wait is looked at again, as in C++
-cdef double report_patience = 0.05          # seconds that a report of all queues gives who has a queue's lock
 cdef double lock_patience = 1.0             # seconds that a call which must not wait gives who has the lock
 
 cnp.import_array()
-
-
-# Those that this process has, by a number: subclasses need not be hashable.
-cdef object mine = weakref.WeakValueDictionary()
-cdef uint64_t made_so_far = 0
 
 
 cdef inline double clock() except? -1:
@@ -121,13 +115,6 @@ cdef Outgoing outgoing(arena* home):
     return made
 
 
-cdef int enlist(object made) except -1:
-    global made_so_far
-    made_so_far += 1
-    mine[made_so_far] = made
-    return 0
-
-
 cdef class _Base:
     """What the three kinds of queues have in common: a queue in shared memory, and waiting for it."""
     __class_getitem__ = classmethod(types.GenericAlias)
@@ -137,7 +124,6 @@ cdef class _Base:
         home_arena()
         block = allocate(queue_block_bytes, 64, pages.as_needed)
         self.c_obj.create(block, most)
-        enlist(self)
         return 0
 
     cdef int open(self, object memory) except -1:
@@ -152,7 +138,6 @@ cdef class _Base:
             raise ValueError("the memory of a queue is a block of its own")
         found.ref = where.duplicate(found.ref)
         self.c_obj.open(found)
-        enlist(self)
         return 0
 
     cdef object memory(self):
@@ -313,7 +298,9 @@ cdef class _Base:
         return found
 
     def stats(self):
-        """What is in the queue, at one moment, and who waits for it, at a later one.
+        """What is in the queue, and who has it and waits for it.
+
+        It waits for nobody. The numbers of messages are those of one moment, the rest is of a later one.
 
         Returns
         -------
@@ -324,62 +311,73 @@ cdef class _Base:
                 Messages put, less calls of `JoinableQueue.task_done`.
             memory
                 Bytes of the ring in which messages up to 4 KiB lie.
+            kept
+                Bytes of the memory that its messages keep besides, as it was allocated: arrays, and pickles
+                of more than 4 KiB. What two messages have in them counts twice.
             maxsize
                 Messages that it holds at most; 0: no bound.
             receivers, senders, joiners
                 Pids of the processes that sleep until there is a message, until there is room, or in `join`,
                 one for each thread; of very many, 32 in all.
+            processes
+                Pids of those that have the queue. If there are none, they have died, and what the queue takes
+                comes back when memory is short, or by `sharedmem.collect`.
+            pid, seconds
+                The process that made it, and how long ago; 0.0 if its clock is another one.
 
         Raises
         ------
         ValueError
             ``__init__`` was not called.
         """
+        cdef vector[queue_report] found
+        cdef queue_report mine
+        cdef size_t i
         if self.c_obj.home() == NULL:
             raise ValueError(f"{type(self).__name__}.__init__ was not called")
-        return self.report(for_ever)
+        with nogil:
+            found = queues_in(self.c_obj.home()[0])
+        for i in range(found.size()):
+            if found[i].block == self.c_obj.block().ref.block:
+                mine = found[i]
+        if not mine.readable:       # so many others are at it that no look was of one moment
+            mine.now = self.count()
+            mine.most = self.c_obj.most()
+        return queue_dict(mine)
 
-    cdef object report(self, double end):
-        """See `stats`. None: another process had the lock until `end`."""
+    def __repr__(self):
         cdef queue_counts found
-        cdef vector[queue_sleeper] sleepers
-        cdef queue_sleeper each
-        cdef size_t i
-        while self.c_obj.count(found) != queue_outcome.done:
-            if not self.wait(the_lock, 0, end):
-                return None
-        sleepers = self.c_obj.sleepers()
-        waiting = {queue_wanted.message: [], queue_wanted.room: [], queue_wanted.tasks: []}
-        for i in range(sleepers.size()):
-            each = sleepers[i]
-            if each.what in waiting:
-                waiting[each.what].append(each.pid)
-        return {
-            "messages": found.waiting, "bytes": found.bytes, "unfinished": found.unfinished,
-            "memory": found.ring_bytes, "maxsize": self.c_obj.most(),
-            "receivers": sorted(waiting[queue_wanted.message]), "senders": sorted(waiting[queue_wanted.room]),
-            "joiners": sorted(waiting[queue_wanted.tasks])}
+        cdef str text = f"<{type(self).__name__} at {id(self):#x}"
+        if self.c_obj.home() == NULL:
+            return f"{text}, not made>"
+        if self.c_obj.look(found):
+            text += f", {found.waiting} message{'s' * (found.waiting != 1)}"
+            if found.unfinished > found.waiting and self.counts_tasks():
+                text += f", {found.unfinished} unfinished"
+        if self.c_obj.most() != 0:
+            text += f", maxsize {self.c_obj.most()}"
+        return text + (", closed>" if self._closed else ">")
+
+    cdef bint counts_tasks(self) noexcept:
+        """Whether messages are unfinished until somebody says otherwise."""
+        return False
 
 
-def queue_stats():
-    """What `sharedmem.stats` says of queues.
-
-    Returns
-    -------
-    list of dict
-        One for each queue that this process has, oldest first. One whose lock somebody keeps is left out.
-    """
-    cdef _Base each
-    cdef double end = clock() + report_patience
-    cdef dict found = {}
-    for each in list(mine.values()):
-        place = <size_t>each.c_obj.block().data
-        if each.c_obj.home() == NULL or place in found:
-            continue
-        report = each.report(end)
-        if report is not None:
-            found[place] = report
-    return list(found.values())
+cdef dict queue_dict(const queue_report& found):
+    """What `_Base.stats` returns of a queue."""
+    cdef queue_sleeper each
+    cdef size_t i
+    waiting = {queue_wanted.message: [], queue_wanted.room: [], queue_wanted.tasks: []}
+    for i in range(found.sleepers.size()):
+        each = found.sleepers[i]
+        if each.what in waiting:
+            waiting[each.what].append(each.pid)
+    return {
+        "messages": found.now.waiting, "bytes": found.now.bytes, "unfinished": found.now.unfinished,
+        "memory": found.now.ring_bytes, "kept": found.kept_bytes, "maxsize": found.most,
+        "receivers": sorted(waiting[queue_wanted.message]), "senders": sorted(waiting[queue_wanted.room]),
+        "joiners": sorted(waiting[queue_wanted.tasks]), "processes": list(found.holders), "pid": found.maker,
+        "seconds": found.age_ns / 1e9}
 
 
 def _open_queue(cls, memory, state):

@@ -1,4 +1,4 @@
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from sharedmem._naming import NameInfo
 from sharedmem._queue_base import _QueueStats
@@ -46,6 +46,7 @@ class _Inspection(TypedDict):
     oldest_in_flight: float
     participants: list[_Participant]
     names: list[NameInfo] | None
+    queues: list[dict[str, Any]]
 
 def stats() -> _Stats: ...
 def participants() -> list[_Participant]: ...

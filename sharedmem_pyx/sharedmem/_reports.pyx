@@ -1,14 +1,14 @@
 """What arenas hold and who takes part in them, in numbers."""
 
-import sys
-
 from libc.stdint cimport uint64_t
 from libcpp.vector cimport vector
 
+from sharedmem._queue_base cimport queue_dict
 from sharedmem.libsharedmem.arena cimport arena, arena_statistics, participant_report, participant_state
 from sharedmem.libsharedmem.home cimport attached_arenas, available_bytes, home_if_any
 from sharedmem.libsharedmem.inspect cimport inspect, optional_inspection
 from sharedmem.libsharedmem.names cimport name_report
+from sharedmem.libsharedmem.queue cimport all_queues, queue_report
 from sharedmem.libsharedmem.segment cimport backing, segment_name
 
 from sharedmem._startup import import_lock
@@ -68,8 +68,9 @@ def stats():
             memory, and the ``bytes`` of that; bytes ``in_flight``, which nobody has loaded yet; messages
             ``by_pipe`` although they were large, since memory or `max_in_flight` did not allow more.
         queues
-            A dict of each queue that this process has, as `Queue.stats` gives it. One that a process which
-            was stopped keeps locked is left out.
+            A dict of each queue in the arenas that this process has in use, as `Queue.stats` gives it, oldest
+            first: its own queues and those of other processes, whose pids are in ``processes``. One that lies
+            in memory which has gone is left out.
         arena, backing
             The arena's id, and the kind of its segments, 'sysv' or 'memfd'; None before the first use.
     """
@@ -97,15 +98,24 @@ def stats():
         "attached_arenas": attached,
         "cache_limit": total.cache_limit,
         "transport": transport_stats(),
-        "queues": queues(),
+        "queues": queue_list(all_queues(), False),
         "arena": None if mine == NULL else uuid_text(mine.where().uuid[0], mine.where().uuid[1]),
         "backing": None if mine == NULL else backing_text(mine.where().segment.kind),
     }
 
 
-cdef list queues():
-    module = sys.modules.get("sharedmem._queue_base")   # without it there is none
-    return [] if module is None else module.queue_stats()
+cdef list queue_list(const vector[queue_report]& reports, bint with_others):
+    """`with_others`: also those that cannot be read; None is in the place of their numbers."""
+    cdef list found = []
+    cdef size_t i
+    for i in range(reports.size()):
+        if reports[i].readable:
+            found.append(queue_dict(reports[i]))
+        elif with_others:
+            known = ("kept", "processes")
+            found.append({name: value if name in known else None
+                          for name, value in queue_dict(reports[i]).items()})
+    return found
 
 
 cdef str uuid_text(uint64_t first, uint64_t second):
@@ -172,8 +182,9 @@ def inspect_arena(str backing_name, int id, int pid=0, uint64_t tag=0):
     -------
     dict or None
         arena, segments, cached_bytes, cache_limit, leases, bytes_in_flight and oldest_in_flight as in
-        `stats`; participants; names, as `names` tells of them, or None if it is no arena of names.
-        None: the segment is not the first one of an arena.
+        `stats`; participants; names, as `names` tells of them, or None if it is no arena of names; queues, as
+        `stats` tells of them, but for those that lie in an extension segment: there all is None but kept and
+        processes. None: the segment is not the first one of an arena.
     """
     cdef segment_name name
     cdef optional_inspection found
@@ -194,6 +205,7 @@ def inspect_arena(str backing_name, int id, int pid=0, uint64_t tag=0):
         "oldest_in_flight": found.value().oldest_in_flight_ns / 1e9,
         "participants": participant_list(found.value().participants),
         "names": name_list(found.value().names) if found.value().has_names else None,
+        "queues": queue_list(found.value().queues, True),
     }
 
 

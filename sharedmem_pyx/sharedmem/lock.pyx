@@ -10,9 +10,11 @@ from libc.stdint cimport uint64_t
 
 from sharedmem._atomics cimport seconds_of
 from sharedmem.libsharedmem.robust_mutex cimport (
-    busy, inherited, nanoseconds, robust_mutex, robust_mutex_bytes, robust_mutex_outcome, taken,
+    busy, inherited, nanoseconds, owner_report, owner_state, robust_mutex, robust_mutex_bytes,
+    robust_mutex_outcome, taken,
 )
 
+from sharedmem._arguments import read_arguments
 from sharedmem._messages import by_value as _by_value, no_deep_copy
 from sharedmem._startup import import_lock
 from sharedmem.array import is_shared
@@ -62,7 +64,10 @@ os.register_at_fork(after_in_child=holds.clear)      # a child holds nothing
 
 @cython.final
 cdef class RLock:
-    """Recursive lock in shared memory.
+    """RLock(*, name=None)
+--
+
+    Recursive lock in shared memory.
 
     It is used as `multiprocessing.RLock` is, with two differences. It can be sent at any time and
     by any means, as arrays can: through a queue to a worker that already runs, or as the bytes of a
@@ -100,8 +105,10 @@ cdef class RLock:
     killed and no other process had it, the next one to give the name gets a new lock, and no warning.
     """
 
-    def __cinit__(self, *, name=None, _memory=None):
+    def __cinit__(self, *args, **keywords):
         cdef unsigned char[::1] view
+        _memory = keywords.pop("_memory", None)
+        name = read_arguments("RLock", args, keywords, names=("name",)).get("name")
         if name is not None:
             _memory = named_lock(name, "RLock")
         if _memory is None:
@@ -203,6 +210,21 @@ cdef class RLock:
             del holds[key]
             self.c_obj.unlock()
 
+    def locked(self):
+        """Whether a thread of any process holds the lock.
+
+        Returns
+        -------
+        bool
+            False also if its owner has ended without releasing it: who asks next gets it.
+
+        Raises
+        ------
+        NotImplementedError
+            This system does not tell.
+        """
+        return is_locked(self)
+
     def __enter__(self):
         return self.acquire()
 
@@ -249,7 +271,10 @@ cdef class RLock:
 
 @cython.final
 cdef class Lock:
-    """Lock in shared memory that one thread takes and the same thread gives back.
+    """Lock(*, name=None)
+--
+
+    Lock in shared memory that one thread takes and the same thread gives back.
 
     It is used as `multiprocessing.Lock` is. It can be sent at any time and by any means, as arrays can, and
     it is not lost when its owner dies. For that it must know its owner: no other thread or process can
@@ -275,7 +300,9 @@ cdef class Lock:
     RLock : A lock that its owner may take several times.
     """
 
-    def __cinit__(self, *, name=None, _memory=None):
+    def __cinit__(self, *args, **keywords):
+        _memory = keywords.pop("_memory", None)
+        name = read_arguments("Lock", args, keywords, names=("name",)).get("name")
         if name is not None:
             _memory = named_lock(name, "Lock")
         self.inner = RLock(_memory=_memory)
@@ -324,6 +351,21 @@ cdef class Lock:
             raise ValueError("attempt to release a lock that this thread does not hold; no other can")
         self.inner.release()
 
+    def locked(self):
+        """Whether a thread of any process holds the lock; see `RLock.locked`.
+
+        Returns
+        -------
+        bool
+            False also if its owner has ended without releasing it.
+
+        Raises
+        ------
+        NotImplementedError
+            This system does not tell.
+        """
+        return is_locked(self.inner)
+
     def __enter__(self):
         return self.acquire()
 
@@ -367,9 +409,29 @@ def begin_lock(unsigned char[::1] memory not None):
     robust_mutex.create(&memory[0])
 
 
+cdef bint is_locked(RLock lock) except *:
+    cdef owner_report seen = lock.c_obj.owner()
+    if seen.what == owner_state.unknown:
+        raise NotImplementedError("this system does not tell who holds a lock; acquire(block=False) does")
+    return seen.what == owner_state.held
+
+
 cdef str state_of(RLock lock):
+    """Who holds the lock, for `repr`."""
+    cdef owner_report seen
     depth = lock.depth()
-    return f"held by this thread, depth {depth}" if depth > 0 else "not held by this thread"
+    if depth > 0:
+        return f"held by this thread, depth {depth}"
+    seen = lock.c_obj.owner()
+    if seen.what == owner_state.unknown:
+        return "not held by this thread"
+    if seen.what == owner_state.free:
+        return "not held"
+    if seen.what == owner_state.left:
+        return "left by a thread that has ended"
+    with import_lock:
+        from sharedmem._owners import owner_text    # which few programs need
+    return f"held by {owner_text(seen.thread)}"
 
 
 def _open_lock(memory):

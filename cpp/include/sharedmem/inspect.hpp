@@ -10,6 +10,7 @@
 #include <sharedmem/arena.hpp>
 #include <sharedmem/export.hpp>
 #include <sharedmem/names.hpp>
+#include <sharedmem/queue.hpp>
 #include <sharedmem/segment.hpp>
 
 namespace sharedmem {
@@ -26,6 +27,7 @@ struct inspection {
   std::vector<participant_report> participants;       ///< none of them `self`
   bool has_names = false;                             ///< whether it is an arena of names
   std::vector<name_report> names;                     ///< as in `all_names`
+  std::vector<queue_report> queues;  ///< as of `queues_in`, read where they lie in the primary segment
 };
 
 /// Looks at an arena: read-only, and gone from it on return.

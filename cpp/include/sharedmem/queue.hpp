@@ -17,6 +17,7 @@
 namespace sharedmem {
 
 struct queue_bell;
+struct queue_report;
 
 /// A message that is put. Owns nothing.
 struct queue_message {
@@ -132,6 +133,8 @@ class SHAREDMEM_API queue {
   /// Whether the ring takes much more memory than its messages need.
   bool ring_is_large() const noexcept { return large_; }
   [[nodiscard]] outcome count(counts& found);
+  /// The same without the lock, for reports. False: others changed it during each of many looks, or it makes no sense.
+  [[nodiscard]] bool look(counts& found) const noexcept;
   /// Threads that sleep in one of the `wait_*`, each of a process that lives; of very many, `most_listed` of them.
   /// Takes no lock. A pid that was given to another process after its owner was killed in its sleep is listed, too.
   [[nodiscard]] std::vector<sleeper> sleepers() const;
@@ -153,9 +156,11 @@ class SHAREDMEM_API queue {
   /// Bytes that a message takes in the ring.
   static std::size_t bytes_in_ring(const queue_message& m) noexcept;
 
+  // Of its block, for the library's own sources.
+  struct SHAREDMEM_HIDDEN layout;
+  struct SHAREDMEM_HIDDEN state;
+
  private:
-  struct layout;
-  struct state;
   struct record;
   class guard;
 
@@ -180,5 +185,27 @@ class SHAREDMEM_API queue {
   mutable std::atomic<std::uint8_t> looks_{0};        // long looks that are worth while
   mutable std::atomic<std::uint8_t> short_waits_{0};  // since the last one
 };
+
+/// A queue as whoever looks at its arena sees it, taking no lock.
+struct queue_report {
+  arena* home = nullptr;      ///< null: seen from outside
+  std::uint32_t block = 0;    ///< that it lies in
+  /// False: it lies in a segment that cannot be read here; `holders` and `kept_bytes` alone are known.
+  bool readable = false;
+  queue::counts now;          ///< of one moment
+  std::uint64_t kept_bytes =
+      0;  ///< of the blocks that its messages keep: arrays, and messages put `in_block`
+  std::uint64_t most = 0;        ///< as `queue::most`
+  std::uint64_t age_ns = 0;      ///< since it was made; 0: unknown
+  std::uint32_t maker = 0;       ///< pid of the process that made it
+  std::vector<std::uint32_t> holders;     ///< pids of the processes that have it
+  std::vector<queue::sleeper> sleepers;   ///< as `queue::sleepers`
+};
+
+/// The queues in an arena of this process, oldest first.
+/// \throws no_memory  and what arena::acquire throws in a process that was forked without handlers.
+[[nodiscard]] SHAREDMEM_API std::vector<queue_report> queues_in(arena& a);
+/// Those in all arenas that this process has attached. An arena may go meanwhile: its address tells it from others only.
+[[nodiscard]] SHAREDMEM_API std::vector<queue_report> all_queues();
 
 }  // namespace sharedmem

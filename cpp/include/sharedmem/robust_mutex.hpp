@@ -58,6 +58,15 @@ class SHAREDMEM_API robust_mutex {
   /// \pre  this thread holds it.
   void unlock() noexcept;
 
+  /// What `owner` found.
+  struct owner_report {
+    /// `unknown`: this system does not tell; `left`: its owner has ended, and nobody has taken it since.
+    enum class state : std::uint8_t { unknown, free, held, left } what = state::unknown;
+    std::uint32_t thread = 0;  ///< if it is held: the system's id of the thread that holds it
+  };
+  /// Who holds it, for reports: a look that takes nothing and waits for nobody. Others go on meanwhile.
+  [[nodiscard]] owner_report owner() const noexcept;
+
  private:
   struct record;
   explicit robust_mutex(record* at) noexcept : at_{at} {}

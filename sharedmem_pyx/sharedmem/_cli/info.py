@@ -162,6 +162,33 @@ def name_rows(names: Iterable[NameInfo]) -> list[tuple[object, ...]]:
     ]
 
 
+QUEUE_COLUMNS = (">messages", ">bytes", ">kept", ">maxsize", ">since", "held by", "waiting")
+
+
+def queue_rows(queues: Iterable[dict[str, Any]]) -> list[tuple[object, ...]]:
+    """The cells of queues under `QUEUE_COLUMNS`."""
+    return [
+        (
+            queue["messages"],
+            format_bytes(queue["bytes"]),
+            format_bytes(queue["kept"]),
+            queue["maxsize"] or "",
+            format_seconds(queue["seconds"]),
+            _few(queue["processes"]),
+            _sleepers(queue),
+        )
+        if queue["messages"] is not None
+        else ("?", "?", format_bytes(queue["kept"]), "?", "", _few(queue["processes"]), "?")
+        for queue in queues
+    ]
+
+
+def _sleepers(queue: dict[str, Any]) -> str:
+    """What processes wait for in a queue, and which."""
+    waits = (("get", "receivers"), ("put", "senders"), ("join", "joiners"))
+    return "; ".join(f"{call} {_few(queue[name])}" for call, name in waits if queue[name])
+
+
 def _short(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
@@ -191,6 +218,10 @@ def _print_arena(arena: dict[str, Any], commands: dict[int, str]) -> None:
     if arena["names"]:
         print_table(
             f"Names in the arena of segment {arena['segment']}", NAME_COLUMNS, name_rows(arena["names"])
+        )
+    if arena["queues"]:
+        print_table(
+            f"Queues in the arena of segment {arena['segment']}", QUEUE_COLUMNS, queue_rows(arena["queues"])
         )
     print(
         f"Free but kept warm {format_bytes(arena['cached_bytes'])}; "

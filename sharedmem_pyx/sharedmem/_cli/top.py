@@ -1,4 +1,4 @@
-"""``python -m sharedmem top``: arenas, processes and names of this user, refreshed until it is ended."""
+"""``python -m sharedmem top``: what arenas hold, refreshed until it is ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sharedmem._cli.console import format_bytes
-from sharedmem._cli.info import NAME_COLUMNS, gather, name_rows
+from sharedmem._cli.info import NAME_COLUMNS, QUEUE_COLUMNS, gather, name_rows, queue_rows
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -106,10 +106,12 @@ def process_rows(found: dict[str, Any]) -> list[tuple[object, ...]]:
 def _tables(found: dict[str, Any]) -> list[tuple[str, Sequence[str], list[tuple[object, ...]]]]:
     names = [name for arena in found["arenas"] for name in arena.get("names") or ()]
     rows = zip(name_rows(names), names, strict=True)
+    queues = [queue for arena in found["arenas"] for queue in arena.get("queues", ())]
     return [
         ("Arenas", _ARENA_COLUMNS, arena_rows(found)),
         ("Processes: bytes they touched, their share of these", _PROCESS_COLUMNS, process_rows(found)),
         ("Names", _NAME_COLUMNS, [(*row[:6], len(name.processes), row[7]) for row, name in rows]),
+        ("Queues", QUEUE_COLUMNS, queue_rows(queues)),
     ]
 
 

@@ -5,6 +5,7 @@ from libcpp.vector cimport vector
 from sharedmem.libsharedmem.arena cimport participant_report
 from sharedmem.libsharedmem.handle cimport set_python_error
 from sharedmem.libsharedmem.names cimport name_report
+from sharedmem.libsharedmem.queue cimport queue_report
 from sharedmem.libsharedmem.segment cimport segment_name
 
 
@@ -20,6 +21,7 @@ cdef extern from "<sharedmem/inspect.hpp>" namespace "sharedmem" nogil:
         vector[participant_report] participants
         bool has_names
         vector[name_report] names
+        vector[queue_report] queues
 
     cdef cppclass optional_inspection "std::optional<sharedmem::inspection>":
         bool has_value() noexcept

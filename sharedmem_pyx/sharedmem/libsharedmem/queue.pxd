@@ -65,6 +65,22 @@ cdef extern from "<sharedmem/queue.hpp>" namespace "sharedmem" nogil:
         uint64_t bytes
         uint64_t ring_bytes
 
+    cdef cppclass queue_report:
+        queue_report()
+        arena* home
+        uint32_t block
+        bool readable
+        queue_counts now
+        uint64_t kept_bytes
+        uint64_t most
+        uint64_t age_ns
+        uint32_t maker
+        vector[uint32_t] holders
+        vector[queue_sleeper] sleepers
+
+    vector[queue_report] queues_in(arena&) except +set_python_error
+    vector[queue_report] all_queues() except +set_python_error
+
     size_t queue_block_bytes "sharedmem::queue::block_bytes"
     size_t queue_most_inline "sharedmem::queue::most_inline"
     size_t bytes_in_ring "sharedmem::queue::bytes_in_ring"(const queue_message&) noexcept
@@ -81,7 +97,7 @@ cdef extern from "<sharedmem/queue.hpp>" namespace "sharedmem" nogil:
         queue_outcome set_ring(size_t) except +set_python_error
         bool ring_is_large() noexcept
         queue_outcome count(queue_counts&) except +set_python_error
-        vector[queue_sleeper] sleepers() except +set_python_error
+        bool look(queue_counts&) noexcept
         queue_outcome task_done() except +set_python_error
         queue_outcome try_join(uint32_t&) except +set_python_error
         void wait_for_lock(nanoseconds) except +set_python_error

@@ -1,10 +1,15 @@
 #include <sharedmem/robust_mutex.hpp>
 
+#include <linux/futex.h>
 #include <pthread.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <cstring>
 #include <limits>
 #include <new>
 #include <stdexcept>
@@ -53,6 +58,39 @@ class attributes {
   pthread_mutexattr_t value_;
 };
 
+void make_mutex(pthread_mutex_t* at) {
+  attributes wanted;
+  check(pthread_mutexattr_setpshared(wanted.get(), PTHREAD_PROCESS_SHARED), "pthread_mutexattr_setpshared");
+  check(pthread_mutexattr_setrobust(wanted.get(), PTHREAD_MUTEX_ROBUST), "pthread_mutexattr_setrobust");
+  check(pthread_mutexattr_settype(wanted.get(), PTHREAD_MUTEX_ERRORCHECK), "pthread_mutexattr_settype");
+  check(pthread_mutex_init(at, wanted.get()), "pthread_mutex_init");
+}
+
+constexpr std::size_t nowhere = sizeof(pthread_mutex_t), unknown_place = nowhere + 1;
+
+/// The byte of a mutex at which the word lies that the kernel reads when a thread ends (get_robust_list(2)): it has the
+/// id of the thread that holds it. Where that is, each C library decides; a mutex that this thread takes shows it. If it
+/// cannot be had: `nowhere`.
+std::size_t place_of_owner() noexcept {
+  try {
+    pthread_mutex_t mine;
+    make_mutex(&mine);
+    constexpr std::size_t count = sizeof mine / sizeof(std::uint32_t);
+    std::uint32_t words[3][count];
+    std::memcpy(words[0], &mine, count * sizeof(std::uint32_t));
+    check(pthread_mutex_lock(&mine), "pthread_mutex_lock");
+    std::memcpy(words[1], &mine, count * sizeof(std::uint32_t));
+    pthread_mutex_unlock(&mine);
+    std::memcpy(words[2], &mine, count * sizeof(std::uint32_t));
+    pthread_mutex_destroy(&mine);
+    const auto me = static_cast<std::uint32_t>(syscall(SYS_gettid));
+    for (std::size_t i = 0; i < count; ++i)
+      if (words[0][i] == 0 && words[1][i] == me && words[2][i] == 0) return i * sizeof(std::uint32_t);
+  } catch (const error&) {  // `open` has found a lock, but this process can make none
+  }
+  return nowhere;
+}
+
 }  // namespace
 
 struct robust_mutex::record {
@@ -67,11 +105,7 @@ robust_mutex robust_mutex::create(void* where) {
   static_assert(sizeof(record) <= bytes && alignof(record) <= alignment);
   require_aligned(where);
   auto* at = new (where) record{};
-  attributes wanted;
-  check(pthread_mutexattr_setpshared(wanted.get(), PTHREAD_PROCESS_SHARED), "pthread_mutexattr_setpshared");
-  check(pthread_mutexattr_setrobust(wanted.get(), PTHREAD_MUTEX_ROBUST), "pthread_mutexattr_setrobust");
-  check(pthread_mutexattr_settype(wanted.get(), PTHREAD_MUTEX_ERRORCHECK), "pthread_mutexattr_settype");
-  check(pthread_mutex_init(&at->mutex, wanted.get()), "pthread_mutex_init");
+  make_mutex(&at->mutex);
   at->pid_namespace = this_namespaces().pid;
   at->mark = magic;
   return robust_mutex{at};
@@ -113,5 +147,19 @@ robust_mutex::outcome robust_mutex::try_lock_for(std::chrono::nanoseconds limit)
 }
 
 void robust_mutex::unlock() noexcept { pthread_mutex_unlock(&at_->mutex); }
+
+robust_mutex::owner_report robust_mutex::owner() const noexcept {
+  // No static that is initialised by its function: a process may fork while another thread is at it, and all find the same.
+  static std::atomic<std::size_t> known{unknown_place};
+  std::size_t place = known.load(std::memory_order_relaxed);
+  if (place == unknown_place) known.store(place = place_of_owner(), std::memory_order_relaxed);
+  if (place == nowhere) return {};
+  using state = owner_report::state;
+  auto* word = reinterpret_cast<std::uint32_t*>(reinterpret_cast<std::byte*>(&at_->mutex) + place);
+  const std::uint32_t seen = std::atomic_ref(*word).load(std::memory_order_relaxed);
+  if ((seen & FUTEX_OWNER_DIED) != 0) return {state::left};
+  const std::uint32_t thread = seen & FUTEX_TID_MASK;
+  return thread == 0 ? owner_report{state::free} : owner_report{state::held, thread};
+}
 
 }  // namespace sharedmem

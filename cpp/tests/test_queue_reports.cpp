@@ -1,0 +1,237 @@
+#include <doctest.h>
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include <sharedmem/arena.hpp>
+#include <sharedmem/inspect.hpp>
+#include <sharedmem/queue.hpp>
+
+#include "queue_layout.hpp"
+#include "queue_reports.hpp"
+
+#include "arena_tools.hpp"
+
+using namespace sharedmem;
+using outcome = queue::outcome;
+
+namespace {
+
+std::unique_ptr<queue> made_in(arena& a, std::uint64_t most = 0) {
+  auto q = std::make_unique<queue>();
+  allocation block = a.allocate(queue::block_bytes);
+  q->create(block, most);
+  return q;
+}
+
+void put(queue& q, const std::vector<std::byte>& bytes, std::vector<claim> claims = {}) {
+  const queue_message m{claims, bytes, false, bytes.size(), queue_checksum(bytes)};
+  std::size_t count = 0;
+  std::uint32_t seen = 0;
+  REQUIRE(q.try_put({&m, 1}, count, seen) == outcome::done);
+}
+
+queue::layout& bytes_of(queue& q) { return *reinterpret_cast<queue::layout*>(q.block().data); }
+
+/// What one who takes part and one who does not see: the same.
+std::vector<queue_report> seen_in(arena& a) {
+  std::vector<queue_report> inside = queues_in(a);
+  const auto found = inspect(a.where().segment);
+  REQUIRE(found.has_value());
+  const std::vector<queue_report>& outside = found->queues;
+  REQUIRE(outside.size() == inside.size());
+  for (std::size_t i = 0; i < inside.size(); ++i) {
+    CHECK(inside[i].home == &a);
+    CHECK(outside[i].home == nullptr);
+    CHECK(outside[i].block == inside[i].block);
+    CHECK(outside[i].readable == inside[i].readable);
+    CHECK(outside[i].now.waiting == inside[i].now.waiting);
+    CHECK(outside[i].now.bytes == inside[i].now.bytes);
+    CHECK(outside[i].now.ring_bytes == inside[i].now.ring_bytes);
+    CHECK(outside[i].kept_bytes == inside[i].kept_bytes);
+    CHECK(outside[i].most == inside[i].most);
+    CHECK(outside[i].maker == inside[i].maker);
+    CHECK(outside[i].holders == inside[i].holders);
+  }
+  return inside;
+}
+
+const std::uint32_t me = static_cast<std::uint32_t>(::getpid());
+
+}  // namespace
+
+TEST_CASE("an arena tells its queues, oldest first, until they are dropped") {
+  const auto a = arena::create(tiny);
+  CHECK(seen_in(*a).empty());
+  auto first = made_in(*a), second = made_in(*a, 7);
+  allocation array = make(*a, 3 * kib, 1);
+  put(*first, std::vector<std::byte>(100));
+  put(*first, std::vector<std::byte>(10), {a->share(array.ref, true)});
+  std::vector<queue_report> seen = seen_in(*a);
+  REQUIRE(seen.size() == 2);
+  CHECK(seen[0].block == first->block().ref.block);
+  CHECK(seen[1].block == second->block().ref.block);
+  CHECK(seen[0].age_ns >= seen[1].age_ns);
+  CHECK(seen[1].age_ns > 0);
+  for (const queue_report& each : seen) {
+    CHECK(each.readable);
+    CHECK(each.maker == me);
+    CHECK(each.holders == std::vector<std::uint32_t>{me});
+    CHECK(each.sleepers.empty());
+  }
+  CHECK(seen[0].now.waiting == 2);
+  CHECK(seen[0].now.bytes == 110);
+  CHECK(seen[0].now.ring_bytes >= first_ring_bytes);
+  CHECK(seen[0].kept_bytes >= 3 * kib);
+  CHECK(seen[0].kept_bytes < 2 * 3 * kib);
+  CHECK(seen[1].kept_bytes == 0);
+  CHECK(seen[1].most == 7);
+  queue::counts found;
+  CHECK(first->look(found));
+  CHECK(found.waiting == 2);
+  a->release(array.ref);
+  first.reset();
+  seen = seen_in(*a);
+  REQUIRE(seen.size() == 1);
+  CHECK(seen[0].most == 7);
+  second.reset();
+  CHECK(seen_in(*a).empty());
+  nothing_left(*a);
+}
+
+TEST_CASE("the holders and sleepers of a queue are told, and not the dead") {
+  const auto a = arena::create(tiny);
+  {
+    auto q = made_in(*a);
+    const claim c = a->share(q->block().ref, false);
+    const auto other = fork_from(*a, [&] {
+      queue mine;
+      allocation block = a->acquire(c);
+      mine.open(block);
+      queue_taken taken;
+      std::uint32_t seen = 0;
+      while (mine.try_get(1, taken, seen) == outcome::nothing)
+        mine.wait_for_message(seen, std::chrono::seconds{60});
+      return 0;
+    });
+    const auto pid = static_cast<std::uint32_t>(other->pid());
+    std::vector<queue_report> seen;
+    for (int i = 0; i < 60'000; ++i, ::usleep(1000)) {
+      seen = seen_in(*a);
+      if (seen.at(0).sleepers.size() == 1) break;
+    }
+    REQUIRE(seen.at(0).sleepers.size() == 1);
+    CHECK(seen[0].sleepers[0].pid == pid);
+    CHECK(seen[0].sleepers[0].what == queue::wanted::message);
+    CHECK(seen[0].holders == std::vector<std::uint32_t>{std::min(me, pid), std::max(me, pid)});
+    ::kill(other->pid(), SIGKILL);
+    other->wait();
+    seen = seen_in(*a);
+    CHECK(seen.at(0).holders == std::vector<std::uint32_t>{me});
+    CHECK(seen[0].sleepers.empty());
+    (void)a->collect(true);
+  }
+  nothing_left(*a);
+}
+
+TEST_CASE("a look at what others change is of one moment") {
+  const auto a = arena::create(tiny);
+  {
+    auto q = made_in(*a);
+    std::atomic<bool> over{false};
+    // One message at most, of as many bytes as its number: other pairs were never there.
+    std::thread changes([&] {
+      for (std::uint64_t i = 0; !over; ++i) {
+        put(*q, std::vector<std::byte>(1 + i % 1000));
+        queue_taken taken;
+        std::uint32_t seen = 0;
+        CHECK(q->try_get(1, taken, seen) == outcome::done);
+      }
+    });
+    std::uint64_t looks = 0, last = 0;
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds{60};
+    while (looks < 20'000 && std::chrono::steady_clock::now() < end) {
+      queue::state s{};
+      if (!bytes_of(*q).look(s)) continue;
+      ++looks;
+      const bool sound = s.put - s.taken <= 1 && (s.bytes == 0) == (s.put == s.taken) &&
+                         s.unfinished == s.put && (s.bytes == 0 || s.bytes == 1 + s.taken % 1000) &&
+                         s.put + s.taken >= last;
+      if (!sound) CHECK(sound);
+      last = s.put + s.taken;
+    }
+    over = true;
+    changes.join();
+    CHECK(looks > 0);
+  }
+  nothing_left(*a);
+}
+
+TEST_CASE("nonsense in the block of a queue is told from a queue, and found out by none of its bytes") {
+  const auto a = arena::create(tiny);
+  {
+    auto q = made_in(*a);
+    queue::layout& at = bytes_of(*q);
+    std::vector<std::byte> before(queue::block_bytes);
+    std::memcpy(before.data(), &at, before.size());
+    const auto check_unreadable = [&] {
+      const std::vector<queue_report> seen = seen_in(*a);
+      REQUIRE(seen.size() == 1);
+      CHECK(!seen[0].readable);
+      CHECK(seen[0].kept_bytes >= first_ring_bytes);
+      CHECK(seen[0].holders == std::vector<std::uint32_t>{me});
+      std::memcpy(static_cast<void*>(&at), before.data(), before.size());
+      CHECK(seen_in(*a).at(0).readable);
+    };
+    at.magic ^= 1;
+    check_unreadable();
+    at.valid = 2;
+    check_unreadable();
+    at.now().head = at.now().tail + 1;
+    check_unreadable();
+    at.now().tail += at.now().ring_bytes + 1;
+    check_unreadable();
+    at.now().taken = at.now().put + 1;
+    check_unreadable();
+    for (int i = 0; i < 256; ++i) {  // it says anything, and nobody reads beyond it
+      std::memset(static_cast<void*>(&at), i, queue::block_bytes);
+      (void)seen_in(*a);
+    }
+    std::memcpy(static_cast<void*>(&at), before.data(), before.size());
+  }
+  nothing_left(*a);
+}
+
+TEST_CASE("leases that are kept by what was no queue, or is none any more, are no queue") {
+  const auto a = arena::create(tiny);
+  {
+    auto q = made_in(*a);
+    // A copy of a queue's bytes in memory of somebody else.
+    allocation copy = a->allocate(queue::block_bytes);
+    std::memcpy(copy.data, q->block().data, queue::block_bytes);
+    CHECK(seen_in(*a).size() == 1);
+    // The same, and a lease says that it is kept there: too small a block, and one that makes no sense.
+    allocation array = make(*a, 3 * kib, 1), small = a->allocate(64);
+    const claim in_small = a->share(small.ref, false), far{1u << 30, 5, no_lease, 0},
+                near{77, 3, no_lease, 0};
+    for (const claim& keeper : {in_small, far, near}) {
+      const claim lease = a->share(array.ref, true);
+      CHECK(a->keep_in(lease, keeper));
+      for (const queue_report& each : seen_in(*a))
+        CHECK(each.readable == (each.block == q->block().ref.block));
+      CHECK(a->give_back_kept(lease));
+    }
+    a->release(array.ref);
+    a->release(small.ref);
+    a->release(copy.ref);
+  }
+  nothing_left(*a);
+}
