@@ -8,8 +8,8 @@ memory, and of each large one that does not. The latter are *carried*: copied on
 Who may write into what arrives follows from whose it was:
 
 * What a program has allocated by this library is shared, and everybody who has it may write there.
-* What is carried was private memory, and is that of its one reader when it arrives: as if it had come by
-  a socket, and as writable. `arena::mark_carried` notes that with the block, in the reader's process. Whatever
+* What is carried was private memory, and is its one reader's own when it arrives: as if it had come by
+  a socket, and as writable. `arena::mark_carried` notes that with the block, in the reader's process. What
   pickles it there, in whatever it is wrapped, copies it again, so that no third process shares it. The note
   is no part of shared memory, since there is just one process that has the block; and it belongs to the
   block and not to an array, since torch, Arrow or DLPack pass on nothing but an address.
@@ -165,6 +165,9 @@ def make_parcel(buffers, least=None):
     by = reducer(5, limit=memory_total() // share_of_memory)
     for buffer in buffers:
         handle = None
+        if type(buffer) is bytes and (least is None or len(<bytes>buffer) < least):
+            made.handles.append(None)   # its memory is Python's
+            continue
         view = memoryview(buffer)
         nbytes = view.nbytes
         if nbytes > 0:

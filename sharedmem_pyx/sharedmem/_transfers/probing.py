@@ -9,17 +9,29 @@ and finds in it what the sender says is there, answers that.
 from __future__ import annotations
 
 import os
-import pickle
 import threading
 from typing import Any
 
 import sharedmem
+from sharedmem._handles import _load
+from sharedmem._messages import by_value, current_message
 
 _BYTES = 64
 
 _lock = threading.Lock()
-_known: tuple[str, int, bytes, Any] | None = None  # place and pid for which it was made; pickle, array
+_known: tuple[str, int, bytes, Any] | None = None  # place and pid for which it was made; handle, array
 os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]
+
+
+def _handle_of(array: Any) -> bytes:
+    """A handle without a lease, whatever is pickled around this call."""
+    within, values = current_message.set(None), by_value.set(False)
+    try:
+        handle: bytes = array.__reduce_ex__(4)[1][0]
+        return handle
+    finally:
+        by_value.reset(values)
+        current_message.reset(within)
 
 
 def make_probe() -> dict[str, Any]:
@@ -41,7 +53,7 @@ def make_probe() -> dict[str, Any]:
     with _lock:
         if _known is None or _known[:2] != (place, os.getpid()):
             array = sharedmem.array(memoryview(os.urandom(_BYTES)))
-            _known = place, os.getpid(), pickle.dumps(array), array
+            _known = place, os.getpid(), _handle_of(array), array
         return {"place": place, "handle": _known[2], "content": _known[3].tobytes()}
 
 
@@ -66,7 +78,7 @@ def load_probe(probe: Any) -> Any:
     """
     if probe["place"] != sharedmem.place():
         return None
-    array = pickle.loads(probe["handle"])
+    array = _load(probe["handle"])
     if array.tobytes() != probe["content"]:
         raise ValueError("the memory at the other end of a connection is not what it seems")
     return array

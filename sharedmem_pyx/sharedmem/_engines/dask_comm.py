@@ -1,0 +1,307 @@
+"""Connections of Dask that carry large buffers through shared memory, where both ends are in one place.
+
+Such a connection is one of Dask's own, TCP or TLS, and every message goes through it. Dask makes frames of a
+message: what it has pickled, and the buffers that it left out. Between two ends in one place, the frames are
+written as one message of Dask's, in which handles stand for large frames and for all that lie in shared
+memory. The reader puts the memory in their place, and has Dask load the frames as ever. So nothing here
+knows types of objects, and each hop makes handles anew: the scheduler, which passes frames on unread, is a
+reader and a sender as others are.
+
+Whether both ends are in one place is found out while they shake hands: see `sharedmem._transfers.probing`.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import weakref
+from typing import Any
+
+from distributed.comm import tcp
+from distributed.comm.core import CommClosedError
+from distributed.comm.utils import from_frames, to_frames
+from distributed.protocol.serialize import ToPickle
+from distributed.utils import nbytes, offload
+
+from sharedmem._engines import dask_limits
+from sharedmem._engines.dask_parcels import Outbox
+from sharedmem._transfers.parcels import drop_handle, least_carried, make_parcel, open_handle
+from sharedmem._transfers.probing import load_probe, make_probe
+
+logger = logging.getLogger("distributed.comm.sharedmem")
+
+# The key of this library in what both ends tell each other first, and in the messages that follow.
+_KEY = "sharedmem"
+
+_UNSPLIT = 1 << 62  # bytes of a frame from which on Dask would split it
+_BESIDE = 32 << 10  # bytes of a frame without a handle from which on it is no part of the message's own frame
+_OFFLOAD = 4 << 20  # bytes of frames from which on they are looked at, and copied, in another thread
+
+_tally = {"handles": 0, "carried": 0, "bytes": 0, "opened": 0}
+_warned: set[str] = set()
+
+
+def tally() -> dict[str, int]:
+    """What connections of this process have sent and received by handle.
+
+    Returns
+    -------
+    dict
+        handles, bytes
+            Frames that were sent by handle, and their size in bytes.
+        carried
+            Bytes of those that were copied into shared memory for it.
+        opened
+            Frames that were received by handle.
+    """
+    return dict(_tally)
+
+
+def _warn_once(what: str, error: object) -> None:
+    if what not in _warned:
+        _warned.add(what)
+        logger.warning("%s: %s", what, error)
+
+
+def _open(handles: list[bytes]) -> list[memoryview]:
+    """The frames that handles stand for. If one cannot be had, none of them keeps its memory."""
+    opened = []
+    for i, handle in enumerate(handles):
+        try:
+            opened.append(open_handle(handle).data)
+        except BaseException:
+            for each in handles[i:]:
+                drop_handle(each)
+            raise
+    _tally["opened"] += len(opened)
+    return opened
+
+
+class _Sharing(tcp.TCP):
+    """What is added to Dask's comms; a base of those that follow, before theirs."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._mine: dict[str, Any] | None = None  # the probe that was sent
+        self._probe: Any = None  # the array of the other end's: keeps its arena attached
+        self._greeted = False
+        self._shares = False  # both ends are in one place, and each can use the other's memory
+        self._outbox = Outbox()
+        weakref.finalize(self, self._outbox.leave).atexit = False
+
+    # -- shaking hands
+
+    def handshake_info(self) -> dict[str, Any]:
+        """See Comm; with a probe."""
+        info: dict[str, Any] = super().handshake_info()
+        try:
+            self._mine = make_probe()
+        except Exception as error:
+            _warn_once("this process has no shared memory, so that Dask sends values", error)
+        else:
+            info[_KEY] = self._mine
+        return info
+
+    @staticmethod
+    def handshake_configuration(local: dict[str, Any], remote: dict[str, Any]) -> dict[str, Any]:
+        """See Comm; nothing is compressed within one place."""
+        out: dict[str, Any] = tcp.TCP.handshake_configuration(local, remote)
+        if _KEY in local and _KEY in remote and local[_KEY]["place"] == remote[_KEY]["place"]:
+            out["compression"] = None
+        return out
+
+    async def _greet(self, info: Any) -> None:
+        """Find out whether both ends can use each other's memory; `info` is what the other end has told.
+
+        Both have written what they tell before they read it, so that neither waits for the other here.
+        """
+        self._greeted = True
+        theirs = info.get(_KEY) if isinstance(info, dict) else None
+        if theirs is None or self._mine is None or theirs["place"] != self._mine["place"]:
+            return
+        try:
+            self._probe = load_probe(theirs)
+        except Exception as error:
+            _warn_once("memory of a process in this place cannot be used, so that Dask sends values", error)
+        await super().write({_KEY: self._probe is not None})
+        answer = await super().read()
+        self._shares = self._probe is not None and isinstance(answer, dict) and answer.get(_KEY) is True
+
+    # -- messages
+
+    async def write(self, msg: Any, serializers: Any = None, on_error: Any = "message") -> Any:
+        """See Comm."""
+        if not self._shares:
+            return await super().write(msg, serializers=serializers, on_error=on_error)
+        frames = await to_frames(
+            msg,
+            allow_offload=self.allow_offload,
+            serializers=serializers,
+            on_error=on_error,
+            context={"sender": self.local_info, "recipient": self.remote_info, **self.handshake_options},
+            frame_split_size=_UNSPLIT,
+        )
+        if sum(map(nbytes, frames)) >= _OFFLOAD and self.allow_offload:
+            parcel = await offload(make_parcel, frames, least_carried())
+        else:
+            parcel = make_parcel(frames, least_carried())
+        message: dict[str, Any] = {_KEY: parcel.handles}
+        rest = [f for f, handle in zip(frames, parcel.handles, strict=True) if handle is None]
+        del frames
+        message["small"] = [bytes(f) if nbytes(f) < _BESIDE else None for f in rest]
+        large = [pickle.PickleBuffer(f) for f in rest if nbytes(f) >= _BESIDE]
+        if large:
+            message["large"] = ToPickle(large)
+        if not parcel.nbytes:
+            return await super().write(message)
+        if parcel.refused is not None:
+            _warn_once("some large buffers are sent as bytes", parcel.refused)
+        self._outbox.add(parcel)
+        try:
+            written = await super().write(message)
+        except BaseException:
+            self._outbox.withdraw(parcel)
+            raise
+        _tally["handles"] += len(parcel.handles) - len(rest)
+        _tally["bytes"] += parcel.nbytes
+        _tally["carried"] += parcel.carried
+        return written
+
+    async def read(self, deserializers: Any = None) -> Any:
+        """See Comm."""
+        try:
+            msg = await super().read(deserializers=deserializers)
+        except BaseException:
+            if self.closed():
+                self._leave()
+            raise
+        self._outbox.tidy()
+        if not self._greeted:
+            await self._greet(msg)
+            return msg
+        if not self._shares or type(msg) is not dict or _KEY not in msg:
+            return msg
+        frames = self._frames_of(msg)
+        del msg
+        return await from_frames(
+            frames,
+            deserialize=self.deserialize,
+            deserializers=deserializers,
+            allow_offload=self.allow_offload,
+        )
+
+    def _frames_of(self, message: dict[str, Any]) -> list[Any]:
+        """The frames of a message, with memory in place of handles.
+
+        All that becomes part of objects is writable memory, as what is read from a socket is: Dask, or a
+        pickle, tells what is to be read-only.
+        """
+        handles = message[_KEY]
+        try:
+            opened = iter(_open([handle for handle in handles if handle is not None]))
+        except Exception as error:
+            self.abort()
+            raise CommClosedError(f"in {self}: memory of the other end cannot be had: {error}") from error
+        large = iter(message.get("large", ()))
+        small = iter(message["small"])
+        frames: list[Any] = []
+        for handle in handles:
+            if handle is not None:
+                frames.append(next(opened))
+                continue
+            frame = next(small)
+            if frame is None:
+                frame = next(large)
+            elif frames:
+                frame = memoryview(bytearray(frame))
+            frames.append(frame)
+        return frames
+
+    # -- the end
+
+    def _leave(self) -> None:
+        self._probe = None
+        self._shares = False
+        self._outbox.leave()
+
+    def close(self) -> Any:
+        """See Comm."""
+        self._leave()
+        return super().close()
+
+    def abort(self) -> None:
+        """See Comm."""
+        self._leave()
+        super().abort()
+
+
+class SharingTCP(_Sharing):
+    """Dask's TCP."""
+
+
+class SharingTLS(_Sharing, tcp.TLS):
+    """Dask's TLS: handles are encrypted, and the memory is this user's alone."""
+
+
+class SharingTCPConnector(tcp.TCPConnector):
+    """Connects by `SharingTCP`."""
+
+    comm_class = SharingTCP
+
+
+class SharingTLSConnector(tcp.TLSConnector):
+    """Connects by `SharingTLS`."""
+
+    comm_class = SharingTLS
+
+
+class SharingTCPListener(tcp.TCPListener):
+    """Listens for `SharingTCP`."""
+
+    comm_class = SharingTCP
+
+
+class SharingTLSListener(tcp.TLSListener):
+    """Listens for `SharingTLS`."""
+
+    comm_class = SharingTLS
+
+
+class _Backend:
+    """What is added to Dask's backends: a worker that begins to listen has its cache limited."""
+
+    def get_listener(self, loc: str, handle_comm: Any, deserialize: bool, **connection_args: Any) -> Any:
+        """See Backend."""
+        server = getattr(handle_comm, "__self__", None)
+        dask_limits.follow_memory_limit(server)
+        dask_limits.add_default_host(server, connection_args)
+        return super().get_listener(loc, handle_comm, deserialize, **connection_args)  # type: ignore[misc]
+
+
+class SharingTCPBackend(_Backend, tcp.TCPBackend):
+    """``tcp://``."""
+
+    _connector_class = SharingTCPConnector
+    _listener_class = SharingTCPListener
+
+
+class SharingTLSBackend(_Backend, tcp.TLSBackend):
+    """``tls://``."""
+
+    _connector_class = SharingTLSConnector
+    _listener_class = SharingTLSListener
+
+
+class _OwnConnector(SharingTCPConnector):
+    prefix = "sharedmem://"
+
+
+class _OwnListener(SharingTCPListener):
+    prefix = "sharedmem://"
+
+
+class SharedMemoryBackend(SharingTCPBackend):
+    """``sharedmem://``."""
+
+    _connector_class = _OwnConnector
+    _listener_class = _OwnListener

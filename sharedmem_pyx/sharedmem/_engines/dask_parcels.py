@@ -1,0 +1,82 @@
+"""The parcels of one of Dask's connections: sent, and called back when the connection has ended.
+
+Each is kept until its reader has opened it. What a connection leaves behind is called back after `GRACE`
+seconds: until then a reader may still take it out of the socket. That is done by the event loop, and by
+whatever connection does something next where the loop has stopped: there is no thread for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+
+from sharedmem._transfers.parcels import Parcel
+
+#: Seconds after the end of a connection.
+GRACE = 30.0
+
+# What connections that have ended left behind: (when it is called back, parcel), oldest first.
+_left: deque[tuple[float, Parcel]] = deque()
+
+
+def revoke_overdue() -> None:
+    """Call back what connections left behind and nobody has opened in time."""
+    now = time.monotonic()
+    while _left and (_left[0][0] <= now or _left[0][1].delivered):
+        _left.popleft()[1].revoke()
+
+
+class Outbox:
+    """The parcels that one connection has written and that may not have been opened yet.
+
+    Not thread-safe: for the thread of the event loop.
+    """
+
+    def __init__(self) -> None:
+        self._parcels: deque[Parcel] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        with contextlib.suppress(RuntimeError):
+            self._loop = asyncio.get_running_loop()
+
+    def add(self, parcel: Parcel) -> None:
+        """Note a parcel whose handles are about to be written.
+
+        Parameters
+        ----------
+        parcel : Parcel
+            Its handles are the reader's from now on.
+        """
+        self.tidy()
+        parcel.sent()
+        self._parcels.append(parcel)
+
+    def withdraw(self, parcel: Parcel) -> None:
+        """Call back a parcel whose handles could not be written.
+
+        Parameters
+        ----------
+        parcel : Parcel
+            It was added.
+        """
+        parcel.revoke()
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Forget what was opened, oldest first."""
+        while self._parcels and self._parcels[0].delivered:
+            self._parcels.popleft()
+
+    def leave(self) -> None:
+        """The connection has ended: call back what is not opened in `GRACE` seconds. Can be repeated."""
+        revoke_overdue()
+        parcels, self._parcels = self._parcels, deque()
+        when = time.monotonic() + GRACE
+        left = [(when, each) for each in parcels if not each.delivered]
+        if not left:
+            return
+        _left.extend(left)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._loop.call_later, GRACE + 0.1, revoke_overdue)

@@ -1,0 +1,144 @@
+"""Shared memory between the processes of a Dask cluster that are in one place.
+
+>>> from distributed import Client, LocalCluster  # doctest: +SKIP
+>>> client = Client(LocalCluster(protocol="sharedmem"))  # doctest: +SKIP
+
+From the command line: ``dask scheduler --protocol sharedmem``, and ``dask worker sharedmem://HOST:8786``. For
+clusters of ``tcp://`` or ``tls://`` addresses, `sharedmem.dask.preload` is a preload of scheduler, workers
+and clients. It is tested with distributed 2026.8.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import Any
+
+__all__ = ["backend", "install", "tally"]
+
+
+def _missing() -> str | None:
+    """What this version of Dask does not have and the comms need; None: nothing."""
+    try:
+        from distributed.comm import core, tcp
+        from distributed.comm.utils import from_frames, to_frames  # noqa: F401
+        from distributed.protocol import dumps
+        from distributed.protocol.serialize import ToPickle  # noqa: F401
+        from distributed.utils import nbytes, offload  # noqa: F401
+    except ImportError as error:
+        return str(error)
+    for owner, names in (
+        (tcp.TCPBackend, ("_connector_class", "_listener_class", "get_listener")),
+        (tcp.TLSBackend, ("_connector_class", "_listener_class", "get_listener")),
+        (tcp.TCPConnector, ("comm_class", "prefix")),
+        (tcp.TCPListener, ("comm_class", "prefix")),
+        (core.Comm, ("handshake_info", "handshake_configuration", "read", "write", "close", "abort")),
+    ):
+        for name in names:
+            if not hasattr(owner, name):
+                return f"{owner.__module__}.{owner.__qualname__} has no {name}"
+    if "frame_split_size" not in inspect.signature(dumps).parameters:
+        return "distributed.protocol.dumps has no frame_split_size"
+    return None
+
+
+def _warn(missing: str) -> None:
+    import distributed
+
+    warnings.warn(
+        f"sharedmem does not know this version of distributed, {distributed.__version__}, which sends values "
+        f"as if sharedmem were not there: {missing}",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def _need_distributed() -> None:
+    try:
+        import distributed  # noqa: F401
+    except ImportError:
+        raise ImportError(
+            "sharedmem.dask needs Dask's distributed: pip install 'numpy-sharedmem[dask]'"
+        ) from None
+
+
+def backend() -> Any:
+    """What Dask asks for when it meets an address that begins with ``sharedmem://``.
+
+    Returns
+    -------
+    distributed.comm.registry.Backend
+        With a version of Dask that lacks what it needs, one that sends values, after a RuntimeWarning.
+
+    Raises
+    ------
+    ImportError
+        There is no distributed.
+    """
+    _need_distributed()
+    missing = _missing()
+    if missing is None:
+        from sharedmem._engines.dask_comm import SharedMemoryBackend
+
+        return SharedMemoryBackend()
+    _warn(missing)
+    from distributed.comm import tcp
+
+    connector = type("Connector", (tcp.TCPConnector,), {"prefix": "sharedmem://"})
+    listener = type("Listener", (tcp.TCPListener,), {"prefix": "sharedmem://"})
+    return type("Backend", (tcp.TCPBackend,), {"_connector_class": connector, "_listener_class": listener})()
+
+
+def install() -> bool:
+    """Have connections of ``tcp://`` and ``tls://`` use shared memory, from now on, in this process.
+
+    `sharedmem.dask.preload` calls it. Both ends of a connection must have called it before the connection was
+    made; with others values are exchanged. Can be repeated.
+
+    Returns
+    -------
+    bool
+        False: this version of Dask lacks what it needs, and a RuntimeWarning was given.
+
+    Raises
+    ------
+    ImportError
+        There is no distributed.
+    """
+    _need_distributed()
+    missing = _missing()
+    if missing is not None:
+        _warn(missing)
+        return False
+    from distributed.comm.registry import backends
+
+    from sharedmem._engines import dask_comm
+
+    for scheme, kind in (("tcp", dask_comm.SharingTCPBackend), ("tls", dask_comm.SharingTLSBackend)):
+        if not isinstance(backends.get(scheme), kind):
+            backends[scheme] = kind()
+    return True
+
+
+def tally() -> dict[str, int]:
+    """What connections of this process have sent and received by handle.
+
+    Returns
+    -------
+    dict
+        handles, bytes
+            Frames that were sent by handle, and their size in bytes.
+        carried
+            Bytes of those that were copied into shared memory for it.
+        opened
+            Frames that were received by handle.
+
+    Raises
+    ------
+    ImportError
+        There is no distributed.
+    """
+    _need_distributed()
+    from sharedmem._engines.dask_comm import tally as of_comms
+
+    return of_comms()

@@ -1,0 +1,376 @@
+"""What the tests of Dask run in a process of its own: `python dask_scenarios.py GROUP ADDRESS-OR-PROTOCOL`.
+
+Prints one line of JSON: for each scenario of the group what went wrong, None if nothing did.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+
+import dask
+import distributed
+import numpy as np
+
+import sharedmem
+import sharedmem.dask
+
+MIB = 1 << 20
+LARGE = MIB // 8  # elements of 8 bytes
+
+#: Seconds that processes have to give back what they had.
+SOON = 60
+
+
+# -- what tasks do
+
+
+def ones(n=LARGE):
+    return np.ones(n)
+
+
+def shared_ones(n=LARGE):
+    return sharedmem.ones(n)
+
+
+def kind_and_sum(a):
+    return sharedmem.is_shared(a), type(a).__name__, float(a.sum())
+
+
+def add_in_place(a, value):
+    a += value
+    return float(a.sum())
+
+
+def element(a):
+    return float(a[0])
+
+
+def same(obj):
+    return obj
+
+
+def wait_and_sum(a, seconds=0):
+    time.sleep(seconds)
+    return float(a.sum())
+
+
+def my_tally():
+    return sharedmem.dask.tally()
+
+
+def what_is_left():
+    import gc
+
+    gc.collect()
+    sharedmem.collect()
+    stats = sharedmem.stats()
+    return stats["live_bytes"], stats["leases"]
+
+
+class Own:
+    """A class of which Dask knows nothing."""
+
+    def __init__(self, a):
+        self.a = a
+        self.more = {"b": [a[:10]]}
+
+    def __eq__(self, other):
+        return np.array_equal(self.a, other.a) and np.array_equal(self.more["b"][0], other.more["b"][0])
+
+    __hash__ = None
+
+
+def objects(make):
+    """Objects of many kinds over arrays that `make(values)` makes, by name."""
+    values = np.arange(50_000.0)
+    a = make(values)
+    found = {
+        "array": a,
+        "tuple": (a, 1, "text", make(values[:5])),
+        "dict": {"x": a, "y": [a]},
+        "reversed": a[::-1],
+        "strided": a[::3],
+        "two axes": a.reshape(100, 500),
+        "Fortran": a.reshape(100, 500).T,
+        "masked": np.ma.masked_greater(np.asarray(a), 100),
+        "record": make(values[:49_998]).reshape(-1, 2).view([("a", "f8"), ("b", "f8")]),
+        "own class": Own(a),
+        "small": make(values[:5]),
+        "none": make(values[:0]),
+        "read-only": frozen(a),
+    }
+    try:
+        import pandas
+
+        found["series"] = pandas.Series(np.asarray(a), copy=False)
+        found["frame"] = pandas.DataFrame(np.asarray(a).reshape(-1, 5), columns=list("abcde"), copy=False)
+        found["mixed frame"] = pandas.DataFrame({"x": np.asarray(a), "t": ["text"] * len(a)}, copy=False)
+    except ImportError:
+        pass
+    try:
+        import scipy.sparse
+
+        n = 40_000
+        found["csr"] = scipy.sparse.csr_array(
+            (np.asarray(a)[:n], np.arange(n), np.arange(n + 1)), shape=(n, n), copy=False
+        )
+    except ImportError:
+        pass
+    try:
+        import xarray
+
+        found["xarray"] = xarray.DataArray(np.asarray(a), dims="x")
+    except ImportError:
+        pass
+    return found
+
+
+def frozen(a):
+    view = a[:]
+    view.setflags(write=False)
+    return view
+
+
+def one_object(name, shared):
+    return objects(sharedmem.array if shared else np.array)[name]
+
+
+def equal(x, y):
+    if type(y).__name__ == "SharedArray":
+        y = np.asarray(y)
+    if type(x).__name__ == "SharedArray":
+        x = np.asarray(x)
+    if type(x) is not type(y):
+        return False
+    if isinstance(x, np.ma.MaskedArray):
+        return bool((x.mask == y.mask).all()) and np.array_equal(x.filled(0), y.filled(0))
+    if isinstance(x, np.ndarray):
+        return x.dtype == y.dtype and np.array_equal(x, y) and x.flags.writeable == y.flags.writeable
+    if isinstance(x, (tuple, list)):
+        return len(x) == len(y) and all(map(equal, x, y))
+    if isinstance(x, dict):
+        return x.keys() == y.keys() and all(equal(x[k], y[k]) for k in x)
+    if hasattr(x, "equals"):
+        return x.equals(y)
+    if hasattr(x, "tocoo"):
+        return (x != y).nnz == 0
+    return x == y
+
+
+def equals_object(obj, name):
+    return bool(equal(obj, one_object(name, False)))
+
+
+# -- scenarios; each takes a client of a cluster of two workers
+
+
+def workers_of(client):
+    return sorted(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def a_large_argument_arrives_in_shared_memory(client):
+    a, b = workers_of(client)[:2]
+    made = client.submit(ones, workers=[a], pure=False)
+    assert client.submit(kind_and_sum, made, workers=[b], pure=False).result() == (True, "ndarray", LARGE)
+    made = client.submit(shared_ones, workers=[a], pure=False)
+    assert client.submit(kind_and_sum, made, workers=[b], pure=False).result() == (True, "ndarray", LARGE)
+
+
+def what_was_allocated_by_us_is_shared_by_all(client):
+    a, b = workers_of(client)[:2]
+    made = client.submit(shared_ones, workers=[a], pure=False)
+    for where in (b, a):
+        client.submit(add_in_place, made, 1, workers=[where], pure=False).result()
+    assert client.submit(element, made, workers=[a], pure=False).result() == 3
+    assert client.submit(element, made, workers=[b], pure=False).result() == 3
+    got = made.result()
+    assert got[0] == 3
+    got += 1
+    assert client.submit(element, made, workers=[a], pure=False).result() == 4
+
+
+def plain_arrays_are_nobody_elses(client):
+    a, b = workers_of(client)[:2]
+    made = client.submit(ones, workers=[a], pure=False)
+    added = client.submit(add_in_place, made, 5, workers=[b], pure=False)
+    assert added.result() == 6 * LARGE
+    got = made.result()
+    got += 7
+    assert client.submit(element, made, workers=[a], pure=False, allow_other_workers=False).result() == 1
+
+
+def what_was_carried_is_copied_when_it_is_passed_on(client):
+    """The client gets it from the worker that got it from the one that made it; each has its own."""
+    a, b = workers_of(client)[:2]
+    made = client.submit(ones, workers=[a], pure=False)
+    passed = client.submit(same, made, workers=[b], pure=False)
+    distributed.wait(passed)
+    again = client.submit(add_in_place, passed, 1, workers=[a], pure=False)
+    assert again.result() == 2 * LARGE
+    mine = passed.result()
+    mine += 10
+    assert client.submit(element, passed, workers=[b], pure=False).result() == 1
+
+
+def objects_of_all_kinds_are_equal(client):
+    a, b = workers_of(client)[:2]
+    for shared in (False, True):
+        for name in objects(np.array):
+            made = client.submit(one_object, name, shared, workers=[a], pure=False)
+            there = client.submit(equals_object, made, name, workers=[b], pure=False)
+            assert there.result(), (name, shared, "worker to worker")
+            assert equals_object(made.result(), name), (name, shared, "to the client")
+            given = client.submit(equals_object, one_object(name, shared), name, workers=[b], pure=False)
+            assert given.result(), (name, shared, "as an argument")
+
+
+def small_arrays_can_be_written(client):
+    a, b = workers_of(client)[:2]
+    made = client.submit(one_object, "own class", False, workers=[a], pure=False)
+    small = client.submit(small_of, made, workers=[b], pure=False)
+    assert small.result()
+
+
+def small_of(own):
+    own.more["b"][0][:] = 5
+    return own.more["b"][0].flags.writeable
+
+
+def scatter_and_arguments(client):
+    a, b = workers_of(client)[:2]
+    private, shared = np.full(LARGE, 2.0), sharedmem.full(LARGE, 3.0)
+    for direct in (False, True):
+        for broadcast in (False, True):
+            for source, value in ((private, 2), (shared, 3)):
+                sent = client.scatter(source, direct=direct, broadcast=broadcast, hash=False)
+                sums = [client.submit(wait_and_sum, sent, workers=[w], pure=False).result() for w in (a, b)]
+                assert sums == [value * LARGE] * 2, (direct, broadcast, value)
+    for source, value in ((private, 2), (shared, 3)):
+        assert client.submit(wait_and_sum, source, pure=False).result() == value * LARGE
+        assert client.gather(client.map(wait_and_sum, [source, source], pure=False)) == [value * LARGE] * 2
+    sent = client.scatter(shared, hash=False)
+    client.submit(add_in_place, sent, 1, pure=False).result()
+    assert shared[0] == 4
+    sent = client.scatter(private, hash=False)
+    client.submit(add_in_place, sent, 1, pure=False).result()
+    assert private[0] == 2
+
+
+def handles_were_sent(client):
+    """The last of its group: none of what was checked before went as bytes."""
+    for tally in client.run(my_tally).values():
+        assert tally["handles"] > 10, tally
+        assert tally["opened"] > 10, tally
+    assert sharedmem.dask.tally()["opened"] > 10
+
+
+def nothing_is_left(client):
+    def settled():
+        client.run(lambda: None)
+        return all(left[0] < 100_000 and left[1] == 0 for left in client.run(what_is_left).values())
+
+    assert wait_until(settled), client.run(what_is_left)
+
+
+def wait_until(condition, seconds=SOON):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def spilled_objects_come_back(client):
+    a, b = workers_of(client)[:2]
+    for shared in (False, True):
+        names = list(objects(np.array))
+        made = [client.submit(one_object, name, shared, workers=[a], pure=False) for name in names]
+        distributed.wait(made)
+        for name, each in zip(names, made, strict=True):
+            assert client.submit(equals_object, each, name, workers=[b], pure=False).result(), (name, shared)
+            assert client.submit(equals_object, each, name, workers=[a], pure=False).result(), (name, shared)
+            assert equals_object(each.result(), name), (name, shared)
+
+
+def rechunk_and_shuffle(client):
+    import dask.array as da
+
+    for method, disk in (("p2p", True), ("p2p", False), ("tasks", True)):
+        with dask.config.set({"array.rechunk.method": method, "distributed.p2p.storage.disk": disk}):
+            x = da.from_delayed(dask.delayed(shared_grid)(), (1000, 1000), dtype="f8").rechunk((40, 1000))
+            y = x.rechunk((1000, 40)).rechunk((500, 500))
+            expected = float(shared_grid().sum())
+            assert float(y.sum().compute()) == expected, (method, disk)
+            assert np.array_equal(y.compute(), np.asarray(shared_grid())), (method, disk)
+    try:
+        import dask.dataframe as dd
+        import pandas
+    except ImportError:
+        return
+    for disk in (True, False):
+        with dask.config.set({"distributed.p2p.storage.disk": disk}):
+            frame = pandas.DataFrame(
+                {"k": np.arange(100_000) % 97, "v": np.asarray(sharedmem.array(np.arange(100_000.0)))},
+                copy=False,
+            )
+            shuffled = dd.from_pandas(frame, npartitions=8).shuffle("k")
+            assert float(shuffled.v.sum().compute()) == float(frame.v.sum()), disk
+            assert len(shuffled.compute()) == len(frame)
+
+
+def shared_grid():
+    return sharedmem.array(np.arange(1_000_000.0).reshape(1000, 1000))
+
+
+BASIC = (
+    a_large_argument_arrives_in_shared_memory,
+    what_was_allocated_by_us_is_shared_by_all,
+    plain_arrays_are_nobody_elses,
+    what_was_carried_is_copied_when_it_is_passed_on,
+    small_arrays_can_be_written,
+    scatter_and_arguments,
+    objects_of_all_kinds_are_equal,
+    handles_were_sent,
+    nothing_is_left,
+)
+GROUPS = {
+    "basic": BASIC,
+    "spill": (spilled_objects_come_back, nothing_is_left),
+    "rechunk": (rechunk_and_shuffle, nothing_is_left),
+}
+
+
+def run(scenarios, client):
+    said = {}
+    for each in scenarios:
+        try:
+            each(client)
+        except Exception:
+            said[each.__name__] = traceback.format_exc()
+        else:
+            said[each.__name__] = None
+    return said
+
+
+def main(group, protocol):
+    if group == "spill":
+        dask.config.set({"distributed.worker.memory.target": 1e-9, "distributed.worker.memory.spill": 1e-9})
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, protocol=protocol, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        said = run(GROUPS[group], client)
+    print(json.dumps(said))
+
+
+if __name__ == "__main__":
+    # Functions of this module are found by its name, in workers too.
+    import dask_scenarios
+
+    dask_scenarios.main(*sys.argv[1:])
+    assert os.environ.get("SHAREDMEM_ARENA")
