@@ -47,7 +47,7 @@ def main():
     after = epoch(loader)
     print("the same results:", before == after)
 
-    images, labels = next(iter(loader))
+    images, _ = next(iter(loader))
     print("a batch is an ordinary tensor:", type(images) is torch.Tensor, tuple(images.shape), images.dtype)
     print("in shared memory:", sharedmem.is_shared(images.numpy()))
     print("with a file of torch's:", images.is_shared())
