@@ -173,13 +173,10 @@ def test_collates_as_torch_does_in_shared_memory(torch, default):
 
 
 def test_what_is_left_to_torch(torch, default):
-    class Own(torch.Tensor):
-        pass
-
     leaf = torch.ones(3, requires_grad=True)
     kinds = {
         "needs a gradient": [leaf, leaf * 2],
-        "a subclass": [torch.ones(3).as_subclass(Own)] * 2,
+        "classes differ": [torch.ones(3), torch.nn.Parameter(torch.ones(3), requires_grad=False)],
         "types differ": [torch.ones(3), torch.ones(3).double()],
         "nothing in it": [torch.empty(0, 4)] * 2,
     }
@@ -192,6 +189,27 @@ def test_what_is_left_to_torch(torch, default):
     assert leaf.grad is not None
     meta = sharedmem.torch.collate([torch.empty(3, device="meta")] * 2)
     assert (meta.device.type, meta.shape) == ("meta", (2, 3))
+
+
+def test_samples_of_a_class_of_the_program(torch, default):
+    """Its class says what a stack of them is: images of torchvision become a plain tensor."""
+
+    class Keeps(torch.Tensor):
+        pass
+
+    class Becomes(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            with torch._C.DisableTorchFunctionSubclass():
+                made = function(*args, **kwargs or {})
+            return made.as_subclass(torch.Tensor) if isinstance(made, cls) else made
+
+    for cls, expected in ((Keeps, Keeps), (Becomes, torch.Tensor)):
+        batch = [torch.full((3,), float(i)).as_subclass(cls) for i in range(3)]
+        got = sharedmem.torch.collate(batch)
+        assert type(got) is type(default(batch)) is expected
+        assert torch.equal(got, default(batch))
+        assert in_arena(got.as_subclass(torch.Tensor), torch)
 
 
 @pytest.mark.parametrize(

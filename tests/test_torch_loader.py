@@ -10,7 +10,7 @@ import time
 import conftest
 import numpy as np
 import pytest
-from support import check_python, dumps, needs_namespaces, run_python, settle, wait_until
+from support import TIMEOUT, check_python, dumps, needs_namespaces, run_python, settle, wait_until
 
 import sharedmem
 
@@ -23,8 +23,8 @@ from torch_samples import Failing, Images, Samples, Stream, Things, check, in_ar
 
 SIZE = 8
 
-# One message of a worker's queue; torch knows no deadline unless it is given.
-WITHIN = 60
+# Seconds for one batch; torch knows no deadline unless it is given.
+WITHIN = TIMEOUT
 
 
 @pytest.fixture
@@ -51,7 +51,8 @@ def counts():
 
 
 def loader(dataset, method="fork", **options):
-    options = {"batch_size": SIZE, "num_workers": 2, "timeout": WITHIN, **options}
+    workers = 2 if method in ("fork", None) else 1  # others import torch anew
+    options = {"batch_size": SIZE, "num_workers": workers, "timeout": WITHIN, **options}
     return DataLoader(dataset, multiprocessing_context=method, **options)
 
 

@@ -71,8 +71,8 @@ def collate(batch: Sequence[Any]) -> Any:
 
     Notes
     -----
-    Left to torch are samples that need a gradient, are quantized or on another device, tensors of subclasses,
-    and samples of several types. If there is no room in shared memory, the batch is made by torch, with one
+    Left to torch are samples that need a gradient, are quantized or on another device, and samples of several
+    types. If there is no room in shared memory, the batch is made by torch, with one
     RuntimeWarning.
 
     It may be called anywhere, not only by workers, by several threads at once.

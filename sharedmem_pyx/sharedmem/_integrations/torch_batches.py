@@ -56,10 +56,10 @@ def _new_tensor(torch: Any, size: tuple[int, ...], dtype: Any) -> Any:
 
 
 def _can_stack(torch: Any, batch: Any) -> bool:
-    """Whether all are ordinary tensors of one type, for which nothing but their numbers matters."""
+    """Whether all are tensors of one class and type, with data on the CPU and nothing else that matters."""
     first = batch[0]
     return (
-        all(type(each) is torch.Tensor and not each.requires_grad for each in batch)
+        all(type(each) is type(first) and not each.requires_grad for each in batch)
         and all(each.dtype is first.dtype for each in batch)
         and first.device.type == "cpu"
         and first.layout is torch.strided
@@ -74,6 +74,7 @@ def _stack(batch: Any, *, collate_fn_map: Any = None) -> Any:
     if _can_stack(torch, batch):
         out = _new_tensor(torch, (len(batch), *batch[0].size()), batch[0].dtype)
         if out is not None:
+            # Of what class the result is decides that of the samples, as with torch's function.
             return torch.stack(batch, 0, out=out)
     module: Any = importlib.import_module(_MODULE)
     return module.collate_tensor_fn(batch, collate_fn_map=collate_fn_map)
