@@ -75,8 +75,8 @@ def test_what_takes_a_name_only_says_so(kind):
     for call in (lambda: kind(5), lambda: kind(5, name="x")):
         with pytest.raises(TypeError, match=rf"^{kind.__name__}\(\) takes no positional .*it takes name="):
             call()
-    with pytest.raises(TypeError, match=rf"^{kind.__name__}\(\) got .*'nome'; it takes name="):
-        kind(nome="x")
+    with pytest.raises(TypeError, match=rf"^{kind.__name__}\(\) got .*'title'; it takes name="):
+        kind(title="x")
     assert str(inspect.signature(kind)) == "(*, name=None)"
 
 

@@ -3,7 +3,8 @@ from libcpp.vector cimport vector
 
 from sharedmem.libsharedmem.arena cimport arena
 from sharedmem.libsharedmem.handle cimport claim
-from sharedmem.libsharedmem.queue cimport queue, queue_counts, queue_entry, queue_message, queue_report, queue_taken
+from sharedmem.libsharedmem.queue cimport (
+    queue, queue_counts, queue_entry, queue_message, queue_report, queue_taken)
 
 
 cdef enum waiting_for:
