@@ -61,7 +61,7 @@ def test_a_fork_in_the_middle_of_the_import_itself():
 INSIDE_OTHER_IMPORTS = {("_integrations/__init__.py", "_file"), ("_transfers/saving.py", "_change")}
 
 #: Called by a function that holds the lock.
-UNDER_THE_LOCK = {("__init__.py", "_import")}
+UNDER_THE_LOCK = {("__init__.py", "_import"), ("__init__.py", "_import_for_library")}
 
 
 def imports_in_functions(text):

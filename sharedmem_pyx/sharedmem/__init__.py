@@ -114,7 +114,7 @@ __all__ = [
 
 # Modules for other libraries. They are imported when first asked for, and not by `import *`: that would give
 # the name of the library a new meaning.
-_FOR_LIBRARIES = ("torch",)
+_FOR_LIBRARIES = ("dask", "mpi", "torch", "zarr")
 
 
 def __getattr__(name):
@@ -186,8 +186,14 @@ def _import(name):
 
 def _import_for_library(name):
     match name:
+        case "dask":
+            import sharedmem.dask as module
+        case "mpi":
+            import sharedmem.mpi as module
         case "torch":
             import sharedmem.torch as module
+        case "zarr":
+            import sharedmem.zarr as module
     return module
 
 

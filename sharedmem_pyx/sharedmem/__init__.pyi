@@ -1,5 +1,8 @@
 from sharedmem import atomics as atomics
+from sharedmem import dask as dask
+from sharedmem import mpi as mpi
 from sharedmem import torch as torch
+from sharedmem import zarr as zarr
 from sharedmem._condition import Condition
 from sharedmem._copying import array, asshared, copy
 from sharedmem._creation import (

@@ -14,6 +14,8 @@ import inspect
 import warnings
 from typing import Any
 
+from sharedmem._startup import import_lock
+
 __all__ = ["backend", "install", "tally"]
 
 
@@ -78,7 +80,8 @@ def backend() -> Any:
     _need_distributed()
     missing = _missing()
     if missing is None:
-        from sharedmem._engines.dask_comm import SharedMemoryBackend
+        with import_lock:
+            from sharedmem._engines.dask_comm import SharedMemoryBackend
 
         return SharedMemoryBackend()
     _warn(missing)
@@ -112,7 +115,8 @@ def install() -> bool:
         return False
     from distributed.comm.registry import backends
 
-    from sharedmem._engines import dask_comm
+    with import_lock:
+        from sharedmem._engines import dask_comm
 
     for scheme, kind in (("tcp", dask_comm.SharingTCPBackend), ("tls", dask_comm.SharingTLSBackend)):
         if not isinstance(backends.get(scheme), kind):
@@ -139,6 +143,7 @@ def tally() -> dict[str, int]:
         There is no distributed.
     """
     _need_distributed()
-    from sharedmem._engines.dask_comm import tally as of_comms
+    with import_lock:
+        from sharedmem._engines.dask_comm import tally as of_comms
 
     return of_comms()
