@@ -19,6 +19,7 @@
 
 #include "arena_tools.hpp"
 #include "mapping_tools.hpp"
+#include "replaced.hpp"
 
 namespace {
 
@@ -76,12 +77,8 @@ std::uint64_t unknown_at_first(const char*) noexcept { return looks++ == 0 ? 0 :
 
 }  // namespace
 
-#ifndef __THROW  // as the C library declares it
-#define __THROW
-#endif
-
 // In the place of the C library's, for the whole program.
-extern "C" void* shmat(int id, const void* at, int flags) __THROW {
+extern "C" void* shmat(int id, const void* at, int flags) AS_DECLARED {
   ++now.calls;
   if ((flags & SHM_REMAP) != 0 && now.refuses_remap_with != 0) {
     errno = now.refuses_remap_with;

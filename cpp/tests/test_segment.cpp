@@ -12,6 +12,7 @@
 #include "segment/mapping.hpp"
 
 #include "child.hpp"
+#include "replaced.hpp"
 
 using namespace sharedmem;
 
@@ -28,11 +29,11 @@ F* next_of(const char* name) {
 }  // namespace
 
 // In front of the C library's: the last moments at which a segment is left behind.
-extern "C" void* shmat(int id, const void* at, int flags) noexcept {
+extern "C" void* shmat(int id, const void* at, int flags) AS_DECLARED {
   if (dies == death::before_attach) ::raise(SIGKILL);
   return next_of<void*(int, const void*, int)>("shmat")(id, at, flags);
 }
-extern "C" int shmctl(int id, int command, shmid_ds* record) noexcept {
+extern "C" int shmctl(int id, int command, shmid_ds* record) AS_DECLARED {
   if (dies == death::before_mark && command == IPC_RMID) ::raise(SIGKILL);
   return next_of<int(int, int, shmid_ds*)>("shmctl")(id, command, record);
 }
