@@ -1,8 +1,19 @@
-from libc.stdint cimport uint32_t
+cimport numpy as cnp
 
 
-# Whether the word has another value than `same`, within so many seconds: it sleeps, and hears signals.
-cdef bint sleep_while(const uint32_t* word, uint32_t same, double seconds) except -1
+cdef extern from "<sharedmem_pyx/elements.hpp>" namespace "sharedmem_pyx":
+    enum element "sharedmem_pyx::element":
+        other "sharedmem_pyx::element::other"
 
-# The seconds of a timeout; infinity for None. Refuses what is not a number.
-cdef double seconds_of(object timeout) except? -1
+
+# What the elements of an array are, if atomic operations work on them; `written`: and if they may be changed.
+cdef element check_array(object a, bint written) except *
+
+# Refuses an element that is not aligned to its size.
+cdef int check_address(const void* at, element of, object a) except -1
+
+# Refuses bool, with which the operation of this name does not work.
+cdef int check_number(element of, str name) except -1
+
+# The address of the element, which is one that atomic operations work on.
+cdef char* find(cnp.ndarray a, object index, element of) except NULL

@@ -1,25 +1,14 @@
-"""Atomic operations on elements of arrays: what sharedmem.atomics shows."""
-import operator
-import time
-
+"""Atomic operations on elements of arrays: how an element is found, and what is done to one of them."""
 import numpy as np
 
 cimport numpy as cnp
-from cpython.exc cimport PyErr_CheckSignals
+from cpython.bool cimport PyBool_Check
 from cpython.long cimport PyLong_CheckExact
 from cpython.number cimport PyIndex_Check, PyNumber_AsSsize_t
 from cpython.tuple cimport PyTuple_CheckExact
-from cpython.bool cimport PyBool_Check
-from libc.stdint cimport uint32_t
-
-from sharedmem.libsharedmem.futex cimport wait_on, wake
-from sharedmem.libsharedmem.robust_mutex cimport nanoseconds
 
 
 cdef extern from "<sharedmem_pyx/elements.hpp>" namespace "sharedmem_pyx":
-    enum element "sharedmem_pyx::element":
-        other "sharedmem_pyx::element::other"
-
     enum operation "sharedmem_pyx::operation":
         op_load "sharedmem_pyx::operation::load"
         op_store "sharedmem_pyx::operation::store"
@@ -30,38 +19,15 @@ cdef extern from "<sharedmem_pyx/elements.hpp>" namespace "sharedmem_pyx":
         op_or "sharedmem_pyx::operation::or_"
         op_xor "sharedmem_pyx::operation::xor_"
 
-    cdef cppclass row:
-        char* first
-        Py_ssize_t step
-        Py_ssize_t count
-
     element element_of(int type_number, size_t nbytes) noexcept
     size_t alignment_of(element) noexcept
     bint has_bits(element) noexcept
     bint is_number(element) noexcept
-    bint can_be_waited_for(element) noexcept
     object apply(operation what, element of, void* at, object operand)
     object apply_compare_exchange(element of, void* at, object expected, object value)
-    bint read_value(element of, object value, void* out) except False
-    bint read_word(element of, object value, uint32_t* out) except False
-    Py_ssize_t add_each(element of, row to, const Py_ssize_t* indices, Py_ssize_t count, const char* values,
-                        Py_ssize_t step) noexcept nogil
-    Py_ssize_t first_wrong(const Py_ssize_t* indices, Py_ssize_t count, Py_ssize_t size) noexcept nogil
-
-
-cdef extern from "<sharedmem_pyx/atomics.hpp>" namespace "sharedmem_pyx::atomics" nogil:
-    uint32_t load_word "sharedmem_pyx::atomics::load"(const uint32_t*) noexcept
-    nanoseconds span_of(double seconds) noexcept
-
-
-cdef enum:
-    many = 1000     # additions from which on other threads may run meanwhile
 
 
 cnp.import_array()
-
-# Seconds between two looks for a signal such as Ctrl-C, whose handler runs in the main thread only.
-cdef double slice_of_wait = 0.1
 
 
 # -- from an array and an index to an element
@@ -365,250 +331,3 @@ cdef int check_bits(element of, str name, object a) except -1:
     if not has_bits(of):
         raise TypeError(f"{name} works on integers and bool, not on {a.dtype}")
     return 0
-
-
-# -- waiting
-
-cdef element check_word(object a) except *:
-    cdef element of = check_array(a, False)
-    if not can_be_waited_for(of):
-        raise TypeError(f"the kernel waits for int32 and uint32, not for {a.dtype}")
-    return of
-
-
-def end_of_wait(timeout):
-    """When a wait ends that begins now, by `time.monotonic`; infinity for None."""
-    return time.monotonic() + seconds_of(timeout)
-
-
-cdef double seconds_of(object timeout) except? -1:
-    """The seconds of a timeout; infinity for None."""
-    if timeout is None:
-        return float("inf")
-    cdef double seconds = timeout
-    if seconds != seconds:
-        raise ValueError("the timeout is not a number")
-    return seconds
-
-
-def wait(a, index, value, timeout=None):
-    """Sleep while an element has a value.
-
-    Parameters
-    ----------
-    a : numpy.ndarray
-        Of int32 or uint32; it may be read-only.
-    index : int or tuple of int
-        Of one element.
-    value : int
-        The call returns as soon as the element has another value, and at once if it has one now. Whoever
-        changes it calls `notify` afterwards.
-    timeout : float or None, optional
-        Seconds to wait at most; None: as long as it takes.
-
-    Returns
-    -------
-    bool
-        Whether the element had another value; False: the time was up.
-
-    Raises
-    ------
-    TypeError, ValueError, IndexError, OverflowError
-        As the module says. TypeError also for elements of another size: the kernel waits for words of 32
-        bits.
-
-    Notes
-    -----
-    Ctrl-C and other signals are handled while it waits. The element is looked at ten times a second even if
-    nobody notifies, so that a process that is killed between its change and `notify` keeps nobody asleep.
-
-    References
-    ----------
-    .. [1] Linux man-pages, futex(2).
-    """
-    cdef element of = check_word(a)
-    cdef const uint32_t* word = <const uint32_t*>find(a, index, of)
-    cdef uint32_t same = 0
-    read_word(of, value, &same)
-    return sleep_while(word, same, seconds_of(timeout))
-
-
-cdef bint sleep_while(const uint32_t* word, uint32_t same, double seconds) except -1:
-    """Whether the word has another value than `same`, within so many seconds."""
-    cdef double left = seconds
-    cdef double end
-    if load_word(word) != same:
-        return True
-    end = time.monotonic() + seconds
-    while left > 0:
-        with nogil:
-            wait_on(word, same, span_of(min(left, slice_of_wait)))
-        PyErr_CheckSignals()
-        if load_word(word) != same:
-            return True
-        left = end - time.monotonic()
-    return False
-
-
-def notify(a, index, count=None):
-    """Wake processes and threads that wait for an element.
-
-    Parameters
-    ----------
-    a : numpy.ndarray
-        Of int32 or uint32.
-    index : int or tuple of int
-        Of one element, which was changed before.
-    count : int or None, optional
-        How many to wake at most; None: all.
-
-    Returns
-    -------
-    int
-        How many were woken.
-
-    Raises
-    ------
-    TypeError, ValueError, IndexError
-        As the module says; TypeError for a `count` that is no integer, ValueError for a negative one.
-    """
-    cdef element of = check_word(a)
-    cdef const uint32_t* word = <const uint32_t*>find(a, index, of)
-    cdef int most = 2**31 - 1
-    if count is not None:
-        number = operator.index(count)
-        if number < 0:
-            raise ValueError(f"the count of whom to wake is {count}")
-        most = min(number, most)
-    return wake(word, most)
-
-
-# -- many elements
-
-def add_at(a, indices, values, /):
-    """Add to elements that are chosen as in ``a[indices]``, each addition atomic.
-
-    It does what ``np.add.at(a, indices, values)`` does, and no addition is lost while other processes and
-    threads do the same.
-
-    Parameters
-    ----------
-    a : numpy.ndarray
-        Of integers or floats; its elements may be changed by any process at the same time.
-    indices : int, slice, array_like or tuple of these
-        What ``a[indices]`` understands. An element that is chosen twice gets both additions.
-    values : array_like
-        Broadcast to the shape of ``a[indices]``.
-
-    Raises
-    ------
-    IndexError
-        An index is out of bounds or no index; then nothing was added.
-    TypeError, ValueError, OverflowError
-        As the module says; TypeError also if `values` can't be cast by NumPy's rule "same_kind".
-
-    See Also
-    --------
-    numpy.add.at : The same for one thread of one process.
-    """
-    cdef element of = check_array(a, True)
-    check_number(of, "add_at")
-    check_layout(a, of)
-    if cnp.PyArray_NDIM(a) == 1 and is_row_of_indices(indices):
-        if np.may_share_memory(a, indices):
-            indices = indices.copy()
-        add_to(a, of, np.ascontiguousarray(indices, np.intp), values, <char*>cnp.PyArray_DATA(a),
-               cnp.PyArray_STRIDES(a)[0], cnp.PyArray_DIMS(a)[0])
-        return
-    # The elements by the distance of each from the one with the lowest address.
-    lowest = sum([(size - 1) * step for size, step in zip(a.shape, a.strides, strict=True) if step < 0])
-    reach = sum([(size - 1) * abs(step) for size, step in zip(a.shape, a.strides, strict=True)]) + 1
-    offsets = np.ascontiguousarray(np.asarray(offsets_of(a, indices)) - lowest, np.intp)
-    add_to(a, of, offsets, values, <char*>cnp.PyArray_DATA(a) + <Py_ssize_t>lowest, 1, reach)
-
-
-cdef int check_layout(cnp.ndarray a, element of) except -1:
-    """Whether every element is aligned: the first one is, and so are the steps to the others."""
-    cdef int axis
-    if cnp.PyArray_SIZE(a) > 0:
-        check_address(cnp.PyArray_DATA(a), of, a)
-        for axis in range(cnp.PyArray_NDIM(a)):
-            if cnp.PyArray_DIMS(a)[axis] > 1:
-                check_address(<char*>cnp.PyArray_DATA(a) + cnp.PyArray_STRIDES(a)[axis], of, a)
-    return 0
-
-
-cdef bint is_row_of_indices(object indices):
-    return isinstance(indices, np.ndarray) and indices.dtype.kind in "iu" and indices.ndim > 0 \
-        and np.can_cast(indices.dtype, np.intp, "same_kind")
-
-
-def offsets_of(a, indices):
-    """Bytes from the first element of `a` to each of those that ``a[indices]`` has, in its shape.
-
-    NumPy itself applies the indices, to the offsets that each axis contributes.
-    """
-    entries = indices if isinstance(indices, tuple) else (indices,)
-    if all(entry is None or entry is Ellipsis or isinstance(entry, slice) for entry in entries):
-        chosen = np.asarray(a)[indices if Ellipsis in entries else (*entries, Ellipsis)]     # a view
-        total = np.zeros((), np.intp) + (address_of(chosen) - address_of(a))
-        for axis, (size, step) in enumerate(zip(chosen.shape, chosen.strides, strict=True)):
-            total = total + along(size, step, axis, chosen.ndim)
-        return np.broadcast_to(total, chosen.shape)
-    total = np.zeros((), np.intp)
-    for axis, (size, step) in enumerate(zip(a.shape, a.strides, strict=True)):
-        total = total + np.broadcast_to(along(size, step, axis, a.ndim), a.shape)[indices]
-    return total
-
-
-cdef object address_of(object a):
-    return <size_t>cnp.PyArray_DATA(a) if cnp.PyArray_SIZE(a) > 0 else 0
-
-
-cdef object along(object size, object step, object axis, object ndim):
-    """Offsets of the elements along one axis of an array, to be broadcast along the others."""
-    shape = [1] * ndim
-    shape[axis] = size
-    return (np.arange(size, dtype=np.intp) * step).reshape(shape)
-
-
-cdef int add_to(cnp.ndarray a, element of, cnp.ndarray indices, object values, char* first, Py_ssize_t step,
-                Py_ssize_t size) except -1:
-    """Adds to the elements with these indices in a row of `size` that are `step` bytes apart."""
-    cdef Py_ssize_t count = cnp.PyArray_SIZE(indices)
-    cdef const Py_ssize_t* chosen = <const Py_ssize_t*>cnp.PyArray_DATA(indices)
-    cdef cnp.ndarray added = operands(a, of, values, indices)
-    cdef const char* operand = <const char*>cnp.PyArray_DATA(added)
-    cdef Py_ssize_t operand_step = cnp.PyArray_ITEMSIZE(added) if cnp.PyArray_NDIM(added) > 0 else 0
-    cdef row to
-    cdef Py_ssize_t wrong
-    to.first = first
-    to.step = step
-    to.count = size
-    if count < many:
-        wrong = first_wrong(chosen, count, size)
-        if wrong < 0:
-            wrong = add_each(of, to, chosen, count, operand, operand_step)
-    else:
-        with nogil:
-            wrong = first_wrong(chosen, count, size)
-            if wrong < 0:
-                wrong = add_each(of, to, chosen, count, operand, operand_step)
-    if wrong >= 0:
-        raise IndexError(f"index {chosen[wrong]} is out of bounds for axis 0 with size {size}")
-    return 0
-
-
-cdef cnp.ndarray operands(cnp.ndarray a, element of, object values, cnp.ndarray indices):
-    """What is added: one element, or as many in a row as there are indices."""
-    cdef cnp.ndarray one
-    if isinstance(values, (int, float)) and not isinstance(values, np.generic):
-        one = np.empty((), a.dtype)
-        read_value(of, values, cnp.PyArray_DATA(one))
-        return one
-    found = np.asarray(values).astype(a.dtype, casting="same_kind", copy=False)
-    if np.may_share_memory(a, found):
-        found = found.copy()    # what is added is what was there at the call, as with np.add.at
-    if found.ndim == 0:
-        return np.array(found)
-    return np.ascontiguousarray(np.broadcast_to(found, (<object>indices).shape))

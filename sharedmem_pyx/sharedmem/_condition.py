@@ -5,7 +5,8 @@ from operator import index
 from time import monotonic
 from typing import Any, NoReturn, TypeVar
 
-from sharedmem._atomics import add, end_of_wait, notify, store
+from sharedmem._atomics import add, store
+from sharedmem._atomics_waiting import end_of_wait, notify
 from sharedmem._condition_wait import WithLock, sleep_without
 from sharedmem._creation import zeros
 from sharedmem._messages import by_value, no_deep_copy

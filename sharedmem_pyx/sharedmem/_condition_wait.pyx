@@ -4,7 +4,7 @@ import time
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int32_t, uint32_t
 
-from sharedmem._atomics cimport seconds_of
+from sharedmem._atomics_waiting cimport seconds_of
 from sharedmem.libsharedmem.futex cimport wait_end, wait_on, woken
 from sharedmem.libsharedmem.robust_mutex cimport nanoseconds
 

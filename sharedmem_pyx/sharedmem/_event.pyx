@@ -3,7 +3,7 @@ cimport cython
 cimport numpy as cnp
 from libc.stdint cimport uint32_t
 
-from sharedmem._atomics cimport seconds_of, sleep_while
+from sharedmem._atomics_waiting cimport seconds_of, sleep_while
 from sharedmem.libsharedmem.futex cimport wake
 
 from sharedmem._arguments import read_arguments

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 
 from sharedmem import _frames
-from sharedmem._atomics import end_of_wait, load, wait
+from sharedmem._atomics import load
+from sharedmem._atomics_waiting import end_of_wait, wait
 from sharedmem._copying import asshared, copy
 from sharedmem._file_memory import find_place
 from sharedmem._messages import by_value, no_deep_copy

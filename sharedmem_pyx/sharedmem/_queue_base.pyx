@@ -15,7 +15,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from libcpp.vector cimport vector
 
-from sharedmem._atomics cimport seconds_of
+from sharedmem._atomics_waiting cimport seconds_of
 from sharedmem._transfers.messages cimport pickle_for_queue
 from sharedmem.arena cimport home_arena
 from sharedmem.array cimport adopt

@@ -24,18 +24,17 @@ the GIL.
 
 from sharedmem._atomics import (
     add,
-    add_at,
     and_,
     compare_exchange,
     exchange,
     load,
-    notify,
     or_,
     store,
     sub,
-    wait,
     xor,
 )
+from sharedmem._atomics_add_at import add_at
+from sharedmem._atomics_waiting import notify, wait
 
 __all__ = [
     "add",

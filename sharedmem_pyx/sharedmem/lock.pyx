@@ -8,7 +8,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint64_t
 
-from sharedmem._atomics cimport seconds_of
+from sharedmem._atomics_waiting cimport seconds_of
 from sharedmem.libsharedmem.robust_mutex cimport (
     busy, inherited, nanoseconds, owner_report, owner_state, robust_mutex, robust_mutex_bytes,
     robust_mutex_outcome, taken,

@@ -55,13 +55,13 @@ class heap {
 
   /// Whether a block of this size class can be had at once.
   bool has_room(std::uint32_t size_class) const noexcept { return with_room[size_class] != nullptr; }
-  /// \pre has_room(size_class).
+  /// Takes a block of this size class. \pre has_room(size_class).
   taken take_small(std::uint32_t size_class) noexcept { return pop(*with_room[size_class]); }
   /// Takes a whole run as one block. \throws no_memory  no descriptor is left; the run is cached then.
   taken take_run(slab* run);
   /// Cuts a run of one chunk into blocks of a class. Throws what `take_run` throws; the run is cached then.
   void cut(slab* run, std::uint32_t size_class);
-  /// A block that was never shared, or whose last claim has gone, comes back.
+  /// Takes back a block that was never shared, or that no process claims any more.
   void drop_unshared(slab& s, std::uint32_t index) noexcept;
   /// Lists block b of chunk c again if that chunk is ours and the block is free.
   void list_if_free(std::uint32_t b, std::uint32_t chunk) noexcept;
@@ -82,13 +82,13 @@ class heap {
   /// If these have no room, all: runs grow together only in the hands of one process, and without that each
   /// generation would leave smaller pieces and take fresh memory. True if something changed.
   bool adopt_orphans(std::uint32_t chunks, std::uint32_t size_class);
-  /// Takes over all of them. True if there were any.
+  /// Takes over all chunks whose owner has died. True if there were any.
   bool adopt_all_orphans();
   /// Bytes of chunks whose owner has died, and in which no block is in use. An estimate: others may adopt them
   /// meanwhile.
   std::uint64_t orphaned_bytes() const noexcept;
   /// Gives such chunks back to the system until they and all that is cached are at most `limit` bytes, or about that
-  /// if others do the same. Looks only if there are orphans since the last call.
+  /// if others do the same. Does nothing if no chunk has lost its owner since the last call.
   void limit_orphans(std::uint64_t limit) noexcept;
   /// Lists what other processes freed since the last call. True if a hint said there was something.
   bool sweep_returns() noexcept;
@@ -126,8 +126,8 @@ class heap {
       for (std::uint32_t i = 0; i < s->carved; ++i)
         if (s->states[i].load(std::memory_order_relaxed) == use::in_use) f(*s, i);
   }
-  /// What we know of a chunk that is ours, else nullptr. Without the lock right for a chunk of which the
-  /// caller holds a block.
+  /// The slab of a chunk that this process owns; nullptr: it owns no such chunk. May be called without the lock for a
+  /// chunk of which the caller holds a block, since that chunk stays.
   slab* owned_at(std::uint32_t chunk) const noexcept { return chunk < owned.size() ? owned[chunk] : nullptr; }
 
   // ---- caches of threads
@@ -141,11 +141,11 @@ class heap {
   void fill_cache(std::uint32_t size_class) noexcept;
   /// Gives half of what this thread's cache has of a class back to the slabs. Lock held.
   void make_cache_space(std::uint32_t size_class) noexcept;
-  /// From return on no thread uses its cache until `resume_threads`; who wants to takes the slow path and
-  /// waits for the lock. Lock held.
+  /// After it has returned, no thread uses its cache until `resume_threads` is called: calls take the slow path and
+  /// wait for the lock. Lock held.
   void stop_threads() noexcept;
   void resume_threads() noexcept;
-  /// Between the two. No lock.
+  /// Whether `stop_threads` was called, and `resume_threads` not yet. No lock.
   bool threads_stopped() const noexcept { return stopped.load(std::memory_order_acquire); }
 
   /// In a forked child: nothing here is ours. Lock held, or no other thread.

@@ -41,14 +41,14 @@ class records {
     return ready(b);
   }
 
-  /// The same for a block that was made ready.
+  /// As `at`, for a block that `make_ready` was called for.
   record& ready(std::uint32_t b) noexcept {
     written_[b / per_page].store(true, std::memory_order_relaxed);
     return *find(b);
   }
 
-  /// From now on `find` has a record for each of [first, first + count), until `clear`. Costs addresses: memory is
-  /// taken for those that are written. \throws std::bad_alloc
+  /// From now on `find` has a record for each of [first, first + count), until `clear`. Reserves addresses only: memory is
+  /// taken for the records that are written. \throws std::bad_alloc
   void make_ready(std::uint32_t first, std::uint32_t count) {
     for (std::uint32_t page = first / per_page; page <= (first + count - 1) / per_page; ++page)
       make_page(page * per_page);
@@ -74,7 +74,7 @@ class records {
     each_held(f, [](std::uint32_t) {});
   }
 
-  /// Forgets everything.
+  /// Forgets all records.
   void clear() noexcept {
     for (std::size_t k = used_.exchange(0); k-- > 0;) {
       written_[k].store(false, std::memory_order_relaxed);

@@ -21,21 +21,21 @@ enum class use : std::uint8_t {
 };
 
 struct slab {
-  std::uint32_t chunk = 0;       // head
-  std::uint32_t run = 1;         // chunks
+  std::uint32_t chunk = 0;       // number of its first chunk
+  std::uint32_t run = 1;         // how many chunks it has
   std::uint32_t size_class = no_class;
-  std::uint32_t count = 1;       // blocks
-  std::uint32_t first = 0;       // descriptor of block 0
+  std::uint32_t count = 1;       // how many blocks it is cut into
+  std::uint32_t first = 0;       // index of the descriptor of block 0
   std::uint64_t block_bytes = 0;
   std::byte* data = nullptr;
-  std::uint32_t free_count = 0;  // indexes in `stack`
-  std::uint32_t carved = 0;      // blocks at and above were never handed out
+  std::uint32_t free_count = 0;  // how many free blocks `stack` lists
+  std::uint32_t carved = 0;      // blocks from this index on were never handed out
   bool zeroed = false;           // bytes that were never handed out read as zero
   bool populated = false;        // pages are known to be present
   bool in_class_list = false;
-  slab* next = nullptr;          // class list
+  slab* next = nullptr;          // in the list of slabs of this class that have free blocks
   slab* previous = nullptr;
-  slab* next_owned = nullptr;    // all that this process owns
+  slab* next_owned = nullptr;    // in the list of all slabs that this process owns
   slab* previous_owned = nullptr;
   std::atomic<use>* states = nullptr;
   std::uint16_t* stack = nullptr;

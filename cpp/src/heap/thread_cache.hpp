@@ -59,12 +59,12 @@ struct thread_cache {
     home.store(owner, std::memory_order_relaxed);
   }
 
-  /// New, zeroed, wiped on fork; nullptr if the system refuses.
+  /// A new cache, all zeros, which a forked child finds zeroed again; nullptr if the system refuses.
   static thread_cache* map() noexcept;
   static void unmap(thread_cache*) noexcept;
 };
 
-/// Around fork: no other thread is giving its cache back because it ends, no arena goes.
+/// Called before fork: until it is over no thread that ends gives its cache back, and no arena is destroyed.
 void hold_caches() noexcept;
 void let_caches_go() noexcept;  ///< in the parent
 void renew_caches() noexcept;   ///< in the child
