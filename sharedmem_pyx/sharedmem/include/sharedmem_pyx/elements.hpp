@@ -224,23 +224,32 @@ inline std::ptrdiff_t add_each(element of, row to, const std::ptrdiff_t* indices
     const auto index = [indices](std::ptrdiff_t i) {
       return static_cast<const volatile std::ptrdiff_t*>(indices)[i];
     };
-    // An atomic operation waits for its cache line, and the processor does not go on meanwhile: the lines are asked
-    // for early. An address that is none does no harm there.
-    constexpr std::ptrdiff_t ahead = 32;
-    for (std::ptrdiff_t i = 0; i < count; ++i) {
-      if (i + ahead < count) {
+    const auto add = [=](std::ptrdiff_t i) {
+      std::ptrdiff_t at = index(i);
+      at += at < 0 ? to.count : 0;
+      if (at < 0 || at >= to.count) return false;
+      T value;
+      std::memcpy(&value, values + i * step, sizeof value);
+      (void)atomics::add(reinterpret_cast<T*>(to.first + at * to.step), value);
+      return true;
+    };
+    constexpr std::ptrdiff_t in_cache = 256 * 1024;  // of a processor that nobody else disturbs
+    std::ptrdiff_t i = 0;
+    if (to.step > in_cache || to.step < -in_cache || to.count > in_cache ||
+        to.count * (to.step < 0 ? -to.step : to.step) > in_cache) {
+      // An atomic operation waits for its cache line, and the processor does not go on meanwhile: the lines are asked
+      // for early. An address that is none does no harm there.
+      constexpr std::ptrdiff_t ahead = 32;
+      for (; i + ahead < count; ++i) {
         __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(to.first) +
                                                          static_cast<std::uintptr_t>(index(i + ahead)) *
                                                              static_cast<std::uintptr_t>(to.step)),
                            1);
+        if (!add(i)) return i;
       }
-      std::ptrdiff_t at = index(i);
-      at += at < 0 ? to.count : 0;
-      if (at < 0 || at >= to.count) return i;
-      T value;
-      std::memcpy(&value, values + i * step, sizeof value);
-      (void)atomics::add(reinterpret_cast<T*>(to.first + at * to.step), value);
     }
+    for (; i < count; ++i)
+      if (!add(i)) return i;
     return -1;
   });
 }
