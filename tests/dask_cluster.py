@@ -26,8 +26,10 @@ WORKER = """
 import asyncio, sys
 import numpy, sharedmem
 PRELOAD
+# All that is needed later: another user may not be allowed to read our files.
+import dask_scenarios, distributed, sharedmem.dask, sharedmem._engines.dask_comm
+sharedmem.stats, sharedmem.place
 BECOME
-import distributed, sharedmem.dask
 async def main():
     worker = distributed.Worker(sys.argv[1], name=sys.argv[2], nthreads=1, host="127.0.0.1",
                                 memory_limit=sys.argv[3], dashboard=False, local_directory=sys.argv[4])
