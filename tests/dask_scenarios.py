@@ -3,6 +3,7 @@
 Prints one line of JSON: for each scenario of the group what went wrong, None if nothing did.
 """
 
+import importlib.util
 import json
 import os
 import sys
@@ -82,49 +83,61 @@ class Own:
     __hash__ = None
 
 
-def objects(make):
-    """Objects of many kinds over arrays that `make(values)` makes, by name."""
-    values = np.arange(50_000.0)
-    a = make(values)
-    found = {
-        "array": a,
-        "tuple": (a, 1, "text", make(values[:5])),
-        "dict": {"x": a, "y": [a]},
-        "reversed": a[::-1],
-        "strided": a[::3],
-        "two axes": a.reshape(100, 500),
-        "Fortran": a.reshape(100, 500).T,
-        "masked": np.ma.masked_greater(np.asarray(a), 100),
-        "record": make(values[:49_998]).reshape(-1, 2).view([("a", "f8"), ("b", "f8")]),
-        "own class": Own(a),
-        "small": make(values[:5]),
-        "none": make(values[:0]),
-        "read-only": frozen(a),
-    }
-    try:
-        import pandas
+def values():
+    return np.arange(50_000.0)
 
-        found["series"] = pandas.Series(np.asarray(a), copy=False)
-        found["frame"] = pandas.DataFrame(np.asarray(a).reshape(-1, 5), columns=list("abcde"), copy=False)
-        found["mixed frame"] = pandas.DataFrame({"x": np.asarray(a), "t": ["text"] * len(a)}, copy=False)
-    except ImportError:
-        pass
-    try:
-        import scipy.sparse
 
-        n = 40_000
-        found["csr"] = scipy.sparse.csr_array(
-            (np.asarray(a)[:n], np.arange(n), np.arange(n + 1)), shape=(n, n), copy=False
-        )
-    except ImportError:
-        pass
-    try:
-        import xarray
+def pandas_frame(a, text=False):
+    import pandas
 
-        found["xarray"] = xarray.DataArray(np.asarray(a), dims="x")
-    except ImportError:
-        pass
-    return found
+    if text:
+        return pandas.DataFrame({"x": np.asarray(a), "t": ["text"] * len(a)}, copy=False)
+    return pandas.DataFrame(np.asarray(a).reshape(-1, 5), columns=list("abcde"), copy=False)
+
+
+def pandas_series(a):
+    import pandas
+
+    return pandas.Series(np.asarray(a), copy=False)
+
+
+def sparse(a, n=40_000):
+    import scipy.sparse
+
+    return scipy.sparse.csr_array(
+        (np.asarray(a)[:n], np.arange(n), np.arange(n + 1)), shape=(n, n), copy=False
+    )
+
+
+def labelled(a):
+    import xarray
+
+    return xarray.DataArray(np.asarray(a), dims="x")
+
+
+#: Objects of many kinds over an array of values, by name.
+KINDS = {
+    "array": lambda a: a,
+    "tuple": lambda a: (a, 1, "text", a[:5]),
+    "dict": lambda a: {"x": a, "y": [a]},
+    "reversed": lambda a: a[::-1],
+    "strided": lambda a: a[::3],
+    "two axes": lambda a: a.reshape(100, 500),
+    "Fortran": lambda a: a.reshape(100, 500).T,
+    "masked": lambda a: np.ma.masked_greater(np.asarray(a), 100),
+    "record": lambda a: a.reshape(-1, 2).view([("a", "f8"), ("b", "f8")]),
+    "own class": lambda a: Own(a),
+    "small": lambda a: a[:5],
+    "none": lambda a: a[:0],
+    "read-only": lambda a: frozen(a),
+}
+for package, kinds in (
+    ("pandas", {"series": pandas_series, "frame": pandas_frame, "mixed": lambda a: pandas_frame(a, True)}),
+    ("scipy", {"csr": sparse}),
+    ("xarray", {"xarray": labelled}),
+):
+    if importlib.util.find_spec(package):
+        KINDS |= kinds
 
 
 def frozen(a):
@@ -134,7 +147,7 @@ def frozen(a):
 
 
 def one_object(name, shared):
-    return objects(sharedmem.array if shared else np.array)[name]
+    return KINDS[name]((sharedmem.array if shared else np.array)(values()))
 
 
 def equal(x, y):
@@ -216,14 +229,27 @@ def what_was_carried_is_copied_when_it_is_passed_on(client):
 
 def objects_of_all_kinds_are_equal(client):
     a, b = workers_of(client)[:2]
-    for shared in (False, True):
-        for name in objects(np.array):
-            made = client.submit(one_object, name, shared, workers=[a], pure=False)
-            there = client.submit(equals_object, made, name, workers=[b], pure=False)
-            assert there.result(), (name, shared, "worker to worker")
-            assert equals_object(made.result(), name), (name, shared, "to the client")
-            given = client.submit(equals_object, one_object(name, shared), name, workers=[b], pure=False)
-            assert given.result(), (name, shared, "as an argument")
+    cases = [(name, shared) for name in KINDS for shared in (False, True)]
+    made = [client.submit(one_object, *case, workers=[a], pure=False) for case in cases]
+    there = [
+        client.submit(equals_object, each, name, workers=[b], pure=False)
+        for each, (name, _) in zip(made, cases, strict=True)
+    ]
+    assert wrong(cases, client.gather(there)) == [], "worker to worker"
+    del there
+    got = client.gather(made)
+    del made
+    here = [equals_object(each, name) for each, (name, _) in zip(got, cases, strict=True)]
+    assert wrong(cases, here) == [], "to the client"
+    del got
+    given = [
+        client.submit(equals_object, one_object(*case), case[0], workers=[b], pure=False) for case in cases
+    ]
+    assert wrong(cases, client.gather(given)) == [], "as an argument"
+
+
+def wrong(cases, right):
+    return [case for case, ok in zip(cases, right, strict=True) if not ok]
 
 
 def small_arrays_can_be_written(client):
@@ -285,44 +311,43 @@ def wait_until(condition, seconds=SOON):
 
 def spilled_objects_come_back(client):
     a, b = workers_of(client)[:2]
-    for shared in (False, True):
-        names = list(objects(np.array))
-        made = [client.submit(one_object, name, shared, workers=[a], pure=False) for name in names]
-        distributed.wait(made)
-        for name, each in zip(names, made, strict=True):
-            assert client.submit(equals_object, each, name, workers=[b], pure=False).result(), (name, shared)
-            assert client.submit(equals_object, each, name, workers=[a], pure=False).result(), (name, shared)
-            assert equals_object(each.result(), name), (name, shared)
+    cases = [(name, shared) for name in KINDS for shared in (False, True)]
+    made = [client.submit(one_object, *case, workers=[a], pure=False) for case in cases]
+    distributed.wait(made)
+    for where in (b, a):
+        there = [
+            client.submit(equals_object, each, name, workers=[where], pure=False)
+            for each, (name, _) in zip(made, cases, strict=True)
+        ]
+        assert wrong(cases, client.gather(there)) == [], where
+    here = [equals_object(each, name) for each, (name, _) in zip(client.gather(made), cases, strict=True)]
+    assert wrong(cases, here) == []
 
 
 def rechunk_and_shuffle(client):
     import dask.array as da
 
+    expected = np.asarray(shared_grid())
     for method, disk in (("p2p", True), ("p2p", False), ("tasks", True)):
         with dask.config.set({"array.rechunk.method": method, "distributed.p2p.storage.disk": disk}):
-            x = da.from_delayed(dask.delayed(shared_grid)(), (1000, 1000), dtype="f8").rechunk((40, 1000))
-            y = x.rechunk((1000, 40)).rechunk((500, 500))
-            expected = float(shared_grid().sum())
-            assert float(y.sum().compute()) == expected, (method, disk)
-            assert np.array_equal(y.compute(), np.asarray(shared_grid())), (method, disk)
-    try:
+            x = da.from_delayed(dask.delayed(shared_grid)(), expected.shape, dtype="f8").rechunk((100, 500))
+            y = x.rechunk((500, 40)).rechunk((250, 250))
+            assert np.array_equal(y.compute(), expected), (method, disk)
+    if importlib.util.find_spec("pandas") and importlib.util.find_spec("pyarrow"):
         import dask.dataframe as dd
         import pandas
-    except ImportError:
-        return
-    for disk in (True, False):
-        with dask.config.set({"distributed.p2p.storage.disk": disk}):
-            frame = pandas.DataFrame(
-                {"k": np.arange(100_000) % 97, "v": np.asarray(sharedmem.array(np.arange(100_000.0)))},
-                copy=False,
-            )
-            shuffled = dd.from_pandas(frame, npartitions=8).shuffle("k")
-            assert float(shuffled.v.sum().compute()) == float(frame.v.sum()), disk
-            assert len(shuffled.compute()) == len(frame)
+
+        v = sharedmem.array(np.arange(100_000.0))
+        frame = pandas.DataFrame({"k": np.arange(len(v)) % 97, "v": np.asarray(v)}, copy=False)
+        for disk in (True, False):
+            with dask.config.set({"distributed.p2p.storage.disk": disk}):
+                shuffled = dd.from_pandas(frame, npartitions=4).shuffle("k").compute()
+            assert float(shuffled.v.sum()) == float(v.sum()), disk
+            assert len(shuffled) == len(frame)
 
 
 def shared_grid():
-    return sharedmem.array(np.arange(1_000_000.0).reshape(1000, 1000))
+    return sharedmem.array(np.arange(250_000.0).reshape(500, 500))
 
 
 BASIC = (

