@@ -98,3 +98,22 @@ def test_a_path_that_is_empty():
     for mode in ("r", "r+", "w+"):
         with pytest.raises(FileNotFoundError):
             sharedmem.open_memmap("", mode, "i4", 3)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_arrays_after_a_build_lie_where_they_lay_before(fails):
+    """Those within lie where named arrays lie, which is another arena."""
+
+    def build():
+        made = sharedmem.ones(1000)
+        assert sharedmem.stats()["live_blocks"] == before
+        return made if not fails else 1 / 0
+
+    before = sharedmem.stats()["live_blocks"]
+    try:
+        kept = sharedmem.get_or_create("of a place", build)
+    except ZeroDivisionError:
+        kept = None
+    assert fails == (kept is None)
+    after = sharedmem.ones(1000)
+    assert sharedmem.stats()["live_blocks"] == before + 1, after
