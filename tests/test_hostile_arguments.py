@@ -98,3 +98,27 @@ def test_a_path_that_is_empty():
     for mode in ("r", "r+", "w+"):
         with pytest.raises(FileNotFoundError):
             sharedmem.open_memmap("", mode, "i4", 3)
+
+
+def arena_of(a):
+    """What its handle has of the arena that it lies in."""
+    return a.__reduce_ex__(4)[1][0][2:18]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_arrays_after_a_build_lie_where_they_lay_before(fails):
+    """Those within lie where named arrays lie, which is another arena."""
+    within = []
+
+    def build():
+        within.append(arena_of(sharedmem.ones(1000)))
+        return sharedmem.ones(1000) if not fails else 1 / 0
+
+    before = arena_of(sharedmem.ones(1000))
+    try:
+        within.append(arena_of(sharedmem.get_or_create("of a place", build)))
+    except ZeroDivisionError:
+        assert fails
+    assert arena_of(sharedmem.ones(1000)) == before
+    assert within == [within[0]] * (1 if fails else 2)
+    assert within[0] != before
