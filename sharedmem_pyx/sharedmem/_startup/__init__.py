@@ -88,12 +88,17 @@ class _Finder(MetaPathFinder):
         actions = self.awaited.pop(name, None)  # popped: the others are asked through here, too
         if actions is None:
             return None
-        import importlib.util  # seldom needed
-
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.loader is None:
-            self.awaited[name] = actions
-        else:
+        spec = None
+        try:
+            for other in list(sys.meta_path):
+                if other is not self and hasattr(other, "find_spec"):
+                    spec = other.find_spec(name, path, target)
+                if spec is not None:
+                    break
+        finally:
+            if spec is None or spec.loader is None:
+                self.awaited[name] = actions
+        if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader, actions)
         return spec
 
