@@ -108,13 +108,12 @@ def test_one_array_for_all_ranks(tmp_path):
         time.sleep(0.2)
         assert world.recv(source=0).sum() == 4000
     del a, part, whole, given
-    node.Barrier()
+    node.Free()
     gc.collect()
-    node.Barrier()
+    world.Barrier()
     sharedmem.collect()
     stats = sharedmem.stats()
     assert stats["live_bytes"] == 0 and stats["leases"] == 0, stats
-    node.Free()
     if me == 0:
         print("done")
     """

@@ -35,8 +35,9 @@ from sharedmem._integrations.mpi_ import (
     check_communicator,
     groups_of,
     handle_of,
+    keep,
+    probe,
     rank_in,
-    reached,
     same,
 )
 from sharedmem.array import SharedArray
@@ -80,7 +81,7 @@ def node(comm: MPI.Intracomm) -> MPI.Intracomm:
 
     Notes
     -----
-    It takes some milliseconds: make it once.
+    It takes some milliseconds: make it once. It keeps the arenas of its ranks attached until it is freed.
     """
     check_communicator(comm, "comm")
     try:
@@ -92,8 +93,11 @@ def node(comm: MPI.Intracomm) -> MPI.Intracomm:
     first = members.index(comm.rank) // _MOST_RANKS * _MOST_RANKS
     candidates: Any = comm.Split(members[first], comm.rank)
     try:
-        groups = groups_of(candidates.allgather(reached(candidates)))
-        found: MPI.Intracomm = candidates.Split(groups[candidates.rank], candidates.rank)
+        arrays = probe(candidates)
+        groups = groups_of(candidates.allgather([each is not None for each in arrays]))
+        own = groups[candidates.rank]
+        found: MPI.Intracomm = candidates.Split(own, candidates.rank)
+        keep(found, [each for each, group in zip(arrays, groups, strict=True) if group == own])
         return found
     finally:
         candidates.Free()

@@ -93,8 +93,8 @@ def attach(comm: Any, handle: bytes, made: SharedArray | None) -> SharedArray:
 # -- whose memory can be used
 
 
-def reached(comm: Any) -> list[bool]:
-    """For each rank whether this one reads what that one has written in its memory."""
+def probe(comm: Any) -> list[SharedArray | None]:
+    """For each rank a small array of its, if this one reads in it what that one has written; else None."""
     mark = int.from_bytes(os.urandom(8), "little")
     mine = handle = None
     try:
@@ -102,15 +102,30 @@ def reached(comm: Any) -> list[bool]:
         handle = handle_of(mine)
     except (MemoryError, OSError, RuntimeError, ValueError):
         pass  # a rank without memory is alone
-    found = []
+    found: list[SharedArray | None] = []
     for written, other in comm.allgather((mark, handle)):
         try:
-            found.append(other is not None and int(pickle.loads(other)[7]) == written)
+            array = pickle.loads(other)
+            found.append(array if int(array[7]) == written else None)
         except Exception:  # whatever it is: that memory cannot be used
-            found.append(False)
+            found.append(None)
     comm.Barrier()
     del mine  # not before everybody has looked
     return found
+
+
+_kept: int | None = None
+
+
+def keep(comm: Any, arrays: list[SharedArray | None]) -> None:
+    """Keep arrays as long as a communicator: the memory that they are in stays attached.
+
+    Attaching it anew, and its page tables, would take longer than all else in each call.
+    """
+    global _kept
+    if _kept is None:
+        _kept = MPI.Comm.Create_keyval()
+    comm.Set_attr(_kept, arrays)
 
 
 def groups_of(reaching: list[list[bool]]) -> list[int]:

@@ -1,0 +1,1 @@
+"""Engines with and without this library, each a program of its own: the engine must be installed."""
