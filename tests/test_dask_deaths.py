@@ -65,3 +65,15 @@ def test_what_a_stopped_worker_did_not_read_is_called_back_after_its_death(clust
         each.cancel()
     del first, waiting, futures
     assert made.wait_until(lambda: client.run(made.what_is_left, workers=[a])[a][1] == 0)
+
+
+def test_a_worker_with_a_memory_limit_keeps_a_tenth_of_it_warm(cluster, client):
+    def cache_limit():
+        import sharedmem
+
+        return sharedmem.memory_limit()["cache"]
+
+    address = cluster.worker("limited", memory_limit="640MiB")
+    assert made.wait_until(lambda: address in client.scheduler_info(n_workers=-1)["workers"])
+    assert client.run(cache_limit, workers=[address])[address] == 64 << 20
+    assert client.run(cache_limit, workers=[cluster.addresses["a"]])[cluster.addresses["a"]] > 64 << 20
