@@ -1,9 +1,11 @@
 """What nobody passes on purpose: whatever comes of it, no name, file or memory suffers."""
 
+import os
 import pickle
 
 import numpy as np
 import pytest
+import support
 from naming import own_names  # noqa: F401
 
 import sharedmem
@@ -122,3 +124,23 @@ def test_arrays_after_a_build_lie_where_they_lay_before(fails):
     assert arena_of(sharedmem.ones(1000)) == before
     assert within == [within[0]] * (1 if fails else 2)
     assert within[0] != before
+
+
+def test_a_forked_child_that_returns_from_its_parents_build_is_told_what_to_do():
+    parent = os.getpid()
+
+    def build():
+        if (pid := os.fork()) != 0:
+            ended.append(support.reap(pid))
+        return np.ones(3)
+
+    ended = []
+
+    try:
+        assert sharedmem.get_or_create("of a fork", build).sum() == 3
+    except RuntimeError as error:
+        os._exit(0 if f"by which process {parent} builds" in str(error) and "os._exit" in str(error) else 1)
+    finally:
+        if os.getpid() != parent:
+            os._exit(2)
+    assert ended == [0]
