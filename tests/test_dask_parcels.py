@@ -86,3 +86,10 @@ def test_what_could_not_be_written_is_called_back_at_once():
     outbox.withdraw(parcel)
     assert leases() == before
     assert not outbox._parcels
+
+
+def test_a_connection_that_is_dropped_leaves_what_it_wrote_to_the_reader():
+    outbox = dask_parcels.Outbox()
+    handle = sent(outbox)
+    del outbox
+    assert open_handle(handle).all()
