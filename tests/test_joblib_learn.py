@@ -1,7 +1,9 @@
 """scikit-learn under joblib's backend "sharedmem"."""
 
 import os
+import sys
 
+import build_tools
 import numpy as np
 import pytest
 
@@ -88,3 +90,8 @@ def test_an_estimator_may_write_into_its_part(workers, data):
         )
     assert len(found.cv_results_["mean_test_score"]) == 2
     assert (x == before).all()
+
+
+def test_the_tutorial_prints_what_its_page_shows():
+    program = build_tools.ROOT / "doc" / "examples" / "engines" / "search.py"
+    assert build_tools.run(sys.executable, program) == program.with_suffix(".out").read_text()
