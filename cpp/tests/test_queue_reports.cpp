@@ -175,6 +175,32 @@ TEST_CASE("a look at what others change is of one moment") {
   nothing_left(*a);
 }
 
+TEST_CASE("a look at what changes all the time is of one moment, or none") {
+  auto at = std::make_unique<queue::layout>();
+  at->states[0].ring_bytes = at->states[1].ring_bytes = first_ring_bytes;
+  std::atomic<bool> over{false};
+  std::thread changes([&] {
+    while (!over) {
+      queue::state& next = at->next();
+      next = at->now();
+      next.put = ++next.taken;
+      next.unfinished = 3 * next.put;
+      next.bytes = 5 * next.put;
+      at->commit();
+    }
+  });
+  int mixed = 0;
+  while (__atomic_load_n(&at->valid, __ATOMIC_RELAXED) == 0) spin_pause();  // until it has begun
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds{300};
+  while (std::chrono::steady_clock::now() < end) {
+    queue::state s{};
+    if (at->look(s) && (s.put != s.taken || s.unfinished != 3 * s.put || s.bytes != 5 * s.put)) ++mixed;
+  }
+  over = true;
+  changes.join();
+  CHECK(mixed == 0);
+}
+
 TEST_CASE("nonsense in the block of a queue is told from a queue, and found out by none of its bytes") {
   const auto a = arena::create(tiny);
   {
