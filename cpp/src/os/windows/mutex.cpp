@@ -118,4 +118,19 @@ void robust_mutex::unlock() noexcept {
   ::CloseHandle(mutex);
 }
 
+robust_mutex::owner_report robust_mutex::owner() const noexcept {
+  using state = owner_report::state;
+  const std::uint64_t holder = std::atomic_ref(at_->owner).load(std::memory_order_acquire);
+  if (holder == 0) return {state::free, 0};
+  const process_id process{static_cast<std::uint32_t>(holder >> 32),
+                           std::atomic_ref(at_->start).load(std::memory_order_relaxed)};
+  const auto thread = static_cast<std::uint32_t>(holder);
+  if (look_at(process) == liveness::dead) return {state::left, 0};
+  // What cannot be opened for another reason than that it has ended is there.
+  const os::kernel_handle found{::OpenThread(SYNCHRONIZE, FALSE, thread)};
+  const bool ended = found ? ::WaitForSingleObject(found.get(), 0) == WAIT_OBJECT_0
+                           : ::GetLastError() == ERROR_INVALID_PARAMETER;
+  return ended ? owner_report{state::left, 0} : owner_report{state::held, thread};
+}
+
 }  // namespace sharedmem
