@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import multiprocessing
 import os
@@ -190,6 +191,8 @@ def _unlink(names: Sequence[str], missing_ok: bool) -> int:
 def _run(options: argparse.Namespace) -> int:
     if options.command == "demo":
         return _demo(options)
+    if sys.platform == "win32" and options.command in ("info", "top"):
+        raise OSError(errno.ENOSYS, "Windows has no list of a user's segments, nor of who has them")
     if options.command == "top":
         return _top(options.interval)
     if options.command == "unlink":

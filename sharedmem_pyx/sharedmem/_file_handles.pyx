@@ -4,6 +4,7 @@ It means something on this host only, and is the same for every process that has
 """
 
 import binascii
+from os.path import isabs
 
 import numpy as np
 
@@ -156,7 +157,7 @@ def load_mapped(bytes state not None, dtype=None, cls=None):
         if whole.shape.strides[i] > 0:
             end += (whole.shape.shape[i] - 1) * whole.shape.strides[i]
     # No sum above can have overflowed if this holds: `end` is the largest byte that it looks at.
-    if not fits(whole.shape, end) or end > <uint64_t>1 << 62 or at[0] != c"/":
+    if not fits(whole.shape, end) or end > <uint64_t>1 << 62 or not isabs(at[:h.path_bytes]):
         raise ValueError("handle: its fields make no sense")
     memory = open_again(at[:h.path_bytes], h.writable, h.identity, end)
     shape = tuple([whole.shape.shape[i] for i in range(h.ndim)])

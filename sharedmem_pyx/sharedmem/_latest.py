@@ -1,7 +1,9 @@
 """Latest: the newest of a sequence of arrays, without copies and without waiting for readers."""
 
 import atexit
+import errno
 import os
+import sys
 import weakref
 from time import monotonic
 from typing import Any, ClassVar, NoReturn
@@ -14,7 +16,7 @@ from sharedmem._atomics_waiting import end_of_wait, wait
 from sharedmem._copying import asshared, copy
 from sharedmem._file_memory import find_place
 from sharedmem._messages import by_value, no_deep_copy
-from sharedmem._startup import import_lock
+from sharedmem._startup import at_fork, import_lock
 from sharedmem.arena import collect
 from sharedmem.array import SharedArray
 from sharedmem.errors import StaleHandleError
@@ -29,6 +31,8 @@ _SLICE = 0.1
 
 def _start_of(pid: int) -> int:
     """When a living process started, in the kernel's clock ticks; 0: there is none, or it has ended."""
+    if sys.platform == "win32":
+        raise OSError(errno.ENOSYS, "Latest finds dead writers by /proc, which Windows has not")
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -291,7 +295,7 @@ def _is_settled(memory: Any) -> bool:
 
 
 atexit.register(_settle)
-os.register_at_fork(after_in_child=_left.clear)
+at_fork(after_in_child=_left.clear)
 
 
 def _open(lock: RLock, memory: Any) -> Latest:

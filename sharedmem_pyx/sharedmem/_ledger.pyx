@@ -5,7 +5,6 @@ says which leases a message carries and who in this process still has its bytes.
 decides from this which messages are lost.
 """
 
-import os
 import threading
 from collections import deque
 
@@ -16,6 +15,8 @@ from cpython.object cimport PyObject
 from sharedmem.libsharedmem.channel cimport channel
 from sharedmem.libsharedmem.handle cimport byte, bytes_in, find_handle, handle, no_lease
 from sharedmem.libsharedmem.home cimport note_read, note_written, stands_for
+
+from sharedmem._startup import at_fork
 
 
 cdef extern from "Python.h":
@@ -81,7 +82,7 @@ def _start_anew():
     ledger.start_anew()
 
 
-os.register_at_fork(after_in_child=_start_anew)
+at_fork(after_in_child=_start_anew)
 
 
 # -- entering and forgetting

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 
 from sharedmem.arena import where_home
 
@@ -32,7 +34,8 @@ def place() -> str:
     Raises
     ------
     OSError
-        This process has no arena yet, and the system refused to make one.
+        This process has no arena yet, and the system refused to make one. ENOSYS: on Windows, whose sessions
+        and integrity levels are not told apart yet.
 
     See Also
     --------
@@ -55,6 +58,8 @@ def place() -> str:
     ...     executor.submit(sharedmem.place).result() == sharedmem.place()
     True
     """
+    if sys.platform == "win32":
+        raise OSError(errno.ENOSYS, "which session and integrity level a process is of is not asked on Windows")
     version, host, is_memfd = where_home()
     parts = [
         f"sharedmem-{version}",

@@ -72,7 +72,8 @@ def stats():
             first: its own queues and those of other processes, whose pids are in ``processes``. One that lies
             in memory which has gone is left out.
         arena, backing
-            The arena's id, and the kind of its segments, 'sysv' or 'memfd'; None before the first use.
+            The arena's id, and the kind of its segments, 'sysv' or 'memfd', on Windows 'section'; None
+            before the first use.
     """
     cdef arena_statistics total
     cdef arena* mine = home_if_any()
@@ -123,7 +124,7 @@ cdef str uuid_text(uint64_t first, uint64_t second):
 
 
 cdef str backing_text(backing kind):
-    return "sysv" if kind == backing.sysv else "memfd"
+    return "sysv" if kind == backing.sysv else "memfd" if kind == backing.memfd else "section"
 
 
 def participants():

@@ -19,6 +19,7 @@ from sharedmem.libsharedmem.home cimport (
 from sharedmem.libsharedmem.segment cimport backing
 
 from sharedmem._in_flight import look
+from sharedmem._startup import at_fork
 
 
 # Where children look for the locator of their parent's arena: a variable that every kind of child
@@ -329,7 +330,7 @@ def _is_root():
 # Exit handlers of Python run before those of exit(3), also the ones that were registered before this import.
 linger_at_exit()
 _watch_exit()
-os.register_at_fork(after_in_child=_watch_exit)
+at_fork(after_in_child=_watch_exit)
 util.register_after_fork(_watch_exit, _watch_exit)  # a multiprocessing child drops all finalizers first
 os.execv, os.execve = _lingering(os.execv), _lingering(os.execve)   # the others of that name call these
 if _is_root():

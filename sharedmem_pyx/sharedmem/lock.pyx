@@ -1,5 +1,4 @@
 """Locks in shared memory that go wherever an array goes and survive their owners."""
-import os
 import threading
 import time
 import warnings
@@ -16,7 +15,7 @@ from sharedmem.libsharedmem.robust_mutex cimport (
 
 from sharedmem._arguments import read_arguments
 from sharedmem._messages import by_value as _by_value, no_deep_copy
-from sharedmem._startup import import_lock
+from sharedmem._startup import at_fork, import_lock
 from sharedmem.array import is_shared
 from sharedmem._creation import empty
 
@@ -59,7 +58,7 @@ cdef class _Hold:
 # Address of a lock -> _Hold. An entry belongs to the thread that holds the lock: it alone adds and
 # removes it, and it does so while it holds the lock.
 cdef dict holds = {}
-os.register_at_fork(after_in_child=holds.clear)      # a child holds nothing
+at_fork(after_in_child=holds.clear)      # a child holds nothing
 
 
 @cython.final

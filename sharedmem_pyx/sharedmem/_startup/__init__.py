@@ -46,9 +46,15 @@ sys.meta_path.insert(0, _Compiled())
 #: wait for that thread's lock of the module for ever. Where an import of another package is under way, its
 #: lock is held already, and this one is not taken: two threads could wait for each other.
 import_lock = RLock()
-os.register_at_fork(
-    before=import_lock.acquire, after_in_parent=import_lock.release, after_in_child=import_lock.release
-)
+
+
+def at_fork(**handlers: Callable[[], object]) -> None:
+    """Call `os.register_at_fork`, where there is fork."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(**handlers)
+
+
+at_fork(before=import_lock.acquire, after_in_parent=import_lock.release, after_in_child=import_lock.release)
 
 _Action = Callable[[ModuleType], None]
 

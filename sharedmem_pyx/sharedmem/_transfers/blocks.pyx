@@ -4,7 +4,6 @@ While a thread copies, nothing but its C code has the block. A child that anothe
 would hold it until its end, since it does not have that thread: it gives such blocks back when it starts.
 """
 
-import os
 import sys
 
 cimport numpy as cnp
@@ -21,8 +20,17 @@ from sharedmem.libsharedmem.copying cimport copy_bytes
 from sharedmem.libsharedmem.handle cimport byte, bytes_in, decode, fits, handle
 from sharedmem.libsharedmem.home cimport allocate, home_if_any, release
 
+from sharedmem._startup import at_fork
 
-cdef extern from "<unistd.h>" nogil:
+
+cdef extern from * nogil:
+    """
+    #ifdef _WIN32
+    inline unsigned int geteuid() noexcept { return 0; }  // a process has one user for its life
+    #else
+    #include <unistd.h>
+    #endif
+    """
     unsigned int geteuid() noexcept
 
 
@@ -200,7 +208,7 @@ def release_of_other_threads():
     in_hand.release_of_other_threads()
 
 
-os.register_at_fork(after_in_child=release_of_other_threads)
+at_fork(after_in_child=release_of_other_threads)
 
 # Pickles name it as a member of `sharedmem.array`, as they do all that loads a handle.
 _copy_out.__module__ = "sharedmem.array"

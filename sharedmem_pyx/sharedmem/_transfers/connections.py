@@ -166,6 +166,37 @@ def watch(module: ModuleType, reducing: ModuleType = reduction, rebuild: Any = r
     reducing.register(cls, reduce)
 
 
+def watch_without_descriptors(module: ModuleType) -> None:
+    """Do as much of `watch` as there can be on Windows, where connections have no descriptors.
+
+    Nothing can be told there of a pipe's other end, so that no ledger is kept: what is lost with a reader
+    stays until its sender ends. Connections that are no pipes are sockets, which may lead to another host:
+    they send by value.
+
+    Parameters
+    ----------
+    module : module
+        As for `watch`; its Connection is for sockets, its PipeConnection for pipes.
+    """
+    owner: Any = module
+    plain_send = owner.Connection.send
+
+    def send(self: Any, obj: Any) -> None:
+        """Send a (picklable) object"""
+        token = by_value.set(True)
+        try:
+            plain_send(self, obj)
+        finally:
+            by_value.reset(token)
+
+    owner.Connection.send = send
+    for cls in (owner.Connection, owner.PipeConnection):
+        cls.recv = giving_up(cls.recv, "buf")
+
+
 def install() -> None:
-    """Have the connections of multiprocessing keep the ledger."""
-    watch(connection)
+    """Have the connections of multiprocessing keep the ledger, where that can be."""
+    if sys.platform == "win32":
+        watch_without_descriptors(connection)
+    else:
+        watch(connection)

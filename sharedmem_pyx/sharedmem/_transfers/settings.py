@@ -11,6 +11,7 @@ from multiprocessing import process
 from types import TracebackType
 from typing import Any
 
+from sharedmem._startup import at_fork
 from sharedmem._transfers.reducing import never_zero_copy, set_transport, zero_copy
 
 # Where children look for the setting: a variable that every kind of child inherits, and a key of the
@@ -28,7 +29,7 @@ _now = _OFF
 _open: list[weakref.ref[transport]] = []
 _changing = threading.RLock()  # a signal handler, or a destructor, may close one in the middle
 # Another thread may hold it while a child is forked.
-os.register_at_fork(after_in_child=_changing._at_fork_reinit)  # type: ignore[attr-defined]
+at_fork(after_in_child=_changing._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 class _Carried:

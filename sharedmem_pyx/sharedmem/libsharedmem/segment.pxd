@@ -6,6 +6,7 @@ cdef extern from "<sharedmem/segment.hpp>" namespace "sharedmem" nogil:
         none
         sysv
         memfd
+        section
 
     cdef cppclass segment_name:
         backing kind

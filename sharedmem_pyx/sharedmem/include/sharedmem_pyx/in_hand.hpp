@@ -2,14 +2,14 @@
 /// \file
 /// Blocks that C code of a thread holds while it copies: no Python object has them, so nothing would drop them in a
 /// child that another thread forks meanwhile. The child does not have that thread, and gives them back itself.
-#include <pthread.h>
-#include <time.h>
-
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <thread>
 
 #include <sharedmem/home.hpp>
+#include <sharedmem_pyx/forking.hpp>
 
 namespace sharedmem_pyx {
 
@@ -66,10 +66,7 @@ class in_hand {
   }
 
  private:
-  static void pause() noexcept {
-    const timespec moment{0, 50'000};
-    ::nanosleep(&moment, nullptr);
-  }
+  static void pause() noexcept { std::this_thread::sleep_for(std::chrono::microseconds{50}); }
   /// A fork waits for steps that have begun, but not for ever: one may wait for a lock that this fork has taken.
   static void before_fork() noexcept {
     forks.fetch_add(1);
@@ -80,7 +77,7 @@ class in_hand {
   inline static char being_written = 0;
   inline static std::array<block_in_hand, 64> entries;
   inline static std::atomic<std::uint32_t> steps{0}, forks{0};
-  inline static const int handlers = ::pthread_atfork(
+  inline static const int handlers = at_fork(
       before_fork, [] { forks.fetch_sub(1); },
       [] {
         steps.store(0);

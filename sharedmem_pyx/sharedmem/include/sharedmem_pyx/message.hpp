@@ -3,8 +3,6 @@
 /// The leases of one message: references in flight that a transfer which delivers once takes for its arrays.
 #include <Python.h>
 
-#include <pthread.h>
-
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -12,6 +10,7 @@
 #include <vector>
 
 #include <sharedmem/home.hpp>
+#include <sharedmem_pyx/forking.hpp>
 
 namespace sharedmem_pyx {
 
@@ -130,7 +129,7 @@ class message {
   // How many forks lie between this process and the one that loaded the library: tells a parent from its child
   // without the system call of getpid(2).
   inline static std::uint32_t forks = 0;
-  inline static const int counting = pthread_atfork(nullptr, nullptr, [] { ++forks; });
+  inline static const int counting = at_fork(nullptr, nullptr, [] { ++forks; });
   inline static thread_local char this_thread = 0;  // its address names the thread
 
   bool open_ = true;

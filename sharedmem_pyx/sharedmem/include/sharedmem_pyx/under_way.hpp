@@ -1,8 +1,6 @@
 #pragma once
 /// \file
 /// What this process has under way of the data that it sends in place of pickled bytes, and the bound on that.
-#include <pthread.h>
-
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -10,6 +8,7 @@
 #include <mutex>
 
 #include <sharedmem/arena.hpp>
+#include <sharedmem_pyx/forking.hpp>
 
 namespace sharedmem_pyx {
 
@@ -112,7 +111,7 @@ class under_way {
 /// What this process has under way. A forked child's is a new one: a thread of the parent may have held the lock. The
 /// copy of the parent's is not freed.
 inline under_way* mine = new under_way;
-inline const int renewing_mine = pthread_atfork(nullptr, nullptr, [] {
+inline const int renewing_mine = at_fork(nullptr, nullptr, [] {
   mine = new under_way;
   for (auto* each : {&counts.messages, &counts.bytes, &counts.by_pipe}) each->store(0);
 });
