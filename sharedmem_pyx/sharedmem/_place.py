@@ -59,7 +59,9 @@ def place() -> str:
     True
     """
     if sys.platform == "win32":
-        raise OSError(errno.ENOSYS, "which session and integrity level a process is of is not asked on Windows")
+        raise OSError(
+            errno.ENOSYS, "which session and integrity level a process is of is not asked on Windows"
+        )
     version, host, is_memfd = where_home()
     parts = [
         f"sharedmem-{version}",
