@@ -130,6 +130,17 @@ def test_values_by_array_go_with_the_array_and_are_no_other_arrays():
     assert not values
 
 
+def test_copies_end_with_the_call_where_its_tasks_do_not():
+    from sharedmem._integrations.joblib_backend import Backend, Task
+
+    backend, a = Backend(), np.ones(3)
+    backend.start_call()
+    task = Task(abs, backend._copies)
+    task.copies.set(a, "copy")
+    backend.stop_call()
+    assert not task.copies
+
+
 def test_copies_go_with_their_arrays_and_with_the_call(shared_backend):
     before = live()
     inputs = (np.full(LARGE, float(number)) for number in range(30))

@@ -108,11 +108,24 @@ with joblib.parallel_config(backend="sharedmem", n_jobs=2, max_nbytes=None):
 def test_plain_calls_before_and_after_are_those_of_joblib(tmp_path):
     check(
         """
+def ones(size):
+    return np.ones(size)
+
+def carried(_):
+    return sharedmem.stats()["transport"]["messages"]
+
+def results_are_carried():
+    run(ones, [20_000] * 4, batch_size=1, n_jobs=2)
+    return any(run(carried, range(8), batch_size=1, n_jobs=2))
+
 plain = [("memmap", False, False)] * 2
 assert run(describe, [a] * 2, n_jobs=2) == plain
+assert not results_are_carried()
 with joblib.parallel_config(backend="sharedmem", n_jobs=2):
     assert run(describe, [a] * 2) == [("ndarray", True, False)] * 2
+    assert results_are_carried()
 assert run(describe, [a] * 2, n_jobs=2) == plain
+assert not results_are_carried()
 assert run(describe, [a] * 2, n_jobs=2, backend="sharedmem") == [("ndarray", True, False)] * 2
 """,
         tmp_path,
