@@ -13,7 +13,7 @@ from support import Remote, address
 
 import sharedmem
 from sharedmem import dumps, is_shared, loads, share
-from sharedmem._out_of_band import gather
+from sharedmem._pieces import gather
 from sharedmem.objects import _pickle
 
 BOTH = pytest.mark.parametrize("way", [share, lambda obj: loads(dumps(obj))], ids=["share", "sent"])
