@@ -36,6 +36,8 @@ CASES = (
     "transport_event_loop",
     "transport_memory",
     "torch_loader",
+    "dask",
+    "dask_memory",
     "stream",
     "first_pass",
     "pool_sum",
@@ -94,6 +96,7 @@ DISTRIBUTIONS = {
     "joblib": "joblib",
     "ray": "ray",
     "fastshare": "fastshare",
+    "dask": "distributed",
 }
 
 
@@ -110,6 +113,11 @@ def installed(name: str) -> bool:
     """Whether the contender `name` can be imported here."""
     module = MODULES.get(name)
     return module is None or importlib.util.find_spec(module) is not None
+
+
+def missing(case: Case) -> list[str]:
+    """What `case` needs and cannot be imported here."""
+    return [module for module in case.needs if importlib.util.find_spec(module) is None]
 
 
 def versions() -> dict[str, str]:

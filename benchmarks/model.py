@@ -133,6 +133,8 @@ class Case:
         run in a new process like a contender.
     floor : str
         The contender or floor that ratios in the table refer to.
+    needs : tuple of str
+        Modules, besides those of contenders, without which it cannot be asked.
     """
 
     name: str
@@ -146,6 +148,7 @@ class Case:
     goals: tuple[Goal, ...] = ()
     plot: Plot | None = None
     timeout: float = 600.0
+    needs: tuple[str, ...] = ()
 
     def setting(self, quick: bool) -> Setting:
         return Setting(quick, {key: a.of(quick) for key, a in self.amounts.items()})

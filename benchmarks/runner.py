@@ -13,9 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .catalogue import installed
+from .catalogue import installed, missing
 from .model import OWN, Case, Sample
 from .progress import Progress
+
+#: How the reason ends where something is not there to be measured, which is no fault.
+NOT_INSTALLED = "not installed"
 
 #: Seconds a measurement has to end in order after being asked to.
 GRACE = 15.0
@@ -49,9 +52,13 @@ def run_case(case: Case, wanted: Sequence[str], rounds: int, quick: bool, progre
     """Measures `case`; a contender that fails once is not asked again."""
     outcome = Outcome(case)
     names = runners(case, wanted)
+    lacks = ", ".join(missing(case))
     for name in list(names):
-        if name not in case.floors and not installed(name):
-            outcome.errors[name] = "not installed"
+        if lacks:
+            outcome.errors[name] = f"{lacks}: {NOT_INSTALLED}"
+        elif name not in case.floors and not installed(name):
+            outcome.errors[name] = NOT_INSTALLED
+        if name in outcome.errors:
             names.remove(name)
             progress.advance(rounds)
     for number in range(rounds):

@@ -57,6 +57,13 @@ def test_what_is_left_is_called_back_by_the_loop(short):
         open_handle(unread)
 
 
+def test_what_was_opened_does_not_wait_for_being_called_back():
+    outbox = dask_parcels.Outbox()
+    open_handle(sent(outbox))
+    outbox.leave()
+    assert not dask_parcels._left
+
+
 def test_it_can_be_opened_until_then():
     outbox = dask_parcels.Outbox()
     handle = sent(outbox)

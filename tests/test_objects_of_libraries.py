@@ -27,7 +27,7 @@ def _no_message_is_left():
 
 def copies_nothing(shared):
     """Whether a message with the object needs no new memory, and is short."""
-    stream, buffers = _pickle(shared)
+    stream, buffers, _ = _pickle(shared)
     sources, _ = gather(buffers)
     return sources[0] is None and len(stream) < 5000
 

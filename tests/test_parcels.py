@@ -314,7 +314,7 @@ def test_no_pickle_of_it_shares_it():
             loaded = first(pickle.loads(pickled))
             assert not np.shares_memory(loaded, a), (name, way)
             assert np.array_equal(loaded, each), (name, way)
-            assert loaded.flags.writeable
+            assert loaded.flags.writeable or not each.flags.writeable  # by DLPack: of some versions of NumPy
 
 
 def test_no_message_of_the_transport_shares_it():

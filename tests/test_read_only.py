@@ -243,7 +243,8 @@ arrays = [sharedmem.full(1 << 20, n, "u1") for n in range(100)]
 stats = sharedmem.stats()
 before = attempts.maps()
 read = [sharedmem.readonly(a) for a in arrays]
-print(stats["backing"], stats["segments"] > 3, attempts.maps() - before <= stats["segments"], end=" ")
+most = stats["segments"] + 1  # the heap's own line may be new
+print(stats["backing"], stats["segments"] > 3, attempts.maps() - before <= most, end=" ")
 assert all((r == n).all() for n, r in enumerate(read))
 loaded = pickle.loads(pickle.dumps(read))
 assert all((r == n).all() for n, r in enumerate(loaded))

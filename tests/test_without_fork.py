@@ -3,6 +3,7 @@
 Nothing here needs the rest of the tests, so that Windows runs this file alone (.ci/matrix/windows).
 """
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -105,7 +106,15 @@ def test_a_message_outlives_its_sender(send, size):
     assert a.sum() == size + 6
 
 
+def _in_use():
+    sharedmem.collect(leases=True)
+    found = sharedmem.stats()
+    return found["shared_blocks"], found["leases"], found["participants"]
+
+
 def test_what_killed_processes_held_comes_back():
+    gc.collect()
+    before = _in_use()  # of tests that ran before this one in the same process
     a = sharedmem.ones(300_000)
     ends = []
     for _ in range(2):
@@ -118,9 +127,7 @@ def test_what_killed_processes_held_comes_back():
         assert ours.recv() == (300_000, 10)
         _kill(process)
     del a
-    sharedmem.collect(leases=True)
-    found = sharedmem.stats()
-    assert (found["shared_blocks"], found["leases"], found["participants"]) == (0, 0, 1)
+    assert _in_use() == before
 
 
 def test_a_handle_reaches_a_process_that_was_started_by_other_means():
@@ -181,5 +188,5 @@ def test_a_file_is_shared_memory(tmp_path):
 
 
 def test_what_does_not_fit_is_a_memory_error():
-    with pytest.raises(MemoryError, match=r"1\.0 PiB"):
+    with pytest.raises(MemoryError, match=r"1\.0 PiB|address space of 32 bit"):
         sharedmem.empty(1 << 50, "u1")

@@ -130,4 +130,5 @@ CASE = Case(
         Goal("copied, times file_system", at_least=4),
     ),
     timeout=1200.0,
+    needs=("torch",),
 )

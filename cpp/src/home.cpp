@@ -227,7 +227,9 @@ void give_back(const std::array<std::uint64_t, 2>& uuid, const claim& c) noexcep
 }
 
 bool is_in_flight(const std::array<std::uint64_t, 2>& uuid, const claim& c) noexcept {
-  return if_attached({.uuid = uuid}, false, [&](arena& a) { return a.is_in_flight(c); });
+  locator where;
+  where.uuid = uuid;
+  return if_attached(where, false, [&](arena& a) { return a.is_in_flight(c); });
 }
 
 arena* arena_of(const void* p) noexcept {

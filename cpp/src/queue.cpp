@@ -136,13 +136,12 @@ bool queue::put_one(const queue_message& m) {
     for (const claim& c : m.claims) home()->keep_in(c, self_);
     step<point::queue_leases_kept>();
   }
-  state& next = at_->next();
-  next = s;
+  state next = s;
   next.tail = at + bytes;
   ++next.put;
   ++next.unfinished;
   next.bytes += m.length;
-  at_->commit();
+  at_->commit(next);
   step<point::queue_put_committed>();
   if (!m.claims.empty()) at_->done();
   step<point::queue_put_done>();
@@ -205,12 +204,11 @@ void queue::get_one(queue_taken& out) {
     at_->note(layout::work::taking);
     step<point::queue_get_noted>();
   }
-  state& next = at_->next();
-  next = s;
+  state next = s;
   next.head = end;
   ++next.taken;
   next.bytes -= std::min(next.bytes, e.length);
-  at_->commit();
+  at_->commit(next);
   step<point::queue_get_committed>();
   if (e.claims != 0) {
     for (std::size_t i = 0; i < e.claims; ++i) home()->take_from_keeper(out.claims[e.claims_at + i]);
@@ -255,11 +253,10 @@ queue::outcome queue::task_done() {
   if (!lock) return outcome::busy;
   const state& s = at_->now();
   if (s.unfinished == 0) return outcome::nothing;
-  state& next = at_->next();
-  next = s;
+  state next = s;
   --next.unfinished;
   const bool last = next.unfinished == 0;
-  at_->commit();
+  at_->commit(next);
   const std::uint32_t sleepers = last ? at_->tasks.change() : 0;
   lock.unlock();
   at_->tasks.ring(sleepers, 1 << 20);

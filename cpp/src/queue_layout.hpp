@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <utility>
 #include <vector>
@@ -112,10 +113,10 @@ struct queue::layout {
   // somebody looks, or needs it.
   alignas(64) std::uint64_t sleepers[most_listed];
 
-  state& now() noexcept { return states[valid & 1]; }
-  state& next() noexcept { return states[~valid & 1]; }
+  const state& now() const noexcept { return states[valid & 1]; }
   // What a killed process leaves is what it did up to some instruction: the compiler must not move stores across these.
-  void commit() noexcept {
+  void commit(const state& next) noexcept {
+    write(states[~valid & 1], next);
     in_order([this] { std::atomic_ref(valid).store(~valid & 1, std::memory_order_release); });
   }
   void note(work what) noexcept {
@@ -128,6 +129,17 @@ struct queue::layout {
     std::atomic_signal_fence(std::memory_order_seq_cst);
   }
   void done() noexcept { note(work::nothing); }
+
+  /// Writes the copy that is not valid. `look` may be reading it, as the one that was valid when it began: whoever
+  /// finds a word of this finds the commit before, too.
+  static void write(state& to, const state& from) noexcept {
+    static_assert(sizeof(state) % sizeof(std::uint32_t) == 0);
+    std::uint32_t words[sizeof(state) / sizeof(std::uint32_t)];
+    std::memcpy(words, &from, sizeof words);
+    std::atomic_thread_fence(std::memory_order_release);
+    auto* at = reinterpret_cast<std::uint32_t*>(&to);
+    for (const std::uint32_t word : words) __atomic_store_n(at++, word, __ATOMIC_RELAXED);
+  }
 
   /// The valid state, without the lock, and without a store: the memory may be mapped read-only. False: it was changed
   /// during each of many looks, or makes no sense.

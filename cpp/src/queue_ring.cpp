@@ -110,7 +110,7 @@ std::uint64_t queue::position(const state& s, std::uint64_t bytes, bool& fits) c
 // ---- what a dead owner of the lock left
 
 void queue::repair() {
-  state& s = at_->now();
+  const state& s = at_->now();
   switch (at_->doing) {
     case layout::work::nothing: return;
     case layout::work::putting:
@@ -155,8 +155,7 @@ queue::outcome queue::set_ring(std::size_t bytes) {
       step<point::queue_ring_noted>();
       home()->keep_in(c, self_);
       step<point::queue_ring_kept>();
-      state& next = at_->next();
-      next = s;
+      state next = s;
       next.head = 0;
       next.tail = 0;
       for (std::uint64_t at = s.head; at < s.tail;) {
@@ -170,7 +169,7 @@ queue::outcome queue::set_ring(std::size_t bytes) {
       next.ring = c;
       next.ring_bytes = size;
       step<point::queue_ring_copied>();
-      at_->commit();
+      at_->commit(next);
       step<point::queue_ring_committed>();
       home()->give_back_kept(at_->old_ring);
       at_->done();

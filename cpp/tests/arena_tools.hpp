@@ -19,6 +19,7 @@
 #include "arena_hooks.hpp"
 
 #include "child.hpp"
+#include "nothing_left.hpp"
 
 inline constexpr std::uint64_t kib = 1024;
 inline constexpr std::uint64_t mib = 1024 * kib;
@@ -126,21 +127,4 @@ inline int segments_of(pid_t pid) {
       ++found;
   }
   return found;
-}
-
-/// After every array is gone: whatever was there comes back, to the last chunk.
-/// `passes`: how often the dead are looked for.
-inline void nothing_left(sharedmem::arena& a, int passes = 1) {
-  for (int i = 0; i < passes; ++i) (void)a.collect(true);
-  (void)a.trim();
-  a.check();
-  const sharedmem::arena_statistics s = a.statistics();
-  CHECK(s.live_blocks == 0);
-  CHECK(s.live_bytes == 0);
-  CHECK(s.shared_blocks == 0);
-  CHECK(s.leases == 0);
-  CHECK(s.cached_bytes == 0);
-  CHECK(s.participants == 1);
-  CHECK(a.participants().at(0).chunks == 0);
-  CHECK(a.idle());
 }

@@ -48,6 +48,15 @@ class channel {
   int ends_[2];
 };
 
+/// In a child's function: if it does not hold, the line is told and the child's exit status is 1.
+#define MUST(...) \
+  do { \
+    if (!(__VA_ARGS__)) { \
+      std::fprintf(stderr, "line %d: %s\n", __LINE__, #__VA_ARGS__); \
+      return 1; \
+    } \
+  } while (false)
+
 /// A function's process. It ends with the function's value as exit code, 99 for an exception.
 class child {
  public:

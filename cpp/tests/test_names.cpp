@@ -41,15 +41,6 @@ allocation bound(const char* name, std::uint64_t bytes, std::uint64_t seed) {
   return x;
 }
 
-/// The number of the line that does not hold, for a child's exit status.
-#define MUST(...) \
-  do { \
-    if (!(__VA_ARGS__)) { \
-      std::fprintf(stderr, "line %d: %s\n", __LINE__, #__VA_ARGS__); \
-      return 1; \
-    } \
-  } while (false)
-
 }  // namespace
 
 TEST_CASE("a name is bound, found by another process, and goes with its block") {

@@ -50,15 +50,6 @@ bool refuse_sysv() {
          ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 }
 
-/// The number of the line that does not hold, for a child's exit status.
-#define MUST(...) \
-  do { \
-    if (!(__VA_ARGS__)) { \
-      std::fprintf(stderr, "line %d: %s\n", __LINE__, #__VA_ARGS__); \
-      return 1; \
-    } \
-  } while (false)
-
 }  // namespace
 
 TEST_CASE("the filter of these tests does what they are about") {

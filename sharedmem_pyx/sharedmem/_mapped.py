@@ -317,6 +317,7 @@ def _new_layout(shape: _Shape | None, dtype: np.dtype[Any]) -> tuple[tuple[int, 
     A dtype that is an array of others is no dtype of an array, and a header cannot tell it.
     """
     lengths = _lengths(shape)
+    _bytes_of(lengths, dtype)  # says the shape, where NumPy on 32 bits says only that there is a limit
     layout: Any = np.ndarray
     array = layout(lengths, dtype, bytes(dtype.itemsize), 0, (0,) * len(lengths))  # without memory for it
     return array.shape, array.dtype

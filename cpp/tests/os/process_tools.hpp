@@ -12,6 +12,7 @@
 #include <sharedmem/arena.hpp>
 #include <sharedmem/handle.hpp>
 
+#include "../nothing_left.hpp"
 #include "roles.hpp"
 
 using namespace sharedmem;
@@ -39,19 +40,4 @@ inline bool filled(const allocation& a, std::uint64_t seed) {
 inline roles::arguments words_of(const arena& a) { return {to_text(a.where())}; }
 inline std::unique_ptr<arena> arena_from(const roles::arguments& words) {
   return arena::attach(parse_locator(words.at(0)).value());
-}
-
-/// Whatever was there has come back, to the last chunk.
-inline void nothing_left(arena& a) {
-  (void)a.collect(true);
-  (void)a.trim();
-  a.check();
-  const arena_statistics s = a.statistics();
-  CHECK(s.live_blocks == 0);
-  CHECK(s.shared_blocks == 0);
-  CHECK(s.leases == 0);
-  CHECK(s.cached_bytes == 0);
-  CHECK(s.participants == 1);
-  CHECK(a.participants().at(0).chunks == 0);
-  CHECK(a.idle());
 }

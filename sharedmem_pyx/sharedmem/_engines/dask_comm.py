@@ -59,18 +59,7 @@ _warned: set[str] = set()
 
 
 def tally() -> dict[str, int]:
-    """What connections of this process have sent and received by handle.
-
-    Returns
-    -------
-    dict
-        handles, bytes
-            Frames that were sent by handle, and their size in bytes.
-        carried
-            Bytes of those that were copied into shared memory for it.
-        opened
-            Frames that were received by handle.
-    """
+    """See `sharedmem.dask.tally`."""
     return dict(_tally)
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from joblib._parallel_backends import LokyBackend  # type: ignore[import-untyped,unused-ignore]
+from joblib._parallel_backends import LokyBackend
 
 from sharedmem._copying import copy
 from sharedmem._integrations.joblib_ import warn_once

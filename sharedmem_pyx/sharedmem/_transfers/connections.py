@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from sharedmem import _in_flight
-from sharedmem._messages import by_value
+from sharedmem._transfers.saving import always_by_value
 
 
 def _leads_elsewhere(conn: Any) -> bool:
@@ -113,17 +113,11 @@ def watch(module: ModuleType, reducing: ModuleType = reduction, rebuild: Any = r
     cls = owner.Connection
     plain_send, plain_fileno, plain_pipe = cls.send, cls.fileno, owner.Pipe
     plain_reduce, duplicate = owner.reduce_connection, reducing.DupFd
+    send_values = always_by_value(plain_send)
 
     def send(self: Any, obj: Any) -> None:
         """Send a (picklable) object"""
-        if not self.closed and _leads_elsewhere(self):
-            token = by_value.set(True)
-            try:
-                plain_send(self, obj)
-            finally:
-                by_value.reset(token)
-        else:
-            plain_send(self, obj)
+        (send_values if not self.closed and _leads_elsewhere(self) else plain_send)(self, obj)
 
     def fileno(self: Any) -> int:
         """File descriptor or handle of the connection"""
@@ -179,17 +173,7 @@ def watch_without_descriptors(module: ModuleType) -> None:
         As for `watch`; its Connection is for sockets, its PipeConnection for pipes.
     """
     owner: Any = module
-    plain_send = owner.Connection.send
-
-    def send(self: Any, obj: Any) -> None:
-        """Send a (picklable) object"""
-        token = by_value.set(True)
-        try:
-            plain_send(self, obj)
-        finally:
-            by_value.reset(token)
-
-    owner.Connection.send = send
+    owner.Connection.send = always_by_value(owner.Connection.send)
     for cls in (owner.Connection, owner.PipeConnection):
         cls.recv = giving_up(cls.recv, "buf")
 

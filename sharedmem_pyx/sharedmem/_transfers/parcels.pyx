@@ -156,13 +156,12 @@ def make_parcel(buffers, least=None):
     ``SHAREDMEM_IN_FLIGHT_LIMIT`` says.
     """
     cdef Parcel made = Parcel.__new__(Parcel)
-    cdef Reducer by
+    cdef Reducer by = None      # made when it is needed: to ask for the limit reads files of the system
     cdef cnp.ndarray a
     cdef uint64_t nbytes, before
     cdef bytes handle
     made.handles = []
     made.within = new_message()
-    by = reducer(5, limit=memory_total() // share_of_memory)
     for buffer in buffers:
         handle = None
         if type(buffer) is bytes and (least is None or len(<bytes>buffer) < least):
@@ -173,6 +172,8 @@ def make_parcel(buffers, least=None):
         if nbytes > 0:
             a = np.frombuffer(view, np.uint8)
             if is_shared_with_others(a) or least is not None and nbytes >= <uint64_t>least:
+                if by is None:
+                    by = reducer(5, limit=memory_total() // share_of_memory)
                 before = by.carried
                 try:
                     reduced = reduce_exact(by, a, leases_of(made.within), False)
@@ -185,9 +186,10 @@ def make_parcel(buffers, least=None):
                     handle = (mark_carried if carried else mark_shared) + <bytes>reduced[1][0]
                     made.nbytes += nbytes
         made.handles.append(handle)
-    made.carried = by.carried
-    if made.refused is None:
-        made.refused = by.refused
+    if by is not None:
+        made.carried = by.carried
+        if made.refused is None:
+            made.refused = by.refused
     return made
 
 
