@@ -87,7 +87,7 @@ _OF_PATHS = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ELOO
 
 
 class naming:
-    """Within it, errors say which file: a ValueError in its text, an OSError by its `filename`, as `open` does.
+    """Within it, errors say which file: a ValueError in its text, an OSError by its `filename`.
 
     Parameters
     ----------
