@@ -1,7 +1,6 @@
 """Latest: the newest of a sequence of arrays, without copies and without waiting for readers."""
 
 import atexit
-import errno
 import os
 import sys
 import weakref
@@ -31,9 +30,11 @@ _SLICE = 0.1
 
 
 def _start_of(pid: int) -> int:
-    """When a living process started, in the kernel's clock ticks; 0: there is none, or it has ended."""
+    """When a living process started, in the kernel's own units; 0: there is none, or it has ended."""
     if sys.platform == "win32":
-        raise OSError(errno.ENOSYS, "Latest finds dead writers by /proc, which Windows has not")
+        with import_lock:
+            from sharedmem._windows import start_of
+        return start_of(pid)
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
