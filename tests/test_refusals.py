@@ -116,6 +116,7 @@ def test_the_mode_of_load_may_be_its_second_argument(tmp_path):
         ("1e6", 10**6),
         ("7B", 7),
         ("+3Ki", 3072),
+        ("3MIB", 3 << 20),
     ],
 )
 def test_transport_takes_the_sizes_of_the_other_variables(text, expected):

@@ -35,7 +35,7 @@ std::optional<std::uint64_t> parse_size(std::string_view text) noexcept {
     const bool decimal =
         text.starts_with('B') || text.starts_with('b');  // 1 GB is 10^9 bytes, 1 G and 1 GiB 2^30
     for (std::size_t i = 0; i <= k / 2; ++i) bytes *= decimal ? 1000 : 1024;
-    if (text.starts_with('i')) text.remove_prefix(1);
+    if (text.starts_with('i') || text.starts_with('I')) text.remove_prefix(1);
   }
   if (text.starts_with('B') || text.starts_with('b')) text.remove_prefix(1);
   if (!text.empty() || bytes >= 9e18) return std::nullopt;

@@ -67,7 +67,7 @@ def least_carried():
     if not text:
         return default_least
     with import_lock:
-        from sharedmem._transfers.settings import read_size
+        from sharedmem._sizes import read_size
     nbytes = read_size(text)
     if nbytes is None:
         raise ValueError(

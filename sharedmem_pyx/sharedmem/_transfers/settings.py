@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import operator
 import os
-import re
 import threading
 import weakref
 from multiprocessing import process
 from types import TracebackType
 from typing import Any
 
+from sharedmem._sizes import read_size
 from sharedmem._startup import at_fork
 from sharedmem._transfers.reducing import never_zero_copy, set_transport, zero_copy
 
@@ -19,7 +19,6 @@ from sharedmem._transfers.reducing import never_zero_copy, set_transport, zero_c
 _VARIABLE = "SHAREDMEM_TRANSPORT"
 _KEY = "sharedmem.transport"
 
-_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _DEFAULT = 65536
 
 _OFF = ""
@@ -80,21 +79,6 @@ def _read_part(part: str) -> tuple[str, int]:
             "'min_bytes=64KiB,copy=1,max_in_flight=1GiB', of which parts can be left out"
         )
     return name, nbytes
-
-
-def read_size(text: str) -> int | None:
-    """Bytes in a text, by the rule of the other variables: 1G and 1GiB are 2**30, 1GB is 10**9."""
-    found = re.fullmatch(
-        r"\+?(?=\.?[0-9])([0-9]*)\.?([0-9]*)(?:[eE]([+-]?[0-9]{1,2}))?\s*(?:([kKmMgGtT])(i?))?([bB]?)", text
-    )
-    if found is None:
-        return None
-    whole, decimals, exponent, prefix, binary, bytes_ = found.groups()
-    base = 1000 if bytes_ and not binary else 1024
-    nbytes: int = int(whole + decimals) * base ** _POWERS[(prefix or "").upper()]
-    shift = int(exponent or 0) - len(decimals)
-    scale: int = 10 ** abs(shift)
-    return nbytes * scale if shift >= 0 else nbytes // scale
 
 
 def _read(text: str) -> tuple[int, bool, int | None] | None:
