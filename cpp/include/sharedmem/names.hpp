@@ -11,6 +11,7 @@
 /// What throws, throws, besides what is said, `sharedmem::error` (ENOSYS, EPERM: no System V memory here; ENOMEM, ...),
 /// `no_memory` (the arena has too many processes) and `corrupted` (a stray write hit it).
 /// Threads: any function, at any time. Processes: a forked child may do all but end what its parent builds.
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -34,7 +35,7 @@ enum class name_status : std::uint8_t {
 
 /// One state of one use of a name. A plain value; equal if nothing happened to the name in between.
 struct name_ticket {
-  arena* host = nullptr;
+  std::array<std::uint64_t, 2> host{};  ///< uuid of the arena of names
   std::uint32_t entry = 0;
   std::uint64_t word = 0;
 
@@ -77,8 +78,13 @@ SHAREDMEM_API bool wait_for_name(const name_ticket& at, unsigned round, std::uin
 /// Sleeps until some name is bound, or given up; a tenth of a second and `ns` nanoseconds at most.
 SHAREDMEM_API void wait_for_names(std::uint64_t ns);
 
-/// The arena that blocks must lie in to be named. Made if there is none; stays attached.
+/// The arena that blocks must lie in to be named, by the present value of SHAREDMEM_NAMESPACE. Made if there is none.
+/// It stays attached until a function of this header is called, by any thread, with another value, and then as long as
+/// anything is held in it: a block, a building, an `attached_arenas` of home.hpp.
 SHAREDMEM_API arena& name_arena();
+/// The arena in which a building was claimed. It stays attached until the building has ended. nullptr in a forked child
+/// of who builds.
+SHAREDMEM_API arena* name_arena(const name_ticket& mine) noexcept;
 
 /// While one lives, this thread's new blocks lie in an arena, its `allocate` and `allocate_cached` included.
 /// Threads: of one thread. Processes: a forked child's blocks lie in its home arena, also while the copy lives.
