@@ -1,9 +1,9 @@
-"""Arenas of names are left with the last that is held in them, once another SHAREDMEM_NAMESPACE was asked for."""
+"""Arenas of names are left with the last that is held in them, once another namespace was asked for."""
 
 import support
 from naming import ended, own_names, program  # noqa: F401
 
-#: What the programs below count: arenas and their lines of the memory map, and segments of all programs of the user.
+#: What the programs below count: System V segments in their memory map, and those that they made.
 COUNTS = """
 import gc, threading
 GROUP = f"left {os.getpid()}"
