@@ -78,6 +78,7 @@ def test_everybody_is_killed_and_nothing_is_left():
         program("a = sharedmem.attach('a', timeout=60); print('x', flush=True); sys.stdin.read()"),
     ]
     old = os.environ["SHAREDMEM_NAMESPACE"]
+    kept = sharedmem.create("keeps the arena of the other tests attached", 1)
     os.environ.update(namespace)
     try:
         with programs[0] as maker, programs[1] as other:
@@ -89,6 +90,7 @@ def test_everybody_is_killed_and_nothing_is_left():
         assert sharedmem.names() == []
     finally:
         os.environ["SHAREDMEM_NAMESPACE"] = old
+    assert len(sharedmem.names()) == len(kept)
 
 
 def segment_count():

@@ -8,7 +8,6 @@
 #include <string_view>
 #include <utility>
 
-#include "kept.hpp"
 #include "os/identity.hpp"
 #include "os/lingering.hpp"
 #include "os/machine.hpp"
@@ -215,27 +214,27 @@ class host_maker {
   std::uint64_t since_ = 0;
 };
 
-arena* find_host_arena() {
+host_use find_host_arena() {
   const std::uint64_t space = name_space();
-  if (arena* a = kept_host(space)) return a;
+  if (host_use host = kept_host(space)) return host;
   const auto alone = alone_in_meeting();
-  if (arena* a = kept_host(space)) return a;
+  if (host_use host = kept_host(space)) return host;
   while (const auto where = look(space)) {
     try {
-      return &keep(*where);
+      return keep(*where);
     } catch (const stale_handle&) {  // it went with its last user
     }
   }
-  return nullptr;
+  return {};
 }
 
-arena& host_arena() {
-  if (arena* a = find_host_arena()) return *a;
+host_use host_arena() {
+  if (host_use host = find_host_arena()) return host;
   const std::uint64_t space = name_space();
   const auto alone = alone_in_meeting();
   std::optional<host_maker> maker;
   for (;;) {
-    if (arena* a = kept_host(space)) return *a;
+    if (host_use host = kept_host(space)) return host;
     if (const auto where = look(space)) {
       try {
         return keep(*where);

@@ -50,7 +50,10 @@ registry_lock::~registry_lock() {
 
 void hide_idle(registry& r, const arena* only) noexcept {
   for_each_attached(r, [&](entry& e, std::uint32_t pins) {
-    if (e.was_home || e.kept || (only != nullptr && e.attached != only) || !e.attached->idle()) return;
+    const std::uint32_t i = index_of(r, e);
+    if (e.was_home || i == r.names_at.load(sc) || r.now.users[i].load(sc) != 0 ||
+        (only != nullptr && e.attached != only) || !e.attached->idle())
+      return;
     e.visible.store(nullptr, sc);
     if (pins == 0) r.some_hidden.store(true, sc);
   });
@@ -96,6 +99,7 @@ void started_in_child() noexcept {
   new (&r.now) activity;  // where the kernel cannot wipe pages
   for_each_attached(r, [](entry& e, std::uint32_t) { arena_hooks::after_fork_in_child(*e.attached); });
   renew_caches();
+  hide_idle(r);  // what only calls of its parent's threads used
   for_each_attached(r, [&r](entry& e, std::uint32_t) {  // pins of its parent's threads kept it
     if (e.visible.load(relaxed) == nullptr) r.some_hidden.store(true, sc);
   });

@@ -22,7 +22,6 @@ struct entry {
   std::atomic<arena*> visible{nullptr};  // what arena_of looks at
   arena* attached = nullptr;             // owned; null: the entry is free
   bool was_home = false;                 // is it, or was it: never left
-  bool kept = false;                     // the arena of names: never left either
 };
 
 /// What threads do with the arenas at this moment. These threads do not exist in a forked child, and there all
@@ -32,6 +31,7 @@ struct activity {
   std::mutex meeting;                            // see kept.hpp; taken before `lock`
   std::atomic<std::uint32_t> readers{0};         // threads in arena_of, looking at foreign arenas
   std::array<std::uint32_t, most_arenas> pins{}; // of each entry: how many `attached_arenas` have it
+  std::array<std::atomic<std::uint32_t>, most_arenas> users{};  // and how many calls for names: see kept.hpp
 };
 
 /// The arenas of this process. Everything but atomics is under `now.lock`, which is taken as a registry_lock.
@@ -43,9 +43,10 @@ struct activity {
 struct registry {
   activity& now = *make_wiped<activity>();
   std::array<entry, most_arenas> arenas{};
-  std::atomic<std::uint32_t> count{0};    // entries from there on were never used
-  std::atomic<bool> some_hidden{false};   // and not pinned
+  std::atomic<std::uint32_t> count{0};  // entries from there on were never used
+  std::atomic<bool> some_hidden{false};  // and not pinned
   std::atomic<arena*> home{nullptr};
+  std::atomic<std::uint32_t> names_at{most_arenas};  // entry of the arena of names that stays: see kept.hpp
   std::vector<std::string> offers;
   bool handlers = false;
 };
@@ -73,6 +74,10 @@ template <class Use>
 void for_each_attached(registry& r, Use&& use) {
   for (std::uint32_t i = 0; i < r.count.load(std::memory_order_relaxed); ++i)
     if (r.arenas[i].attached != nullptr) use(r.arenas[i], r.now.pins[i]);
+}
+
+inline std::uint32_t index_of(const registry& r, const entry& e) noexcept {
+  return static_cast<std::uint32_t>(&e - r.arenas.data());
 }
 
 /// Hides foreign arenas of which nothing is held: this one, or all. When the last array of one goes, a message may

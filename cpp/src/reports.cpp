@@ -125,11 +125,15 @@ void arena::check() const {
 bool arena::idle() const noexcept {
   state& s = *s_;
   if (!s.identity.known()) return false;  // forked without handlers: locks may be held
-  if (!s.refs.none_held()) return false;
-  const std::lock_guard lock(s.pool);
+  if (s.refs.holds_any()) return false;
   bool held = false;
-  s.pool.each_unshared([&](const slab&, std::uint32_t) { held = true; });
-  if (held) return false;
+  {
+    const std::lock_guard lock(s.pool);
+    s.pool.each_unshared([&](const slab&, std::uint32_t) { held = true; });
+  }
+  // In this order: who drops a block that was never shared has its stripe's lock still when the pool has the block.
+  if (held || !s.refs.none_held()) return false;
+  if (s.words.head().names != 0 && s.names.any_of(s.peers.slot())) return false;
   // Whoever sent a message: perhaps nobody else is there who keeps the arena until it is read.
   bool sent = false;
   const std::uint64_t now = s.repairs.on_arena_clock() ? monotonic_ns() : 0;

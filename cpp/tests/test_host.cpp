@@ -128,7 +128,7 @@ TEST_CASE("what is in the list but not open is nobody's arena") {
   for (const birth left : {birth::unborn, birth::condemned}) {
     h->state.store(static_cast<std::uint32_t>(left));
     os::segment::let_key_go(object.name());
-    CHECK(find_host_arena() == nullptr);
+    CHECK_FALSE(find_host_arena());
     child other([] { return name_arena().where().uuid == uuid{1, 2} ? 1 : 0; });
     CHECK(other.wait() == 0);
   }
@@ -151,16 +151,17 @@ TEST_CASE("a candidate whose maker is dead is swept, and one whose maker lives i
 TEST_CASE("a look makes no arena, and namespaces have arenas of their own") {
   begin("look");
   const std::size_t before = hosts();
-  CHECK(find_host_arena() == nullptr);
+  CHECK_FALSE(find_host_arena());
   CHECK(hosts() == before);
   child other([&] {
     arena& first = name_arena();
-    if (&name_arena() != &first || find_host_arena() != &first) return 1;
+    const uuid before_it = first.where().uuid;
+    if (&name_arena() != &first || &*find_host_arena() != &first) return 1;
     ::setenv("SHAREDMEM_NAMESPACE", "another", 1);
-    if (find_host_arena() != nullptr) return 2;
-    if (&name_arena() == &first) return 3;
+    if (find_host_arena()) return 2;
+    if (name_arena().where().uuid == before_it) return 3;
     begin("look");  // of this pid: the third
-    return find_host_arena() == nullptr ? 0 : 4;
+    return !find_host_arena() ? 0 : 4;
   });
   CHECK(other.wait() == 0);
   CHECK(hosts() == before);
@@ -187,7 +188,7 @@ TEST_CASE("the arena of names is nobody's home") {
     arena& names = name_arena();
     if (names.where().uuid != where.uuid || got.ref.home != &names) return 4;  // attached once
     release(got.ref);
-    return find_host_arena() == &names ? 0 : 5;  // and it stays
+    return &*find_host_arena() == &names ? 0 : 5;  // and it stays
   });
   CHECK(reader.wait() == 0);
 }

@@ -6,7 +6,7 @@ from libcpp.string_view cimport string_view
 
 from sharedmem._handles cimport dtype_text, encode_array, find_dtype
 from sharedmem.array cimport adopt
-from sharedmem.libsharedmem.arena cimport allocation, claim
+from sharedmem.libsharedmem.arena cimport allocation, arena, claim
 from sharedmem.libsharedmem.handle cimport byte, bytes_in, decode, fits, handle
 from sharedmem.libsharedmem.home cimport release
 from sharedmem.libsharedmem.names cimport bind_name, max_description_bytes, name_found, name_ticket
@@ -102,15 +102,15 @@ cdef object array_over(allocation* block, bytes text, bint may_write):
     return a if may_write else protect(a)
 
 
-cdef object bind(const name_ticket* mine, cnp.ndarray a, bint may_write):
-    """Binds the name to an array of the arena of names; what others will get, too."""
-    cdef allocation found = mine.host.find(cnp.PyArray_DATA(a))
+cdef object bind(const name_ticket* mine, arena* host, cnp.ndarray a, bint may_write):
+    """Binds the name to an array of its arena, `host`; what others will get, too."""
+    cdef allocation found = host.find(cnp.PyArray_DATA(a))
     cdef bytes text = describe(a, &found)
     if len(text) > max_description_bytes:
         raise ValueError(f"the description of the array has {len(text)} bytes, more than the "
                          f"{max_description_bytes} that there is room for beside a name")
     found.ref = found.ref.home.duplicate(found.ref)
     made = array_over(&found, text, may_write)
-    bind_name(mine[0], mine.host.find(cnp.PyArray_DATA(a)).ref,
+    bind_name(mine[0], host.find(cnp.PyArray_DATA(a)).ref,
               string_view(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)))
     return made

@@ -19,8 +19,8 @@ from sharedmem._name_states cimport has_ended, look, read_name, sleep, state_tex
 from sharedmem.libsharedmem.arena cimport allocation, arena
 from sharedmem.libsharedmem.home cimport arena_of
 from sharedmem.libsharedmem.names cimport (
-    claim_name, fail_name, give_up_name, max_description_bytes, name_found, name_status, name_ticket,
-    place_in, vacate_name)
+    claim_name, fail_name, give_up_name, max_description_bytes, name_arena, name_found, name_status,
+    name_ticket, place_in, vacate_name)
 
 from sharedmem._copying import array as copy_into
 from sharedmem._naming import BuildError, failure_text, kind_of
@@ -298,6 +298,7 @@ cdef int refuse_recursion(object name) except -1:
 
 cdef object build_now(const name_ticket* mine, object name, object build, bint may_write):
     """Calls `build` and ends the building, whatever comes."""
+    cdef arena* host
     cdef arena* before
     cdef bytes text
     cdef tuple key = None
@@ -305,15 +306,16 @@ cdef object build_now(const name_ticket* mine, object name, object build, bint m
         key = key_here(name)
         process = key[0]
         building.add(key)
-        before = place_in(mine.host)
+        host = name_arena(mine[0])
+        before = place_in(host)
         try:
-            a = contiguous_in(mine.host, build())
+            a = contiguous_in(host, build())
         finally:
             place_in(before)
         if os.getpid() != process:
             raise RuntimeError(f"a forked child returned from the function by which process {process} builds "
                                f"{name!r}; let it end by os._exit")
-        return bind(mine, a, may_write)
+        return bind(mine, host, a, may_write)
     except Exception as error:
         try:
             text = failure_text(error, max_description_bytes)

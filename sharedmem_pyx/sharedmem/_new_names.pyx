@@ -12,7 +12,7 @@ from sharedmem._new_array cimport make, plan, plan_new, read_dtype, zero
 from sharedmem.libsharedmem.arena cimport arena, pages
 from sharedmem.libsharedmem.home cimport release
 from sharedmem.libsharedmem.names cimport (
-    claim_name, give_up_name, name_found, name_status, name_ticket, place_in, vacate_name)
+    claim_name, give_up_name, name_arena, name_found, name_status, name_ticket, place_in, vacate_name)
 
 cnp.import_array()
 
@@ -75,6 +75,7 @@ def create(name, shape, dtype=float, order="C"):
     cdef cnp.dtype descr = plan_new(&p, shape, read_dtype(dtype), order)
     cdef name_found found
     cdef name_ticket mine
+    cdef arena* host
     cdef arena* before
     cdef bool claimed = False
     check_dtype(descr)
@@ -90,12 +91,13 @@ def create(name, shape, dtype=float, order="C"):
         with nogil:
             claimed = claim_name(asked, mine)
     try:
-        before = place_in(mine.host)
+        host = name_arena(mine)
+        before = place_in(host)
         try:
             a = make(&p, descr, pages.as_needed, zero, NULL, NULL, None)
         finally:
             place_in(before)
-        return bind(&mine, a, True)
+        return bind(&mine, host, a, True)
     except BaseException:
         give_up_name(mine)
         raise

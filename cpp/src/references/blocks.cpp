@@ -293,9 +293,9 @@ references::all_locks references::all_stripes() {
 }
 
 bool references::none_held() noexcept {
-  if (count_.load(relaxed) != 0) return false;
+  if (holds_any()) return false;
   for (std::mutex& m : stripes) const std::lock_guard released(m);  // the last release has left its lock
-  return true;
+  return !holds_any();
 }
 
 void references::forget() noexcept {

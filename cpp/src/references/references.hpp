@@ -110,6 +110,8 @@ class references {
   void each_held(F&& f) const {
     held.each_held(std::forward<F>(f));
   }
+  /// Whether something shared is held: a quick look. No lock.
+  bool holds_any() const noexcept { return count_.load(std::memory_order_relaxed) != 0; }
   /// Whether nothing shared is held, and whoever released the last of it is done with it. No lock.
   bool none_held() noexcept;
   /// In a child made without fork handlers: what was copied into it is nobody's.

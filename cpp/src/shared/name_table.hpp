@@ -173,6 +173,16 @@ class name_table {
     return any;
   }
 
+  /// Whether the process of slot s is at one of the entries: it claims a name or builds.
+  bool any_of(std::uint32_t s) {
+    const std::uint32_t mark = this->mark();
+    for (std::uint32_t i = 0; i < mark; ++i)
+      if (const auto w = name_word::from(t_.name(i).load(sc));
+          w.slot == s && w.state >= name_state::filling && w.state <= name_state::building)
+        return true;
+    return false;
+  }
+
   /// Calls f(named) for each entry that is being built, bound, or failed.
   template <class F>
   void each(F&& f) {
