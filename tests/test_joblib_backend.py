@@ -113,6 +113,23 @@ def live_and_sum(a):
     return sharedmem.stats()["live_bytes"], float(a[0])
 
 
+def test_values_by_array_go_with_the_array_and_are_no_other_arrays():
+    from sharedmem._integrations.joblib_backend import ByArray
+
+    values = ByArray()
+    one, two = np.ones(3), np.ones(3)
+    values.set(one, "one")
+    assert values.get(one) == "one"
+    assert values.get(two) is None
+    # The number of an array that has gone may be given to another one.
+    values._values[id(two)] = values._values[id(one)]
+    assert values.get(two) is None
+    values.set(two, "two")
+    assert values.get(two) == "two"
+    del one, two
+    assert not values
+
+
 def test_copies_go_with_their_arrays_and_with_the_call(shared_backend):
     before = live()
     inputs = (np.full(LARGE, float(number)) for number in range(30))
