@@ -82,8 +82,12 @@ def load(file: _Path | IO[bytes], mmap_mode: str | None = None) -> SharedArray:
     return a
 
 
+#: What the system says of a path, with nothing to add; of other errors the sizes matter.
+_OF_PATHS = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+
+
 class naming:
-    """Within it, a ValueError about what is in a file says which file.
+    """Within it, errors say which file: a ValueError in its text, an OSError by its `filename`.
 
     Parameters
     ----------
@@ -100,6 +104,10 @@ class naming:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if type(error) is ValueError:  # subclasses have other arguments
             raise ValueError(f"{os.fspath(self.file)!r}: {error}") from error.__cause__
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = os.fspath(self.file)
+            if error.errno in _OF_PATHS:
+                error.strerror = os.strerror(error.errno)
 
 
 def fromfile(

@@ -14,12 +14,13 @@ from sharedmem._atomics import load
 from sharedmem._atomics_waiting import end_of_wait, wait
 from sharedmem._copying import asshared, copy
 from sharedmem._file_memory import find_place
+from sharedmem._lock_base import begin_lock
 from sharedmem._messages import by_value, no_deep_copy
 from sharedmem._startup import at_fork, import_lock
 from sharedmem.arena import collect
 from sharedmem.array import SharedArray
 from sharedmem.errors import StaleHandleError
-from sharedmem.lock import RLock, _open_lock, begin_lock, call_with
+from sharedmem.lock import RLock, _open_lock, call_with
 
 # Byte at which the word lies on which readers sleep, see latest.hpp.
 _BELL = 16
