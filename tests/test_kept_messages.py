@@ -16,6 +16,8 @@ from support import TIMEOUT, dumps, join, reap, settle
 import sharedmem
 from sharedmem import StaleHandleError
 
+pytestmark = pytest.mark.needs_linux  # Windows does not tell what is in a pipe, nor that its reader has died
+
 
 @pytest.fixture(autouse=True)
 def before():

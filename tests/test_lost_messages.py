@@ -11,6 +11,8 @@ from support import TESTS, TIMEOUT, check_python, dumps, needs_64_bit, segments,
 
 import sharedmem
 
+pytestmark = pytest.mark.needs_linux  # Windows does not tell what is in a pipe, nor that its reader has died
+
 
 @pytest.fixture(autouse=True)
 def before():

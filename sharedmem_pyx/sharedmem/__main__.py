@@ -34,6 +34,12 @@ Arenas, processes and names of this user, refreshed until q or Ctrl-C is pressed
 Where standard output is no terminal they are printed once.
 """
 
+_PROBE = """\
+Tells what this Windows does with shared memory, one fact per line, and whether the
+library works on it: for the library's authors, who have not tried it on every
+system. It takes some seconds and 300 MiB, and changes nothing.
+"""
+
 _UNLINK = """\
 Takes names away, of this user and SHAREDMEM_NAMESPACE. Arrays stay with the
 processes that have them. A name that is being built belongs to the process that
@@ -135,6 +141,14 @@ def _parser() -> argparse.ArgumentParser:
         help="time between two looks (default: %(default)g)",
     )
 
+    commands.add_parser(
+        "probe",
+        help="what this Windows does with shared memory, to be sent to the authors",
+        description=_PROBE,
+        epilog="exit status: 0 the library works here; 1 it does not, or this is not Windows",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
     unlink = commands.add_parser(
         "unlink",
         help="take names of arrays away",
@@ -188,9 +202,19 @@ def _unlink(names: Sequence[str], missing_ok: bool) -> int:
     return status
 
 
+def _probe() -> int:
+    if sys.platform != "win32":
+        raise OSError(errno.ENOSYS, "it asks Windows, and this is not one")
+    from sharedmem._cli import probe
+
+    return probe.run()
+
+
 def _run(options: argparse.Namespace) -> int:
     if options.command == "demo":
         return _demo(options)
+    if options.command == "probe":
+        return _probe()
     if sys.platform == "win32" and options.command in ("info", "top"):
         raise OSError(errno.ENOSYS, "Windows has no list of a user's segments, nor of who has them")
     if options.command == "top":

@@ -21,7 +21,7 @@ _BYTES = 64
 
 _lock = threading.Lock()
 _known: tuple[str, int, bytes, Any] | None = None  # place and pid for which it was made; handle, array
-at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]
+at_fork(after_in_child=lambda: _lock._at_fork_reinit())  # type: ignore[attr-defined]
 
 
 def _handle_of(array: Any) -> bytes:

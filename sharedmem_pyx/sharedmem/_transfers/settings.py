@@ -29,7 +29,7 @@ _now = _OFF
 _open: list[weakref.ref[transport]] = []
 _changing = threading.RLock()  # a signal handler, or a destructor, may close one in the middle
 # Another thread may hold it while a child is forked.
-at_fork(after_in_child=_changing._at_fork_reinit)  # type: ignore[attr-defined]
+at_fork(after_in_child=lambda: _changing._at_fork_reinit())  # type: ignore[attr-defined]
 
 
 class _Carried:
