@@ -100,7 +100,7 @@ def test_fromfile_of_a_stream(through, buffering, count):
 
 @streams
 @buffers
-def test_fromfile_of_a_stream_goes_on_where_it_stopped(through, buffering):
+def test_fromfile_of_a_stream_continues_where_it_stopped(through, buffering):
     data = sample(40_000, "i4")
     with through(data.tobytes() + b"ab", buffering) as file:
         check_like(sharedmem.fromfile(file, "i4", 7), data[:7])

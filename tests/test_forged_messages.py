@@ -85,7 +85,7 @@ def test_a_table_with_too_few_pieces():
         _receive(sources, table[:24], stream)
 
 
-def test_sources_that_are_none():
+def test_invalid_sources():
     _, table, stream = parts_of([np.arange(100, dtype="i8")])
     shared = sharedmem.ones(1000)
     for sources in (
@@ -224,7 +224,7 @@ def test_a_piece_that_makes_no_sense(piece):
 
 
 @pytest.mark.parametrize("piece", [None, 5, "text", [1]], ids=repr)
-def test_a_piece_that_is_no_buffer(piece):
+def test_a_piece_that_is_not_a_buffer(piece):
     with pytest.raises((TypeError, ValueError)):
         restore_array(piece, F8, (1,), None)
 

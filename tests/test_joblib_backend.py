@@ -105,7 +105,7 @@ def try_to_write(a):
     return float(a[0])
 
 
-def test_nobody_can_write_into_what_others_read(shared_backend):
+def test_inputs_that_other_tasks_read_cannot_be_written(shared_backend):
     assert run(try_to_write, [np.ones(LARGE)] * 2) == [1, 1]
 
 
@@ -435,7 +435,7 @@ with joblib.parallel_config(backend="sharedmem", n_jobs=2):
     )
 
 
-def test_options_of_joblib_mean_what_they_mean(tmp_path):
+def test_options_of_joblib_keep_their_meaning(tmp_path):
     check(
         """
 for mode, how, first in (

@@ -50,9 +50,9 @@ def test_a_file_that_was_replaced_removed_or_cut_short(file, open_here):
     os.rename(moved, file)
     assert all((pickle.loads(message) == np.load(file)[5:]).all() for message in messages)
     os.truncate(file, len(whole) - 1)
-    check(ValueError, "cut short")
+    check(ValueError, "truncated")
     os.truncate(file, 0)
-    check(ValueError, "cut short")
+    check(ValueError, "truncated")
     file.write_bytes(whole)
     assert all((pickle.loads(message) == np.load(file)[5:]).all() for message in messages)
     del kept

@@ -213,7 +213,7 @@ def into_a_temporary_file(what):
         into_a_temporary_file,
     ],
 )
-def test_what_is_no_pipe_gets_data(write):
+def test_files_that_are_not_pipes_get_data(write):
     data = write({"a": sharedmem.full(1000, 5.0)})
     gc.collect()
     assert (pickle.loads(data)["a"] == 5).all()
@@ -246,7 +246,7 @@ def through_socket():
 
 
 @pytest.mark.parametrize("through", [through_pipe, through_socket])
-def test_what_goes_to_another_process_stays_a_handle(through):
+def test_messages_to_another_process_keep_handles(through):
     a = sharedmem.ones(100_000)
     source, sink = through()
     with source, sink:

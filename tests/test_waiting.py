@@ -135,7 +135,7 @@ def test_an_event():
         event.wait("1")
 
 
-def test_who_waits_sees_a_set_that_is_cleared_at_once():
+def test_a_waiting_process_sees_a_set_that_is_cleared_at_once():
     event, ready, seen = sharedmem.Event(), threading.Semaphore(0), []
 
     def wait():

@@ -78,7 +78,7 @@ def test_no_room_is_a_memory_error(zarr, tmp_path):
         stored[...]
 
 
-def test_without_the_setting_zarr_is_as_it_was(tmp_path):
+def test_without_the_setting_zarr_is_unchanged(tmp_path):
     pytest.importorskip("zarr", minversion="3")
     code = """
     import sys, zarr, sharedmem

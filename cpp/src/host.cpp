@@ -179,7 +179,7 @@ class host_maker {
       step<point::host_attached>();
       word32& state = reinterpret_cast<header*>(object.data())->state;
       auto unborn = static_cast<std::uint32_t>(birth::unborn);
-      // Nobody else can make one while the key is ours; but one may have been opened before that.
+      // No other process can make one while the key is ours; but one may have been opened before that.
       if (look(space_)) {
         state.compare_exchange_strong(unborn, static_cast<std::uint32_t>(birth::condemned), sc);
         step<point::host_condemned>();
@@ -188,7 +188,7 @@ class host_maker {
       }
       std::uint64_t uuid[2];
       random_bytes(uuid, sizeof uuid);
-      // What is warm here is nobody's to take: others allocate from arenas of their own.
+      // Warm memory here would be of no use, since others allocate from their own arenas.
       std::unique_ptr<arena> made = arena::begin(
           mapping::of(std::move(object)), plan,
           {static_cast<std::uint32_t>(backing::sysv), {uuid[0], uuid[1]}, host_id(), -1, host_slots, space_},

@@ -64,7 +64,7 @@ bool is_arena(const void* base, std::size_t bytes, void* context) {
     return false;
   }
   const bool sound = makes_sense(h, bytes);
-  if (!sound) wish.reason = "its header does not make sense: a stray write hit it";
+  if (!sound) wish.reason = "its header is corrupted: a stray write has changed it";
   return sound;
 }
 

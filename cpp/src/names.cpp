@@ -61,7 +61,7 @@ bool is_stale(arena::state& s, const name_content& c) {
          life.state == life_state::emptying;
 }
 
-/// Vacates what stands for nothing any more, when all entries are in use.
+/// Vacates entries whose array is gone, when all entries are in use.
 void vacate_stale(arena::state& s) {
   s.words.try_sync();
   s.names.each([&](const named& n) {
@@ -127,7 +127,8 @@ bool claim_name(std::string_view name, name_ticket& mine) {
 void bind_name(const name_ticket& mine, const block_ref& ref, std::string_view description) {
   arena::state& s = mine.host->parts();
   if (!is_mine(s, mine)) throw std::logic_error("a forked child does not end what its parent builds");
-  if (description.size() > max_description_bytes) throw std::length_error("the description of a named block");
+  if (description.size() > max_description_bytes)
+    throw std::length_error("the description of a named block is too long");
   const claim c = mine.host->share(ref, false);
   (void)s.names.bind(entry_of(mine), c.block, c.generation, description, clock_of(s));
   s.words.ring_names_bell();

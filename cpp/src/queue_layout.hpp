@@ -29,7 +29,7 @@ inline void spin_pause() noexcept {
 #endif
 }
 
-/// A word that some sleep on, and whether perhaps somebody does.
+/// A word on which threads sleep, and whether perhaps one does.
 struct alignas(64) queue_bell {
   std::uint32_t word = 0;
   std::uint32_t sleepers = 0;
@@ -42,7 +42,7 @@ struct alignas(64) queue_bell {
     s.store(next == 0 ? 1 : next, std::memory_order_relaxed);
     return load(std::memory_order_relaxed);
   }
-  /// With the lock, after a commit. The value is for `ring`; 0: nobody sleeps.
+  /// With the lock, after a commit. The value is for `ring`; 0: no thread sleeps.
   std::uint32_t change() noexcept {
     std::atomic_ref w(word);
     w.store(w.load(std::memory_order_relaxed) + 1, std::memory_order_release);
@@ -142,7 +142,7 @@ struct queue::layout {
   }
 
   /// The valid state, without the lock, and without a store: the memory may be mapped read-only. False: it was changed
-  /// during each of many looks, or makes no sense.
+  /// during each of many attempts to read it, or is invalid.
   bool look(state& found) const noexcept;
 };
 
@@ -161,7 +161,7 @@ class queue::guard {
     held_ = how != robust_mutex::outcome::busy;
     if (!held_) return;
     step<point::queue_locked>();
-    // Also if nobody was found dead: whoever settles may be killed, too, or the memory may be used up there.
+    // Also if no dead process was found: a repairing process may be killed, too, or run out of memory there.
     if (q.at_->doing == layout::work::nothing) return;
     try {
       q.repair();

@@ -65,7 +65,7 @@ std::byte* queue::ring(const claim& where, std::uint64_t bytes) {
     if (found.ref.home != nullptr) home()->release(found.ref);
   }
   if (bytes < first_ring_bytes || bytes > ring_block_.bytes || bytes % record_unit != 0)
-    throw corrupted("the ring of a queue makes no sense: a stray write hit it");
+    throw corrupted("the ring of a queue is corrupted: a stray write has changed it");
   return ring_block_.data;
 }
 
@@ -83,7 +83,7 @@ const queue::record& queue::read(const state& s, std::uint64_t at, std::uint64_t
             sizeof(record) + r.claims * sizeof(claim) + bytes <= r.size &&
             ((r.flags & in_block_flag) == 0 || r.claims != 0);
   }
-  if (!sound) throw corrupted("a message of a queue makes no sense: a stray write hit it");
+  if (!sound) throw corrupted("a message of a queue is corrupted: a stray write has changed it");
   return r;
 }
 

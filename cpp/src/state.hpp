@@ -71,7 +71,7 @@ struct arena::state {
   // budget.cpp
   void check_in_flight(std::uint64_t bytes);  // before a lease of so many bytes; \throws no_memory
   std::atomic<std::uint64_t> in_flight_limit{UINT64_MAX};
-  std::atomic<std::uint64_t> in_flight_left{0};  // bytes that may be sent until somebody looks again
+  std::atomic<std::uint64_t> in_flight_left{0};  // bytes that may be sent before the next examination
 
   // reports.cpp
   in_flight messages() noexcept;           // of all processes

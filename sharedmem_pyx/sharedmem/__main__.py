@@ -192,7 +192,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "demo":
         return _demo(options)
     if sys.platform == "win32" and options.command in ("info", "top"):
-        raise OSError(errno.ENOSYS, "Windows has no list of a user's segments, nor of who has them")
+        raise OSError(errno.ENOSYS, "Windows does not list a user's segments and their processes")
     if options.command == "top":
         return _top(options.interval)
     if options.command == "unlink":

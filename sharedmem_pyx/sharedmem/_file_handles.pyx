@@ -135,11 +135,11 @@ def load_mapped(bytes state not None, dtype=None, cls=None):
         raise ValueError("handle: its checksum is wrong: it is truncated or was altered")
     if (h.writable > 1 or h.ndim > max_ndim
             or size != <Py_ssize_t>sizeof(head) + 16 * h.ndim + h.text_bytes + <Py_ssize_t>h.path_bytes):
-        raise ValueError("handle: its fields make no sense")
+        raise ValueError("handle: its fields are invalid")
     if cls is None:
         cls = SharedArray
     elif not (isinstance(cls, type) and issubclass(cls, SharedArray)):
-        raise ValueError("handle: its class is no subclass of SharedArray")
+        raise ValueError("handle: its class is not a subclass of SharedArray")
     at += sizeof(head)
     whole.shape.ndim = h.ndim
     whole.shape.itemsize = h.itemsize
@@ -153,12 +153,12 @@ def load_mapped(bytes state not None, dtype=None, cls=None):
     end = h.offset + h.itemsize
     for i in range(h.ndim):
         if whole.shape.shape[i] < 1:
-            raise ValueError("handle: its shape makes no sense")
+            raise ValueError("handle: its shape is invalid")
         if whole.shape.strides[i] > 0:
             end += (whole.shape.shape[i] - 1) * whole.shape.strides[i]
     # No sum above can have overflowed if this holds: `end` is the largest byte that it looks at.
     if not fits(whole.shape, end) or end > <uint64_t>1 << 62 or not isabs(at[:h.path_bytes]):
-        raise ValueError("handle: its fields make no sense")
+        raise ValueError("handle: its fields are invalid")
     memory = open_again(at[:h.path_bytes], h.writable, h.identity, end)
     shape = tuple([whole.shape.shape[i] for i in range(h.ndim)])
     strides = tuple([whole.shape.strides[i] for i in range(h.ndim)])

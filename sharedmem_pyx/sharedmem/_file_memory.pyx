@@ -35,7 +35,7 @@ cdef class FileMemory:
         Whether it was opened for writing.
     """
     def __init__(self):
-        raise TypeError("FileMemory is not made by calling it: use open_memmap or memmap")
+        raise TypeError("FileMemory cannot be created directly: use open_memmap or memmap")
 
     def __dealloc__(self):
         with nogil:     # the last reference unmaps the file
@@ -43,7 +43,7 @@ cdef class FileMemory:
 
     cdef int check(self) except -1:
         if not <bint>self.view:     # made by `__new__` alone
-            raise ValueError("this refers to no file")
+            raise ValueError("this object does not refer to a file")
         return 0
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):

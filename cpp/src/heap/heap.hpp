@@ -53,7 +53,7 @@ class heap {
 
   // ---- blocks (lock held)
 
-  /// Whether a block of this size class can be had at once.
+  /// Whether a block of this size class is available at once.
   bool has_room(std::uint32_t size_class) const noexcept { return with_room[size_class] != nullptr; }
   /// Takes a block of this size class. \pre has_room(size_class).
   taken take_small(std::uint32_t size_class) noexcept { return pop(*with_room[size_class]); }
@@ -132,7 +132,7 @@ class heap {
 
   // ---- caches of threads
 
-  /// A block of a cached class from this thread's cache; no owner: none is at hand. No lock. (fast_path.hpp)
+  /// A block of a cached class from this thread's cache; no owner: it has none. No lock. (fast_path.hpp)
   taken take_cached(std::uint32_t size_class) noexcept;
   /// Puts a block into this thread's cache. False: it is not of a cached class, is shared, the cache is full,
   /// or there is none. No lock. (fast_path.hpp)

@@ -42,7 +42,7 @@ heap::run_node heap::remove_cached(slab* run) noexcept {
 }
 
 /// Merges a free run with its neighbours and puts it into the list; `run` is then what it became. False, only
-/// if no node is at hand: there is no private memory for one, and the run is left to the next `sweep_all`.
+/// if there is no node, because there is no private memory for one: the run is left to the next `sweep_all`.
 bool heap::list_cached(slab*& run, run_node node) noexcept {
   run->zeroed = false;
   run->carved = 1;

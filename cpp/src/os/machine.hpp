@@ -28,7 +28,7 @@ bool is_first_thread() noexcept;
 namespace os {
 /// Ends this process at once, as SIGKILL does: nothing of its own runs any more.
 [[noreturn]] void die() noexcept;
-/// Stops this process, as SIGSTOP does, until somebody sends SIGCONT.
+/// Stops this process, as SIGSTOP does, until it receives SIGCONT.
 void stop() noexcept;
 }  // namespace os
 

@@ -118,7 +118,7 @@ class segment {
   [[nodiscard]] segment_name name() const noexcept;
   /// What messages call it.
   [[nodiscard]] std::string text() const;
-  /// Bytes in memory or swap, whoever touched them; where `memory_is_promised`, those that are promised. 0: unknown.
+  /// Bytes in memory or swap, whichever process touched them; if `memory_is_promised`, those that are committed. 0: unknown.
   [[nodiscard]] std::uint64_t resident() const noexcept;
 
  private:

@@ -48,7 +48,7 @@ def _sendable(type_):
     except KeyError:
         if issubclass(type_, ctypes._SimpleCData) and importable(type_) is not type_:
             raise TypeError(
-                "a single number of the other byte order can't be sent; an array of one element can"
+                "a single number in non-native byte order can't be sent; an array of one element can"
             ) from None
         members = {"_private_type": type_, "__module__": type_.__module__, "__doc__": type_.__doc__}
         sendable = type(type_)(type_.__name__, (_ByHandle, type_), members)

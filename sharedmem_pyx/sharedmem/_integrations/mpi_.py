@@ -57,7 +57,7 @@ def rank_in(comm: Any, root: Any) -> int:
     """An argument that names a rank, as an int."""
     number = operator.index(root)
     if not 0 <= number < comm.size:
-        raise ValueError(f"root is rank {number}, and the communicator has the ranks 0 to {comm.size - 1}")
+        raise ValueError(f"root is rank {number}, but the communicator has the ranks 0 to {comm.size - 1}")
     return number
 
 

@@ -72,8 +72,8 @@ def least_carried():
     nbytes = read_size(text)
     if nbytes is None:
         raise ValueError(
-            f"SHAREDMEM_CARRY={text!r} is no size: it is a number of bytes such as 32768 or 64KiB, and 0 for "
-            "never")
+            f"SHAREDMEM_CARRY={text!r} is not a size: it is a number of bytes such as 32768 or 64KiB; with 0 "
+            "nothing is carried")
     return nbytes or None
 
 
@@ -224,7 +224,7 @@ def open_handle(bytes handle not None):
     cdef allocation found
     kind = handle[:1]
     if kind != mark_shared and kind != mark_carried:
-        raise ValueError("no handle of a parcel")
+        raise ValueError("not the handle of a parcel")
     a = _load_exact(handle[1:])
     if kind == mark_carried and cnp.PyArray_ISWRITEABLE(a):
         where = arena_of(cnp.PyArray_DATA(a))

@@ -81,5 +81,7 @@ def load_probe(probe: Any) -> Any:
         return None
     array = _load(probe["handle"])
     if array.tobytes() != probe["content"]:
-        raise ValueError("the memory at the other end of a connection is not what it seems")
+        raise ValueError(
+            "the memory at the other end of a connection does not contain what was written to it"
+        )
     return array

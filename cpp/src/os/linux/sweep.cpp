@@ -48,7 +48,7 @@ bool is_orphan(const os::sysv_table::row& r) noexcept {
   if ((r.key & os::meeting_key_mask) == os::meeting_keys && s.bytes % os::huge_page_size != 0 &&
       s.bytes % os::huge_page_size < os::page_size())
     return (s.bytes % os::huge_page_size & 0xf00) == 0xf00;
-  // Nobody writes into an arena before it is marked.
+  // No process writes into an arena before it is marked for removal.
   if (has_our_key(r, os::arena_keys)) return r.resident == 0;
   return has_our_key(r, os::census_keys) && is_unmarked_census(r);
 }

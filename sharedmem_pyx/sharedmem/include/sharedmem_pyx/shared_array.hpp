@@ -66,8 +66,8 @@ inline void dealloc(PyObject* self) {
 // `tp_new` stays ndarray's: `ndarray.__new__(type(a), ...)`, as np.ma calls it, refuses types that have another.
 inline PyObject* refuse_call(PyObject*, PyObject* const*, std::size_t, PyObject*) {
   PyErr_SetString(PyExc_TypeError,
-                  "SharedArray is not made by calling it: use sharedmem.empty, zeros, ones, full or array, "
-                  "or asshared for what exists already");
+                  "SharedArray cannot be created directly: use sharedmem.empty, zeros, ones, full or array, "
+                  "or asshared for an existing array");
   return nullptr;
 }
 
