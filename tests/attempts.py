@@ -5,13 +5,16 @@ import errno
 import faulthandler
 import mmap
 import os
-import resource
 import signal
+import sys
 
 import numpy as np
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mremap.restype = ctypes.c_void_p
+if sys.platform != "win32":
+    import resource
+
+    _libc = ctypes.CDLL(None, use_errno=True)
+    _libc.mremap.restype = ctypes.c_void_p
 
 
 def lowest_address(a):

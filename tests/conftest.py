@@ -2,14 +2,21 @@
 
 import ctypes
 import multiprocessing
+import os
 import signal
+import sys
+from collections import Counter
 
 import hypothesis
 import pytest
-import remains
 import support
 
 import sharedmem
+
+if sys.platform == "win32":
+    import remains_on_windows as remains
+else:
+    import remains
 
 # How examples come about, and how fast, is no matter of health: it differs with the seed and the machine.
 hypothesis.settings.register_profile(
@@ -18,7 +25,39 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("sharedmem")
 
 
+# What not every system has: the marker of tests that need it, whether it is here, what is missing elsewhere.
+NEEDS = {
+    "needs_fork": (hasattr(os, "fork"), "needs fork"),
+    "needs_proc": (os.path.isdir("/proc/self"), "needs /proc"),
+    "needs_signals": (hasattr(signal, "pthread_kill"), "needs signals of POSIX"),
+    "needs_posix": (os.name == "posix", "needs calls of POSIX"),
+    "needs_linux": (sys.platform == "linux", "tests what is Linux's"),
+}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for marker, (here, reason) in NEEDS.items():
+            if not here and item.get_closest_marker(marker) is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Where something is missing for good: how many tests that leaves out, by reason."""
+    reasons = [reason for here, reason in NEEDS.values() if not here]
+    if not reasons:
+        return
+    skipped = Counter(
+        report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped")
+    )
+    terminalreporter.section("left out")
+    for reason, number in skipped.most_common():
+        terminalreporter.line(f"{number:5} {reason}")
+
+
 def pytest_configure(config):
+    if sys.platform != "linux":
+        return
     # Children whose parent died become ours instead of init's, so that none of them is overlooked.
     pr_set_child_subreaper = 36
     ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)

@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import sharedmem
-from sharedmem._out_of_band import Pieces, gather, reduce_array, restore_array
+from sharedmem._out_of_band import reduce_array, restore_array
+from sharedmem._pieces import Pieces, gather
 from sharedmem.objects import _receive
 
 

@@ -3,7 +3,6 @@
 import gc
 import os
 import pickle
-import resource
 import weakref
 
 import numpy as np
@@ -108,6 +107,8 @@ def test_a_process_that_cannot_be_looked_at_is_not_taken_for_dead():
     a = sharedmem.ones(1)
     with pytest.raises(RuntimeError, match="puts arrays"):
         latest.put(a)
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:

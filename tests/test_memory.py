@@ -1,7 +1,6 @@
 """Memory that is not there: a MemoryError with the numbers, and the next allocation works."""
 
 import re
-import resource
 
 import pytest
 from support import check_memory_message, check_python, memory, needs_64_bit, settle
@@ -358,4 +357,5 @@ def test_the_environment_sets_the_limit_of_cached_memory():
 
 def test_the_tests_own_limits_are_wide_enough():
     """Or what the tests above assert about MemoryError would hold for another reason."""
+    resource = pytest.importorskip("resource")
     assert resource.getrlimit(resource.RLIMIT_AS)[0] in (resource.RLIM_INFINITY, -1)

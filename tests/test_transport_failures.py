@@ -180,7 +180,8 @@ def test_a_forked_child_does_not_keep_what_another_thread_is_sending():
             thread.join()
             assert leases() == 0
             # The youngest child may just be starting.
-            assert wait_until(lambda: shared_blocks() == before), (before, shared_blocks())
+            # Blocks of earlier tests may go meanwhile.
+            assert wait_until(lambda: shared_blocks() <= before), (before, shared_blocks())
         finally:
             end.set()
             thread.join()

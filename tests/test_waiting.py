@@ -15,6 +15,7 @@ import support
 
 import sharedmem
 from sharedmem import atomics
+from sharedmem._event import _open_event
 
 
 def in_thread(function, *args):
@@ -82,7 +83,7 @@ def test_names_and_kinds():
     with lock:
         assert "depth 1" in repr(lock)
     openers = {
-        sharedmem.Event: sharedmem._event._open_event,
+        sharedmem.Event: _open_event,
         sharedmem.Condition: functools.partial(sharedmem._condition._open_condition, lock),
         sharedmem.Lock: sharedmem.lock._open_plain_lock,
         sharedmem.RLock: sharedmem.lock._open_lock,
@@ -157,7 +158,7 @@ def test_a_waiting_process_sees_a_set_that_is_cleared_at_once():
 
 def test_the_counter_of_changes_may_wrap():
     memory = sharedmem.array([0, 0x656D7601], "u4")
-    event = sharedmem._event._open_event(memory)
+    event = _open_event(memory)
     memory[0] = 2**32 - 1
     assert event.is_set()
     event.clear()

@@ -10,13 +10,17 @@ import ctypes
 import faulthandler
 import os
 import pickle
-import resource
 import signal
 import sys
 import time
 import traceback
-from multiprocessing.connection import Connection
+from multiprocessing import connection
 from multiprocessing.reduction import ForkingPickler
+
+if sys.platform == "win32":
+    CONNECTION = connection.PipeConnection
+else:
+    CONNECTION = connection.Connection
 
 HELD = {}
 
@@ -27,6 +31,8 @@ class Uncaught(BaseException):
 
 def die_with_parent():
     """Asks for SIGKILL when the parent ends, so that a killed test run leaves nothing."""
+    if sys.platform != "linux":
+        return
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
 
@@ -41,7 +47,7 @@ def serve(conn):
 
 
 def serve_descriptor(fd):
-    serve(Connection(fd))
+    serve(CONNECTION(fd))
 
 
 def answer_one(conn):
@@ -237,7 +243,7 @@ def stats():
 def resident_bytes():
     """Bytes of memory of all kinds that this process has touched."""
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def collect():
@@ -286,7 +292,10 @@ def forward_many(source, target, number):
 
 def die(way):
     """Ends this process in one of many ways, without a core dump or a word on stderr."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.disable()
     if way == "sys.exit":
         sys.exit(3)

@@ -165,7 +165,8 @@ def _import(name):
         case "objects":
             import sharedmem.objects as module
         case "lock":
-            import sharedmem._arguments  # only compiled modules use it
+            import sharedmem._arguments  # only compiled modules use these two
+            import sharedmem._lock_base
             import sharedmem.lock as module
         case "_latest":
             import sharedmem._latest as module

@@ -9,10 +9,11 @@ from sharedmem._atomics import add, store
 from sharedmem._atomics_waiting import end_of_wait, notify
 from sharedmem._condition_wait import WithLock, sleep_without
 from sharedmem._creation import zeros
+from sharedmem._lock_base import begin_lock
 from sharedmem._messages import by_value, no_deep_copy
 from sharedmem._startup import import_lock
 from sharedmem.array import is_shared
-from sharedmem.lock import Lock, RLock, _open_lock, begin_lock
+from sharedmem.lock import Lock, RLock, _open_lock
 
 _T = TypeVar("_T")
 

@@ -83,8 +83,12 @@ def load(file: _Path | IO[bytes], mmap_mode: str | None = None) -> SharedArray:
     return a
 
 
+#: System errors about a path, to which nothing is added; to others the sizes are added.
+_OF_PATHS = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+
+
 class naming:
-    """Within it, a ValueError about the contents of a file names the file.
+    """Within it, errors name the file: a ValueError in its text, an OSError by its `filename`.
 
     Parameters
     ----------
@@ -101,6 +105,10 @@ class naming:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if type(error) is ValueError:  # subclasses have other arguments
             raise ValueError(f"{os.fspath(self.file)!r}: {error}") from error.__cause__
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = os.fspath(self.file)
+            if error.errno in _OF_PATHS:
+                error.strerror = os.strerror(error.errno)
 
 
 def fromfile(

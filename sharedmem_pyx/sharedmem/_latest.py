@@ -1,7 +1,6 @@
 """Latest: the newest of a sequence of arrays, without copies and without waiting for readers."""
 
 import atexit
-import errno
 import os
 import sys
 import weakref
@@ -15,12 +14,13 @@ from sharedmem._atomics import load
 from sharedmem._atomics_waiting import end_of_wait, wait
 from sharedmem._copying import asshared, copy
 from sharedmem._file_memory import find_place
+from sharedmem._lock_base import begin_lock
 from sharedmem._messages import by_value, no_deep_copy
 from sharedmem._startup import at_fork, import_lock
 from sharedmem.arena import collect
 from sharedmem.array import SharedArray
 from sharedmem.errors import StaleHandleError
-from sharedmem.lock import RLock, _open_lock, begin_lock, call_with
+from sharedmem.lock import RLock, _open_lock, call_with
 
 # Offset of the word on which readers sleep, see latest.hpp.
 _BELL = 16
@@ -30,9 +30,11 @@ _SLICE = 0.1
 
 
 def _start_of(pid: int) -> int:
-    """When a living process started, in the kernel's clock ticks; 0 if it does not exist or has ended."""
+    """When a living process started, in the kernel's own units; 0 if it does not exist or has ended."""
     if sys.platform == "win32":
-        raise OSError(errno.ENOSYS, "Latest detects dead writers by /proc, which Windows does not have")
+        with import_lock:
+            from sharedmem._windows import start_of
+        return start_of(pid)
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()

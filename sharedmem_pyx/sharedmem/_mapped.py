@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import operator
 import os
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +14,7 @@ from sharedmem._copying import asshared
 from sharedmem._creation import empty
 from sharedmem._file_memory import FileMemory, create_file, find_place, open_file, open_to_read
 from sharedmem._files import check_header, naming, read_header
+from sharedmem._npy_headers import BytesReader, npy_header
 from sharedmem.array import SharedArray
 from sharedmem.errors import refuse_objects
 
@@ -90,14 +90,14 @@ def open_memmap(
     path = _real_path(filename)
     if mode == "w+":
         lengths, descr = _new_layout(shape, _plain_dtype(dtype))
-        head = _npy_header(lengths, fortran_order, descr)
+        head = npy_header(lengths, fortran_order, descr)
         check_header(head)
-        with _saying(filename):
+        with naming(filename):
             memory = create_file(path, len(head) + _bytes_of(lengths, descr), head)
         return _array_in(memory, lengths, descr, len(head), fortran_order)
-    with _saying(filename):
+    with naming(filename):
         memory = open_file(path, mode == "r+")
-    reader = _Reader(memory)
+    reader = BytesReader(memory)
     with naming(filename):
         lengths, fortran_order, descr = read_header(reader)  # type: ignore[arg-type]
         if descr.hasobject:
@@ -171,10 +171,10 @@ def memmap(
         raise ValueError(f"items of dtype {descr} have no bytes and cannot be in a file")
     if mode == "w+":
         lengths, descr = _new_layout(shape, descr)
-        with _saying(filename):
+        with naming(filename):
             memory = create_file(path, offset + _bytes_of(lengths, descr), b"")
         return _array_in(memory, lengths, descr, offset, order == "F")
-    with _saying(filename):
+    with naming(filename):
         memory = open_file(path, mode == "r+")
     left = len(memory) - offset
     if shape is None:
@@ -251,26 +251,6 @@ def _over(memory: FileMemory, *layout: Any) -> SharedArray:
 # -- arguments and errors
 
 
-#: System errors about a path, to which nothing is added; to others the sizes are added.
-_OF_PATHS = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
-
-
-class _saying:
-    """Within it, the `filename` of an OSError is the file's name, as with `open`."""
-
-    def __init__(self, filename: _Path) -> None:
-        self.filename = filename
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and error.errno is not None:
-            error.filename = os.fspath(self.filename)
-            if error.errno in _OF_PATHS:
-                error.strerror = os.strerror(error.errno)
-
-
 def _read_mode(mode: Any, allowed: tuple[str, ...]) -> str:
     short = _LONG_NAMES.get(mode, mode) if isinstance(mode, str) else mode
     if short == "c":
@@ -330,40 +310,6 @@ def _bytes_of(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     if nbytes > np.iinfo(np.intp).max:
         raise ValueError(f"array is too big: shape {shape} of {dtype}")
     return nbytes
-
-
-class _Reader:
-    """Reads the first bytes of a mapped file."""
-
-    def __init__(self, memory: FileMemory) -> None:
-        self._bytes = memoryview(memory)
-        self.at = 0
-
-    def read(self, size: int) -> bytes:
-        piece = bytes(self._bytes[self.at : self.at + size])
-        self.at += len(piece)
-        return piece
-
-
-def _npy_header(shape: tuple[int, ...], fortran_order: bool, dtype: np.dtype[Any]) -> bytes:
-    fields = {
-        "shape": shape,
-        "fortran_order": bool(fortran_order),
-        "descr": np.lib.format.dtype_to_descr(dtype),
-    }
-    file = io.BytesIO()
-    try:
-        np.lib.format.write_array_header_1_0(file, fields)
-    except (
-        UnicodeEncodeError
-    ):  # names of fields beyond Latin-1: version 3, for which NumPy has no public writer
-        text = repr(dict(sorted(fields.items()))).encode()
-        text += b" " * (-(len(text) + 13) % 64) + b"\n"
-        return np.lib.format.magic(3, 0) + len(text).to_bytes(4, "little") + text
-    except ValueError:  # longer than 64 KiB
-        file = io.BytesIO()
-        np.lib.format.write_array_header_2_0(file, fields)
-    return file.getvalue()
 
 
 # -- through a read-only mapping

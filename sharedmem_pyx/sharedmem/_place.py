@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 
+from sharedmem._startup import import_lock
 from sharedmem.arena import where_home
 
 
@@ -29,13 +29,13 @@ def place() -> str:
     str
         Only to be compared with the places of other processes. It consists of the boot of the
         kernel, the IPC and user namespaces, the effective user and the version of the memory's layout; where
-        the system has no System V memory, of the pid namespace, too.
+        the system has no System V memory, of the pid namespace, too. On Windows it is the machine and the
+        session, the user, the integrity level and the app container.
 
     Raises
     ------
     OSError
-        This process has no arena yet, and the system refused to make one. ENOSYS: on Windows, whose sessions
-        and integrity levels cannot be distinguished yet.
+        This process has no arena yet, and the system refused to make one.
 
     See Also
     --------
@@ -58,12 +58,11 @@ def place() -> str:
     ...     executor.submit(sharedmem.place).result() == sharedmem.place()
     True
     """
-    if sys.platform == "win32":
-        raise OSError(
-            errno.ENOSYS,
-            "place is not supported on Windows, where it would need a process's session and integrity level",
-        )
     version, host, is_memfd = where_home()
+    if sys.platform == "win32":
+        with import_lock:
+            from sharedmem._windows import place_parts
+        return ":".join([f"sharedmem-{version}", f"{host:x}", *place_parts()])
     parts = [
         f"sharedmem-{version}",
         f"{host:x}",

@@ -34,11 +34,13 @@ from sharedmem._integrations.mpi_ import (
     agree,
     attach,
     check_communicator,
+    check_nodes,
     groups_of,
     handle_of,
     keep,
     probe,
     rank_in,
+    ranks_of,
     same,
 )
 from sharedmem.array import SharedArray
@@ -87,7 +89,7 @@ def node(comm: MPI.Intracomm) -> MPI.Intracomm:
     check_communicator(comm, "comm")
     try:
         mine = sharedmem.place()
-    except OSError:
+    except (MemoryError, OSError):
         mine = f"rank {comm.rank}"
     places = comm.allgather(mine)
     members = [rank for rank, place in enumerate(places) if place == mine]
@@ -144,7 +146,7 @@ def empty(
     error: Exception | None = None
     wanted = made = handle = None
     try:
-        sizes = tuple(map(operator.index, shape if isinstance(shape, (tuple, list)) else (shape,)))
+        sizes = tuple(map(operator.index, shape if np.iterable(shape) else (shape,)))
         wanted = sizes, np.dtype(dtype), order
         if node.rank == 0:
             made = sharedmem.empty(sizes, wanted[1], order)
@@ -228,7 +230,7 @@ def bcast_world(
     MemoryError
         Not enough memory for a copy on some node.
     TypeError, ValueError, RuntimeError
-        As `bcast`.
+        As `bcast`; and `node` is not of `comm`.
     """
     check_communicator(comm, "comm")
     if node is not None:
@@ -265,8 +267,11 @@ def _bytes_of(a: Any) -> Any:
 
 def _bcast_world(a: Any, root: Any, comm: Any, own: Any) -> SharedArray:
     error: Exception | None = None
-    number = about = made = data = None
+    number = about = made = data = mine = None
+    ranks: list[int] = []
     try:
+        ranks = ranks_of(own, comm)
+        mine = hash(tuple(ranks)), len(ranks)
         number = rank_in(comm, root)
         if comm.rank == number:
             made = _shared(a)
@@ -275,11 +280,11 @@ def _bcast_world(a: Any, root: Any, comm: Any, own: Any) -> SharedArray:
             data = _bytes_of(made) if own.size < comm.size else None
     except Exception as failed:
         error = failed
-    found = agree(comm, error, (number, about))
-    same([each for each, _ in found], "root")
+    found = agree(comm, error, (number, about, mine))
+    same([each for each, _, _ in found], "root")
+    check_nodes([each for _, _, each in found])
     number = found[0][0]
     shape, dtype, order, writeable = found[number][1]
-    ranks = own.allgather(comm.rank)
     leader = ranks.index(number) if number in ranks else 0
     leads = own.rank == leader
     if leads and made is None:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from sharedmem._messages import by_value, current_message, holding
-from sharedmem._out_of_band import Pieces, gather, reduce_array
+from sharedmem._out_of_band import reduce_array
+from sharedmem._pieces import Pieces, gather
 from sharedmem._startup import import_lock
 from sharedmem.array import SharedArray
 
@@ -81,7 +82,7 @@ def _receive(sources: _Sources, table: bytes, stream: bytes) -> Any:
     sources : list
         The memory in which the object's data lies, or will lie.
     table : bytes
-        Where in it each piece lies; see `sharedmem._out_of_band.gather`.
+        Where in it each piece lies; see `sharedmem._pieces.gather`.
     stream : bytes
         The pickle of the object.
 

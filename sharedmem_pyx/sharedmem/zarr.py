@@ -24,6 +24,7 @@ except ImportError as missing:
     ) from missing
 
 from sharedmem._creation import empty as new_array
+from sharedmem._creation import full, zeros
 
 __all__ = ["NDBuffer"]
 
@@ -72,9 +73,10 @@ class NDBuffer(cpu.NDBuffer):  # type: ignore[misc,unused-ignore]
         if not _can_be_shared(dtype):
             made: NDBuffer = super().create(shape=sizes, dtype=dtype, order=order, fill_value=fill_value)
             return made
-        made = cls.empty(sizes, dtype, order)
-        made.fill(0 if fill_value is None else fill_value)
-        return made
+        # Zeros of text are empty text, and not "0": as `full` would have it.
+        if fill_value is None or (isinstance(fill_value, int) and fill_value == 0):
+            return cls(zeros(sizes, dtype, order))
+        return cls(full(sizes, fill_value, dtype, order))
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], dtype: DTypeLike, order: Literal["C", "F"] = "C") -> NDBuffer:

@@ -50,6 +50,10 @@ def _discard_all(data: bytes) -> None:
         at += size
 
 
+def _is_parent_of(workers: list[Any]) -> bool:
+    return all(each._parent_pid == os.getpid() for each in workers)
+
+
 def watch_loaders(module: ModuleType) -> None:
     """Have the iterators of `torch.utils.data.dataloader` give up what their workers leave."""
     owner: Any = module
@@ -59,7 +63,8 @@ def watch_loaders(module: ModuleType) -> None:
     @functools.wraps(plain)
     def shutdown_workers(self: Any) -> None:
         rest = None
-        if not getattr(self, "_shutdown", True):
+        # A forked child that drops its copy of the iterator is not who reads that pipe.
+        if not getattr(self, "_shutdown", True) and _is_parent_of(self._workers):
             # Its own descriptor: torch closes the queue where it pins memory.
             with contextlib.suppress(AttributeError, OSError, TypeError):
                 rest = os.dup(self._worker_result_queue._reader._handle)

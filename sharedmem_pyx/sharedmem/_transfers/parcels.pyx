@@ -31,9 +31,9 @@ from libc.stdint cimport uint64_t
 
 from sharedmem._messages cimport Message, end_message, is_in_flight, leases_of, new_message
 from sharedmem.array cimport is_carried as lies_in_carried
-from sharedmem._transfers.reducing cimport Reducer, reduce_exact
+from sharedmem._transfers.reducing cimport Reducer, reduce_exact, share_of_all_memory
 from sharedmem.libsharedmem.arena cimport allocation, arena
-from sharedmem.libsharedmem.home cimport arena_of, memory_total
+from sharedmem.libsharedmem.home cimport arena_of
 
 from sharedmem._handles import _drop, _load_exact
 from sharedmem._startup import import_lock
@@ -42,7 +42,6 @@ from sharedmem._transfers.reducing import reducer
 
 cdef enum:
     default_least = 32 << 10    # bytes of a private buffer from which on it is carried
-    share_of_memory = 16        # this part of the memory that there is may be carried at one time
 
 cnp.import_array()
 
@@ -156,7 +155,7 @@ def make_parcel(buffers, least=None):
     ``SHAREDMEM_IN_FLIGHT_LIMIT`` says.
     """
     cdef Parcel made = Parcel.__new__(Parcel)
-    cdef Reducer by = None      # made when it is needed: to ask for the limit reads files of the system
+    cdef Reducer by = None      # made when it is needed: most messages are small
     cdef cnp.ndarray a
     cdef uint64_t nbytes, before
     cdef bytes handle
@@ -173,7 +172,7 @@ def make_parcel(buffers, least=None):
             a = np.frombuffer(view, np.uint8)
             if is_shared_with_others(a) or least is not None and nbytes >= <uint64_t>least:
                 if by is None:
-                    by = reducer(5, limit=memory_total() // share_of_memory)
+                    by = reducer(5, limit=share_of_all_memory())
                 before = by.carried
                 try:
                     reduced = reduce_exact(by, a, leases_of(made.within), False)

@@ -351,17 +351,28 @@ def count(Reducer reducer not None):
 
 # -- settings and numbers
 
+cdef uint64_t share_of_all = 0
+
+
+cdef uint64_t share_of_all_memory() noexcept:
+    """The bytes that may be under way without a limit. They are found out once: it takes 100 us or more."""
+    global share_of_all
+    if share_of_all == 0:
+        share_of_all = memory_total() // share_of_memory
+    return share_of_all
+
+
 def set_transport(uint64_t min_bytes, uint64_t zero_copy_from, limit=None):
     """Set what `sharedmem.transport` does in this process; a `min_bytes` of 0 switches it off."""
     readers_are_this_user()
-    settings.limit.store(memory_total() // share_of_memory if limit is None else limit)
+    settings.limit.store(share_of_all_memory() if limit is None else limit)
     settings.zero_copy_from.store(zero_copy_from)
     settings.min_bytes.store(min_bytes)
 
 
 def most_in_flight():
     """Bytes that messages of this process may keep: what `sharedmem.transport` was told, or its default."""
-    return settings.limit.load() if settings.min_bytes.load() != 0 else memory_total() // share_of_memory
+    return settings.limit.load() if settings.min_bytes.load() != 0 else share_of_all_memory()
 
 
 def transport_stats():
