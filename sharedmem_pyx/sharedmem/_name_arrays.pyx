@@ -1,4 +1,4 @@
-"""The arrays that names stand for, and how they are described to processes that look for them."""
+"""The arrays to which names refer, and their descriptions for processes that look names up."""
 
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -36,7 +36,7 @@ cdef object describe(cnp.ndarray a, const allocation* found):
 
 
 cdef int check_dtype(cnp.dtype descr) except -1:
-    """Before anything is claimed: that the dtype can be described."""
+    """Check that the dtype can be described, before the name is claimed."""
     if PyDataType_REFCHK(descr):
         refuse_objects(descr)
     if cnp.PyDataType_ELSIZE(descr) == 0:
@@ -103,7 +103,7 @@ cdef object array_over(allocation* block, bytes text, bint may_write):
 
 
 cdef object bind(const name_ticket* mine, cnp.ndarray a, bint may_write):
-    """Binds the name to an array of the arena of names; what others will get, too."""
+    """Bind the name to an array of the arena of names, and return the array as others will get it."""
     cdef allocation found = mine.host.find(cnp.PyArray_DATA(a))
     cdef bytes text = describe(a, &found)
     if len(text) > max_description_bytes:

@@ -20,7 +20,7 @@ def named_memory(name: str, kind: str, nbytes: int, begin: Callable[[Any], objec
     nbytes : int
         How many bytes it has.
     begin : callable
-        Makes zeros, so many bytes, a new object. Exactly one process calls it.
+        Turns that many zeroed bytes into a new object. Exactly one process calls it.
 
     Returns
     -------
@@ -30,7 +30,7 @@ def named_memory(name: str, kind: str, nbytes: int, begin: Callable[[Any], objec
     Raises
     ------
     ValueError
-        The name stands for something else.
+        The name refers to something else.
     """
     wanted = dtype_of_kind(kind, nbytes)
 

@@ -32,7 +32,7 @@ TYPECODES = {
 
 DATA = (ctypes._SimpleCData, ctypes.Array, ctypes.Structure, ctypes.Union)
 
-# Types whose value is an address that means something to one process alone, with what to do instead.
+# Types whose value is an address, which is valid in one process only, with what to do instead.
 _POINTERS = {
     ctypes.py_object: "Python objects belong to one process",
     ctypes.c_char_p: "the text would stay private; use Array('c', ...)",

@@ -139,7 +139,7 @@ def probe(comm: Any) -> list[SharedArray | None]:
         except Exception:  # whatever it is: that memory cannot be used
             found.append(None)
     comm.Barrier()
-    del mine  # not before everybody has looked
+    del mine  # only after all ranks have read it
     return found
 
 
@@ -149,7 +149,7 @@ _kept: int | None = None
 def keep(comm: Any, arrays: list[SharedArray | None]) -> None:
     """Keep arrays as long as a communicator: the memory that they are in stays attached.
 
-    Attaching it anew, and its page tables, would take longer than all else in each call.
+    Attaching it again, with its page tables, would take most of the time of each call.
     """
     global _kept
     if _kept is None:

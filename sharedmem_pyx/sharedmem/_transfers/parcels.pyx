@@ -1,13 +1,14 @@
 """Parcels: buffers on their way to one reader, which their sender can call back.
 
-The layer below the integrations of engines that have connections of their own. An engine pickles as ever, by
+The layer below the integrations of engines that have connections of their own. An engine pickles as usual, by
 protocol 5, and leaves large buffers out of its pickles. Whoever writes those buffers to a connection makes a
 parcel of them first: a handle of some hundred bytes takes the place of each buffer that lies in shared
 memory, and of each large one that does not. The latter are *carried*: copied once, into a block of their own.
 
 Who may write into what arrives follows from whose it was:
 
-* What a program has allocated by this library is shared, and everybody who has it may write there.
+* Memory that a program has allocated by this library is shared, and all processes that have it may write to
+  it.
 * What is carried was private memory, and is its one reader's own when it arrives: as if it had come by
   a socket, and as writable. `arena::mark_carried` notes that with the block, in the reader's process. What
   pickles it there, in whatever it is wrapped, copies it again, so that no third process shares it. The note
@@ -135,7 +136,7 @@ def make_parcel(buffers, least=None):
     buffers : iterable of buffer
         Each is contiguous. They are not kept.
     least : int, optional
-        Private buffers of so many bytes are carried; None: none is.
+        Private buffers of at least that many bytes are carried; None: none.
 
     Returns
     -------
@@ -197,7 +198,7 @@ cdef bint is_shared_with_others(cnp.ndarray a) noexcept:
 
 
 def open_handle(bytes handle not None):
-    """The buffer that a handle of a parcel stands for.
+    """The buffer to which a handle of a parcel refers.
 
     Parameters
     ----------
