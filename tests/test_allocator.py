@@ -1,4 +1,4 @@
-"""sharedmem.allocator: which arrays of NumPy's are in shared memory, how they grow, and want of memory."""
+"""sharedmem.allocator: which arrays of NumPy's are in shared memory, how they grow, and lack of memory."""
 
 import contextlib
 import gc

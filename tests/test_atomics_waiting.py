@@ -83,7 +83,7 @@ def test_a_notification_without_a_change_does_not_end_a_wait():
     assert support.wait_until(lambda: atomics.notify(word, 0, 1) == 1)
     assert support.wait_until(lambda: atomics.notify(word, 0, 1) == 1)  # it sleeps again
     assert atomics.load(woken, 0) == 0
-    atomics.store(word, 0, 7)  # who died before `notify` leaves nobody asleep
+    atomics.store(word, 0, 7)  # a process that died before `notify` leaves no other asleep
     thread.join(support.TIMEOUT)
     assert not thread.is_alive()
 

@@ -1,4 +1,4 @@
-"""A function of `get_or_create` that raises an exception: who is told, and what is left."""
+"""A function of `get_or_create` that raises an exception: which processes get an error, and what is left."""
 
 import contextlib
 import time

@@ -10,7 +10,7 @@ from test_orderly_ends import LONG, MARK, mark, marked
 
 __all__ = ["mark"]
 
-# Sends an array from an arena that nobody else has, and becomes another program.
+# Sends an array from an arena that no other process has, and calls exec.
 SENDER = """
 import os, sys
 from multiprocessing.reduction import ForkingPickler

@@ -16,7 +16,7 @@ import sharedmem
 
 
 def feed(data, sink):
-    """Writes the bytes in pieces of odd sizes as long as somebody reads, and closes the file."""
+    """Writes the bytes in pieces of odd sizes as long as there is a reader, and closes the file."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError), sink:
         for begin in range(0, len(data), 4999):
             sink.write(data[begin : begin + 4999])

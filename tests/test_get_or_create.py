@@ -1,4 +1,4 @@
-"""What is made once on a host, whoever asks, dies or is interrupted meanwhile."""
+"""Building once on a host, whichever process asks, dies or is interrupted meanwhile."""
 
 import collections
 import contextlib

@@ -1,4 +1,4 @@
-"""What nobody passes on purpose: whatever comes of it, no name, file or memory suffers."""
+"""Arguments that are not passed on purpose: no name, file or memory is damaged by them."""
 
 import os
 import pickle
@@ -43,7 +43,7 @@ def test_dtypes_that_no_name_can_have():
 
 
 class MakesArrays:
-    """Its state is made when it is asked for, and nobody else has it."""
+    """Its state is created when it is needed, and no other object has it."""
 
     def __getstate__(self):
         return {"x": sharedmem.full(1000, 3.0), "y": sharedmem.asshared(np.arange(6.0))[::2]}

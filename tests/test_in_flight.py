@@ -1,4 +1,4 @@
-"""Messages that nobody has read yet: what multiprocessing sends keeps its memory until it is loaded."""
+"""Unread messages: what multiprocessing sends keeps its memory until it is loaded."""
 
 import multiprocessing
 import os

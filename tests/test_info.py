@@ -44,7 +44,7 @@ def arena_of_this_process(found):
 
 @pytest.mark.parametrize("related", [False, True], ids=["stranger", "child"])
 def test_participants_of_an_arena(related):
-    """Whoever asks, in no arena or in this one: who is there, and what they allocate from."""
+    """Called in no arena or in this one, it lists the participants and what they allocate from."""
     a = sharedmem.ones(2**22, np.uint8)
     with support.Remote("fork") as living:
         assert living.call(len, a) == len(a)
@@ -128,7 +128,7 @@ def test_info_to_a_reader_that_closes_the_pipe():
 
 @pytest.fixture
 def segment():
-    """A function that makes a System V segment that nobody has attached; its id."""
+    """A function that makes a System V segment that no process has attached; returns its id."""
     libc = ctypes.CDLL(None, use_errno=True)
     made = []
 

@@ -1,4 +1,4 @@
-"""Messages that nobody can read any more are given back."""
+"""Messages that can no longer be read are given back."""
 
 import multiprocessing
 import os

@@ -73,7 +73,7 @@ def test_nothing_is_left_when_the_only_owner_is_killed():
         killed(other)
     support.wait_until(lambda: others() == [])
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a new lock, which nobody left
+        warnings.simplefilter("error")  # a new lock, without a dead owner
         with RLock(name="gone"):
             pass
     assert others() == []

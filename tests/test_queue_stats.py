@@ -1,4 +1,4 @@
-"""What is told of queues: `Queue.stats`, and `stats` of all that a process has."""
+"""Reports on queues: `Queue.stats`, and `stats` on all queues that a process has."""
 
 import multiprocessing
 import os

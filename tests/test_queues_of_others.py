@@ -16,7 +16,7 @@ kept = []
 
 
 def keep_queue():
-    """In another process: a queue with two messages, which nobody else has."""
+    """In another process: a queue with two messages, which no other process has."""
     kept.append(sharedmem.Queue(5))
     kept[0].put_many([1, 2])
 
@@ -75,7 +75,7 @@ def test_stats_lists_queues_of_other_processes_and_who_waits():
         assert mine["processes"] == sorted([os.getpid(), other.pid])
         q.put("now")
         assert other.result() == "now"
-    # It ended without dropping its queue, which is nobody's until somebody looks for the dead.
+    # It ended without dropping its queue, which has no holder until the next search for the dead.
     sharedmem.collect()
     assert len(sharedmem.stats()["queues"]) == before
 

@@ -326,7 +326,7 @@ def test_importing_the_library_imports_none_of_the_others():
 
 
 def test_ctypes_objects_and_locks_in_files(tmp_path):
-    """The data is saved; a lock is saved as one that nobody holds."""
+    """The data is saved; a lock is saved as a free one."""
     counter = sharedmem.Value("i", 7)
     with counter.get_lock(), open(tmp_path / "x", "w+b") as file:
         pickle.dump((counter, sharedmem.Array("d", [1, 2])), file)

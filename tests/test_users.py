@@ -118,7 +118,7 @@ os.setresuid(65534, 65534, 65534)
 
 @needs_root
 def test_a_process_that_becomes_another_user_continues_in_its_own_arena():
-    """What was shared before stays readable; children that are told of the former arena make their own."""
+    """What was shared before stays readable; children with the former arena's locator make their own."""
     code = (
         DAEMON
         + """

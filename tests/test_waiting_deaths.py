@@ -42,7 +42,7 @@ def use_until_killed(lock, event, condition, done):
 
 @pytest.mark.filterwarnings(f"ignore:.*{LEFT}:RuntimeWarning")
 def test_no_process_hangs_when_others_are_killed_at_any_moment():
-    """Users of all three are killed at random; whoever is left can use them at once."""
+    """Users of all three are killed at random; the others can use them at once."""
     lock, event, condition, done = (
         sharedmem.Lock(),
         sharedmem.Event(),
