@@ -26,7 +26,7 @@ constexpr auto sc = std::memory_order_seq_cst;
 
 constexpr std::uint32_t host_slots = 1024;  // a server has hundreds of workers
 constexpr std::uint32_t keys = 8;
-/// A candidate that has not opened after this time has a maker that is stopped or dead; by the clock of who waits.
+/// A candidate that has not opened after this time has a creator that is stopped or dead; by the clock of the waiting process.
 constexpr std::uint64_t patience_ns = second_ns;
 
 std::uint64_t name_space() noexcept {
@@ -155,7 +155,7 @@ class host_maker {
         return;
       step<point::host_condemned>();
     } else if (!os::keys_can_be_let_go && seen == static_cast<std::uint32_t>(birth::condemned)) {
-      // Somebody has it open still, perhaps its maker, who is stopped: the next key is free.
+      // A process still has it open, perhaps its creator, which is stopped: the next key is free.
       if (waited_long_for(object.name().id)) key_ = (key_ + 1) % keys;
     }
     os::segment::let_key_go(object.name());
@@ -196,8 +196,8 @@ class host_maker {
       step<point::host_begun>();
       const bool opened = state.compare_exchange_strong(unborn, static_cast<std::uint32_t>(birth::open), sc);
       if (opened) step<point::host_open>();
-      // Marked for removal after it is open, unlike other segments: who scans sees open ones only, and before this
-      // step nobody else can make another.
+      // Marked for removal after it is open, unlike other segments: a scan only sees open ones, and before this
+      // step no process can make another.
       os::segment::let_key_go(name);
       step<point::host_published>();
       return opened ? std::move(made) : nullptr;

@@ -25,7 +25,7 @@ constinit thread_local arena* placed_in = nullptr;
 
 namespace {
 
-constexpr std::uint64_t slice_ns = 100'000'000;  // after which a waiter looks whether who builds is alive
+constexpr std::uint64_t slice_ns = 100'000'000;  // after which a waiter checks whether the builder is alive
 
 using table = name_table<native_atomics, tables>;
 
@@ -44,7 +44,7 @@ void come_in(arena::state& s) {
   if (s.peers.in_overflow()) s.member.leave_overflow();  // its slot is shared
 }
 
-/// Whether the caller is who claimed: a forked child has another slot.
+/// Whether the caller has made the claim: a forked child has another slot.
 bool is_mine(const arena::state& s, const name_ticket& mine) noexcept {
   return s.identity.known() && s.peers.slot() == name_word::from(mine.word).slot;
 }
@@ -53,8 +53,8 @@ bool is_mine(const arena::state& s, const name_ticket& mine) noexcept {
 bool is_stale(arena::state& s, const name_content& c) {
   const auto b = static_cast<std::uint32_t>(c.block);
   if (!s.words.has_block(b)) {
-    if (b < s.words.block_count()) return true;  // its segment went with the last who had it
-    return false;                                // in a segment that is not attached here
+    if (b < s.words.block_count()) return true;  // its segment was removed with the last process that had it
+    return false;  // in a segment that is not attached here
   }
   const auto life = life_word::from(s.words.block(b)[at_life].load(std::memory_order_seq_cst));
   return life.generation != c.generation || life.state == life_state::free ||

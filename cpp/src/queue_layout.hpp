@@ -48,7 +48,7 @@ struct alignas(64) queue_bell {
     w.store(w.load(std::memory_order_relaxed) + 1, std::memory_order_release);
     return std::atomic_ref(sleepers).load(std::memory_order_relaxed);
   }
-  /// Without the lock. Who is about to sleep finds the word changed; who came later has changed `sleepers`.
+  /// Without the lock. A thread that is about to sleep finds the word changed; one that came later has changed `sleepers`.
   void ring(std::uint32_t seen, int count) noexcept {
     if (seen == 0) return;
     if (wake(&word, count) == 0)
@@ -56,7 +56,7 @@ struct alignas(64) queue_bell {
   }
 };
 
-/// A word of the list of sleepers: of nobody, or of a thread of the process for the time of the object's life.
+/// A word of the list of sleepers: free, or used by a thread of the process during the life of the object.
 class listed_sleeper {
  public:
   /// Lists the caller in one of the words, if one is free or that of a dead process.
@@ -109,8 +109,8 @@ struct queue::layout {
   claim ring;                       // or this ring, in exchange for `old_ring`
   claim old_ring;
   alignas(64) state states[2];
-  // Who sleeps, for those who ask; nothing depends on it. Of a process that is killed in its sleep a word stays until
-  // somebody looks, or needs it.
+  // The sleeping threads, for reports; nothing depends on it. The word of a process that is killed in its sleep stays
+  // until a report is made, or another thread needs it.
   alignas(64) std::uint64_t sleepers[most_listed];
 
   const state& now() const noexcept { return states[valid & 1]; }

@@ -99,7 +99,7 @@ void queue::each_claim(const state& s, std::uint64_t from, std::uint64_t to, F&&
   }
 }
 
-/// Where a record of so many bytes goes: at the tail, or at the ring's start if there is too little before its end.
+/// Where a record of that size is placed: at the tail, or at the ring's start if there is too little space before its end.
 std::uint64_t queue::position(const state& s, std::uint64_t bytes, bool& fits) const noexcept {
   const std::uint64_t before_end = s.ring_bytes - s.tail % s.ring_bytes;
   const std::uint64_t at = bytes <= before_end ? s.tail : s.tail + before_end;

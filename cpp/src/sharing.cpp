@@ -21,7 +21,7 @@ claim arena::share(const block_ref& ref, bool lease) {
   const std::uint64_t bytes = s.words.block(ref.block)[at_bytes].load(relaxed);
   s.check_in_flight(bytes);
   bool sent = s.refs.send(c, bytes);
-  if (!sent) {  // what the dead sent and nobody received; frees blocks, hence without the lock
+  if (!sent) {  // messages of dead senders; this frees blocks, so the lock must not be held
     lock.unlock();
     s.repairs.look_for_dead(true);
     s.repairs.expire(false);

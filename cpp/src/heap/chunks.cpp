@@ -28,8 +28,8 @@ constexpr auto acq_rel = std::memory_order_acq_rel;
 constexpr auto sc = std::memory_order_seq_cst;
 constexpr std::uint32_t max_chunks = ~std::uint32_t{0};
 
-/// Where memory must be promised, a chunk has its memory before anybody owns it: who adopts one from the dead need not
-/// ask. Memory that was promised to a chunk which another process then claims is there for that one.
+/// Where memory must be committed, a chunk has its memory before it has an owner, so that adopting one of a dead owner
+/// cannot fail. If another process then claims the chunk, the committed memory belongs to that one.
 void commit_chunks(tables& words, std::uint32_t c, std::uint32_t n) {
   if constexpr (os::memory_is_promised) {
     mapping& memory = words.extent_of_chunk(c).memory;

@@ -1,4 +1,4 @@
-/// Chunks whose owner has died: they go to who needs memory, and beyond the limit of the cache back to the system.
+/// Chunks whose owner has died: processes that need memory adopt them; beyond the cache limit they are given back.
 /// The stores are those of the table in chunks.cpp.
 #include <algorithm>
 

@@ -22,7 +22,7 @@ std::uint64_t heap::cached_everywhere() const noexcept {
   std::uint64_t sum = 0;
   const auto mark = static_cast<std::uint32_t>(words.head().slot_mark.load(relaxed));
   for (std::uint32_t s = 0; s < mark && s < words.slots(); ++s) {
-    // Who frees a block of a process that has just been repaired adds to a slot that is VOID by now.
+    // Freeing a block of a process that has just been repaired adds to a slot that is VOID by now.
     if (words.slot(s).ctl.load(relaxed) != 0) sum += words.slot(s).cached.load(relaxed);
   }
   return sum;

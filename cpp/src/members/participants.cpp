@@ -112,7 +112,7 @@ void membership::start_anew() noexcept {
 void membership::leave_overflow() {
   const std::lock_guard alone(joining);
   if (!peers.in_overflow()) return;
-  // RESERVED until our own bits are set: for the census we are still a process without a slot, so that nobody
+  // RESERVED until our own bits are set: for the census this is still a process without a slot, so that none
   // clears the overflow slot, whose bits hold our blocks until then.
   const std::uint32_t own = take_slot(slot_state::reserved);
   const auto locks = refs.all_stripes();

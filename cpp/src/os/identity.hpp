@@ -38,7 +38,7 @@ std::uint32_t pid() noexcept;
 /// This process, determined at each call, so that the result is correct in a forked child.
 process_id this_process() noexcept;
 
-/// Which program this process runs: exec keeps pid and start time but draws this anew, and children inherit it
+/// Which program this process runs: exec keeps pid and start time but changes this, and children inherit it
 /// by fork. All copies of this library in one process read the same. 0: the system does not tell.
 std::uint64_t this_program() noexcept;
 
