@@ -79,7 +79,7 @@ def test_one_array_for_all_ranks(tmp_path):
     assert mpi.empty((3, 4), "c8", node, order="F").flags.f_contiguous
     with sharedmem.pickle_by_value():
         assert sharedmem.is_shared(mpi.empty(10, float, node))
-    # From each root: the same memory, which outlives whoever made it.
+    # From each root: the same memory, which outlives its creator.
     for root in range(size):
         for make in (sharedmem.full, np.full):
             made = make(5000, float(root)) if me == root else None
