@@ -2,12 +2,12 @@
 
 import ctypes
 import multiprocessing
-import os
 import signal
 import sys
 from collections import Counter
 
 import hypothesis
+import needs
 import pytest
 import support
 
@@ -25,27 +25,15 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("sharedmem")
 
 
-# What not every system has: the marker of tests that need it, whether it is here, what is missing elsewhere.
-NEEDS = {
-    "needs_fork": (hasattr(os, "fork"), "needs fork"),
-    "needs_proc": (os.path.isdir("/proc/self"), "needs /proc"),
-    "needs_signals": (hasattr(signal, "pthread_kill"), "needs signals of POSIX"),
-    "needs_posix": (os.name == "posix", "needs calls of POSIX"),
-    "needs_linux": (sys.platform == "linux", "tests what is Linux's"),
-}
-
-
 def pytest_collection_modifyitems(items):
-    for item in items:
-        for marker, (here, reason) in NEEDS.items():
-            if not here and item.get_closest_marker(marker) is not None:
-                item.add_marker(pytest.mark.skip(reason=reason))
+    for item in items if needs.MISSING else ():
+        for marker in sorted(needs.MISSING.keys() & needs.of(item)):
+            item.add_marker(pytest.mark.skip(reason=needs.MISSING[marker]))
 
 
 def pytest_terminal_summary(terminalreporter):
     """Where something is missing for good: how many tests that leaves out, by reason."""
-    reasons = [reason for here, reason in NEEDS.values() if not here]
-    if not reasons:
+    if not needs.MISSING:
         return
     skipped = Counter(
         report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped")

@@ -55,7 +55,7 @@ std::optional<std::uint64_t> size_setting(const char* name) {
   const auto size = parse_size(text);
   if (!size)
     throw std::invalid_argument(std::string(name) + " is '" + text +
-                                "', which is no size: a number of bytes below 8 EiB, also as 8GiB");
+                                "', which is not a size: a number of bytes below 8 EiB, such as 8GiB");
   return size;
 }
 
@@ -67,7 +67,7 @@ unsigned count_setting(const char* name, unsigned most) {
   if (!number || !rest.empty() || !(*number >= 1 && *number <= most) ||
       *number != static_cast<unsigned>(*number))
     throw std::invalid_argument(std::string(name) + " is '" + text +
-                                "', which is no whole number from 1 to " + std::to_string(most));
+                                "', which is not a whole number from 1 to " + std::to_string(most));
   return static_cast<unsigned>(*number);
 }
 
@@ -79,7 +79,7 @@ double linger_seconds() {
   const auto seconds = take_number(rest);
   if (!seconds || !rest.empty())
     throw std::invalid_argument(std::string("SHAREDMEM_LINGER is '") + text +
-                                "', which is no number of seconds, 0 or more");
+                                "', which is not a number of seconds, 0 or more");
   return std::min(*seconds, most);
 }
 

@@ -8,7 +8,7 @@ _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 def read_size(text: str) -> int | None:
-    """Bytes meant by a text such as "123456", "64KiB", "1.5G", "1GB" or "1e9"; None if it is no size.
+    """Parse a number of bytes such as "123456", "64KiB", "1.5G", "1GB" or "1e9"; None if it is not a size.
 
     1G and 1GiB are 2**30 bytes, 1GB is 10**9. `parse_size` in cpp/src/settings.cpp reads the variables of the
     C++ library by the same rule; a test compares the two.
