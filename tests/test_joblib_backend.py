@@ -52,7 +52,7 @@ def try_to_write(a):
     return float(a[0])
 
 
-def test_nobody_can_write_into_what_others_read(shared_backend):
+def test_inputs_that_other_tasks_read_cannot_be_written(shared_backend):
     assert run(try_to_write, [np.ones(LARGE)] * 2) == [1, 1]
 
 
