@@ -284,7 +284,8 @@ def test_a_name_that_is_there_is_found_without_modules_that_are_slow_to_import()
 sharedmem.names()
 before = set(sys.modules)
 sharedmem.get_or_create("imports", lambda: 1 / 0)
-print({name.partition(".")[0] for name in set(sys.modules) - before} <= {"sharedmem"}, "logging" in sys.modules)
+new = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(new <= {"sharedmem"}, "logging" in sys.modules)
 """
     with program(code) as other:
         assert ended(other) == "True False\n"
