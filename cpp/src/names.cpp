@@ -25,7 +25,7 @@ constinit thread_local arena* placed_in = nullptr;
 
 namespace {
 
-constexpr std::uint64_t slice_ns = 100'000'000;  // after which a waiter looks whether who builds is alive
+constexpr std::uint64_t slice_ns = 100'000'000;  // after which a waiter checks whether the builder is alive
 
 using table = name_table<native_atomics, tables>;
 
@@ -46,7 +46,7 @@ void come_in(arena::state& s) {
   if (s.peers.in_overflow()) s.member.leave_overflow();  // its slot is shared
 }
 
-/// Whether the caller is who claimed: a forked child has another slot.
+/// Whether the caller has made the claim: a forked child has another slot.
 bool is_mine(const host_use& host, const name_ticket& mine) noexcept {
   if (!host) return false;  // a building keeps its arena attached where it was begun
   const arena::state& s = host->parts();
@@ -57,15 +57,15 @@ bool is_mine(const host_use& host, const name_ticket& mine) noexcept {
 bool is_stale(arena::state& s, const name_content& c) {
   const auto b = static_cast<std::uint32_t>(c.block);
   if (!s.words.has_block(b)) {
-    if (b < s.words.block_count()) return true;  // its segment went with the last who had it
-    return false;                                // in a segment that is not attached here
+    if (b < s.words.block_count()) return true;  // its segment was removed with the last process that had it
+    return false;  // in a segment that is not attached here
   }
   const auto life = life_word::from(s.words.block(b)[at_life].load(std::memory_order_seq_cst));
   return life.generation != c.generation || life.state == life_state::free ||
          life.state == life_state::emptying;
 }
 
-/// Vacates what stands for nothing any more, when all entries are in use.
+/// Vacates entries whose array is gone, when all entries are in use.
 void vacate_stale(arena::state& s) {
   s.words.try_sync();
   s.names.each([&](const named& n) {
@@ -131,7 +131,8 @@ bool claim_name(std::string_view name, name_ticket& mine) {
 void bind_name(const name_ticket& mine, const block_ref& ref, std::string_view description) {
   const host_use host = attached_host(mine.host);
   if (!is_mine(host, mine)) throw std::logic_error("a forked child does not end what its parent builds");
-  if (description.size() > max_description_bytes) throw std::length_error("the description of a named block");
+  if (description.size() > max_description_bytes)
+    throw std::length_error("the description of a named block is too long");
   arena::state& s = host->parts();
   const claim c = host->share(ref, false);
   (void)s.names.bind(entry_of(mine), c.block, c.generation, description, clock_of(s));

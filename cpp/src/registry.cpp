@@ -17,7 +17,7 @@ constexpr auto relaxed = std::memory_order_relaxed;
 constexpr auto release_order = std::memory_order_release;
 constexpr auto sc = std::memory_order_seq_cst;
 
-/// Deletes the hidden arenas that nobody has pinned. Lock held, no reader is there.
+/// Deletes the hidden arenas that are not pinned. Lock held, no reader is active.
 void leave_hidden(registry& r) noexcept {
   r.some_hidden.store(false, sc);
   for_each_attached(r, [](entry& e, std::uint32_t pins) {
@@ -25,7 +25,7 @@ void leave_hidden(registry& r) noexcept {
     if (e.attached->idle())
       delete std::exchange(e.attached, nullptr);
     else
-      e.visible.store(e.attached, release_order);  // whoever had it pinned took something
+      e.visible.store(e.attached, release_order);  // something in it was acquired while it was pinned
   });
 }
 

@@ -42,7 +42,7 @@ named bind(table& names, const std::string& name) {
 
 }  // namespace
 
-TEST_CASE("names of one hash are told apart by their bytes and their lengths") {
+TEST_CASE("names with equal hashes are distinguished by their bytes and lengths") {
   private_tables tables;
   table names(tables);
   const named bound = bind(names, "a name of 24 bytes, or so");
@@ -56,7 +56,7 @@ TEST_CASE("names of one hash are told apart by their bytes and their lengths") {
   CHECK(names.find("a name of 24 bytes, or so") == bound);
 }
 
-TEST_CASE("a mark that a stray write has raised leads nobody beyond the table") {
+TEST_CASE("a mark that a stray write has raised does not lead beyond the table") {
   private_tables tables;
   table names(tables);
   const named bound = bind(names, "x");
@@ -93,7 +93,7 @@ TEST_CASE("a process is at an entry from its claim until what it builds has ende
   }
 }
 
-TEST_CASE("an entry that was used anew has another content") {
+TEST_CASE("an entry that was reused has other contents") {
   private_tables tables;
   table names(tables);
   const named before = bind(names, "x");

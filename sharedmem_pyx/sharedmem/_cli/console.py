@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Sequence
-from fractions import Fraction
 
-_UNITS = {"": 1}
-for _power, _letter in enumerate("KMGT", start=1):
-    _UNITS[_letter] = _UNITS[_letter + "IB"] = 1024**_power
-    _UNITS[_letter + "B"] = 1000**_power
+from sharedmem._sizes import read_size
 
 
 def parse_bytes(text: str) -> int:
@@ -21,11 +16,9 @@ def parse_bytes(text: str) -> int:
     ValueError
         `text` is not a size, or none that an array can have.
     """
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?(?:I?B)?)", text.strip().upper())
-    unit = found and _UNITS.get("" if found[2] == "B" else found[2])
-    if not found or not unit:
+    nbytes = read_size(text.strip())
+    if nbytes is None:
         raise ValueError(f"{text!r} is not a size such as 64MiB or 1GiB")
-    nbytes = int(Fraction(found[1]) * unit)
     if not 0 < nbytes < 2**63:
         raise ValueError(f"{text!r} is not a size that an array can have")
     return nbytes
