@@ -133,9 +133,6 @@ proctype caller() {
         :: attached -> skip
         :: else -> attached = 1
         fi;
-#ifdef BUG_ASKED_FOR_BEFORE_COUNTED
-        names_at = 1;
-#endif
         users++;
         visible = 1;
         names_at = 1;
