@@ -13,7 +13,7 @@ import pytest
 import support
 import workers
 from building import BUILDER, WAITER, go_on, programs
-from naming import killed, own_names, program, said  # noqa: F401
+from naming import ended, killed, own_names, program, said  # noqa: F401
 
 import sharedmem
 
@@ -277,3 +277,18 @@ def test_invalid_arguments():
 def test_after_all_processes_have_ended_it_is_built_again():
     assert sharedmem.get_or_create("anew", lambda: 1) == 1
     assert sharedmem.get_or_create("anew", lambda: 2) == 2
+
+
+def test_a_name_that_is_there_is_found_without_modules_that_are_slow_to_import():
+    """Sixty-four workers that have been started for one table would import them all at once."""
+    a = sharedmem.create("imports", 3)
+    code = """
+sharedmem.names()
+before = set(sys.modules)
+sharedmem.get_or_create("imports", lambda: 1 / 0)
+new = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(new <= {"sharedmem"}, "logging" in sys.modules)
+"""
+    with program(code) as other:
+        assert ended(other) == "True False\n"
+    del a

@@ -284,6 +284,46 @@ TEST_CASE("an arena stays as long as a thread waits in it") {
         }) == 0);
 }
 
+TEST_CASE("an arena stays as long as a call uses it, and the last of these calls leaves it") {
+  CHECK(alone([](const counts& before) {
+          const std::string first = full_name("first"), second = full_name("second");
+          neighbour other(second);
+          ask_in(second);
+          {
+            const host_use use = find_host_arena();
+            {
+              const host_use by_uuid = attached_host(use->where().uuid), again = find_host_arena();
+              MUST(&*by_uuid == &*use && &*again == &*use);
+              ask_in(first);
+              (void)name_arena();
+              MUST(now().arenas == 2 && other.participants() == 2);
+              MUST(&*attached_host(use->where().uuid) == &*use);
+              use->check();
+            }
+            MUST(now().arenas == 2 && other.participants() == 2);
+          }
+          MUST(now() == before && other.participants() == 1);
+          return 0;
+        }) == 0);
+}
+
+TEST_CASE("what was taken while another arena was asked for is found by its address") {
+  CHECK(alone([](const counts& before) {
+          ask_in(full_name("second"));
+          allocation x;
+          {
+            const host_use use = host_arena();
+            ask_in(full_name("first"));
+            (void)name_arena();
+            x = make(*use, 5000, 5);
+          }
+          MUST(arena_of(x.data) == x.ref.home && filled(x.data, 5000, 5));
+          release(x.ref);
+          MUST(now() == before);
+          return 0;
+        }) == 0);
+}
+
 TEST_CASE("a forked child leaves what only its parent builds in, and does not end that") {
   CHECK(alone([](const counts&) {
           const std::string second = full_name("second");

@@ -1,7 +1,6 @@
 """Finding arrays by their names, waiting for them, and building what a host needs only once."""
 
 import errno
-import logging
 import os
 import time
 
@@ -24,6 +23,7 @@ from sharedmem.libsharedmem.names cimport (
 
 from sharedmem._copying import array as copy_into
 from sharedmem._naming import BuildError, failure_text, kind_of
+from sharedmem._startup import import_lock
 
 cnp.import_array()
 
@@ -274,6 +274,8 @@ cdef class _Waiting:
         waited = time.monotonic() - self.began
         if waited >= self.next_notice:
             self.next_notice *= 2
+            with import_lock:
+                import logging      # takes longer than all else that 64 workers do which find a table there
             logging.getLogger("sharedmem").info(
                 "waiting for %r, which process %d has been building for %.0f s", self.name, found.pid,
                 found.age_ns / 1e9)
