@@ -1,7 +1,7 @@
 """What `tests.chaos_dask` has a cluster do: tasks on arrays with checksums, and programs that submit them.
 
-``python chaos_dask_work.py ADDRESS SEED`` is such a program. For each number of seconds that it reads it
-works for so long, forgets all, and prints a line of JSON with its counts.
+``python chaos_dask_work.py ADDRESS SEED RECHUNK`` is such a program. For each number of seconds that it reads
+it works for so long, forgets all, and prints a line of JSON with its counts.
 """
 
 from __future__ import annotations
@@ -165,8 +165,9 @@ def tasks(dask_scheduler: Any) -> list[str]:
 class User:
     """Submits tasks, and checks what comes of them."""
 
-    def __init__(self, client: Any, seed: int) -> None:
+    def __init__(self, client: Any, seed: int, rechunk: str) -> None:
         self.client = client
+        self.rechunk = rechunk  # Dask's method
         self.rng = random.Random(seed)
         self.counts: Counter[str] = Counter()
         self.told: list[str] = []
@@ -259,7 +260,7 @@ class User:
         import dask.array
 
         n = 300
-        with dask.config.set({"array.rechunk.method": self.rng.choice(("p2p", "tasks"))}):
+        with dask.config.set({"array.rechunk.method": self.rechunk}):
             x = dask.array.from_delayed(dask.delayed(grid)(n), (n, n), dtype="f8").rechunk((50, n))
             future = self.client.compute(x.rechunk((n, 50)).rechunk((100, 100)))
             self.count([np.array_equal(future.result(timeout=PATIENCE), np.asarray(grid(n)))])
@@ -271,11 +272,11 @@ class User:
             self.told.append("wrong: where it was checked")
 
 
-def main(address: str, seed: str) -> None:
+def main(address: str, seed: str, rechunk: str) -> None:
     import distributed
 
     with distributed.Client(address, timeout=PATIENCE) as client:
-        user = User(client, int(seed))
+        user = User(client, int(seed), rechunk)
         print("ready", flush=True)
         for line in sys.stdin:
             user.work(float(line))
