@@ -97,6 +97,7 @@ def test_the_text_of_a_test_and_what_it_names(needed, name, expected):
 
 def test_a_fixture(needed):
     assert needed("test_fixture", "killed") == {"needs_signals"}
+    assert needed("test_plain", "killed") == {"needs_signals"}  # one that is used without being named
 
 
 def test_a_parameter_and_no_decorator(needed):
