@@ -109,7 +109,7 @@ def try_to_write(a):
 
 
 def send_on(a):
-    """A view of the array, back to whoever asked."""
+    """A view of the array, sent back."""
     return a[::-1]
 
 

@@ -52,7 +52,7 @@ def try_to_write(a):
     return float(a[0])
 
 
-def test_nobody_can_write_into_what_others_read(shared_backend):
+def test_inputs_that_other_tasks_read_cannot_be_written(shared_backend):
     assert run(try_to_write, [np.ones(LARGE)] * 2) == [1, 1]
 
 
@@ -111,6 +111,23 @@ def test_frames_share_their_columns_among_the_tasks(shared_backend):
 
 def live_and_sum(a):
     return sharedmem.stats()["live_bytes"], float(a[0])
+
+
+def test_values_by_array_go_with_the_array_and_are_no_other_arrays():
+    from sharedmem._integrations.joblib_backend import ByArray
+
+    values = ByArray()
+    one, two = np.ones(3), np.ones(3)
+    values.set(one, "one")
+    assert values.get(one) == "one"
+    assert values.get(two) is None
+    # The number of an array that has gone may be given to another one.
+    values._values[id(two)] = values._values[id(one)]
+    assert values.get(two) is None
+    values.set(two, "two")
+    assert values.get(two) == "two"
+    del one, two
+    assert not values
 
 
 def test_copies_go_with_their_arrays_and_with_the_call(shared_backend):

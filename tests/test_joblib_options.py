@@ -86,7 +86,7 @@ with joblib.parallel_config(backend="sharedmem", n_jobs=2):
     )
 
 
-def test_options_of_joblib_mean_what_they_mean(tmp_path):
+def test_options_of_joblib_keep_their_meaning(tmp_path):
     check(
         """
 for mode, how, first in (

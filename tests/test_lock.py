@@ -262,7 +262,7 @@ def test_interrupts_never_lose_it():
 
 
 @pytest.mark.parametrize("timeout", ["1", [1]])
-def test_a_timeout_that_is_no_number(timeout):
+def test_timeouts_that_are_not_numbers(timeout):
     lock = RLock()
     with pytest.raises(TypeError, match="must be real number"):
         lock.acquire(timeout=timeout)
@@ -328,7 +328,7 @@ def test_a_thread_that_gets_the_id_of_a_dead_owner(python):
     assert python(SAME_ID, prefix=("unshare", *namespaces)) == str(found)
 
 
-def test_want_of_memory_leaves_it_as_it_was():
+def test_a_failed_allocation_leaves_it_unchanged():
     testcapi = pytest.importorskip("_testcapi")
     lock, failures = RLock(), 0
 

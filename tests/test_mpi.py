@@ -79,7 +79,7 @@ def test_one_array_for_all_ranks(tmp_path):
     assert mpi.empty((3, 4), "c8", node, order="F").flags.f_contiguous
     with sharedmem.pickle_by_value():
         assert sharedmem.is_shared(mpi.empty(10, float, node))
-    # From each root: the same memory, which outlives whoever made it.
+    # From each root: the same memory, which outlives its creator.
     for root in range(size):
         for make in (sharedmem.full, np.full):
             made = make(5000, float(root)) if me == root else None
@@ -197,6 +197,13 @@ def test_ranks_that_share_no_memory(tmp_path):
                 first = min(node.allgather(me))
                 assert b[0, 0] == (1000 + first if writeable else root)
                 world.Barrier()
+    # A communicator that is made for one call is freed at its end, also where that raises.
+    new_node, made = mpi._new_node, []
+    mpi._new_node = lambda comm: made.append(new_node(comm)) or made[-1]
+    mpi.bcast_world(np.ones(3) if me == 0 else None, 0, world)
+    raised(mpi.bcast_world, None, 0, world)
+    assert [each == MPI.COMM_NULL for each in made] == [True] * 2
+    mpi._new_node = new_node
     strided = sharedmem.ones((1000, 10))[::3, 1] if me == 1 else None
     assert mpi.bcast_world(strided, 1, world, node).shape == (334,)
     # A communicator whose ranks do not share memory is an error at all of them.
@@ -226,6 +233,13 @@ def test_nobody_is_believed(tmp_path):
     assert node.size == (1 if me == 1 else 2), node.size
     b = mpi.bcast_world(np.ones(5) if me == 0 else None, 0, world)
     assert b.sum() == 5
+    # The same where another memory is found than was meant.
+    if me == 1:
+        Refusing.loads = staticmethod(lambda data: sharedmem.zeros(8, np.uint64))
+    again = mpi.node(world)
+    assert again.size == node.size
+    # A communicator keeps the memory of its ranks attached.
+    assert len(again.Get_attr(mpi_._kept)) == again.size
     yes, no = True, False
     assert mpi_.groups_of([[yes] * 3] * 3) == [0, 0, 0]
     assert mpi_.groups_of([[yes, no, yes], [yes, yes, yes], [yes, yes, yes]]) == [0, 1, 0]

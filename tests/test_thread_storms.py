@@ -111,7 +111,7 @@ def test_one_object_in_all_threads():
     assert a.flags.writeable
 
 
-def test_large_arrays_are_dropped_by_whoever_comes_last():
+def test_large_arrays_are_dropped_by_the_last_thread():
     """Blocks that are made and given back while other threads run."""
     before = live()
     slots = [None] * 4

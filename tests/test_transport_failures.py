@@ -127,7 +127,7 @@ def test_bytes_that_a_program_reads_itself_can_be_loaded_again_after_an_error():
     before = leases()
     with pytest.raises(RuntimeError):
         pickle.loads(data)
-    assert leases() == before  # kept: nobody but the program knows what it does next
+    assert leases() == before  # kept: only the program knows whether it will load them again
     assert sharedmem.revoke(0) == 1
 
 

@@ -1,4 +1,4 @@
-"""Event, Condition and Lock: what waits between processes, and survives anybody's death."""
+"""Event, Condition and Lock wait between processes, and survive any process's death."""
 
 import contextlib
 import functools
@@ -136,7 +136,7 @@ def test_an_event():
         event.wait("1")
 
 
-def test_who_waits_sees_a_set_that_is_cleared_at_once():
+def test_a_waiting_process_sees_a_set_that_is_cleared_at_once():
     event, ready, seen = sharedmem.Event(), threading.Semaphore(0), []
 
     def wait():
@@ -283,7 +283,7 @@ def test_a_notification_whose_receiver_was_killed_reaches_another_one():
         assert support.wait_until(lambda count=count: atomics.load(waiting, 0) == count)
         time.sleep(0.02)
     with condition:
-        condition.notify()  # nobody who is woken can go on while the lock is held
+        condition.notify()  # no woken thread can continue while the lock is held
         first.kill()
         first.join()
     assert support.wait_until(lambda: atomics.load(woken, 0) == 1)

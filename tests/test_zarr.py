@@ -74,7 +74,7 @@ def test_shards_version_2_and_the_store_in_memory(zarr, tmp_path):
         stored[...] = sharedmem.asshared(given)
         assert sharedmem.is_shared(stored[...])
         assert (stored[...] == given).all()
-        # Nobody else has what is read.
+        # No other process has the array.
         read = stored[...]
         read[:] = 0
         assert (stored[...] == given).all()
@@ -94,14 +94,14 @@ def test_no_room_is_a_memory_error(zarr, tmp_path):
         stored[...]
 
 
-def test_without_the_setting_zarr_is_as_it_was(tmp_path):
+def test_without_the_setting_zarr_is_unchanged(tmp_path):
     pytest.importorskip("zarr", minversion="3")
     code = """
     import sys, zarr, sharedmem
     stored = zarr.create_array(sys.argv[1], shape=(30,), dtype="f8")
     stored[:] = 5
     assert not sharedmem.is_shared(stored[...])
-    # By the entry point nobody needs to import anything.
+    # With the entry point no import is needed.
     zarr.config.set({"ndbuffer": "sharedmem.zarr.NDBuffer"})
     assert sharedmem.is_shared(stored[...])
     print("done")

@@ -26,7 +26,7 @@ HELD = {}
 
 
 class Uncaught(BaseException):
-    """What nobody catches."""
+    """An exception that is not caught."""
 
 
 def die_with_parent():
@@ -223,12 +223,12 @@ def total_of_handle(handle):
 
 
 def leased_as_hex(shape, value):
-    """A message, not as bytes: whoever reads those from a connection stands for it."""
+    """A message, not as bytes, since a reader of those from a connection becomes responsible for it."""
     return bytes(ForkingPickler.dumps(full(shape, value))).hex()
 
 
 def object_as_hex():
-    """A message of `dumps`, not as bytes: whoever reads those from a connection stands for it."""
+    """A message of `dumps`, not as bytes: a reader of those from a connection would be responsible for it."""
     import sharedmem
 
     return sharedmem.dumps({"a": full(1000, 3.0), "b": full(1000, 4.0).copy()}).hex()
@@ -260,7 +260,7 @@ def put(queue, a):
 
 
 def put_full(queue, shape, value):
-    """Makes an array, sends it and ends: nobody but the message holds it then."""
+    """Makes an array, sends it and ends: only the message holds it then."""
     queue.put(full(shape, value))
 
 

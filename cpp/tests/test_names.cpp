@@ -69,7 +69,7 @@ TEST_CASE("a name is bound, found by another process, and goes with its block") 
         }) == 0);
 }
 
-TEST_CASE("whoever holds a block keeps its name, also when who bound it is killed") {
+TEST_CASE("holding a block keeps its name, even if the process that bound it is killed") {
   CHECK(alone([] {
           channel said;
           child maker([&] {
@@ -107,7 +107,7 @@ TEST_CASE("a message in flight keeps its name") {
         }) == 0);
 }
 
-TEST_CASE("who builds is killed: who waits is told, and builds") {
+TEST_CASE("after the builder is killed a waiting process is woken, and builds") {
   CHECK(alone([] {
           (void)name_arena();
           channel said;
@@ -138,7 +138,7 @@ TEST_CASE("who builds is killed: who waits is told, and builds") {
         }) == 0);
 }
 
-TEST_CASE("a failure is told, and vacated; giving up leaves nothing") {
+TEST_CASE("a failure is reported, and vacated; giving up leaves nothing") {
   CHECK(alone([] {
           name_ticket mine;
           MUST(claim_name("x", mine));
@@ -231,7 +231,7 @@ TEST_CASE("all names are in use by processes that have died: there is room") {
         }) == 0);
 }
 
-TEST_CASE("all names are in use by failures of which nobody has asked since: there is room") {
+TEST_CASE("entries of failures that were not asked for since are reused when all names are in use") {
   CHECK(alone([] {
           allocation x = bound("x", 100, 1);  // block 0, which entries that were never bound name as well
           MUST(find_name("x").block.ref.block == x.ref.block);
@@ -295,7 +295,7 @@ TEST_CASE("what is placed lies in the arena of names, whatever the thread's cach
 }
 
 #ifdef SHAREDMEM_FAULT_POINTS
-TEST_CASE("whoever is killed at any step of naming takes nothing along") {
+TEST_CASE("a process killed at any step of naming loses nothing of others") {
   CHECK(alone([] {
           (void)name_arena();
           for (const char* at : {"name_filling", "name_written", "name_claiming", "name_building",

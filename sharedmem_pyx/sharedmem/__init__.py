@@ -114,7 +114,7 @@ __all__ = [
 
 # Modules for other libraries. They are imported when first asked for, and not by `import *`: that would give
 # the name of the library a new meaning.
-_FOR_LIBRARIES = ("dask", "mpi", "torch", "zarr")
+_FOR_LIBRARIES = ("dask", "mpi", "ray", "torch", "zarr")
 
 
 def __getattr__(name):
@@ -192,6 +192,8 @@ def _import_for_library(name):
             import sharedmem.dask as module
         case "mpi":
             import sharedmem.mpi as module
+        case "ray":
+            import sharedmem.ray as module
         case "torch":
             import sharedmem.torch as module
         case "zarr":

@@ -1,4 +1,4 @@
-"""``python -m sharedmem``: a demonstration, and a look at the shared memory in use."""
+"""``python -m sharedmem``: a demonstration, and reports on the shared memory in use."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors take one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (--help tells more)\n")
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
 def _size(text: str) -> int:
@@ -157,7 +157,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     unlink.add_argument("names", nargs="+", metavar="NAME", help="as it was given to create or get_or_create")
-    unlink.add_argument("--missing-ok", action="store_true", help="a name that is not there is no error")
+    unlink.add_argument(
+        "--missing-ok", action="store_true", help="a name that does not exist is not an error"
+    )
     return parser
 
 
@@ -216,7 +218,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "probe":
         return _probe()
     if sys.platform == "win32" and options.command in ("info", "top"):
-        raise OSError(errno.ENOSYS, "Windows has no list of a user's segments, nor of who has them")
+        raise OSError(errno.ENOSYS, "Windows does not list a user's segments and their processes")
     if options.command == "top":
         return _top(options.interval)
     if options.command == "unlink":

@@ -1,4 +1,4 @@
-"""What `Lock` and `RLock` have in common: a lock in shared memory that knows which thread holds it."""
+"""The common base of `Lock` and `RLock`: a lock in shared memory that knows which thread holds it."""
 import time
 import warnings
 
@@ -38,7 +38,7 @@ cdef extern from *:
     uint64_t thread_number() noexcept
 
 
-# Seconds between two looks for a signal such as Ctrl-C: a wait for a mutex is not ended by one.
+# Seconds between two checks for a signal such as Ctrl-C, which does not end a wait for a mutex.
 cdef double slice_of_wait = 0.1
 
 
@@ -50,16 +50,16 @@ cdef class Hold:
         return self.number == thread_number() and self.thread == PyThread_get_thread_native_id()
 
 
-# Address of a lock -> Hold. An entry belongs to the thread that holds the lock: it alone adds and
-# removes it, and it does so while it holds the lock.
+# Address of a lock -> Hold. An entry belongs to the thread that holds the lock: only that thread
+# adds and removes it, while it holds the lock.
 cdef dict holds = {}
 at_fork(after_in_child=holds.clear)      # a child holds nothing
-# So many locks are yet to be asked for the first time until `holds` is searched for what the dead have left.
+# Number of further new locks after which `holds` is searched for entries that ended threads have left.
 cdef Py_ssize_t until_search = 0
 
 
 cdef class LockBase:
-    """A lock in shared memory; what a thread gets that takes it twice is up to the classes made of this one.
+    """A lock in shared memory; subclasses decide what happens when a thread acquires it twice.
     """
 
     def __cinit__(self, *args, **keywords):
@@ -138,7 +138,7 @@ cdef class LockBase:
         return 0
 
     cdef int give_back(self) except -1:
-        """Undo one `obtain`; after the last time others can take the lock."""
+        """Undo one `obtain`; after the last time others can acquire the lock."""
         cdef Hold hold = self.mine()
         if hold is None:
             raise self.not_held()
@@ -156,14 +156,14 @@ cdef class LockBase:
         """Whether a thread of any process holds the lock: `locked`."""
         cdef owner_report seen = self.c_obj.owner()
         if seen.what == owner_state.unknown:
-            raise NotImplementedError("this system does not tell who holds a lock; acquire(block=False) does")
+            raise NotImplementedError("the system does not say who holds a lock; try acquire(block=False)")
         return seen.what == owner_state.held
 
     def __enter__(self):
         return self.obtain(True, None)
 
     def __exit__(self, *exception):
-        # A Ctrl-C in the middle of a condition's wait may come when the lock is not taken back yet.
+        # A Ctrl-C in the middle of a condition's wait may come when the lock was not acquired again yet.
         if exception[0] is None or self.mine() is not None:
             self.give_back()
 
@@ -173,7 +173,7 @@ cdef class LockBase:
     def __deepcopy__(self, memo):
         no_deep_copy(self, memo)
 
-    # What threading.Condition and ours ask of a lock.
+    # Required by threading.Condition and by our own.
 
     def _is_owned(self):
         return self.mine() is not None
@@ -193,10 +193,10 @@ cdef class LockBase:
 
 
 cdef int drop_what_the_dead_left() except -1:
-    """Let go of the memory of locks that a thread of this process held when it ended.
+    """Drop the memory of locks that threads of this process held when they ended.
 
-    Nobody else would: the entries stay, since only an owner removes its own, until a lock at the same address
-    is taken. A search looks at all entries, hence there is one after as many new locks as it found entries.
+    Only the owner of an entry removes it, so these would stay until a lock at the same address is acquired.
+    A search reads all entries, so the next one comes after as many new locks as there were entries.
     """
     global until_search
     cdef Hold hold
@@ -214,19 +214,19 @@ cdef int drop_what_the_dead_left() except -1:
 
 
 cdef bint is_over(owner_report seen) noexcept:
-    """Whether nobody holds the lock. Then the list of held locks of no thread points to it any more."""
+    """Whether the lock is free. Then no thread's list of held locks points to it any more."""
     return seen.what == owner_state.free or seen.what == owner_state.left
 
 
 cdef object named_lock(object name, str kind):
-    """The memory of the lock of that name."""
+    """The memory of the lock with that name."""
     with import_lock:
-        from sharedmem._named_objects import named_memory     # which few programs need
+        from sharedmem._named_objects import named_memory     # not needed by most programs
     return named_memory(name, kind, robust_mutex_bytes, begin_lock)
 
 
 def begin_lock(unsigned char[::1] memory not None):
-    """Make a free lock in the first bytes of shared memory that nobody else uses yet."""
+    """Create a free lock in the first bytes of shared memory that is not used by others yet."""
     if memory.shape[0] < <Py_ssize_t>robust_mutex_bytes:
         raise ValueError(f"a lock needs {robust_mutex_bytes} bytes, not {memory.shape[0]}")
     robust_mutex.create(&memory[0])
@@ -246,5 +246,5 @@ cdef str state_of(LockBase lock):
     if seen.what == owner_state.left:
         return "left by a thread that has ended"
     with import_lock:
-        from sharedmem._owners import owner_text    # which few programs need
+        from sharedmem._owners import owner_text    # not needed by most programs
     return f"held by {owner_text(seen.thread)}"

@@ -1,4 +1,4 @@
-"""Headers of ``.npy`` files that are read from, and written to, memory instead of a file object."""
+"""Headers of ``.npy`` files: reading them from memory and writing them to memory instead of files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class BytesReader:
 
 
 def npy_header(shape: tuple[int, ...], fortran_order: bool, dtype: np.dtype[Any]) -> bytes:
-    """The header of a file with such an array, in the oldest version of the format that can tell it."""
+    """The header of a file with such an array, in the oldest version of the format that can describe it."""
     fields = {
         "shape": shape,
         "fortran_order": bool(fortran_order),

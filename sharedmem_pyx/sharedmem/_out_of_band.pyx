@@ -1,7 +1,7 @@
-"""Arrays whose data a pickle leaves out, and the same arrays over memory that has the data.
+"""Pickling arrays without their data, and restoring them over memory that contains the data.
 
 Pickle's protocol 5 (PEP 574) leaves the data of arrays, and of other objects that have a buffer, out of the
-pickle, in pieces. `sharedmem._pieces` has those in shared memory.
+pickle, in pieces. `sharedmem._pieces` places these in shared memory.
 """
 import operator
 
@@ -42,10 +42,10 @@ cdef char* unsigned_bytes = b"B"
 @cython.final
 @cython.freelist(16)
 cdef class LeftOut:
-    """An array that is left out of a pickle. As a buffer it only tells whether it may be written."""
+    """An array that is left out of a pickle. Its buffer is only used to see whether it may be written."""
 
     def __getbuffer__(self, Py_buffer* view, int flags):
-        # A copy may be written, as an unpickled array may; what is not copied keeps the flag that it has.
+        # A copy may be written, as an unpickled array may; an array that is not copied keeps its flag.
         cdef bint read_only = self.shared and not cnp.PyArray_ISWRITEABLE(self.array)
         if read_only and flags & PyBUF_WRITABLE:
             raise BufferError("the array is read-only")
@@ -63,14 +63,14 @@ cdef class LeftOut:
 
 
 cdef bint find_block(char* lowest, uint64_t nbytes, allocation* found) noexcept:
-    """Whether the bytes lie in one block of shared memory that this process holds, not as a copy of its own.
+    """Whether the bytes lie in one block of shared memory that this process holds, and not as a private copy.
     """
     cdef arena* where = arena_of(lowest)
     return where != NULL and lie_in_one_block(lowest, nbytes, where, found) and not found.carried
 
 
 def reduce_array(cnp.ndarray a not None):
-    """What a pickle has for an exact ndarray whose data is left out of it.
+    """Reduce an exact ndarray whose data is left out of the pickle.
 
     The pickler must be of protocol 5 and have a `buffer_callback`, whose arguments `gather` takes.
 
@@ -107,7 +107,7 @@ def reduce_array(cnp.ndarray a not None):
 
 
 def restore_array(buffer, dtype, shape, strides, /):
-    """The array over a piece of memory that `reduce_array` describes.
+    """Return the array over a piece of memory that `reduce_array` described.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def restore_array(buffer, dtype, shape, strides, /):
     Raises
     ------
     ValueError
-        The array would not lie in the buffer, its dtype has Python objects, or an argument makes no sense.
+        The array would not lie in the buffer, its dtype contains Python objects, or an argument is invalid.
     """
     cdef cnp.ndarray piece
     cdef cnp.dtype descr
@@ -139,10 +139,10 @@ def restore_array(buffer, dtype, shape, strides, /):
     cdef int i
     piece = buffer if type(buffer) is np.ndarray else np.frombuffer(buffer, uint8)
     if not isinstance(dtype, np.dtype) or PyDataType_REFCHK(dtype) or cnp.PyDataType_HASSUBARRAY(dtype):
-        raise ValueError("message: an array's dtype makes no sense, or has Python objects in it")
+        raise ValueError("message: an array's dtype is invalid, or contains Python objects")
     descr = dtype
     if cnp.PyDataType_ELSIZE(descr) == 0 or not is_bytes(piece):
-        raise ValueError("message: an array's memory or dtype makes no sense")
+        raise ValueError("message: an array's memory or dtype is invalid")
     read_geometry(&g, cnp.PyDataType_ELSIZE(descr), shape, strides)
     if not fits(g, cnp.PyArray_NBYTES(piece)):
         raise ValueError("message: an array does not lie within its memory")
@@ -163,7 +163,7 @@ cdef int read_geometry(geometry* g, cnp.npy_intp itemsize, object shape, object 
     cdef uint64_t below = 0
     cdef int i, axis
     if type(shape) is not tuple or len(shape) > max_ndim:
-        raise ValueError("message: an array's shape makes no sense")
+        raise ValueError("message: an array's shape is invalid")
     g.itemsize = itemsize
     g.ndim = len(shape)
     try:
@@ -171,11 +171,11 @@ cdef int read_geometry(geometry* g, cnp.npy_intp itemsize, object shape, object 
             g.shape[i] = operator.index(shape[i])
         if type(strides) is tuple:
             if len(strides) != g.ndim:
-                raise ValueError("message: an array's strides are not as many as its axes")
+                raise ValueError("message: an array does not have one stride for each axis")
             for i in range(g.ndim):
                 g.strides[i] = operator.index(strides[i])
                 if g.strides[i] < 0:
-                    # May wrap for strides that make no sense; `fits` then finds no room below the offset.
+                    # May wrap for invalid strides; `fits` then finds that the offset is too small.
                     below -= <uint64_t>g.strides[i] * <uint64_t>(g.shape[i] - 1)
         else:
             for i in range(g.ndim):
@@ -183,7 +183,7 @@ cdef int read_geometry(geometry* g, cnp.npy_intp itemsize, object shape, object 
                 g.strides[axis] = step
                 step *= <uint64_t>g.shape[axis]     # may wrap; `fits` then finds an axis that is too long
     except (TypeError, OverflowError):
-        raise ValueError("message: an array's shape or strides are no numbers of 64 bits") from None
+        raise ValueError("message: an array's shape or strides are not 64-bit numbers") from None
     g.offset = below
     return 0
 

@@ -1,8 +1,8 @@
-"""The data that a pickle leaves out: how it comes into one block of shared memory, and out of it again.
+"""The data that a pickle leaves out: placing it in one block of shared memory, and finding it there again.
 
 The pieces that lie in private memory are copied into one new block; the others stay where they are. A table
 says where each of them lies, in numbers. It travels in the message, beside the pickle, so that shared memory
-has nothing but data in it: whatever somebody writes there, no object comes of it.
+contains nothing but data: no process can create an object by writing there.
 """
 import numpy as np
 
@@ -38,7 +38,7 @@ cnp.import_array()
 
 cdef enum:
     alignment = 64          # of each piece in a block, in bytes: as NumPy's arrays from `sharedmem.empty`
-    large_bytes = 1 << 20   # from here on bytes are copied without the GIL
+    large_bytes = 1 << 20   # from this size on bytes are copied without the GIL
 
 cdef cnp.dtype uint8 = np.dtype(np.uint8)
 
@@ -70,7 +70,7 @@ cdef class Gathering:
     """The pieces that were left out of one pickle: where each of them lies, and where it will lie."""
     cdef vector[piece] pieces
     cdef vector[origin] origins
-    cdef vector[held] blocks    # that pieces lie in already; among the sources from number 1 on
+    cdef vector[held] blocks    # in which pieces lie already; the sources from number 1 on
     cdef dict known             # address of a block: its number
     cdef uint64_t copied        # bytes of the block for the pieces that lie in private memory, source 0
 
@@ -85,7 +85,7 @@ cdef class Gathering:
             p.bytes = o.bytes
             if o.bytes > 0 and o.scattered == NULL and find_block(o.lowest, o.bytes, &found):
                 data = <const char*>found.data
-                if found.read_only:     # nobody shall be able to write there, hence the same mapping again
+                if found.read_only:     # it must stay read-only, so the same mapping is used
                     data = <const char*>found.ref.home.read_only(data)
                 p.source = self.enter(<char*>data, found.bytes, o.writable, buffer)
                 p.offset = o.lowest - data
@@ -187,7 +187,7 @@ cdef object bytes_over(type cls, char* data, cnp.npy_intp nbytes, bint writable,
 
 
 def gather(list buffers not None):
-    """Finds the pieces that were left out of a pickle in shared memory, or copies them there.
+    """Find the pieces that were left out of a pickle in shared memory, or copy them there.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def gather(list buffers not None):
     Raises
     ------
     MemoryError
-        There is no room for the copies; see `sharedmem.empty`.
+        Not enough memory for the copies; see `sharedmem.empty`.
     """
     cdef Gathering all_ = Gathering.__new__(Gathering)
     all_.look(buffers)
@@ -218,7 +218,7 @@ def gather(list buffers not None):
 
 @cython.final
 cdef class Pieces:
-    """Iterates over the pieces that `gather` described: what `pickle.loads` wants as its `buffers`.
+    """Iterates over the pieces that `gather` described: the argument `buffers` of `pickle.loads`.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ cdef class Pieces:
     Raises
     ------
     ValueError
-        A piece does not lie within its source, or an argument makes no sense.
+        A piece does not lie within its source, or an argument is invalid.
     """
     cdef list source
     cdef bytes table
@@ -239,11 +239,11 @@ cdef class Pieces:
 
     def __cinit__(self, list sources not None, bytes table not None):
         if len(table) % sizeof(piece) != 0:
-            raise ValueError("message: its table is cut off")
+            raise ValueError("message: its table is truncated")
         for each in sources:
             if each is not None and not is_bytes(each):
-                raise ValueError("message: its memory is no array of bytes")
-        self.source = list(sources)     # a copy that nobody changes
+                raise ValueError("message: its memory is not an array of bytes")
+        self.source = list(sources)     # a copy, which the caller cannot change
         self.table = table
         self.count = len(table) // sizeof(piece)
 
@@ -254,7 +254,7 @@ cdef class Pieces:
         cdef piece p
         cdef cnp.ndarray source
         cdef uint64_t there
-        cdef size_t at = self.next      # read once: without the GIL another thread may ask meanwhile
+        cdef size_t at = self.next      # read once: without the GIL another thread may iterate meanwhile
         if at >= self.count:
             raise StopIteration
         self.next = at + 1

@@ -1,4 +1,4 @@
-"""Locks in shared memory that go wherever an array goes and survive their owners."""
+"""Locks in shared memory that can be sent like arrays and survive their owners."""
 import threading
 import time
 
@@ -18,9 +18,9 @@ cdef class RLock(LockBase):
 
     Recursive lock in shared memory.
 
-    It is used as `multiprocessing.RLock` is, with two differences. It can be sent at any time and
-    by any means, as arrays can: through a queue to a worker that already runs, or as the bytes of a
-    pickle. And it is not lost when its owner dies.
+    It is used like `multiprocessing.RLock`, with two differences. It can be sent at any time and
+    by any means, like an array: through a queue to a worker that already runs, or as the bytes of a
+    pickle. And it does not stay locked when its owner dies.
 
     Methods may be called by several threads and processes at once. Forking while a thread holds the
     lock does not make the child an owner.
@@ -28,13 +28,13 @@ cdef class RLock(LockBase):
     Parameters
     ----------
     name : str or None, optional
-        All who give the same name have the same lock, whoever started them: processes of one user, as for
-        `sharedmem.create`. The first one makes it. None: a new lock, which others are sent.
+        All callers that give the same name get the same lock, whether they are related or not: processes of
+        one user, as for `sharedmem.create`. The first one creates it. None: a new lock, which can be sent.
 
     Raises
     ------
     TypeError, ValueError
-        The name is no str, is empty or too long, or stands for something else; or its lock was made in
+        The name is not a str, is empty or too long, or refers to something else; or its lock was created in
         another pid namespace.
     MemoryError, OSError, BuildError
         As `get_or_create`.
@@ -43,29 +43,29 @@ cdef class RLock(LockBase):
     -----
     RuntimeWarning
         When it is acquired after a thread that held it, of any process, has ended without releasing
-        it. The lock is fine; what it guards may be half-written.
+        it. The lock is usable; the data that it guards may be half-written.
 
     Notes
     -----
-    Lost owners are detected by the kernel, see pthread_mutexattr_setrobust(3). A lock is of use to
+    The kernel detects dead owners, see pthread_mutexattr_setrobust(3). A lock works among
     processes of one pid namespace only; in another one it can't be unpickled.
 
-    A process keeps the memory of a lock while one of its threads holds it, even if no object is left that
-    stands for the lock. After the end of such a thread the memory goes when the process takes new locks.
+    A process keeps the memory of a lock while one of its threads holds it, even if no object refers to the
+    lock any more. After the end of such a thread the memory is freed when the process acquires new locks.
 
-    A name lives as long as a process has the lock, and `unlink` takes it away before. If the owner is
-    killed and no other process had it, the next one to give the name gets a new lock, and no warning.
+    A name exists as long as a process has the lock; `unlink` removes it earlier. If the owner is
+    killed and no other process has the lock, the next caller with the name gets a new lock, and no warning.
     """
 
     def acquire(self, block=True, timeout=None):
-        """Take the lock, or take it once more.
+        """Acquire the lock, or acquire it once more.
 
         Parameters
         ----------
         block : bool, optional
             Whether to wait while another thread or process holds the lock.
         timeout : float or None, optional
-            Seconds to wait at most; None: as long as it takes.
+            Seconds to wait at most; None: without limit.
 
         Returns
         -------
@@ -75,7 +75,7 @@ cdef class RLock(LockBase):
         Raises
         ------
         TypeError, ValueError
-            `timeout` is no number, or not a number (NaN).
+            `timeout` is not a number, or is NaN.
         """
         return self.obtain(block, timeout)
 
@@ -87,7 +87,7 @@ cdef class RLock(LockBase):
         return True
 
     def release(self):
-        """Give the lock back once; after the last time others can take it.
+        """Release the lock once; after the last time others can acquire it.
 
         Raises
         ------
@@ -102,18 +102,18 @@ cdef class RLock(LockBase):
         Returns
         -------
         bool
-            False also if its owner has ended without releasing it: who asks next gets it.
+            False also if its owner has ended without releasing it: the next caller acquires it.
 
         Raises
         ------
         NotImplementedError
-            This system does not tell.
+            This system does not report it.
         """
         return self.is_held()
 
     def __reduce__(self):
         if _by_value.get():
-            return RLock, ()    # who waits for a lock, and who has it, is no data: a new one
+            return RLock, ()    # its owner and waiters cannot be saved: a new lock
         return _open_lock, (self.memory,)
 
 
@@ -122,12 +122,12 @@ cdef class Lock(LockBase):
     """Lock(*, name=None)
 --
 
-    Lock in shared memory that one thread takes and the same thread gives back.
+    Lock in shared memory that one thread acquires and the same thread releases.
 
-    It is used as `multiprocessing.Lock` is. It can be sent at any time and by any means, as arrays can, and
-    it is not lost when its owner dies. For that it must know its owner: no other thread or process can
-    release it, and a thread that takes it twice without a timeout gets an error instead of waiting for
-    itself for ever.
+    It is used like `multiprocessing.Lock`. It can be sent at any time and by any means, like an array, and
+    it does not stay locked when its owner dies. To make this possible it has an owner: no other thread or
+    process can release it, and a thread that acquires it twice without a timeout gets an error instead of
+    waiting for itself for ever.
 
     Methods may be called by several threads and processes at once. Forking while a thread holds the
     lock does not make the child an owner.
@@ -135,28 +135,28 @@ cdef class Lock(LockBase):
     Parameters
     ----------
     name : str or None, optional
-        All who give the same name have the same lock, as with `RLock`, whose errors there are, too.
+        All callers that give the same name get the same lock, as with `RLock`, which has the same errors.
 
     Warns
     -----
     RuntimeWarning
         When it is acquired after a thread that held it, of any process, has ended without releasing
-        it. The lock is fine; what it guards may be half-written.
+        it. The lock is usable; the data that it guards may be half-written.
 
     See Also
     --------
-    RLock : A lock that its owner may take several times.
+    RLock : A lock that its owner may acquire several times.
     """
 
     def acquire(self, block=True, timeout=None):
-        """Take the lock.
+        """Acquire the lock.
 
         Parameters
         ----------
         block : bool, optional
             Whether to wait while a thread or process holds the lock.
         timeout : float or None, optional
-            Seconds to wait at most; None: as long as it takes.
+            Seconds to wait at most; None: without limit.
 
         Returns
         -------
@@ -166,9 +166,9 @@ cdef class Lock(LockBase):
         Raises
         ------
         RuntimeError
-            The calling thread holds it and would wait for itself without an end.
+            The calling thread holds it and would wait for itself for ever.
         TypeError, ValueError
-            `timeout` is no number, or not a number (NaN).
+            `timeout` is not a number, or is NaN.
         """
         return self.obtain(block, timeout)
 
@@ -179,12 +179,12 @@ cdef class Lock(LockBase):
             return False
         cdef double seconds = seconds_of(timeout)
         if seconds > threading.TIMEOUT_MAX:
-            raise RuntimeError("this thread holds the lock already: it would wait for itself for ever")
+            raise RuntimeError("this thread already holds the lock: it would wait for itself for ever")
         time.sleep(max(seconds, 0))
         return False
 
     def release(self):
-        """Give the lock back, so that others can take it.
+        """Release the lock, so that others can acquire it.
 
         Raises
         ------
@@ -204,12 +204,12 @@ cdef class Lock(LockBase):
         Raises
         ------
         NotImplementedError
-            This system does not tell.
+            This system does not report it.
         """
         return self.is_held()
 
     cdef object not_held(self):
-        return ValueError("attempt to release a lock that this thread does not hold; no other can")
+        return ValueError("attempt to release a lock that this thread does not hold; only its holder can")
 
     def __reduce__(self):
         if _by_value.get():
@@ -218,7 +218,7 @@ cdef class Lock(LockBase):
 
 
 def _open_lock(memory):
-    """The lock that lies in `memory`."""
+    """The RLock that lies in `memory`."""
     return RLock(_memory=memory)
 
 
@@ -230,8 +230,8 @@ def _open_plain_lock(memory):
 def call_with(RLock lock not None, function, *args):
     """The result of function(*args), called while the lock is held.
 
-    The death of an owner is not told by a warning: for what is consistent after each step. No signal is
-    handled between the moment that the lock is taken and the call, nor between its end and the release.
+    There is no warning of the death of an owner, so it is for data that is consistent after each step. No
+    signal is handled between acquiring the lock and the call, nor between the call's end and the release.
     """
     if lock.mine() is not None:
         lock.obtain(True, None)

@@ -1,4 +1,4 @@
-"""zarr (version 3): what is read from its arrays is made in shared memory.
+"""zarr (version 3): reading its arrays into shared memory.
 
 >>> import zarr
 >>> zarr.config.set({"ndbuffer": "sharedmem.zarr.NDBuffer"})
@@ -19,7 +19,7 @@ try:
     from zarr.core.buffer import cpu  # type: ignore[import-not-found,unused-ignore]
 except ImportError as missing:
     raise ImportError(
-        "sharedmem.zarr needs zarr, version 3, which is not there: pip install 'numpy-sharedmem[zarr]'",
+        "sharedmem.zarr needs zarr, version 3, which is not installed: pip install 'numpy-sharedmem[zarr]'",
         name="zarr",
     ) from missing
 
@@ -33,8 +33,8 @@ class NDBuffer(cpu.NDBuffer):  # type: ignore[misc,unused-ignore]
     """zarr's buffer of arrays, which allocates in shared memory.
 
     Arrays of dtypes that cannot lie there (variable-length text, objects) are private, as zarr makes them.
-    Where shared memory has no room, reading raises MemoryError: whoever asked for a shared array is not given
-    another one.
+    If there is not enough shared memory, reading raises MemoryError, since the program has requested
+    shared arrays and must not get others.
     """
 
     @classmethod
@@ -57,7 +57,7 @@ class NDBuffer(cpu.NDBuffer):  # type: ignore[misc,unused-ignore]
         order : {"C", "F"}, optional
             Whether the last or the first axis is contiguous.
         fill_value : object, optional
-            What is in it; by default zeros.
+        Initial value of the elements; by default zeros.
 
         Returns
         -------
@@ -67,7 +67,7 @@ class NDBuffer(cpu.NDBuffer):  # type: ignore[misc,unused-ignore]
         Raises
         ------
         MemoryError
-            Shared memory has no room for it.
+        Not enough shared memory.
         """
         sizes = tuple(shape)
         if not _can_be_shared(dtype):
@@ -99,7 +99,7 @@ class NDBuffer(cpu.NDBuffer):  # type: ignore[misc,unused-ignore]
         Raises
         ------
         MemoryError
-            Shared memory has no room for it.
+        Not enough shared memory.
         """
         if not _can_be_shared(dtype):
             made: NDBuffer = super().empty(shape, dtype, order)

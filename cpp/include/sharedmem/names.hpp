@@ -11,6 +11,7 @@
 /// Functions that throw may throw, in addition to what they say, `sharedmem::error` (ENOSYS, EPERM: System V memory is
 /// not available; ENOMEM, ...), `no_memory` (the arena has too many processes) and `corrupted` (by a stray write).
 /// Threads: any function, at any time. Processes: a forked child may call all, but cannot end its parent's building.
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -34,7 +35,7 @@ enum class name_status : std::uint8_t {
 
 /// One state of one use of a name. A plain value; equal if nothing happened to the name in between.
 struct name_ticket {
-  arena* host = nullptr;
+  std::array<std::uint64_t, 2> host{};  ///< uuid of the arena of names
   std::uint32_t entry = 0;
   std::uint64_t word = 0;
 
@@ -77,8 +78,13 @@ SHAREDMEM_API bool wait_for_name(const name_ticket& at, unsigned round, std::uin
 /// Sleeps until some name is bound, or given up; a tenth of a second and `ns` nanoseconds at most.
 SHAREDMEM_API void wait_for_names(std::uint64_t ns);
 
-/// The arena of named blocks. Made if there is none; stays attached.
+/// The arena in which blocks must lie to be named, for the present value of SHAREDMEM_NAMESPACE. Made if there is none.
+/// It stays attached until any thread calls a function of this header with another value, and after that as long as
+/// this process holds anything in it: a block, a building, an `attached_arenas` of home.hpp.
 SHAREDMEM_API arena& name_arena();
+/// The arena in which a building was claimed. It stays attached until the building has ended. nullptr in a child
+/// that was forked by the builder.
+SHAREDMEM_API arena* name_arena(const name_ticket& mine) noexcept;
 
 /// While such an object lives, this thread's new blocks lie in an arena, also those of its `allocate_cached`.
 /// Threads: of one thread. Processes: a forked child's blocks lie in its home arena, also while the copy lives.

@@ -61,7 +61,7 @@ def rank_in(comm: Any, root: Any) -> int:
     """An argument that names a rank, as an int."""
     number = operator.index(root)
     if not 0 <= number < comm.size:
-        raise ValueError(f"root is rank {number}, and the communicator has the ranks 0 to {comm.size - 1}")
+        raise ValueError(f"root is rank {number}, but the communicator has the ranks 0 to {comm.size - 1}")
     return number
 
 
@@ -139,7 +139,7 @@ def probe(comm: Any) -> list[SharedArray | None]:
         except Exception:  # whatever it is: that memory cannot be used
             found.append(None)
     comm.Barrier()
-    del mine  # not before everybody has looked
+    del mine  # only after all ranks have read it
     return found
 
 
@@ -149,7 +149,7 @@ _kept: int | None = None
 def keep(comm: Any, arrays: list[SharedArray | None]) -> None:
     """Keep arrays as long as a communicator: the memory that they are in stays attached.
 
-    Attaching it anew, and its page tables, would take longer than all else in each call.
+    Attaching it again, with its page tables, would take most of the time of each call.
     """
     global _kept
     if _kept is None:

@@ -1,9 +1,9 @@
-"""What workers of torch's DataLoader have sent and nobody has read when they are stopped.
+"""Unread messages of workers of torch's DataLoader when these are stopped.
 
-A loop over a DataLoader that ends early leaves batches in the pipe of its workers, which end, too. Nobody can
-tell a message of a dead process that nobody has read yet from one that nobody will read; its memory would be
-kept until memory is short. Whoever stops the workers is the only reader of that pipe: it reads the rest, and
-gives its memory back.
+A loop over a DataLoader that ends early leaves batches in the pipe of its workers, which end, too. A message
+of a dead process that was not read yet cannot be distinguished from one that will never be read, so its
+memory would be kept until memory is short. But the process that stops the workers is the only reader of that
+pipe: it reads the rest, and frees its memory.
 """
 
 from __future__ import annotations

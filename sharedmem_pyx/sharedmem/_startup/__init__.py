@@ -42,7 +42,7 @@ class _Compiled(MetaPathFinder):
 
 sys.meta_path.insert(0, _Compiled())
 
-#: Held by whoever imports a module of this package in a function, when it is first needed, and while this
+#: Held while code imports a module of this package in a function, when it is first needed, and while this
 #: process forks. A child has only the thread that forked: in the middle of another thread's import it would
 #: wait for that thread's lock of the module for ever. Where an import of another package is under way, its
 #: lock is held already, and this one is not taken: two threads could wait for each other.

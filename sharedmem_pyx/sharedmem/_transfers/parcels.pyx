@@ -1,13 +1,14 @@
 """Parcels: buffers on their way to one reader, which their sender can call back.
 
-The layer below the integrations of engines that have connections of their own. An engine pickles as ever, by
+The layer below the integrations of engines that have connections of their own. An engine pickles as usual, by
 protocol 5, and leaves large buffers out of its pickles. Whoever writes those buffers to a connection makes a
 parcel of them first: a handle of some hundred bytes takes the place of each buffer that lies in shared
 memory, and of each large one that does not. The latter are *carried*: copied once, into a block of their own.
 
 Who may write into what arrives follows from whose it was:
 
-* What a program has allocated by this library is shared, and everybody who has it may write there.
+* Memory that a program has allocated by this library is shared, and all processes that have it may write to
+  it.
 * What is carried was private memory, and is its one reader's own when it arrives: as if it had come by
   a socket, and as writable. `arena::mark_carried` notes that with the block, in the reader's process. What
   pickles it there, in whatever it is wrapped, copies it again, so that no third process shares it. The note
@@ -67,12 +68,12 @@ def least_carried():
     if not text:
         return default_least
     with import_lock:
-        from sharedmem._transfers.settings import read_size
+        from sharedmem._sizes import read_size
     nbytes = read_size(text)
     if nbytes is None:
         raise ValueError(
-            f"SHAREDMEM_CARRY={text!r} is no size: it is a number of bytes such as 32768 or 64KiB, and 0 for "
-            "never")
+            f"SHAREDMEM_CARRY={text!r} is not a size: it is a number of bytes such as 32768 or 64KiB; with 0 "
+            "nothing is carried")
     return nbytes or None
 
 
@@ -135,7 +136,7 @@ def make_parcel(buffers, least=None):
     buffers : iterable of buffer
         Each is contiguous. They are not kept.
     least : int, optional
-        Private buffers of so many bytes are carried; None: none is.
+        Private buffers of at least that many bytes are carried; None: none.
 
     Returns
     -------
@@ -197,7 +198,7 @@ cdef bint is_shared_with_others(cnp.ndarray a) noexcept:
 
 
 def open_handle(bytes handle not None):
-    """The buffer that a handle of a parcel stands for.
+    """The buffer to which a handle of a parcel refers.
 
     Parameters
     ----------
@@ -223,7 +224,7 @@ def open_handle(bytes handle not None):
     cdef allocation found
     kind = handle[:1]
     if kind != mark_shared and kind != mark_carried:
-        raise ValueError("no handle of a parcel")
+        raise ValueError("not the handle of a parcel")
     a = _load_exact(handle[1:])
     if kind == mark_carried and cnp.PyArray_ISWRITEABLE(a):
         where = arena_of(cnp.PyArray_DATA(a))
