@@ -26,7 +26,10 @@ def run(*args, **options):
         try:
             out, err = process.communicate(timeout=support.TIMEOUT)
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+            if sys.platform == "win32":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
             raise
     return process.returncode, out, err
 

@@ -21,7 +21,10 @@ def main(path):
     own = {name.rpartition("/")[2].lower() for name in libraries}
     strange = []
     for name, data in libraries.items():
-        found = [part.dll.decode().lower() for part in pefile.PE(data=data).DIRECTORY_ENTRY_IMPORT]
+        program = pefile.PE(data=data)
+        at_once = program.DIRECTORY_ENTRY_IMPORT
+        later = getattr(program, "DIRECTORY_ENTRY_DELAY_IMPORT", [])
+        found = [part.dll.decode().lower() for part in [*at_once, *later]]
         print(f"{name}: {', '.join(found)}")
         strange += [
             dll for dll in found if dll not in own and not PYTHON.fullmatch(dll) and not SYSTEM.fullmatch(dll)

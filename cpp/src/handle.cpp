@@ -74,14 +74,11 @@ bool is_contiguous(const geometry& g, bool c_order) noexcept {
                             [&](int axis, std::int64_t stride) { return g.strides[axis] == stride; });
 }
 
-/// What a handle without the flag `in_memfd` means: the first kind of the system that it comes from.
-constexpr backing usual_kind = os::segment_kinds[0];
-
 constexpr std::pair<backing, std::string_view> kind_names[] = {
     {backing::sysv, "sysv"}, {backing::memfd, "memfd"}, {backing::section, "section"}};
 
 bool names_a_segment(const segment_name& name) noexcept {
-  return (name.kind == usual_kind || name.kind == backing::memfd) && name.id >= 0 && name.pid >= 0;
+  return (name.kind == os::usual_kind || name.kind == backing::memfd) && name.id >= 0 && name.pid >= 0;
 }
 
 std::string_view text_of(backing kind) noexcept {
@@ -232,7 +229,7 @@ handle read_fields(const std::byte* start, reader& from) {
   handle h;
   h.where.uuid = {get_word<uint64_t>(start + 2), get_word<uint64_t>(start + 10)};
   h.where.host = get_word<uint64_t>(start + 18);
-  h.where.segment.kind = (flags & in_memfd) != 0 ? backing::memfd : usual_kind;
+  h.where.segment.kind = (flags & in_memfd) != 0 ? backing::memfd : os::usual_kind;
   h.where.segment.id = static_cast<std::int32_t>(from.varint(most_id, "segment"));
   h.where.segment.pid =
       (flags & in_memfd) != 0 ? static_cast<std::int32_t>(from.varint(most_id, "segment")) : 0;

@@ -25,10 +25,8 @@ using bytes = std::vector<std::byte>;
 
 handle sample(geometry g = shaped({1000, 2000}, {16000, 8})) {
   handle h;
-  h.where = {{os::segment_kinds[0], 12345678, 0},
-             std::uint64_t{1} << 40,
-             {0x0123456789abcdef, 42},
-             0xfedcba9876543210};
+  h.where = {
+      {os::usual_kind, 12345678, 0}, std::uint64_t{1} << 40, {0x0123456789abcdef, 42}, 0xfedcba9876543210};
   h.what = {.block = 70000, .generation = 300, .lease = 5, .nonce = 1000};
   h.shape = g;
   h.dtype = "<f8";

@@ -13,8 +13,8 @@ using namespace sharedmem;
 
 TEST_CASE("a locator's text comes back as it was") {
   for (const locator& where :
-       {locator{{os::segment_kinds[0], 0, 0}, 0, {0, 0}, 0},
-        locator{{os::segment_kinds[0], 32769, 0}, std::uint64_t{1} << 40, {1, ~std::uint64_t{0}}, 0xabcdef},
+       {locator{{os::usual_kind, 0, 0}, 0, {0, 0}, 0},
+        locator{{os::usual_kind, 32769, 0}, std::uint64_t{1} << 40, {1, ~std::uint64_t{0}}, 0xabcdef},
         locator{{backing::memfd, 2147483647, 2147483647},
                 ~std::uint64_t{0},
                 {~std::uint64_t{0}, 1},

@@ -60,6 +60,11 @@ TEST_CASE("the filter of these tests does what they are about") {
   CHECK(asks.wait() == (os::has_sysv ? 0 : -SIGSYS));
 }
 
+TEST_CASE("a build without System V memory does not list it among its kinds, and reads handles alike") {
+  for (const backing kind : os::segment_kinds) CHECK((os::has_sysv || kind != backing::sysv));
+  CHECK(os::usual_kind == backing::sysv);
+}
+
 TEST_CASE("without System V memory an arena is a memfd, in which arrays are allocated and sent") {
   child alone{[] {
     MUST(refuse_sysv());

@@ -3,6 +3,8 @@
 /// need is not in its programs:
 ///
 /// `segment_kinds`       the kinds that this system has, for new arenas: the best first.
+/// `usual_kind`          what a handle means that says nothing of the kind: the same in all builds for a system, so that
+///                       programs of different builds understand each other.
 /// `memory_is_promised`  memory of a segment must be promised by `segment::commit` before anybody touches it. Where this
 ///                       is false a touch is enough.
 /// `discarded_is_zero`   what `punch` gave back reads as 0. Else its bytes are anything until they are written.

@@ -8,17 +8,9 @@
 
 #include "os/linux/address_space.hpp"
 #include "os/linux/proc.hpp"
+#include "os/linux/traits.hpp"
 
 namespace sharedmem::os {
-
-// A program on Android that makes one of the four calls of System V memory is ended by a signal (SIGSYS) of its
-// filter of system calls, so asking and falling back is not possible: there the calls are not compiled. Other systems
-// of this kind can be built for with -DSHAREDMEM_NO_SYSV, and so can this behaviour be tested.
-#if defined(__ANDROID__) || defined(SHAREDMEM_NO_SYSV)
-inline constexpr bool has_sysv = false;
-#else
-inline constexpr bool has_sysv = true;
-#endif
 
 /// The upper half of the keys that our segments have between `shmget` and `IPC_RMID`. Other programs have such
 /// keys, too: `ftok(path, 'S')` makes them for files on some devices.

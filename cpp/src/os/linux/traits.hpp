@@ -6,7 +6,17 @@
 
 namespace sharedmem::os {
 
+// A program on Android that makes one of the four calls of System V memory is ended by a signal (SIGSYS) of its
+// filter of system calls, so asking and falling back is not possible: there the calls are not compiled. Other systems
+// of this kind can be built for with -DSHAREDMEM_NO_SYSV, and so can this behaviour be tested.
+#if defined(__ANDROID__) || defined(SHAREDMEM_NO_SYSV)
+inline constexpr bool has_sysv = false;
+inline constexpr backing segment_kinds[] = {backing::memfd};
+#else
+inline constexpr bool has_sysv = true;
 inline constexpr backing segment_kinds[] = {backing::sysv, backing::memfd};
+#endif
+inline constexpr backing usual_kind = backing::sysv;
 inline constexpr bool memory_is_promised = false;
 inline constexpr bool discarded_is_zero = true;
 inline constexpr bool has_fork = true;

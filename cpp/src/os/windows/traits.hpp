@@ -7,6 +7,7 @@
 namespace sharedmem::os {
 
 inline constexpr backing segment_kinds[] = {backing::section};
+inline constexpr backing usual_kind = backing::section;
 inline constexpr bool memory_is_promised = true;  // a section of the paging file is reserved, then committed
 inline constexpr bool discarded_is_zero = false;  // DiscardVirtualMemory, MEM_RESET
 inline constexpr bool has_fork = false;

@@ -1,0 +1,120 @@
+"""What `needs` reads in a test: its own text, what that names, and its parameters."""
+
+from types import SimpleNamespace
+
+import needs
+import pytest
+
+MODULE = '''
+import os, signal
+import pytest
+import sharedmem
+
+PROGRAM = """
+import os
+os.fork()
+"""
+PLAIN = "1 + 1"
+
+
+def helper():
+    return other()
+
+
+def other():
+    with open("/proc/self/maps") as file:
+        return file.read()
+
+
+@pytest.fixture
+def killed():
+    os.kill(1, signal.SIGKILL)
+
+
+def test_plain():
+    assert eval(PLAIN) == 2
+
+
+def test_program(python):
+    python(PROGRAM)
+
+
+def test_helper():
+    assert helper()
+
+
+def test_fixture(killed):
+    pass
+
+
+def test_by_attribute():
+    sharedmem.other()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_methods(method):
+    pass
+
+
+def test_calls_itself():
+    test_calls_itself()
+    os.setuid(1)
+'''
+
+
+@pytest.fixture
+def needed(tmp_path):
+    path = tmp_path / "test_sample.py"
+    path.write_text(MODULE)
+
+    def ask(name, *fixtures, marker=None, **parameters):
+        item = SimpleNamespace(
+            path=path,
+            function=SimpleNamespace(__name__=name),
+            fixturenames=[*fixtures, *parameters],
+            get_closest_marker=lambda asked: asked == marker or None,
+        )
+        if parameters:
+            item.callspec = SimpleNamespace(params=parameters)
+        return needs.of(item)
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("test_plain", set()),
+        ("test_program", {"needs_fork"}),
+        ("test_helper", {"needs_proc"}),
+        ("test_by_attribute", set()),  # another module's
+        ("test_calls_itself", {"needs_posix"}),
+    ],
+)
+def test_the_text_of_a_test_and_what_it_names(needed, name, expected):
+    assert needed(name) == expected
+
+
+def test_a_fixture(needed):
+    assert needed("test_fixture", "killed") == {"needs_signals"}
+    assert needed("test_plain", "killed") == {"needs_signals"}  # one that is used without being named
+
+
+def test_a_parameter_and_no_decorator(needed):
+    assert needed("test_methods", method="fork") == {"needs_fork"}
+    assert needed("test_methods", method="forkserver") == {"needs_fork"}
+    assert needed("test_methods", method="spawn") == set()
+
+
+def test_a_marker(needed):
+    assert needed("test_plain", marker="needs_linux") == {"needs_linux"}
+
+
+def test_nothing_is_left_out_on_linux():
+    if needs.sys.platform == "linux":
+        assert needs.MISSING == {}
+
+
+def test_each_marker_is_declared(pytestconfig):
+    declared = {line.split(":")[0] for line in pytestconfig.getini("markers")}
+    assert needs.NEEDS.keys() <= declared
