@@ -6,6 +6,7 @@ import sys
 from numpydoc.validate import validate
 
 import sharedmem
+import sharedmem.ray
 import sharedmem.torch
 import shmarray
 
@@ -25,7 +26,7 @@ ACCEPTED = {("sharedmem.SharedArray", "PR01")}
 
 def public_names():
     """Dotted names of what users call: the functions and classes of both modules, and methods."""
-    for module in (sharedmem, sharedmem.torch, shmarray):
+    for module in (sharedmem, sharedmem.ray, sharedmem.torch, shmarray):
         yield module.__name__
         for name in module.__all__:
             thing = getattr(module, name)

@@ -35,6 +35,7 @@ CASES = (
     "transport_objects",
     "transport_event_loop",
     "transport_memory",
+    "ray_actors",
     "torch_loader",
     "dask",
     "dask_memory",

@@ -84,8 +84,8 @@ class User:
     def get_and_add(self, refs):
         return [self.add(a) for a in ray.get(refs)]
 
-    def check(self, given):
-        return check(given)
+    def check(self, given, shared=True):
+        return check(given, shared)
 
     def keep(self, a):
         self.kept = a
@@ -130,18 +130,18 @@ def objects():
     }
 
 
-def check(given):
-    """What is wrong with what `objects` made, at another place; a list of text."""
+def check(given, shared=True):
+    """What is wrong with what `objects` made, where it arrived; a list of text."""
     wrong = []
     for name, (a, expected) in given.items():
         if not (np.shape(a) == expected.shape and np.array_equal(a, expected)):
             wrong.append(f"{name}: {a!r}")
         if isinstance(a, np.ndarray):
-            if a.size and sharedmem.is_shared(a) != name.startswith("s "):
+            if a.size and sharedmem.is_shared(a) != (shared and name.startswith("s ")):
                 wrong.append(f"{name}: shared is {sharedmem.is_shared(a)}")
             if a.dtype != expected.dtype:
                 wrong.append(f"{name}: {a.dtype}")
-            if name.startswith("s ") and a.flags.writeable == (name == "s frozen"):
+            if shared and name.startswith("s ") and a.flags.writeable == (name == "s frozen"):
                 wrong.append(f"{name}: writable is {a.flags.writeable}")
     if "s F" in given and not given["s F"][0].flags.f_contiguous:
         wrong.append("s F: order")

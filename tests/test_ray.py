@@ -40,11 +40,12 @@ def said_by_scenarios():
         done = subprocess.run(
             command,
             capture_output=True,
-            timeout=5 * TIMEOUT,
+            timeout=10 * TIMEOUT,
             env=environment(related=False, HOME=folder, **QUIET),
             text=True,
         )
-    assert done.returncode == 0, done.stderr
+    if done.returncode != 0:
+        return dict.fromkeys(SCENARIOS, done.stderr)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -28,6 +28,7 @@ class Ray(Contender):
     def open(self, setting: Setting) -> None:
         self.library = importlib.import_module("ray")
         self.library.init(
+            "local",
             num_cpus=8,
             include_dashboard=False,
             log_to_driver=False,

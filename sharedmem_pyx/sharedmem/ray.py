@@ -131,8 +131,9 @@ def put(value: Any) -> ObjectRef[Any]:
     Warns
     -----
     RuntimeWarning
-        Values were stored, since this process cannot store anything else: Ray's version is not known, it is a
-        client of ``ray://``, or an actor without ``enable_tensor_transport=True``.
+        Values were stored, since this process cannot store anything else: Ray's version is not known; it is a
+        client of ``ray://``, an actor without ``enable_tensor_transport=True``, or a driver in another
+        `sharedmem.place` than the workers of its node.
 
     See Also
     --------
@@ -150,7 +151,8 @@ def put(value: Any) -> ObjectRef[Any]:
         return ray.put(value)
     with import_lock:
         from sharedmem._engines.ray_transport import NAME
-        from sharedmem._integrations.ray_hooks import is_held_by_transport, why_values
+        from sharedmem._engines.ray_values import why_values
+        from sharedmem._integrations.ray_hooks import is_held_by_transport
     reason = why_values()
     if reason is not None:
         _warn_once(f"sharedmem.ray.put stores values: {reason}")

@@ -67,14 +67,15 @@ class Metadata(TensorTransportMetadata):
         Each array as a handle without a lease; as its bytes if it has none.
     node : str
         The holder's node.
-    values : ray.ObjectRef or None
-        The values, where readers could not ask for them.
+
+    Notes
+    -----
+    No reference of Ray's may be in it: Ray pickles it while it holds a lock that references need.
     """
 
     probe: dict[str, Any] | None = None
     pickles: list[bytes] = field(default_factory=list)
     node: str = ""
-    values: Any = None
 
     def __reduce__(self) -> Any:
         return _loaded, (dict(self.__dict__),)
@@ -124,6 +125,8 @@ class SharedTransport(TensorTransportManager):
 
     def extract_tensor_transport_metadata(self, obj_id: str, rdt_object: list[Any]) -> Metadata:
         _write_values_otherwise()
+        if this_actor() is None and not ray_values.node_reaches():
+            raise RuntimeError(f"{ray_values.APART}; sharedmem.ray.put stores values in such a process")
         with _lock:
             self.held.add(obj_id)
         made = Metadata(
@@ -136,8 +139,6 @@ class SharedTransport(TensorTransportManager):
             made.pickles = [_pickled(array) for array in rdt_object]
         except (MemoryError, OSError):
             made.probe = None
-        if this_actor() is None and not ray_values.node_reaches(made.probe):
-            made.values = ray.put(ray_values.values_of(rdt_object))
         return made
 
     def get_communicator_metadata(self, src_actor: Any, dst_actor: Any, backend: str | None = None) -> Route:

@@ -1,14 +1,13 @@
 """Values of arrays whose memory a reader cannot use, such as an actor on another node.
 
 They come through Ray's own store. An actor that holds an object is asked itself. A driver or a task cannot be
-called: another task on its node opens the handles, and where that could not, the values are stored at once.
+called: another task on its node opens the handles. Where that could not, nothing is sent by handle at all.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
-import warnings
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ from ray.util.scheduling_strategies import (
 )
 
 import sharedmem
-from sharedmem._integrations.ray_hooks import manager
-from sharedmem._transfers.probing import load_probe
+from sharedmem._integrations.ray_hooks import manager, this_actor
+from sharedmem._transfers.probing import load_probe, make_probe
 
 #: The thread of an actor in which Ray aborts transports. In another one, "_ray_system", actors wait for
 #: values themselves: two that ask each other would wait for ever.
@@ -91,9 +90,6 @@ def ask(obj_id: str, metadata: Any, holder: Any) -> list[tuple[Any, bool]]:
     Exception
         Ray's, such as ActorDiedError: the holder has gone, and the values with it.
     """
-    if metadata.values is not None:
-        found: list[tuple[Any, bool]] = ray.get(metadata.values, timeout=_WAIT)
-        return found
     if holder is None:
         known = manager().get_rdt_metadata(obj_id)
         holder = None if known is None else known.src_actor
@@ -101,7 +97,7 @@ def ask(obj_id: str, metadata: Any, holder: Any) -> list[tuple[Any, bool]]:
         answer = holder.__ray_call__.options(concurrency_group=_THREAD).remote(_values_in_holder, obj_id)
     else:
         answer = _task_on(metadata.node, _values_of_handles).remote(metadata.pickles)
-    found = ray.get(answer, timeout=_WAIT)
+    found: list[tuple[Any, bool]] = ray.get(answer, timeout=_WAIT)
     return found
 
 
@@ -114,10 +110,16 @@ def _has_started_node() -> bool:
     return bool(getattr(node, "all_processes", {}).get("raylet"))
 
 
-def node_reaches(probe: dict[str, Any] | None) -> bool:
+#: What `node_reaches` may find.
+APART = "Ray's workers on this node cannot use the memory of this process"
+
+
+def node_reaches() -> bool:
     """Whether tasks on this node can use this process's memory. It is tried once, and takes a task's time."""
     global _known
-    if probe is None:
+    try:
+        probe = make_probe()
+    except (MemoryError, OSError):
         return False
     if _has_started_node():
         return True
@@ -129,12 +131,20 @@ def node_reaches(probe: dict[str, Any] | None) -> bool:
         found = bool(ray.get(_task_on(context.get_node_id(), _reaches).remote(probe), timeout=_WAIT_FOR_NODE))
     except Exception:  # whatever it is: nobody can be asked
         found = False
-    if not found:
-        warnings.warn(
-            "Ray's workers on this node cannot use the memory of this process: the values of its arrays are "
-            "stored, too, for readers that cannot either",
-            RuntimeWarning,
-            stacklevel=2,
-        )
     _known = key, found
     return found
+
+
+def why_values() -> str | None:
+    """Why this process cannot store an object by a transport; None: it can."""
+    from ray.util.client import ray as client
+
+    if client.is_connected():
+        return "this process is a client of ray://, whose objects are in the cluster"
+    if ray.is_initialized():
+        actor = this_actor()
+        if actor is None:
+            return None if node_reaches() else APART
+        if not getattr(actor, "_ray_enable_tensor_transport", True):
+            return "the class of this actor needs @ray.remote(enable_tensor_transport=True)"
+    return None

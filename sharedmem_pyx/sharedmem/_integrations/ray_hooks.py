@@ -93,17 +93,3 @@ def this_actor() -> Any:
         return ray.get_runtime_context().current_actor
     except RuntimeError:
         return None
-
-
-def why_values() -> str | None:
-    """Why this process cannot store an object by a transport; None: it can."""
-    import ray
-    from ray.util.client import ray as client
-
-    if client.is_connected():
-        return "this process is a client of ray://, whose objects are in the cluster"
-    if ray.is_initialized():
-        actor = this_actor()
-        if actor is not None and not getattr(actor, "_ray_enable_tensor_transport", True):
-            return "the class of this actor needs @ray.remote(enable_tensor_transport=True)"
-    return None
