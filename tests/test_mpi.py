@@ -237,6 +237,41 @@ def test_nobody_is_believed(tmp_path):
     assert run(code, tmp_path, (3, ())) == ["done"]
 
 
+@needs_mpi
+def test_nodes_keep_arenas_and_are_as_large_as_a_process_can_attach(tmp_path):
+    code = """
+    node = mpi.node(world)
+    gc.collect()
+    assert node.size == 3 and sharedmem.stats()["attached_arenas"] == 3, sharedmem.stats()
+    # Hosts with more ranks than a process can attach arenas have several nodes.
+    mpi._MOST_RANKS = 2
+    small = mpi.node(world)
+    assert small.allgather(me) == ([0, 1] if me < 2 else [2])
+    b = mpi.bcast_world(np.arange(5) if me == 2 else None, 2, world, small)
+    assert b.sum() == 10
+    mpi._MOST_RANKS = 100
+    # A rank that gets no memory is alone, and no other waits for it.
+    place = sharedmem.place
+    for kind in (MemoryError, OSError):
+        def refused():
+            raise kind
+        if me == 1:
+            sharedmem.place = refused
+        assert mpi.node(world).allgather(me) == ([1] if me == 1 else [0, 2])
+        sharedmem.place = place
+    # Of a class of one's own too, and what a rank cannot load is an error at all.
+    class Tagged(sharedmem.SharedArray):
+        pass
+    import __main__
+    __main__.Tagged = Tagged
+    Tagged.__module__, Tagged.__qualname__ = "__main__", "Tagged"
+    assert type(mpi.bcast(sharedmem.ones(3).view(Tagged) if me == 0 else None, 0, node)) is Tagged
+    if me == 0:
+        print("done")
+    """
+    assert run(code, tmp_path, (3, ())) == ["done"]
+
+
 def test_without_mpi4py_the_error_names_the_extra():
     code = """
     import sys
