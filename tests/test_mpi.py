@@ -103,6 +103,10 @@ def test_one_array_for_all_ranks(tmp_path):
     assert me != 1 or whole[:, 3].sum() == 5 + 5 * size + (5 - size)
     given = mpi.bcast(sharedmem.readonly(sharedmem.ones(3)) if me == 0 else "not looked at", 0, node)
     assert not given.flags.writeable and given.sum() == 3
+    import tempfile
+    with tempfile.NamedTemporaryFile() as file:
+        mapped = np.memmap(file.name, "u1", "w+", shape=50) if me == 0 else None
+        assert mpi.bcast(mapped, 0, node).tolist() == [0] * 50
     # What is sent by MPI are values.
     if me == 0:
         world.send(sharedmem.full(1000, 4.0), 1)
@@ -199,6 +203,15 @@ def test_ranks_that_share_no_memory(tmp_path):
                 world.Barrier()
     strided = sharedmem.ones((1000, 10))[::3, 1] if me == 1 else None
     assert mpi.bcast_world(strided, 1, world, node).shape == (334,)
+    # No room on one node is an error at all ranks.
+    empty = sharedmem.empty
+    def refused(*args):
+        raise MemoryError("no room")
+    if me == size - 1:
+        sharedmem.empty = refused
+    assert all(each[0] == "MemoryError" and "no room" in each[1]
+               for each in raised(mpi.bcast_world, np.ones(3), 0, world, node))
+    sharedmem.empty = empty
     # A communicator whose ranks do not share memory is an error at all of them.
     assert all(each[0] == "RuntimeError" and "sharedmem.mpi.node" in each[1]
                for each in raised(mpi.bcast, np.ones(3), 0, world))
@@ -266,6 +279,16 @@ def test_nodes_keep_arenas_and_are_as_large_as_a_process_can_attach(tmp_path):
     __main__.Tagged = Tagged
     Tagged.__module__, Tagged.__qualname__ = "__main__", "Tagged"
     assert type(mpi.bcast(sharedmem.ones(3).view(Tagged) if me == 0 else None, 0, node)) is Tagged
+    # A node that is made for one call keeps nothing after it.
+    def blocks():
+        gc.collect()
+        world.Barrier()
+        sharedmem.collect()
+        return sharedmem.stats()["live_blocks"]
+    del b
+    before = blocks()
+    assert mpi.bcast_world(np.ones(5) if me == 0 else None, 0, world).sum() == 5
+    assert blocks() == before
     if me == 0:
         print("done")
     """

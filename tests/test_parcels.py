@@ -87,6 +87,18 @@ def test_shared_buffers_go_by_handle_and_large_private_ones_are_carried(kind):
         assert (private == 1).all()
 
 
+def test_the_least_size_is_carried_and_one_byte_less_is_not():
+    for nbytes, carried in ((LEAST, True), (LEAST - 1, False)):
+        parcel = make_parcel([bytes(nbytes), bytearray(nbytes), np.ones(nbytes, "u1")], LEAST)
+        assert [handle is not None for handle in parcel.handles] == [carried] * 3
+
+
+def test_a_small_part_of_what_was_carried_is_no_shared_array():
+    a = carry(np.ones(LARGE, "u1"))
+    assert make_parcel([a[:2000]], LEAST).handles == [None]
+    assert make_parcel([a], None).handles == [None]
+
+
 def test_without_a_least_size_nothing_is_carried():
     shared = sharedmem.ones(10, "u1")
     parcel = make_parcel([np.ones(LARGE, "u1"), shared], None)
