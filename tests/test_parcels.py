@@ -1,5 +1,6 @@
 """Parcels: buffers for one reader, which their sender can call back; and who may write into what arrives."""
 
+import gc
 import os
 import pickle
 import signal
@@ -280,6 +281,18 @@ def test_nothing_is_raised_where_no_more_may_be_in_flight():
     assert "SHAREDMEM_IN_FLIGHT_LIMIT" in said
 
 
+def test_why_shared_arrays_have_no_handles_is_told_too():
+    code = """
+    from sharedmem._transfers.parcels import make_parcel
+    import sharedmem
+    parcel = make_parcel([sharedmem.ones(1 << 20, "u1"), sharedmem.ones(1 << 20, "u1")], None)
+    print([handle is not None for handle in parcel.handles], type(parcel.refused).__name__, parcel.refused)
+    """
+    said = check_python(code, SHAREDMEM_IN_FLIGHT_LIMIT="512KiB")
+    assert said.startswith("[True, False] MemoryError")
+    assert "SHAREDMEM_IN_FLIGHT_LIMIT" in said
+
+
 def test_nothing_is_raised_where_the_arena_is_full():
     code = """
     import resource
@@ -543,6 +556,37 @@ def test_a_probe_of_a_forked_child_is_its_own():
 
     assert in_fork(child) == 0
     assert probing.make_probe() == mine
+
+
+def test_a_probe_is_a_handle_whatever_is_pickled_around_it(monkeypatch):
+    # Dask shakes hands in the middle of whatever the program does.
+    for around in (sharedmem.pickle_by_value(), pytest.MonkeyPatch.context()):
+        monkeypatch.setattr(probing, "_known", None)
+        with around:
+            assert probing.load_probe(probing.make_probe()) is not None
+
+    class Asking:
+        def __reduce__(self):
+            return dict, (), None, None, iter(probing.make_probe().items())
+
+    before = leases()
+    monkeypatch.setattr(probing, "_known", None)
+    probe = pickle.loads(ForkingPickler.dumps(Asking()))
+    assert probing.load_probe(probe) is not None
+    assert probing.load_probe(probe) is not None  # as often as one likes: no message has taken it along
+    assert leases() == before
+
+
+def test_a_probe_of_another_place_is_made_anew(monkeypatch):
+    mine = probing.make_probe()
+    monkeypatch.setattr(sharedmem, "place", lambda: "elsewhere")
+    other = probing.make_probe()
+    assert (other["place"], probing.make_probe()) == ("elsewhere", other)
+    assert other["content"] != mine["content"]
+    monkeypatch.undo()
+    assert probing.load_probe(other) is None
+    gc.collect()
+    assert probing.load_probe(probing.make_probe()) is not None
 
 
 def test_probes_take_no_leases():
