@@ -165,6 +165,9 @@ def test_what_is_wrong_at_one_rank_is_an_error_at_all(tmp_path):
     freed = world.Dup()
     freed.Free()
     assert all("COMM_NULL" in each[1] for each in raised(mpi.node, freed))
+    # Whoever has made it has the error itself, the others what it says.
+    said = raised(mpi.empty, "10" if me == 0 else 10, float, node)
+    assert [each[1].startswith("rank 0 of 3: TypeError: ") for each in said] == [False, True, True]
     # Nothing is out of step afterwards.
     assert mpi.bcast(np.ones(3) if me == 1 else None, 1, node).sum() == 3
     if me == 0:
