@@ -268,6 +268,15 @@ def test_what_is_no_handle_is_refused(handle):
         open_handle(handle)
 
 
+def test_a_handle_without_its_mark_is_refused_and_not_consumed():
+    parcel = make_parcel([np.full(LARGE, 3, "u1")], LEAST)
+    parcel.sent()
+    handle = parcel.handles[0]
+    with pytest.raises(ValueError, match="no handle of a parcel"):
+        open_handle(b"X" + handle[1:])
+    assert (open_handle(handle) == 3).all()
+
+
 def test_nothing_is_raised_where_no_more_may_be_in_flight():
     code = """
     import numpy as np
@@ -552,10 +561,14 @@ def test_a_probe_of_a_forked_child_is_its_own():
     mine = probing.make_probe()
 
     def child():
+        signal.alarm(30)
         assert probing.make_probe()["content"] != mine["content"]
 
     assert in_fork(child) == 0
     assert probing.make_probe() == mine
+    with probing._lock:  # as another thread may have it
+        assert in_fork(child) == 0
+    assert sharedmem.is_shared(probing.load_probe(mine))  # and keeps the arena attached
 
 
 def test_a_probe_is_a_handle_whatever_is_pickled_around_it(monkeypatch):
@@ -569,9 +582,17 @@ def test_a_probe_is_a_handle_whatever_is_pickled_around_it(monkeypatch):
         def __reduce__(self):
             return dict, (), None, None, iter(probing.make_probe().items())
 
+    monkeypatch.setattr(probing, "_known", None)
+    with sharedmem.pickle_by_value():
+        probing.make_probe()
+        assert len(pickle.dumps(sharedmem.ones(LARGE, "u1"))) > LARGE  # it is as it was around it
+
     before = leases()
     monkeypatch.setattr(probing, "_known", None)
-    probe = pickle.loads(ForkingPickler.dumps(Asking()))
+    message = ForkingPickler.dumps([Asking(), sharedmem.ones(10)])
+    assert leases() == before + 1  # that of the array, which is kept by its message
+    probe, array = pickle.loads(message)
+    assert array.sum() == 10
     assert probing.load_probe(probe) is not None
     assert probing.load_probe(probe) is not None  # as often as one likes: no message has taken it along
     assert leases() == before
