@@ -1,6 +1,8 @@
 """How modules of this package are found, and other libraries' modules awaited: `sharedmem._startup`."""
 
+import copy
 import importlib
+import importlib.machinery
 import importlib.util
 import runpy
 import sys
@@ -101,11 +103,16 @@ def test_actions_are_called_in_the_order_in_which_they_were_given(awaited):
     importlib.import_module("awaited_twice")
     _startup.when_imported("awaited_twice", lambda _: order.append(3))
     assert order == [1, 2, 3]
+    assert "awaited_twice" not in _startup._finder.awaited  # an action is called once
+    assert sys.meta_path.count(_startup._finder) == 1
+    importlib.reload(sys.modules["awaited_twice"])
+    assert order == [1, 2, 3]
 
 
 def test_an_awaited_module_has_its_own_loader_and_whoever_finds_it_can_ask_that(awaited):
     awaited("awaited_source", "number = 5")
     spec = importlib.util.find_spec("awaited_source")
+    assert copy.copy(spec.loader).get_source("awaited_source") == "number = 5"
     assert spec.loader.get_source("awaited_source") == "number = 5"
     assert not hasattr(spec.loader, "nothing_of_the_kind")
     assert runpy.run_module("awaited_source")["number"] == 5
@@ -113,27 +120,49 @@ def test_an_awaited_module_has_its_own_loader_and_whoever_finds_it_can_ask_that(
     assert type(module.__loader__) is type(module.__spec__.loader) is type(sys.modules["support"].__loader__)
 
 
+def test_compiled_modules_and_those_of_the_interpreter_can_be_awaited():
+    code = """
+    import importlib, importlib.util, sys
+    from sharedmem import _startup
+    found = []
+    for name in ("_lsprof", "_testbuffer", "_zoneinfo", "_crypt", "xxlimited", "audioop", "_xxtestfuzz"):
+        if name not in sys.modules and importlib.util.find_spec(name) is not None:
+            _startup.when_imported(name, found.append)
+            assert found == [importlib.import_module(name)]
+            assert any(not each.startswith("__") for each in vars(found.pop()))
+            break
+    else:
+        print("none is there")
+    """
+    assert check_python(code) in ("", "none is there")
+
+
 class _Asking:
     """A finder that asks all finders before it answers, as those of editable installs do."""
 
+    def __init__(self):
+        self.asked = 0
+
     def find_spec(self, name, path=None, target=None):
         if name == "awaited_nested":
-            sys.meta_path.remove(self)
-            try:
+            self.asked += 1
+            if self.asked == 1:
                 return importlib.util.find_spec(name)
-            finally:
-                sys.meta_path.insert(1, self)
         return None
 
 
-def test_finders_that_ask_the_others_end(awaited):
+def test_finders_that_ask_the_others_are_asked_once_more_and_no_further(awaited, monkeypatch):
     seen = awaited("awaited_nested")
-    finder = _Asking()
-    sys.meta_path.insert(1, finder)
-    try:
-        module = importlib.import_module("awaited_nested")
-    finally:
-        sys.meta_path.remove(finder)
+    finder, old = _Asking(), object()  # and one of the time before `find_spec`, which is left alone
+    # After the finder for awaited modules.
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path[:1], finder, *sys.meta_path[1:]])
+    assert sys.meta_path[0] is _startup._finder
+    spec = importlib.util.find_spec("awaited_nested")
+    assert type(spec.loader.loader) is not _startup._Loader
+    assert finder.asked == 2
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path[:1], old, *sys.meta_path[1:]])
+    assert _startup._finder.find_spec("awaited_nested", None) is not None
+    module = importlib.import_module("awaited_nested")
     assert seen == [module]
 
 
@@ -145,9 +174,61 @@ def test_each_compiled_module_is_found_in_the_one_shared_object_and_nothing_else
     for name in _core.modules:
         spec = importlib.util.find_spec(name)
         assert spec.origin == _core.__file__
+        assert spec.loader.name == name
         assert importlib.import_module(name).__file__ == _core.__file__
     finder = next(each for each in sys.meta_path if type(each) is _startup._Compiled)
     assert finder.find_spec("sharedmem.no_such_module", None) is None
     assert finder.find_spec("lock", None) is None
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("sharedmem.no_such_module")
+
+
+def test_they_are_found_before_the_file_system_is_asked():
+    kinds = [each if isinstance(each, type) else type(each) for each in sys.meta_path]
+    assert kinds.index(_startup._Compiled) < kinds.index(importlib.machinery.PathFinder)
+    assert importlib.util.find_spec("sharedmem.lock").has_location
+
+
+def test_a_fork_waits_until_another_thread_has_run_a_module_of_this_package():
+    code = """
+    import importlib.util, os, signal, sys, threading, time, warnings
+    import sharedmem
+    warnings.simplefilter("ignore", DeprecationWarning)     # of a fork with threads
+    begun = threading.Event()
+
+    class Slow:
+        # The module's own loader, which takes its time.
+        def __init__(self, loader):
+            self.loader = loader
+        def create_module(self, spec):
+            return self.loader.create_module(spec)
+        def exec_module(self, module):
+            begun.set()
+            time.sleep(0.5)
+            self.loader.exec_module(module)
+
+    class Finder:
+        def find_spec(self, name, path, target=None):
+            if name == "sharedmem._naming":
+                sys.meta_path.remove(self)
+                spec = importlib.util.find_spec(name)
+                spec.loader = Slow(spec.loader)
+                return spec
+
+    sys.meta_path.insert(0, Finder())
+    for _ in range(2):
+        thread = threading.Thread(target=lambda: sharedmem.NameInfo)
+        thread.start()
+        begun.wait()
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(30)
+            # In another thread as well: the lock is free.
+            other = threading.Thread(target=lambda: sharedmem.Lock)
+            other.start()
+            other.join()
+            os._exit(0 if issubclass(sharedmem.BuildError, RuntimeError) else 1)
+        print(os.waitpid(pid, 0)[1])
+        thread.join()
+    """
+    assert check_python(code).split() == ["0", "0"]

@@ -103,6 +103,10 @@ def test_one_array_for_all_ranks(tmp_path):
     assert me != 1 or whole[:, 3].sum() == 5 + 5 * size + (5 - size)
     given = mpi.bcast(sharedmem.readonly(sharedmem.ones(3)) if me == 0 else "not looked at", 0, node)
     assert not given.flags.writeable and given.sum() == 3
+    import tempfile
+    with tempfile.NamedTemporaryFile() as file:
+        mapped = np.memmap(file.name, "u1", "w+", shape=50) if me == 0 else None
+        assert mpi.bcast(mapped, 0, node).tolist() == [0] * 50
     # What is sent by MPI are values.
     if me == 0:
         world.send(sharedmem.full(1000, 4.0), 1)
@@ -161,6 +165,9 @@ def test_what_is_wrong_at_one_rank_is_an_error_at_all(tmp_path):
     freed = world.Dup()
     freed.Free()
     assert all("COMM_NULL" in each[1] for each in raised(mpi.node, freed))
+    # Whoever has made it has the error itself, the others what it says.
+    said = raised(mpi.empty, "10" if me == 0 else 10, float, node)
+    assert [each[1].startswith("rank 0 of 3: TypeError: ") for each in said] == [False, True, True]
     # Nothing is out of step afterwards.
     assert mpi.bcast(np.ones(3) if me == 1 else None, 1, node).sum() == 3
     if me == 0:
@@ -206,6 +213,15 @@ def test_ranks_that_share_no_memory(tmp_path):
     mpi._new_node = new_node
     strided = sharedmem.ones((1000, 10))[::3, 1] if me == 1 else None
     assert mpi.bcast_world(strided, 1, world, node).shape == (334,)
+    # No room on one node is an error at all ranks.
+    empty = sharedmem.empty
+    def refused(*args):
+        raise MemoryError("no room")
+    if me == size - 1:
+        sharedmem.empty = refused
+    assert all(each[0] == "MemoryError" and "no room" in each[1]
+               for each in raised(mpi.bcast_world, np.ones(3), 0, world, node))
+    sharedmem.empty = empty
     # A communicator whose ranks do not share memory is an error at all of them.
     assert all(each[0] == "RuntimeError" and "sharedmem.mpi.node" in each[1]
                for each in raised(mpi.bcast, np.ones(3), 0, world))
@@ -231,6 +247,11 @@ def test_nobody_is_believed(tmp_path):
         mpi_.pickle = Refusing
     node = mpi.node(world)
     assert node.size == (1 if me == 1 else 2), node.size
+    if me == 1:
+        # Memory that can be had, and is not what the other rank has written.
+        Refusing.loads = staticmethod(lambda data: np.zeros(8, np.uint64))
+    node = mpi.node(world)
+    assert node.size == (1 if me == 1 else 2), node.size
     b = mpi.bcast_world(np.ones(5) if me == 0 else None, 0, world)
     assert b.sum() == 5
     # The same where another memory is found than was meant.
@@ -245,6 +266,51 @@ def test_nobody_is_believed(tmp_path):
     assert mpi_.groups_of([[yes, no, yes], [yes, yes, yes], [yes, yes, yes]]) == [0, 1, 0]
     assert mpi_.groups_of([[yes, yes, no], [yes, yes, yes], [no, yes, yes]]) == [0, 0, 1]
     assert mpi_.groups_of([[no, no], [no, no]]) == [0, 1]
+    if me == 0:
+        print("done")
+    """
+    assert run(code, tmp_path, (3, ())) == ["done"]
+
+
+@needs_mpi
+def test_nodes_keep_arenas_and_are_as_large_as_a_process_can_attach(tmp_path):
+    code = """
+    node = mpi.node(world)
+    gc.collect()
+    assert node.size == 3 and sharedmem.stats()["attached_arenas"] == 3, sharedmem.stats()
+    # Hosts with more ranks than a process can attach arenas have several nodes.
+    mpi._MOST_RANKS = 2
+    small = mpi.node(world)
+    assert small.allgather(me) == ([0, 1] if me < 2 else [2])
+    b = mpi.bcast_world(np.arange(5) if me == 2 else None, 2, world, small)
+    assert b.sum() == 10
+    mpi._MOST_RANKS = 100
+    # A rank that gets no memory is alone, and no other waits for it.
+    place = sharedmem.place
+    for kind in (MemoryError, OSError):
+        def refused():
+            raise kind
+        if me == 1:
+            sharedmem.place = refused
+        assert mpi.node(world).allgather(me) == ([1] if me == 1 else [0, 2])
+        sharedmem.place = place
+    # Of a class of one's own too, and what a rank cannot load is an error at all.
+    class Tagged(sharedmem.SharedArray):
+        pass
+    import __main__
+    __main__.Tagged = Tagged
+    Tagged.__module__, Tagged.__qualname__ = "__main__", "Tagged"
+    assert type(mpi.bcast(sharedmem.ones(3).view(Tagged) if me == 0 else None, 0, node)) is Tagged
+    # A node that is made for one call keeps nothing after it.
+    def blocks():
+        gc.collect()
+        world.Barrier()
+        sharedmem.collect()
+        return sharedmem.stats()["live_blocks"]
+    del b
+    before = blocks()
+    assert mpi.bcast_world(np.ones(5) if me == 0 else None, 0, world).sum() == 5
+    assert blocks() == before
     if me == 0:
         print("done")
     """

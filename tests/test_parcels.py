@@ -1,5 +1,6 @@
 """Parcels: buffers for one reader, which their sender can call back; and who may write into what arrives."""
 
+import gc
 import os
 import pickle
 import signal
@@ -85,6 +86,18 @@ def test_shared_buffers_go_by_handle_and_large_private_ones_are_carried(kind):
         remote.call(add_one, "private")
         assert (shared == 2).all()
         assert (private == 1).all()
+
+
+def test_the_least_size_is_carried_and_one_byte_less_is_not():
+    for nbytes, carried in ((LEAST, True), (LEAST - 1, False)):
+        parcel = make_parcel([bytes(nbytes), bytearray(nbytes), np.ones(nbytes, "u1")], LEAST)
+        assert [handle is not None for handle in parcel.handles] == [carried] * 3
+
+
+def test_a_small_part_of_what_was_carried_is_no_shared_array():
+    a = carry(np.ones(LARGE, "u1"))
+    assert make_parcel([a[:2000]], LEAST).handles == [None]
+    assert make_parcel([a], None).handles == [None]
 
 
 def test_without_a_least_size_nothing_is_carried():
@@ -255,6 +268,15 @@ def test_invalid_handles_are_rejected(handle):
         open_handle(handle)
 
 
+def test_a_handle_without_its_mark_is_refused_and_not_consumed():
+    parcel = make_parcel([np.full(LARGE, 3, "u1")], LEAST)
+    parcel.sent()
+    handle = parcel.handles[0]
+    with pytest.raises(ValueError, match="no handle of a parcel"):
+        open_handle(b"X" + handle[1:])
+    assert (open_handle(handle) == 3).all()
+
+
 def test_nothing_is_raised_where_no_more_may_be_in_flight():
     code = """
     import numpy as np
@@ -265,6 +287,18 @@ def test_nothing_is_raised_where_no_more_may_be_in_flight():
     """
     said = check_python(code, SHAREDMEM_IN_FLIGHT_LIMIT="512KiB")
     assert said.startswith("[True, False, False] MemoryError")
+    assert "SHAREDMEM_IN_FLIGHT_LIMIT" in said
+
+
+def test_why_shared_arrays_have_no_handles_is_told_too():
+    code = """
+    from sharedmem._transfers.parcels import make_parcel
+    import sharedmem
+    parcel = make_parcel([sharedmem.ones(1 << 20, "u1"), sharedmem.ones(1 << 20, "u1")], None)
+    print([handle is not None for handle in parcel.handles], type(parcel.refused).__name__, parcel.refused)
+    """
+    said = check_python(code, SHAREDMEM_IN_FLIGHT_LIMIT="512KiB")
+    assert said.startswith("[True, False] MemoryError")
     assert "SHAREDMEM_IN_FLIGHT_LIMIT" in said
 
 
@@ -527,10 +561,53 @@ def test_a_probe_of_a_forked_child_is_its_own():
     mine = probing.make_probe()
 
     def child():
+        signal.alarm(30)
         assert probing.make_probe()["content"] != mine["content"]
 
     assert in_fork(child) == 0
     assert probing.make_probe() == mine
+    with probing._lock:  # as another thread may have it
+        assert in_fork(child) == 0
+    assert sharedmem.is_shared(probing.load_probe(mine))  # and keeps the arena attached
+
+
+def test_a_probe_is_a_handle_whatever_is_pickled_around_it(monkeypatch):
+    # Dask shakes hands in the middle of whatever the program does.
+    for around in (sharedmem.pickle_by_value(), pytest.MonkeyPatch.context()):
+        monkeypatch.setattr(probing, "_known", None)
+        with around:
+            assert probing.load_probe(probing.make_probe()) is not None
+
+    class Asking:
+        def __reduce__(self):
+            return dict, (), None, None, iter(probing.make_probe().items())
+
+    monkeypatch.setattr(probing, "_known", None)
+    with sharedmem.pickle_by_value():
+        probing.make_probe()
+        assert len(pickle.dumps(sharedmem.ones(LARGE, "u1"))) > LARGE  # it is as it was around it
+
+    before = leases()
+    monkeypatch.setattr(probing, "_known", None)
+    message = ForkingPickler.dumps([Asking(), sharedmem.ones(10)])
+    assert leases() == before + 1  # that of the array, which is kept by its message
+    probe, array = pickle.loads(message)
+    assert array.sum() == 10
+    assert probing.load_probe(probe) is not None
+    assert probing.load_probe(probe) is not None  # as often as one likes: no message has taken it along
+    assert leases() == before
+
+
+def test_a_probe_of_another_place_is_made_anew(monkeypatch):
+    mine = probing.make_probe()
+    monkeypatch.setattr(sharedmem, "place", lambda: "elsewhere")
+    other = probing.make_probe()
+    assert (other["place"], probing.make_probe()) == ("elsewhere", other)
+    assert other["content"] != mine["content"]
+    monkeypatch.undo()
+    assert probing.load_probe(other) is None
+    gc.collect()
+    assert probing.load_probe(probing.make_probe()) is not None
 
 
 def test_probes_take_no_leases():

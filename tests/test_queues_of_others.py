@@ -137,6 +137,43 @@ def test_a_stray_write_into_a_queue_does_not_break_reports():
     assert repr(q).endswith("0 messages>")
 
 
+def test_a_single_wrong_word_in_a_queue_makes_it_one_that_cannot_be_read():
+    q = sharedmem.Queue(7)
+    memory = q.__reduce__()[1][1]
+    at_valid = range(0, len(memory), 64)
+    seen = []
+    for each in range(3):
+        q.put(each)
+        seen.append(memory.view("u4")[:: 64 // 4].copy())
+    assert q.get() == 0
+    # The word that says which copy of the record is valid: every commit turns it over.
+    (valid,) = (i for i, *was in zip(at_valid, *seen, strict=True) if was in ([0, 1, 0], [1, 0, 1]))
+    words = memory.view("u8")
+    rings = [i for i in range(7, len(words)) if words[i] == 16384 and list(words[i - 4 : i - 2]) == [1, 3]]
+    (ring,) = rings
+    head, tail, taken, put = range(ring - 6, ring - 2)
+    number = len(sharedmem.stats()["queues"])
+
+    def told_with(where, value):
+        was = int(words[where])
+        words[where] = value
+        try:
+            return len(sharedmem.stats()["queues"])
+        finally:
+            words[where] = was
+
+    assert told_with(tail, words[head] + 16384) == number
+    assert told_with(tail, words[head] + 16385) == number - 1
+    assert told_with(head, words[tail]) == number
+    assert told_with(head, words[tail] + 1) == number - 1
+    assert told_with(taken, words[put]) == number
+    assert told_with(taken, words[put] + 1) == number - 1
+    assert told_with(0, words[0] ^ 1) == number - 1
+    assert told_with(valid // 8, words[valid // 8] | 2) == number - 1
+    assert q.get() == 1
+    assert q.stats()["messages"] == 1
+
+
 @pytest.mark.parametrize("command", ["info", "top"])
 def test_tables_have_queues(command):
     q = sharedmem.Queue(44)

@@ -436,5 +436,9 @@ def add_one(model):
         model.weight += 1
 
 
+def test_collate_makes_batches_in_the_arena_where_all_loaders_do(installed):
+    assert in_arena(sharedmem.torch.collate([torch.ones(1000)] * 2))
+
+
 def test_default_collate_elsewhere_is_torchs_own(installed):
     assert not in_arena(default_collate([torch.ones(5000)] * 2))

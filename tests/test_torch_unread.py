@@ -1,9 +1,10 @@
 """What a process that is no reader of a DataLoader does with that: nothing."""
 
 import os
+import struct
 
 import pytest
-from support import TIMEOUT, in_fork, wait_until
+from support import TIMEOUT, dumps, in_fork, wait_until
 
 import sharedmem
 
@@ -48,3 +49,35 @@ def test_a_forked_child_that_drops_an_iterator_reads_nothing_of_it():
         batches._shutdown_workers()
     finally:
         sharedmem.torch.uninstall()
+
+
+def messages(count):
+    """As a Connection writes them, each with one array that nobody else has."""
+    for _ in range(count):
+        message = bytes(dumps(sharedmem.ones(10)))
+        yield struct.pack("!i", len(message)) + message
+
+
+def test_each_message_is_discarded_to_the_last_and_what_is_cut_short_is_left():
+    before = sharedmem.stats()["leases"]
+    torch_unread._discard_all(b"".join(messages(5)))
+    assert sharedmem.stats()["leases"] == before
+    (whole,) = messages(1)
+    torch_unread._discard_all(b"")
+    torch_unread._discard_all(whole[:3])
+    torch_unread._discard_all(struct.pack("!i", 0) + whole + whole[:30])
+    assert sharedmem.stats()["leases"] == before
+    # Of more than 2 GiB; the size follows, and nobody can say where the next one begins.
+    torch_unread._discard_all(struct.pack("!iQ", -1, 1 << 32) + b"...")
+
+
+def test_all_that_is_in_a_pipe_is_read_and_nobody_waits_for_more():
+    reader, writer = os.pipe()
+    try:
+        assert torch_unread._read_all(reader) == b""
+        os.write(writer, b"some")
+        assert torch_unread._bytes_in_pipe(reader) == 4
+        assert torch_unread._read_all(reader) == b"some"
+    finally:
+        os.close(reader)
+        os.close(writer)

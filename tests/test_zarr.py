@@ -63,6 +63,20 @@ def test_new_buffers_have_what_those_of_zarr_have(zarr, dtype):
             assert made.tobytes() == theirs.tobytes()
 
 
+@pytest.mark.parametrize("dtype", ["f8", "O"])
+def test_orders_and_shapes_of_new_buffers(zarr, dtype):
+    from sharedmem.zarr import NDBuffer
+
+    for order in "CF":
+        made = NDBuffer.create(shape=iter((3, 4)), dtype=dtype, order=order, fill_value=5)
+        empty = NDBuffer.empty((3, 4), dtype, order)
+        for each in (made.as_numpy_array(), empty.as_numpy_array()):
+            assert (each.shape, each.dtype) == ((3, 4), dtype)
+            assert each.flags.f_contiguous == (order == "F")
+            assert sharedmem.is_shared(each) == (dtype == "f8")
+        assert (made.as_numpy_array() == 5).all()
+
+
 def test_shards_version_2_and_the_store_in_memory(zarr, tmp_path):
     given = np.arange(1000.0).reshape(10, 100)
     for options in (

@@ -75,8 +75,10 @@ class NDBuffer(cpu.NDBuffer):  # type: ignore[misc,unused-ignore]
             return made
         # Zeros of text are empty text, and not "0": as `full` would have it.
         if fill_value is None or (isinstance(fill_value, int) and fill_value == 0):
-            return cls(zeros(sizes, dtype, order))
-        return cls(full(sizes, fill_value, dtype, order))
+            array: Any = zeros(sizes, dtype, order)
+        else:
+            array = full(sizes, fill_value, dtype, order)
+        return cls(array)
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], dtype: DTypeLike, order: Literal["C", "F"] = "C") -> NDBuffer:
@@ -104,7 +106,8 @@ class NDBuffer(cpu.NDBuffer):  # type: ignore[misc,unused-ignore]
         if not _can_be_shared(dtype):
             made: NDBuffer = super().empty(shape, dtype, order)
             return made
-        return cls(new_array(shape, dtype, order))
+        array: Any = new_array(shape, dtype, order)
+        return cls(array)
 
 
 def _can_be_shared(dtype: DTypeLike) -> bool:

@@ -64,6 +64,12 @@ _tally = {"handles": 0, "carried": 0, "bytes": 0, "opened": 0}
 _warned: set[str] = set()
 
 
+def _place(info: Any) -> Any:
+    """The place of whoever has told this; None: it has none, or is of a version that this one cannot read."""
+    probe = info.get(_KEY) if isinstance(info, dict) else None
+    return probe.get("place") if isinstance(probe, dict) else None
+
+
 def tally() -> dict[str, int]:
     """See `sharedmem.dask.tally`."""
     return dict(_tally)
@@ -123,7 +129,7 @@ class _Sharing(tcp.TCP):
     def handshake_configuration(local: dict[str, Any], remote: dict[str, Any]) -> dict[str, Any]:
         """See Comm; nothing is compressed within one place."""
         out: dict[str, Any] = tcp.TCP.handshake_configuration(local, remote)
-        if _KEY in local and _KEY in remote and local[_KEY]["place"] == remote[_KEY]["place"]:
+        if _place(local) is not None and _place(local) == _place(remote):
             out["compression"] = None
         return out
 
@@ -133,11 +139,10 @@ class _Sharing(tcp.TCP):
         Both have written what they tell before they read it, so that neither waits for the other here.
         """
         self._greeted = True
-        theirs = info.get(_KEY) if isinstance(info, dict) else None
-        if theirs is None or self._mine is None or theirs["place"] != self._mine["place"]:
+        if self._mine is None or _place(info) != self._mine["place"]:
             return
         try:
-            self._probe = load_probe(theirs)
+            self._probe = load_probe(info[_KEY])
         except Exception as error:
             _warn_once("memory of a process in this place cannot be used, so that Dask sends values", error)
         await super().write({_KEY: self._probe is not None})

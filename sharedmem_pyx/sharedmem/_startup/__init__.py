@@ -103,7 +103,7 @@ class _Finder(MetaPathFinder):
         self.asking.add(name)
         try:
             for other in list(sys.meta_path):
-                if other is not self and hasattr(other, "find_spec"):
+                if hasattr(other, "find_spec"):
                     spec = other.find_spec(name, path, target)
                     if spec is not None:
                         if spec.loader is not None:
