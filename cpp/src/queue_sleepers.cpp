@@ -36,7 +36,7 @@ listed_sleeper::listed_sleeper(std::span<std::uint64_t, queue::most_listed> word
       return;
     }
   }
-  // One look at one of them: whoever sleeps again and again meets the words of the dead sooner or later.
+  // Checks one of them: repeated sleepers find all words of dead processes sooner or later.
   std::uint64_t* const at = &words[pid % words.size()];
   std::uint64_t seen = std::atomic_ref(*at).load(relaxed);
   if (seen != 0 && is_dead(seen) && std::atomic_ref(*at).compare_exchange_strong(seen, mine, relaxed))

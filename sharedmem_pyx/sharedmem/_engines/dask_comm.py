@@ -214,7 +214,9 @@ class _Sharing(tcp.TCP):
             opened = iter(_open([handle for handle in handles if handle is not None]))
         except Exception as error:
             self.abort()
-            raise CommClosedError(f"in {self}: memory of the other end cannot be had: {error}") from error
+            raise CommClosedError(
+                f"in {self}: memory of the other end cannot be attached: {error}"
+            ) from error
         rest = iter(frames[1:])
         return [next(rest) if handle is None else next(opened) for handle in handles]
 

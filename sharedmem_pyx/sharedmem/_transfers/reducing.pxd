@@ -25,3 +25,7 @@ cdef object reduce_exact(Reducer self, ndarray a, message* leases, bint among_ot
 
 # Counts a message that was pickled completely.
 cdef void count_message(Reducer self) noexcept
+
+# Bytes that messages of this process may keep in shared memory where nothing else was set: a part of what
+# machine and cgroup allow.
+cdef uint64_t share_of_all_memory() noexcept
