@@ -344,7 +344,9 @@ def check_memory_message(message, nbytes):
         return
     assert len(numbers) >= 2, message
     assert re.search(r"RAM|cgroup|arena|ulimit|RLIMIT|address space", message), message
-    assert re.search(r"free memory of other programs|memory\.max|SHAREDMEM_ARENA_SIZE|ulimit", message), message
+    assert re.search(r"free memory of other programs|memory\.max|SHAREDMEM_ARENA_SIZE|ulimit", message), (
+        message
+    )
 
 
 def roundtrip(a, protocol=pickle.DEFAULT_PROTOCOL):
