@@ -15,6 +15,7 @@ step() {
 }
 
 # beside NAME COMMAND...: a step that runs while the next ones do; `wait_for_those_beside` says how it went.
+# Several of them run one after the other, so that two processors have two things to do at any time.
 # Its tests have to run `apart` from those of the others, since they count what is there: without the right
 # to make namespaces it is a step like others.
 beside() {
@@ -23,6 +24,7 @@ beside() {
   if ! can_be_beside; then step "$name" "$@"; return; fi
   set -m # a process group, which can be killed as one
   (
+    while [ "$number" -gt 0 ] && [ ! -e "${work:?}/beside-$((number - 1))" ]; do sleep 1; done
     SECONDS=0
     if ("$@") </dev/null; then status=ok; else status=FAILED; fi
     printf '%s %s\n' "$status" "$SECONDS" >"${work:?}/beside-$number"

@@ -38,6 +38,9 @@ CASES = (
     "torch_loader",
     "dask",
     "dask_memory",
+    "joblib",
+    "joblib_memory",
+    "mpi",
     "stream",
     "first_pass",
     "pool_sum",
@@ -97,6 +100,7 @@ DISTRIBUTIONS = {
     "ray": "ray",
     "fastshare": "fastshare",
     "dask": "distributed",
+    "mpi4py": "mpi4py",
 }
 
 

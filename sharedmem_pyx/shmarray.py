@@ -57,9 +57,9 @@ class shmarray(np.ndarray):
     def __new__(cls, ctypesArray, shape, dtype=float, strides=None, offset=0, order=None):
         dtype = np.dtype(dtype)
         if dtype.hasobject:
-            raise TypeError(f"dtype {dtype} holds Python objects, which belong to one process")
+            raise TypeError(f"dtype {dtype} contains Python objects, which are valid in one process only")
         if ctypesArray is None:
-            raise TypeError("a shmarray needs memory: create(shape, dtype) has some")
+            raise TypeError("a shmarray needs memory: create(shape, dtype) allocates it")
         if hasattr(ctypesArray, "get_obj"):
             raise TypeError("a shmarray has no lock: pass ctypesArray.get_obj()")
         if operator.index(offset) < 0 or np.min(shape, initial=0) < 0:  # NumPy does not look

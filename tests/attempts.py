@@ -5,13 +5,16 @@ import errno
 import faulthandler
 import mmap
 import os
-import resource
 import signal
+import sys
 
 import numpy as np
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mremap.restype = ctypes.c_void_p
+if sys.platform != "win32":
+    import resource
+
+    _libc = ctypes.CDLL(None, use_errno=True)
+    _libc.mremap.restype = ctypes.c_void_p
 
 
 def lowest_address(a):
@@ -106,7 +109,7 @@ def try_to_write(a):
 
 
 def send_on(a):
-    """A view of the array, back to whoever asked."""
+    """A view of the array, sent back."""
     return a[::-1]
 
 

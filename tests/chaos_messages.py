@@ -204,7 +204,7 @@ class Pipes(Chaos):
         self.counts["messages"] += 1
         worker = self.rng.choice(self.workers)
         if not worker.ready():
-            worker.load(message)  # whoever throws bytes away unread keeps their arrays
+            worker.load(message)  # bytes that are discarded without loading keep their arrays
             return
         with contextlib.suppress(ConnectionError):
             worker.give(message)

@@ -93,7 +93,7 @@ def cell(folder: str, name: str) -> int:
 
 
 def own(rng: random.Random, folder: str, kind: str, opened: dict[str, object]) -> None:
-    """Owns a lock that has a name for a moment, and says so in a file that nobody else writes then."""
+    """Owns a lock that has a name for a moment, and records this in a file that no other writes then."""
     lock = opened.get(kind) or getattr(sharedmem, kind)(name=kind)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

@@ -94,7 +94,7 @@ def receive(queue, notes: Notes, me: int) -> None:
         if last.get(sender, -1) >= number:
             atomics.add(notes.disordered, 0, 1)
         last[sender] = number
-        notes.got[sender, number] += 1  # nobody else gets it, and who did before has long written it
+        notes.got[sender, number] += 1  # no other process gets it, and one that did before has recorded it
         notes.getting[me] = 0
         notes.steps[SENDERS_EVER + me] += 1
 

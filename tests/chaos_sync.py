@@ -192,7 +192,7 @@ def read(latest: sharedmem.Latest, notes: Notes, me: int) -> None:
     while not notes.stop[0]:
         frame, number = latest.get(after=last)
         kept.append(frame)
-        if len(kept) > 4:  # nobody writes into memory that a reader has
+        if len(kept) > 4:  # no process writes into memory that a reader has
             kept.pop(rng.randrange(4))
         for each in kept:
             if zlib.crc32(each[:-1]) != each[-1]:

@@ -3,13 +3,20 @@
 import ctypes
 import multiprocessing
 import signal
+import sys
+from collections import Counter
 
 import hypothesis
+import needs
 import pytest
-import remains
 import support
 
 import sharedmem
+
+if sys.platform == "win32":
+    import remains_on_windows as remains
+else:
+    import remains
 
 # How examples come about, and how fast, is no matter of health: it differs with the seed and the machine.
 hypothesis.settings.register_profile(
@@ -18,7 +25,27 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("sharedmem")
 
 
+def pytest_collection_modifyitems(items):
+    for item in items if needs.MISSING else ():
+        for marker in sorted(needs.MISSING.keys() & needs.of(item)):
+            item.add_marker(pytest.mark.skip(reason=needs.MISSING[marker]))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Where something is missing for good: how many tests that leaves out, by reason."""
+    if not needs.MISSING:
+        return
+    skipped = Counter(
+        report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped")
+    )
+    terminalreporter.section("left out")
+    for reason, number in skipped.most_common():
+        terminalreporter.line(f"{number:5} {reason}")
+
+
 def pytest_configure(config):
+    if sys.platform != "linux":
+        return
     # Children whose parent died become ours instead of init's, so that none of them is overlooked.
     pr_set_child_subreaper = 36
     ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)

@@ -15,7 +15,7 @@ import asyncio, sys
 PRELOAD
 import distributed
 async def main():
-    scheduler = distributed.Scheduler(host="127.0.0.1", protocol=sys.argv[1], port=0, dashboard_address=None)
+    scheduler = distributed.Scheduler(host="HOST", protocol=sys.argv[1], port=0, dashboard_address=None)
     async with scheduler:
         print(scheduler.address, flush=True)
         await scheduler.finished()
@@ -31,7 +31,7 @@ import dask_scenarios, distributed, sharedmem.dask, sharedmem._engines.dask_comm
 sharedmem.stats, sharedmem.place
 BECOME
 async def main():
-    worker = distributed.Worker(sys.argv[1], name=sys.argv[2], nthreads=1, host="127.0.0.1",
+    worker = distributed.Worker(sys.argv[1], name=sys.argv[2], nthreads=1, host="HOST",
                                 memory_limit=sys.argv[3], dashboard=False, local_directory=sys.argv[4])
     async with worker:
         print(worker.address, flush=True)
@@ -40,17 +40,22 @@ asyncio.run(main())
 """
 
 
+def filled(code, preload="", become="", host="127.0.0.1"):
+    """The program of a scheduler or a worker, with what a test wants in it."""
+    return code.replace("PRELOAD", preload).replace("BECOME", become).replace("HOST", host)
+
+
 class Cluster:
     """Processes that end with the test."""
 
-    def __init__(self, protocol="sharedmem", preload=""):
+    def __init__(self, protocol="sharedmem", preload="", **options):
         self.preload = preload
         self.processes = {}
         self.directory = tempfile.TemporaryDirectory()
-        self.address = self._start("scheduler", SCHEDULER, protocol)
+        self.address = self._start("scheduler", SCHEDULER, protocol, **options)
 
-    def _start(self, name, code, *args, prefix=(), become="", related=False, **env):
-        code = code.replace("PRELOAD", self.preload).replace("BECOME", become)
+    def _start(self, name, code, *args, prefix=(), become="", host="127.0.0.1", related=False, **env):
+        code = filled(code, self.preload, become, host)
         process = subprocess.Popen(
             [*prefix, sys.executable, "-c", code, *args],
             stdout=subprocess.PIPE,

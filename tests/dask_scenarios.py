@@ -293,11 +293,14 @@ def handles_were_sent(client):
 
 
 def nothing_is_left(client):
+    def left():
+        return [what_is_left(), *client.run(what_is_left).values()]
+
     def settled():
         client.run(lambda: None)
-        return all(left[0] < 100_000 and left[1] == 0 for left in client.run(what_is_left).values())
+        return all(nbytes < 100_000 and leases == 0 for nbytes, leases in left())
 
-    assert wait_until(settled), client.run(what_is_left)
+    assert wait_until(settled), left()
 
 
 def wait_until(condition, seconds=SOON):

@@ -12,7 +12,7 @@ import support
 
 import sharedmem
 
-#: One for all modules: a process keeps each arena of names that it meets, and has few addresses on 32 bits.
+#: One for all modules: their arena of names, the last that was asked for, stays attached between tests.
 NAMESPACE = f"tests {os.getpid()} {uuid.uuid4()}"
 
 #: What a test may wait for whatever else runs; only a hang takes so long.

@@ -143,7 +143,7 @@ def pids():
 
 
 def reap(before):
-    """Takes the exit status of children that nobody will ask for any more."""
+    """Takes the exit status of children for which the tests do not wait any more."""
     subprocess._cleanup()
     for child, state in descendants().items():
         if state == "Z" and child not in before.children:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -27,7 +26,9 @@ TESTS = os.path.dirname(os.path.abspath(__file__))
 # Seconds after which a child counts as stuck; no test claims that anything is fast.
 TIMEOUT = float(os.environ.get("SHAREDMEM_TEST_TIMEOUT", "90"))
 
-START_METHODS = ("fork", "spawn", "forkserver")
+START_METHODS = tuple(
+    method for method in ("fork", "spawn", "forkserver") if method in multiprocessing.get_all_start_methods()
+)
 
 # "subprocess" inherits the environment and so belongs to our tree; "unrelated" does not.
 KINDS = (*START_METHODS, "subprocess", "unrelated")
@@ -37,7 +38,7 @@ LOCATOR = "SHAREDMEM_ARENA"
 MARK = "SHAREDMEM_TEST_MARK"
 
 needs_64_bit = pytest.mark.skipif(sys.maxsize < 2**32, reason="too large for the address space of 32 bit")
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+needs_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root of POSIX")
 
 
 def dumps(value):
@@ -140,8 +141,11 @@ class Remote:
 def start_server(conn, env, prefix=()):
     """Starts an interpreter that serves requests from `conn`."""
     code = "import sys, workers; workers.serve_descriptor(int(sys.argv[1]))"
-    fd = conn.fileno()
+    fd = conn.fileno()  # on Windows a handle
     command = [*prefix, sys.executable, "-c", code, str(fd)]
+    if sys.platform == "win32":
+        os.set_handle_inheritable(fd, True)
+        return subprocess.Popen(command, close_fds=False, env=env)
     return subprocess.Popen(command, pass_fds=[fd], env=env)
 
 
@@ -156,7 +160,7 @@ def connect_server(prefix, env):
 
 def ask(conn, function, *args):
     """Result of function(*args) in the server at the other end of `conn`."""
-    assert isinstance(conn, Connection)
+    assert isinstance(conn, workers.CONNECTION)
     conn.send((function, args))
     assert conn.poll(TIMEOUT), "no answer"
     answer = conn.recv()
@@ -185,6 +189,8 @@ def run_python(code, *args, related=False, flags=(), prefix=(), data=b"", shell=
     command = [sys.executable, *flags, "-c", textwrap.dedent(code), *map(str, args)]
     if shell is not None:
         command = ["sh", "-c", f'{shell}\nexec "$@"', "sh", *command]
+        if sys.platform == "win32":
+            pytest.skip("needs a shell of POSIX")
     pipe = subprocess.PIPE
     with subprocess.Popen(
         [*prefix, *command],
@@ -198,7 +204,10 @@ def run_python(code, *args, related=False, flags=(), prefix=(), data=b"", shell=
             out, err = process.communicate(data, TIMEOUT)
         except BaseException:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+                if sys.platform == "win32":
+                    process.kill()
+                else:
+                    os.killpg(process.pid, signal.SIGKILL)
             raise
     return process.returncode, out, err
 
@@ -208,7 +217,7 @@ def check_python(code, *args, **options):
     status, out, err = run_python(code, *args, **options)
     said = f"exit status {status}\n{out.decode(errors='replace')}\n{err.decode(errors='replace')}"
     assert (status, err) == (0, b""), said
-    return out.decode().strip()
+    return out.decode().replace(os.linesep, "\n").strip()
 
 
 def needs_namespaces(*options):

@@ -1,4 +1,4 @@
-"""sharedmem.allocator: which arrays of NumPy's are in shared memory, how they grow, and want of memory."""
+"""sharedmem.allocator: which arrays of NumPy's are in shared memory, how they grow, and lack of memory."""
 
 import contextlib
 import gc
@@ -258,7 +258,7 @@ def test_no_room_in_the_arena():
     assert said[1:] == ["True 1048576.0", "True"]
 
 
-def test_a_setting_without_sense_is_told_on_entering():
+def test_an_invalid_setting_raises_on_entering():
     said = support.check_python(
         """
         import sharedmem

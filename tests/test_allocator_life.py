@@ -77,7 +77,7 @@ def test_the_parent_frees_first():
     check(again)
 
 
-def test_a_child_that_is_forked_within_the_block_goes_on():
+def test_a_child_forked_within_the_block_continues_in_it():
     with sharedmem.allocator():
         a = np.ones(1000)
 

@@ -66,7 +66,7 @@ def test_populate_reserves_before_it_returns():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_shares_an_arena(kind):
+def test_which_processes_share_an_arena(kind):
     a = sharedmem.ones(10)
     with Remote(kind) as remote:
         before = sharedmem.stats()["participants"]

@@ -118,7 +118,7 @@ def test_indices_out_of_bounds(index):
 @pytest.mark.parametrize(
     "index", [1.0, "1", None, slice(1), [1], np.array([1, 1]), (), (1, 1), True, np.True_, Ellipsis]
 )
-def test_what_is_no_index_of_one_element(index):
+def test_invalid_indices_of_an_element(index):
     a = sharedmem.zeros(3, int)
     for call in (atomics.load, lambda a, i: atomics.store(a, i, 1), lambda a, i: atomics.add(a, i, 1)):
         with pytest.raises((IndexError, TypeError)):
@@ -190,7 +190,7 @@ def test_operations_that_a_dtype_has_not():
 
 
 @pytest.mark.parametrize("thing", [[1], 1, None, memoryview(b"abcd"), "text", np.int64(1)], ids=repr)
-def test_what_is_no_array(thing):
+def test_arguments_that_are_not_arrays(thing):
     for function in (atomics.add, atomics.store, atomics.add_at):
         with pytest.raises(TypeError, match="ndarray"):
             function(thing, 0, 1)

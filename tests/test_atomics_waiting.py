@@ -76,14 +76,14 @@ def test_a_process_is_woken(kind):
         assert remote.result() is True
 
 
-def test_a_notification_without_a_change_wakes_nobody_for_good():
+def test_a_notification_without_a_change_does_not_end_a_wait():
     word, woken = sharedmem.zeros(1, "i4"), sharedmem.zeros(1, "i4")
     thread = threading.Thread(target=wait_for, args=(word, woken, 0))
     thread.start()
     assert support.wait_until(lambda: atomics.notify(word, 0, 1) == 1)
     assert support.wait_until(lambda: atomics.notify(word, 0, 1) == 1)  # it sleeps again
     assert atomics.load(woken, 0) == 0
-    atomics.store(word, 0, 7)  # who died before `notify` leaves nobody asleep
+    atomics.store(word, 0, 7)  # a process that died before `notify` leaves no other asleep
     thread.join(support.TIMEOUT)
     assert not thread.is_alive()
 
@@ -109,7 +109,7 @@ def test_other_threads_run_meanwhile():
     thread.join()
 
 
-def test_what_is_added_and_where_is_as_it_was_at_the_call():
+def test_values_and_indices_are_those_at_the_time_of_the_call():
     """As `np.add.at` does it: neither indices nor values change while elements of theirs are added to."""
     ours, numpys = sharedmem.array(np.arange(10)), np.arange(10)
     for a, add_at in ((ours, sharedmem.atomics.add_at), (numpys, np.add.at)):

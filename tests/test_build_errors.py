@@ -1,4 +1,4 @@
-"""A function of `get_or_create` that raises an exception: who is told, and what is left."""
+"""A function of `get_or_create` that raises an exception: which processes get an error, and what is left."""
 
 import contextlib
 import time
@@ -11,7 +11,7 @@ from naming import ended, own_names, program, said  # noqa: F401
 import sharedmem
 
 
-def test_an_exception_reaches_the_builder_and_all_who_wait():
+def test_an_exception_reaches_the_builder_and_all_waiting_callers():
     code = BUILDER.replace("    return np.full(1000, 7.0)", "    raise ValueError('é' * 10000)")
     waits = (
         "print('asks', flush=True)\n"
@@ -41,7 +41,7 @@ def test_an_exception_reaches_the_builder_and_all_who_wait():
     assert a[0] == 1
 
 
-def test_a_failure_is_shown_until_somebody_asks():
+def test_a_failure_is_listed_until_the_name_is_asked_for():
     with pytest.raises(ZeroDivisionError):
         sharedmem.get_or_create("failed", lambda: 1 / 0)
     assert states("failed") == ["failed"]
@@ -96,7 +96,7 @@ for _ in range(2):
 """
 
 
-def test_who_tries_again_at_once_does_not_take_the_failure_from_those_who_wait():
+def test_an_immediate_retry_does_not_hide_the_failure_from_waiting_callers():
     with contextlib.ExitStack() as stack:
         everybody = [stack.enter_context(program(TRY_TWICE)) for _ in range(8)]
         for process in everybody:
@@ -105,7 +105,7 @@ def test_who_tries_again_at_once_does_not_take_the_failure_from_those_who_wait()
         assert sum(ended(process).count("built") for process in everybody) <= 4
 
 
-def test_no_memory_for_what_is_built_reaches_all_who_wait():
+def test_a_memory_error_in_build_reaches_all_waiting_callers():
     code = BUILDER.replace("np.full(1000, 7.0)", "sharedmem.zeros(1 << 55)")
     waits = """
 print("asks", flush=True)

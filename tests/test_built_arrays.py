@@ -71,7 +71,7 @@ def test_anything_that_makes_an_array_is_copied(made):
 
 
 @pytest.mark.parametrize("made", [None, object(), np.array([None])], ids=str)
-def test_what_is_no_array_of_items_is_refused(made):
+def test_results_of_build_that_cannot_be_arrays_are_rejected(made):
     with pytest.raises(TypeError, match="pointers"):
         sharedmem.get_or_create("objects", lambda: made)
     assert sharedmem.get_or_create("objects", lambda: 1) == 1

@@ -58,7 +58,7 @@ def removed(folder):
 
 
 def killed(group):
-    """How many processes of the group the kernel has killed for want of memory."""
+    """How many processes of the group the kernel has killed for lack of memory."""
     for name in ("memory.oom_control", "memory.events"):
         if (group / name).exists():
             values = dict(line.split() for line in (group / name).read_text().splitlines())
@@ -122,7 +122,7 @@ def test_filled_by_several_at_once(processes, size):
             os._exit(0)
     for _ in range(processes):
         if os.wait()[1]:
-            here[:] = 1  # nobody waits for the one that is gone
+            here[:] = 1  # no process waits for the one that was killed
     print((here - 1).sum(), sharedmem.ones(100 * 2**20, "u1").all())
     """
     for _ in range(3):

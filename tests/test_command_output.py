@@ -3,7 +3,6 @@
 import os
 import select
 import signal
-import termios
 import time
 
 import pytest
@@ -31,6 +30,8 @@ def test_without_an_output(command):
 
 
 def test_top_gives_the_terminal_back_when_it_is_terminated(top):  # noqa: F811
+    import termios
+
     process, terminal = top
     a = sharedmem.create("seen before the end", 3)
     before = termios.tcgetattr(terminal)

@@ -156,7 +156,7 @@ def test_a_setting_without_sense(value):
         "import sharedmem\ntry: sharedmem.ones(3)\nexcept ValueError as error: print(error)",
         SHAREDMEM_COPY_THREADS=value,
     )
-    assert said == f"SHAREDMEM_COPY_THREADS is '{value}', which is no whole number from 1 to 64"
+    assert said == f"SHAREDMEM_COPY_THREADS is '{value}', which is not a whole number from 1 to 64"
 
 
 @needs_room

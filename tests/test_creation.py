@@ -231,7 +231,7 @@ def test_populate_changes_no_result(populate, size):
     assert (sharedmem.full(size, 7, populate=populate) == 7).all()
 
 
-def test_populate_goes_by_name_only():
+def test_populate_is_a_keyword_only_argument():
     with pytest.raises(TypeError):
         sharedmem.empty(3, float, "C", True)
 

@@ -296,7 +296,7 @@ def test_updates_under_the_lock_are_not_lost(context):
     assert counter.value == 4000
 
 
-def test_with_a_lock_of_multiprocessing_it_goes_where_the_lock_goes(context):
+def test_with_a_lock_of_multiprocessing_it_travels_as_that_lock_does(context):
     a = sharedmem.Array("i", 3, lock=context.RLock())
     process = context.Process(target=change, args=(a,))
     process.start()

@@ -184,7 +184,7 @@ def test_a_shape_that_does_not_fit_says_what_would(library, shape):
 
 
 @pytest.mark.parametrize("shape", ["12", 12.0, (3, 4.0), ((3, 4),), object()], ids=str)
-def test_a_shape_that_is_none(shape):
+def test_invalid_shapes(shape):
     with pytest.raises(TypeError, match="integer"):
         sharedmem.shmem_as_ndarray(sharedmem.RawArray("h", 12), shape)
 
@@ -194,7 +194,7 @@ def test_a_shape_that_is_none(shape):
     [None, 3, [1, 2], b"bytes", np.zeros(3), ctypes.c_double, memoryview(b"abc"), multiprocessing.Lock()],
     ids=lambda w: type(w).__name__,
 )
-def test_what_is_no_ctypes_object(wrong):
+def test_arguments_that_are_not_ctypes_objects(wrong):
     with pytest.raises(TypeError, match="RawArray"):
         sharedmem.shmem_as_ndarray(wrong)
 

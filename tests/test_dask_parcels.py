@@ -85,6 +85,33 @@ def test_without_a_loop_the_next_connection_that_ends_calls_it_back(short, monke
     assert leases() == before
 
 
+def test_a_connection_that_is_collected_in_the_middle_calls_back_nothing_too_early():
+    class Interrupted:
+        """A parcel that was delivered, and where another connection is collected when that is asked."""
+
+        asked = False
+
+        @property
+        def delivered(self):
+            if not self.asked:
+                self.asked = True
+                dask_parcels.revoke_overdue()
+            return True
+
+        def revoke(self):
+            pass
+
+    outbox = dask_parcels.Outbox()
+    handle = sent(outbox)
+    dask_parcels._left.append((float("inf"), Interrupted()))
+    outbox.leave()
+    dask_parcels.revoke_overdue()
+    dask_parcels._left.append((float("inf"), Interrupted()))  # the last one
+    assert open_handle(handle).all()
+    dask_parcels.revoke_overdue()
+    assert not dask_parcels._left
+
+
 def test_what_could_not_be_written_is_called_back_at_once():
     before = leases()
     outbox = dask_parcels.Outbox()

@@ -342,7 +342,7 @@ def test_a_worker_that_dies_with_a_task_does_not_stop_the_others():
 
 
 def test_worker_killed_in_the_middle_of_its_work():
-    """SIGKILL at moments chosen at random, again and again; nobody else notices."""
+    """SIGKILL at moments chosen at random, again and again; no other process is affected."""
     a = sharedmem.full(1000, 7.0)
     for i in range(12):
         child = os.fork()

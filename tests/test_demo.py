@@ -65,13 +65,21 @@ def test_resident_counts_shared_pages_once():
 
 @pytest.mark.parametrize(
     ("text", "nbytes"),
-    [("1", 1), ("2k", 2048), ("1.5 KiB", 1536), ("1kB", 1000), ("64MiB", 2**26), ("3gb", 3 * 10**9)],
+    [
+        ("1", 1),
+        ("2k", 2048),
+        ("1.5 KiB", 1536),
+        ("1kB", 1000),
+        ("64MiB", 2**26),
+        ("3gb", 3 * 10**9),
+        ("1e3", 1000),
+    ],
 )
 def test_parse_bytes(text, nbytes):
     assert console.parse_bytes(text) == nbytes
 
 
-@pytest.mark.parametrize("text", ["", "B", "1 2", "1e3", "-1", "0", "nan", "1PiB", "KiB", "\u0661"])
+@pytest.mark.parametrize("text", ["", "B", "1 2", "-1", "0", "nan", "1PiB", "KiB", "\u0661"])
 def test_parse_bytes_refuses(text):
     with pytest.raises(ValueError, match="is not a size"):
         console.parse_bytes(text)

@@ -131,7 +131,7 @@ def test_ray(imports, tmp_path):
         OBJECTS
         + """
 import ray
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
 made = ray.remote(make).remote()
 assert total(ray.get(made)) == expected, "the result of a task"
 assert ray.get(ray.remote(total).remote(made)) == expected, "a result as an argument"

@@ -10,7 +10,7 @@ from test_orderly_ends import LONG, MARK, mark, marked
 
 __all__ = ["mark"]
 
-# Sends an array from an arena that nobody else has, and becomes another program.
+# Sends an array from an arena that no other process has, and calls exec.
 SENDER = """
 import os, sys
 from multiprocessing.reduction import ForkingPickler
@@ -47,7 +47,7 @@ def test_its_messages_can_be_read(sender):
         assert reader.call(workers.total_of_handle, sender[1]) == 3000
 
 
-def test_nobody_lingers_for_it_once_they_are_read(sender, mark):
+def test_no_process_lingers_once_they_are_read(sender, mark):
     process, message = sender
     with Remote("unrelated") as reader:
         reader.call(workers.total_of_handle, message)

@@ -52,7 +52,7 @@ def test_load_of_every_format_version(version):
     check_like(sharedmem.load(saved(a, version)), a)
 
 
-def test_load_from_file_objects_goes_on_where_it_stopped(tmp_path):
+def test_load_from_file_objects_continues_where_it_stopped(tmp_path):
     first, second = sample((3, 4)), sample(7, "i2", "F")
     path = tmp_path / "two.npy"
     path.write_bytes(saved(first).getvalue() + saved(second).getvalue() + b"tail")
@@ -140,7 +140,7 @@ def test_fromfile_of_text(tmp_path):
     check_like(sharedmem.fromfile(path, float, 2, ","), np.fromfile(path, float, 2, ","))
 
 
-def test_fromfile_goes_on_where_it_stopped(tmp_path):
+def test_fromfile_continues_where_it_stopped(tmp_path):
     path = tmp_path / "raw"
     path.write_bytes(np.arange(30, dtype="i4").tobytes())
     with open(path, "rb") as file:
@@ -176,8 +176,8 @@ def test_fromfile_makes_no_private_copy(tmp_path):
 
 @pytest.mark.parametrize("read", [sharedmem.load, sharedmem.fromfile])
 @pytest.mark.parametrize("what", [None, 5, [b"bytes"]])
-def test_what_is_no_file(read, what):
-    with pytest.raises(TypeError, match="path or a file opened for bytes"):
+def test_arguments_that_are_not_files(read, what):
+    with pytest.raises(TypeError, match="path or a file opened in binary mode"):
         read(what)
 
 

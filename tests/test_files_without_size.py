@@ -16,7 +16,7 @@ import sharedmem
 
 
 def feed(data, sink):
-    """Writes the bytes in pieces of odd sizes as long as somebody reads, and closes the file."""
+    """Writes the bytes in pieces of odd sizes as long as there is a reader, and closes the file."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError), sink:
         for begin in range(0, len(data), 4999):
             sink.write(data[begin : begin + 4999])
@@ -100,7 +100,7 @@ def test_fromfile_of_a_stream(through, buffering, count):
 
 @streams
 @buffers
-def test_fromfile_of_a_stream_goes_on_where_it_stopped(through, buffering):
+def test_fromfile_of_a_stream_continues_where_it_stopped(through, buffering):
     data = sample(40_000, "i4")
     with through(data.tobytes() + b"ab", buffering) as file:
         check_like(sharedmem.fromfile(file, "i4", 7), data[:7])

@@ -128,7 +128,7 @@ def test_the_message_of_a_dead_sender_is_kept_beyond_its_grace_while_there_is_me
 
 
 def send_and_die():
-    """In the worker: sends to nobody, and is killed."""
+    """In the worker: sends without a reader, and is killed."""
     from multiprocessing.reduction import ForkingPickler
 
     ForkingPickler.dumps(sharedmem.ones(1000))

@@ -76,7 +76,7 @@ def test_a_dtype_with_items_of_another_size(given):
 @pytest.mark.parametrize(
     "given", [None, 5, "f8", float, np.dtype(("f8", (1,))), np.dtype("V0")], ids=lambda given: repr(given)
 )
-def test_what_is_no_dtype_of_an_array(given):
+def test_dtypes_that_an_array_cannot_have(given):
     a = sharedmem.ones(10)
     with pytest.raises(ValueError):
         _load(forged(a, dtype=b""), given)
@@ -105,9 +105,9 @@ def test_text_that_means_nothing(text):
 
 
 @pytest.mark.parametrize("cls", [np.ndarray, int, "SharedArray", len, np.recarray], ids=str)
-def test_a_class_that_is_no_shared_array(cls):
+def test_a_class_that_is_not_a_shared_array(cls):
     a = sharedmem.ones(10)
-    with pytest.raises(ValueError, match="no subclass"):
+    with pytest.raises(ValueError, match="not a subclass"):
         _load(handle_of(a), None, cls)
 
 

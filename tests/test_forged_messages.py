@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import sharedmem
-from sharedmem._out_of_band import Pieces, gather, reduce_array, restore_array
+from sharedmem._out_of_band import reduce_array, restore_array
+from sharedmem._pieces import Pieces, gather
 from sharedmem.objects import _receive
 
 
@@ -75,7 +76,7 @@ def start_and_end(a):
 @pytest.mark.parametrize("cut", range(1, 24))
 def test_a_table_that_is_cut_off(cut):
     sources, table, stream = parts_of([np.arange(100, dtype="i8"), np.ones(3)])
-    with pytest.raises(ValueError, match="cut off"):
+    with pytest.raises(ValueError, match="truncated"):
         _receive(sources, table[:-cut], stream)
 
 
@@ -85,7 +86,7 @@ def test_a_table_with_too_few_pieces():
         _receive(sources, table[:24], stream)
 
 
-def test_sources_that_are_none():
+def test_invalid_sources():
     _, table, stream = parts_of([np.arange(100, dtype="i8")])
     shared = sharedmem.ones(1000)
     for sources in (
@@ -224,7 +225,7 @@ def test_a_piece_that_makes_no_sense(piece):
 
 
 @pytest.mark.parametrize("piece", [None, 5, "text", [1]], ids=repr)
-def test_a_piece_that_is_no_buffer(piece):
+def test_a_piece_that_is_not_a_buffer(piece):
     with pytest.raises((TypeError, ValueError)):
         restore_array(piece, F8, (1,), None)
 

@@ -58,7 +58,7 @@ def test_the_child_ends_and_the_parents_arrays_live(way):
     del others
 
 
-def test_the_parent_drops_and_the_child_goes_on():
+def test_the_parent_drops_and_the_child_continues():
     flag = sharedmem.zeros(4)
     a = sharedmem.full(1000, 3.0)
     data = pickle.dumps(a)
@@ -94,7 +94,7 @@ def test_the_parent_drops_and_the_child_goes_on():
     assert all((other == 1).all() for other in others)
 
 
-def test_the_child_drops_and_the_parent_goes_on():
+def test_the_child_drops_and_the_parent_continues():
     a = sharedmem.full(1000, 3.0)
     keep = [a]
     data = pickle.dumps(a)

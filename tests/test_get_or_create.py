@@ -1,4 +1,4 @@
-"""What is made once on a host, whoever asks, dies or is interrupted meanwhile."""
+"""Building once on a host, whichever process asks, dies or is interrupted meanwhile."""
 
 import collections
 import contextlib
@@ -13,7 +13,7 @@ import pytest
 import support
 import workers
 from building import BUILDER, WAITER, go_on, programs
-from naming import killed, own_names, program, said  # noqa: F401
+from naming import ended, killed, own_names, program, said  # noqa: F401
 
 import sharedmem
 
@@ -117,7 +117,7 @@ def test_threads_build_once():
     assert len({support.address(a) for a in got}) == 1
 
 
-def test_a_builder_that_is_killed_is_replaced_and_nobody_fails():
+def test_a_killed_builder_is_replaced_and_no_caller_fails():
     with contextlib.ExitStack() as stack:
         everybody = [stack.enter_context(program(BUILDER)) for _ in range(4)]
         for _ in range(3):
@@ -183,7 +183,7 @@ def test_a_builder_that_ends_in_any_way_leaves_the_building_to_others(end):
             assert said(waiter) == "8.0"
 
 
-def test_control_c_reaches_who_waits_at_once():
+def test_control_c_interrupts_a_waiting_caller_at_once():
     with program(BUILDER) as builder:
         assert said(builder) == "builds"
         with program(WAITER) as waiter:
@@ -200,7 +200,9 @@ def test_a_builder_that_is_stopped_is_waited_for_until_the_timeout():
         assert said(builder) == "builds"
         builder.send_signal(signal.SIGSTOP)
         began = time.monotonic()
-        with pytest.raises(TimeoutError, match=f"built by process {builder.pid} for .* s: 'x'"):
+        with pytest.raises(
+            TimeoutError, match=f"process {builder.pid} has been building this name for .* s: 'x'"
+        ):
             sharedmem.get_or_create("x", lambda: 1, timeout=0.5)
         assert time.monotonic() - began >= 0.5
         with pytest.raises(TimeoutError):
@@ -215,7 +217,7 @@ def test_a_builder_that_is_stopped_is_waited_for_until_the_timeout():
         assert sharedmem.get_or_create("x", lambda: 1, timeout=0)[0] == 7
 
 
-def test_who_waits_for_long_says_so(caplog, monkeypatch):
+def test_a_long_wait_is_logged(caplog, monkeypatch):
     from sharedmem import _names
 
     release = threading.Event()
@@ -239,7 +241,7 @@ def test_who_waits_for_long_says_so(caplog, monkeypatch):
     )
 
 
-def test_a_builder_that_asks_for_its_own_name_is_told():
+def test_a_builder_that_asks_for_its_own_name_gets_an_error():
     with pytest.raises(RuntimeError, match="would wait for itself"):
         sharedmem.get_or_create("own", lambda: sharedmem.get_or_create("own", lambda: 1))
     a = sharedmem.get_or_create("outer", lambda: sharedmem.get_or_create("inner", lambda: np.ones(3)) * 2)
@@ -265,13 +267,28 @@ def test_a_forked_child_does_not_return_from_its_parents_building():
     assert a[0] == 1
 
 
-def test_arguments_that_mean_nothing():
+def test_invalid_arguments():
     with pytest.raises(TypeError, match="callable"):
         sharedmem.get_or_create("x", 5)
     with pytest.raises(ValueError, match="empty"):
         sharedmem.get_or_create("", lambda: 1)
 
 
-def test_when_all_have_gone_it_is_built_anew():
+def test_after_all_processes_have_ended_it_is_built_again():
     assert sharedmem.get_or_create("anew", lambda: 1) == 1
     assert sharedmem.get_or_create("anew", lambda: 2) == 2
+
+
+def test_a_name_that_is_there_is_found_without_modules_that_are_slow_to_import():
+    """Sixty-four workers that have been started for one table would import them all at once."""
+    a = sharedmem.create("imports", 3)
+    code = """
+sharedmem.names()
+before = set(sys.modules)
+sharedmem.get_or_create("imports", lambda: 1 / 0)
+new = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(new <= {"sharedmem"}, "logging" in sys.modules)
+"""
+    with program(code) as other:
+        assert ended(other) == "True False\n"
+    del a

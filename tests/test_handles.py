@@ -25,7 +25,9 @@ import sharedmem
 from sharedmem import StaleHandleError
 
 #: What is said of bytes before a field of theirs is believed, and so before any memory is looked for.
-NOT_READ = "^handle: (these bytes are none|it was made by a version|it is truncated|its checksum is wrong)"
+NOT_READ = (
+    "^handle: (these bytes are not a handle|it was made by a version|it is truncated|its checksum is wrong)"
+)
 
 
 def parts(a):
@@ -122,7 +124,7 @@ def test_random_changes_of_good_bytes_are_refused(data):
         rebuild(a, lambda _: bytes(changed))
 
 
-def test_dropped_memory_is_stale_and_the_error_tells_the_cure():
+def test_dropped_memory_is_stale_and_the_error_says_how_to_keep_it():
     a = sharedmem.ones(1000)
     data = pickle.dumps(a)
     del a

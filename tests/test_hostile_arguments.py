@@ -1,4 +1,4 @@
-"""What nobody passes on purpose: whatever comes of it, no name, file or memory suffers."""
+"""Arguments that are not passed on purpose: no name, file or memory is damaged by them."""
 
 import os
 import pickle
@@ -26,7 +26,7 @@ def test_a_name_that_cannot_be_hashed_is_not_built_for_ever():
     ("timeout", "error"),
     [(10**400, ValueError), (float("nan"), ValueError), (-1, ValueError), ("1", TypeError)],
 )
-def test_a_timeout_that_is_no_number_of_seconds(timeout, error):
+def test_timeouts_that_are_not_numbers_of_seconds(timeout, error):
     for call in (sharedmem.attach, lambda name, timeout: sharedmem.get_or_create(name, int, timeout=timeout)):
         with pytest.raises(error):
             call("of no time", timeout=timeout)
@@ -43,7 +43,7 @@ def test_dtypes_that_no_name_can_have():
 
 
 class MakesArrays:
-    """Its state is made when it is asked for, and nobody else has it."""
+    """Its state is created when it is needed, and no other object has it."""
 
     def __getstate__(self):
         return {"x": sharedmem.full(1000, 3.0), "y": sharedmem.asshared(np.arange(6.0))[::2]}
@@ -80,7 +80,7 @@ def test_a_new_file_of_no_possible_shape_leaves_the_old_one(tmp_path, shape):
         sharedmem.open_memmap(path, "w+", "i4", shape)
     with pytest.raises((TypeError, ValueError)):
         sharedmem.memmap(path, "i4", "w+", shape=shape)
-    with pytest.raises(ValueError, match="in front of an array"):
+    with pytest.raises(ValueError, match="larger than any file"):
         sharedmem.memmap(path, "i4", "w+", offset=2**70, shape=3)
     assert path.read_bytes() == before
 
@@ -126,7 +126,7 @@ def test_arrays_after_a_build_lie_where_they_lay_before(fails):
     assert within[0] != before
 
 
-def test_a_forked_child_that_returns_from_its_parents_build_is_told_what_to_do():
+def test_a_forked_child_that_returns_from_its_parents_build_gets_an_error():
     parent = os.getpid()
 
     def build():

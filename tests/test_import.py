@@ -25,7 +25,10 @@ def loaded():
 
 def test_nothing_of_other_packages_is_imported():
     """NumPy and multiprocessing.connection bring all that is needed."""
-    known = {"sharedmem", "importlib"}  # the interpreter has what is in the latter, whoever names it first
+    known = {
+        "sharedmem",
+        "importlib",
+    }  # the interpreter itself has the latter
     others = {name for name in loaded() if name.partition(".")[0] not in known}
     assert {name for name in others if "cython" not in name} == set()  # Cython adds a module without a file
 

@@ -1,4 +1,4 @@
-"""Messages that nobody has read yet: what multiprocessing sends keeps its memory until it is loaded."""
+"""Unread messages: what multiprocessing sends keeps its memory until it is loaded."""
 
 import multiprocessing
 import os
@@ -95,7 +95,7 @@ def test_bytes_loaded_again_give_the_array_while_it_lives():
         pickle.loads(data)
 
 
-def test_bytes_loaded_again_take_nobody_elses_lease():
+def test_bytes_loaded_again_do_not_consume_another_messages_lease():
     data = dumps(sharedmem.full(1000, 4.0))
     a = pickle.loads(data)
     other = dumps(a)
@@ -267,7 +267,7 @@ def test_process_arguments_of_a_parent_that_drops_them(context):
     queue.close()
 
 
-def test_revoke_gives_back_what_nobody_read():
+def test_revoke_frees_unread_messages():
     settle()
     before = sharedmem.stats()
     data = dumps(sharedmem.ones(100_000))
@@ -293,7 +293,7 @@ def test_revoke_leaves_arrays_alone():
     assert np.shares_memory(pickle.loads(data), a)
 
 
-def test_revoke_of_a_queue_that_nobody_reads():
+def test_revoke_of_a_queue_without_readers():
     before = leases()
     queue = multiprocessing.Queue()
     for i in range(50):
@@ -378,10 +378,10 @@ def test_whose_messages_are_in_flight_and_since_when():
 
 
 @needs_64_bit
-def test_an_error_for_want_of_memory_names_what_is_in_flight():
+def test_a_memory_error_lists_messages_in_flight():
     a = sharedmem.ones(1000)
     data = dumps(a)
-    with pytest.raises(MemoryError, match=r"1 array in messages .* since \d+ s: .*revoke\(older_than\)"):
+    with pytest.raises(MemoryError, match=r"1 array in messages .* for \d+ s: .*revoke\(older_than\)"):
         sharedmem.empty(2**62, "u1")
     assert pickle.loads(data).sum() == 1000
     with pytest.raises(MemoryError) as error:

@@ -44,7 +44,7 @@ def arena_of_this_process(found):
 
 @pytest.mark.parametrize("related", [False, True], ids=["stranger", "child"])
 def test_participants_of_an_arena(related):
-    """Whoever asks, in no arena or in this one: who is there, and what they allocate from."""
+    """Called in no arena or in this one, it lists the participants and what they allocate from."""
     a = sharedmem.ones(2**22, np.uint8)
     with support.Remote("fork") as living:
         assert living.call(len, a) == len(a)
@@ -84,7 +84,7 @@ def test_bytes_in_flight():
     queue.close()
 
 
-def test_an_arena_that_cannot_be_read_is_told(monkeypatch):
+def test_an_arena_that_cannot_be_read_is_reported(monkeypatch):
     other = segments.Segment(0, "sysv", "arena", 1, 0, 0, 1, 1, removed=True)
     looked = []
 
@@ -119,7 +119,7 @@ def test_info_without_rich():
     del a
 
 
-def test_info_to_a_reader_that_goes_away():
+def test_info_to_a_reader_that_closes_the_pipe():
     with commands.start("info") as process:
         process.stdout.close()
         assert process.stderr.read() == ""
@@ -128,7 +128,7 @@ def test_info_to_a_reader_that_goes_away():
 
 @pytest.fixture
 def segment():
-    """A function that makes a System V segment that nobody has attached; its id."""
+    """A function that makes a System V segment that no process has attached; returns its id."""
     libc = ctypes.CDLL(None, use_errno=True)
     made = []
 
@@ -142,7 +142,7 @@ def segment():
         libc.shmctl(shmid, IPC_RMID, None)
 
 
-def test_survey_tells_ours_from_others(segment):
+def test_survey_distinguishes_our_segments_from_others(segment):
     orphan, other = segment(0x534D0000 | os.getpid() & 0xFFFF), segment(IPC_PRIVATE)
     found = {one.id: one for one in segments.survey(os.geteuid())[0]}
     assert (found[orphan].kind, found[orphan].orphan, found[orphan].removed) == ("arena", True, False)
@@ -153,7 +153,7 @@ def test_survey_tells_ours_from_others(segment):
     assert row.rstrip().endswith("by ipcrm")
 
 
-def test_survey_does_not_take_a_strangers_segment_for_ours(segment):
+def test_survey_does_not_take_a_foreign_segment_for_ours(segment):
     """`ftok(path, "S")` makes keys that begin like ours."""
     libc = ctypes.CDLL(None)
     libc.shmat.restype = ctypes.c_void_p

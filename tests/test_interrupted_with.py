@@ -1,4 +1,4 @@
-"""Signal handlers that raise at any moment of a ``with`` statement: whoever comes next gets the lock."""
+"""Signal handlers that raise at any moment of a ``with`` statement: the next caller gets the lock."""
 
 import signal
 import threading

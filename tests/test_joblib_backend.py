@@ -1,74 +1,21 @@
-"""joblib's backend "sharedmem": inputs and results in shared memory, and loky in all else."""
+"""joblib's backend "sharedmem": what tasks get."""
 
-import gc
 import threading
 import time
 
+import joblib_calls
 import numpy as np
 import pytest
-from support import TIMEOUT, check_python, wait_until
+from joblib_calls import LARGE, SMALL, add_one, counts, describe, itself, live, run
+from support import TIMEOUT, wait_until
 
 import sharedmem
 from sharedmem import is_shared
 
 joblib = pytest.importorskip("joblib")
-from joblib.externals.loky import get_reusable_executor  # noqa: E402
 
-LARGE = 500_000  # of float64: more than joblib's max_nbytes, 1 MB
-SMALL = 20_000  # less than that, and more than what is carried at the least
-
-
-def live():
-    """Bytes of all arrays in the arena, which the workers have attached, too."""
-    gc.collect()
-    sharedmem.collect()
-    return sharedmem.stats()["live_bytes"]
-
-
-@pytest.fixture(scope="module")
-def workers(tmp_path_factory):
-    """The environment and the two workers of most tests below."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JOBLIB_TEMP_FOLDER", str(tmp_path_factory.mktemp("files")))
-        with joblib.parallel_config(backend="sharedmem", n_jobs=2):
-            run(describe, [np.ones(3)])
-        yield
-        get_reusable_executor().shutdown(kill_workers=True)
-
-
-@pytest.fixture
-def shared_backend(workers):
-    with joblib.parallel_config(backend="sharedmem", n_jobs=2):
-        yield
-    wait_until(lambda: sharedmem.collect() is not None and sharedmem.stats()["leases"] == 0)
-
-
-def run(function, inputs, **options):
-    return joblib.Parallel(**options)(joblib.delayed(function)(each) for each in inputs)
-
-
-def describe(a):
-    return type(a).__name__, is_shared(a), a.flags.writeable, float(a.sum())
-
-
-def add_one(a):
-    a += 1
-    return a
-
-
-def double(a):
-    return a * 2
-
-
-def itself(a):
-    return a
-
-
-def make_shared(number):
-    return sharedmem.full(SMALL, number, "i8")
-
-
-# -- inputs
+workers = joblib_calls.workers
+shared_backend = joblib_calls.shared_backend
 
 
 def test_arrays_in_shared_memory_are_written_in_place(shared_backend):
@@ -105,7 +52,7 @@ def try_to_write(a):
     return float(a[0])
 
 
-def test_nobody_can_write_into_what_others_read(shared_backend):
+def test_inputs_that_other_tasks_read_cannot_be_written(shared_backend):
     assert run(try_to_write, [np.ones(LARGE)] * 2) == [1, 1]
 
 
@@ -166,6 +113,34 @@ def live_and_sum(a):
     return sharedmem.stats()["live_bytes"], float(a[0])
 
 
+def test_values_by_array_go_with_the_array_and_are_no_other_arrays():
+    from sharedmem._integrations.joblib_backend import ByArray
+
+    values = ByArray()
+    one, two = np.ones(3), np.ones(3)
+    values.set(one, "one")
+    assert values.get(one) == "one"
+    assert values.get(two) is None
+    # The number of an array that has gone may be given to another one.
+    values._values[id(two)] = values._values[id(one)]
+    assert values.get(two) is None
+    values.set(two, "two")
+    assert values.get(two) == "two"
+    del one, two
+    assert not values
+
+
+def test_copies_end_with_the_call_where_its_tasks_do_not():
+    from sharedmem._integrations.joblib_backend import Backend, Task
+
+    backend, a = Backend(), np.ones(3)
+    backend.start_call()
+    task = Task(abs, backend._copies)
+    task.copies.set(a, "copy")
+    backend.stop_call()
+    assert not task.copies
+
+
 def test_copies_go_with_their_arrays_and_with_the_call(shared_backend):
     before = live()
     inputs = (np.full(LARGE, float(number)) for number in range(30))
@@ -214,66 +189,6 @@ def test_arrays_that_are_made_to_be_pickled_last_until_they_are_loaded(shared_ba
     assert run(first_after, [Made() for _ in range(6)], batch_size=1) == [(False, 7.0)] * 6
 
 
-# -- results
-
-
-def test_results_are_private_and_writable(shared_backend):
-    before = live()
-    a = np.ones(LARGE)
-    large = run(double, [a] * 2)
-    small = run(double, [a[:SMALL]] * 2)
-    # What was read-only in the worker, a view of it, and the input itself.
-    same = run(itself, [a, a[::2], a[:SMALL]])
-    for back in (*large, *small, *same):
-        assert type(back) is np.ndarray
-        assert not is_shared(back)
-        assert back.flags.writeable
-        back[:] = 3
-    assert (a == 1).all()
-    wait_until(lambda: live() <= before)
-
-
-def view_of(a):
-    return {"view": a[1::3], "list": [a.reshape(-1, 2)]}
-
-
-def test_views_of_an_input_come_back_as_values(shared_backend):
-    a = np.arange(float(LARGE))
-    (back,) = run(view_of, [a])
-    assert (back["view"] == a[1::3]).all()
-    for each in (back["view"], back["list"][0]):
-        assert not is_shared(each)
-        each[:] = 0
-    assert a[-1] == LARGE - 1
-
-
-def test_shared_results_come_by_handle(shared_backend):
-    results = run(make_shared, range(4))
-    assert [int(r[0]) for r in results] == [0, 1, 2, 3]
-    assert all(is_shared(r) and isinstance(r, sharedmem.SharedArray) for r in results)
-    run(add_one, results)
-    assert [int(r[-1]) for r in results] == [1, 2, 3, 4]
-
-
-def counts():
-    return sharedmem.stats()["transport"]
-
-
-def test_results_and_small_inputs_go_through_shared_memory(shared_backend):
-    before = counts()
-    a = np.ones(SMALL)
-    run(double, [a])
-    after = counts()
-    assert after["messages"] == before["messages"] + 1
-    assert after["bytes"] == before["bytes"] + a.nbytes
-    assert run(worker_counts, [0] * 4, batch_size=1)[0] >= 1
-    assert after["in_flight"] == before["in_flight"]
-
-
-def worker_counts(_):
-    return counts()["messages"]
-
-
 # -- what is refused
 
 
@@ -303,190 +218,12 @@ def test_objects_and_memmaps_travel_as_joblib_has_them(shared_backend, tmp_path)
     assert (back == objects).all()
     np.save(tmp_path / "a.npy", np.ones(LARGE))
     mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
-    assert run(describe, [mapped, mapped[::2]]) == [
+    assert run(describe, [mapped, mapped[::2], np.asarray(mapped)]) == [
         ("memmap", False, False, LARGE),
         ("ndarray", False, False, LARGE // 2),
+        ("memmap", False, False, LARGE),
     ]
     ours = sharedmem.open_memmap(tmp_path / "a.npy", mode="r+")
     run(add_one, [ours])
     assert (ours == 2).all()
     del ours
-
-
-# -- what joblib does
-
-
-def test_one_job_is_a_loop_in_this_process(shared_backend):
-    a = np.ones(LARGE)
-    assert run(add_one, [a], n_jobs=1)[0] is a
-
-
-def test_tasks_in_batches_and_generators(shared_backend):
-    a = np.ones(LARGE)
-    assert run(double, range(200), batch_size="auto") == [2 * n for n in range(200)]
-    for how in ("generator", "generator_unordered"):
-        found = run(scaled, [(a, n) for n in range(10)], return_as=how)
-        assert sorted(r[0] for r in found) == list(range(10))
-
-
-def scaled(given):
-    a, number = given
-    assert not a.flags.writeable
-    return a[:SMALL] * number
-
-
-def nested(a):
-    inner = joblib.Parallel(n_jobs=2)(joblib.delayed(describe)(a[::k]) for k in (1, 2))
-    with joblib.parallel_config(backend="threading", n_jobs=2):
-        threads = run(describe, [a, a])
-    return inner, threads
-
-
-def test_parallel_within_a_task(shared_backend):
-    a = np.ones(LARGE)
-    whole, half = ("ndarray", True, False, LARGE), ("ndarray", True, False, LARGE // 2)
-    assert run(nested, [a, a]) == [([whole, half], [whole, whole])] * 2
-
-
-SCRIPT = """
-import os, signal, warnings
-import joblib, numpy as np, sharedmem
-from joblib.externals.loky import get_reusable_executor
-from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-def run(function, inputs, **options):
-    return joblib.Parallel(**options)(joblib.delayed(function)(each) for each in inputs)
-
-def describe(a):
-    return type(a).__name__, sharedmem.is_shared(a), a.flags.writeable
-
-def add_one(a):
-    a += 1
-    return float(a[0])
-
-def settle():
-    import gc, time
-    end = time.monotonic() + 60
-    while True:
-        gc.collect()
-        sharedmem.collect(leases=True)  # killed workers may have had results under way
-        numbers = sharedmem.stats()
-        if numbers["leases"] == 0 and numbers["live_bytes"] <= live:
-            return
-        assert time.monotonic() < end, numbers
-        time.sleep(0.05)
-
-a = np.ones(500_000)
-live = sharedmem.stats()["live_bytes"] + 65536
-"""
-
-END = """
-get_reusable_executor().shutdown(kill_workers=True)
-settle()
-print("done")
-"""
-
-
-def check(code, tmp_path, **env):
-    assert check_python(SCRIPT + code + END, JOBLIB_TEMP_FOLDER=tmp_path, **env) == "done"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_errors_and_kills(tmp_path):
-    """As with loky: the error is raised, and the next call has new workers."""
-    check(
-        """
-def fail(a, number):
-    if number == 3:
-        raise KeyError("three")
-    return a * 2
-
-def die(a, number):
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return a * 2
-
-class Stubborn:
-    def __reduce__(self):
-        raise KeyError("stubborn")
-
-with joblib.parallel_config(backend="sharedmem", n_jobs=2):
-    for function, error in (fail, KeyError), (die, TerminatedWorkerError):
-        try:
-            joblib.Parallel(batch_size=1)(joblib.delayed(function)(a, n) for n in range(6))
-        except error:
-            pass
-        else:
-            raise AssertionError(function)
-        assert run(describe, [a]) == [("ndarray", True, False)]
-    try:
-        run(describe, [(a, Stubborn())])
-    except Exception as error:
-        assert "pickle" in str(error)
-    # A generator that is not read to its end.
-    results = run(np.negative, [a] * 10, return_as="generator")
-    assert next(results)[0] == -1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        results.close()
-        del results
-""",
-        tmp_path,
-    )
-
-
-def test_options_of_joblib_mean_what_they_mean(tmp_path):
-    check(
-        """
-for mode, how, first in (
-    ("r+", ("ndarray", True, True), 3),
-    ("c", ("ndarray", False, True), 2),
-    (None, ("ndarray", False, True), 2),
-):
-    with joblib.parallel_config(backend="sharedmem", n_jobs=2, mmap_mode=mode):
-        assert run(describe, [a] * 2) == [how] * 2, mode
-        assert max(run(add_one, [a] * 2, batch_size=1)) == first, mode
-        assert a[0] == 1
-with joblib.parallel_config(backend="sharedmem", n_jobs=2, max_nbytes=None):
-    assert run(describe, [a] * 2) == [("ndarray", False, True)] * 2
-""",
-        tmp_path,
-    )
-
-
-def test_plain_calls_before_and_after_are_those_of_joblib(tmp_path):
-    check(
-        """
-plain = [("memmap", False, False)] * 2
-assert run(describe, [a] * 2, n_jobs=2) == plain
-with joblib.parallel_config(backend="sharedmem", n_jobs=2):
-    assert run(describe, [a] * 2) == [("ndarray", True, False)] * 2
-assert run(describe, [a] * 2, n_jobs=2) == plain
-assert run(describe, [a] * 2, n_jobs=2, backend="sharedmem") == [("ndarray", True, False)] * 2
-""",
-        tmp_path,
-    )
-
-
-UNKNOWN = """
-{change}
-with warnings.catch_warnings(record=True) as said:
-    warnings.simplefilter("always")
-    for _ in range(2):
-        with joblib.parallel_config(backend="sharedmem", n_jobs=2):
-            assert run(describe, [a] * 2) == [("memmap", False, False)] * 2
-(one,) = [each for each in said if each.category is RuntimeWarning]
-assert "sharedmem does not know this version of joblib" in str(one.message), one
-"""
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "import joblib._parallel_backends as module; del module.ParallelBackendBase.start_call",
-        "plain = joblib.executor.get_memmapping_reducers; "
-        "joblib.executor.get_memmapping_reducers = lambda **options: (plain(**options)[0], {})",
-    ],
-)
-def test_a_joblib_that_is_not_as_expected_is_used_as_it_is(change, tmp_path):
-    check(UNKNOWN.format(change=change), tmp_path)

@@ -1,4 +1,4 @@
-"""Messages that somebody has, or may have, keep their arrays."""
+"""Messages whose bytes a process has, or may have, keep their arrays."""
 
 import multiprocessing
 import os
@@ -15,6 +15,8 @@ from support import TIMEOUT, dumps, join, reap, settle
 
 import sharedmem
 from sharedmem import StaleHandleError
+
+pytestmark = pytest.mark.needs_linux  # Windows does not tell what is in a pipe, nor that its reader has died
 
 
 @pytest.fixture(autouse=True)
@@ -183,7 +185,7 @@ def test_the_messages_of_a_parent_are_not_its_childs(duplex, before):
 
 
 def test_a_reader_on_its_way_to_another_process():
-    """Its descriptor lies in a message of a socket, and nobody else has it open."""
+    """Its descriptor is in a message of a socket, and no other process has it open."""
     import socket
 
     reader, writer = multiprocessing.Pipe(duplex=False)
@@ -202,7 +204,7 @@ def test_a_reader_on_its_way_to_another_process():
 
 
 def test_a_message_that_is_read_and_not_loaded(before):
-    """Its reader stands for it, and is dead."""
+    """Its reader is responsible for it, and is dead."""
     context = multiprocessing.get_context("fork")
     reader, writer = context.Pipe()
     told, tell = context.Pipe(duplex=False)

@@ -44,7 +44,7 @@ def test_a_killed_writer_s_last_array_stays_until_the_next_writer_s(context):
     assert latest.get()[0][0] == 1
 
 
-def test_a_killed_writer_that_nobody_has_waited_for_is_dead():
+def test_a_killed_writer_that_is_a_zombie_is_dead():
     latest, ready = sharedmem.Latest(), sharedmem.Event()
     pid = os.fork()
     if pid == 0:

@@ -3,7 +3,6 @@
 import gc
 import os
 import pickle
-import resource
 import weakref
 
 import numpy as np
@@ -61,7 +60,7 @@ def test_one_process_has_one_of_a_name():
 
 def test_other_things_of_that_name():
     lock = sharedmem.RLock(name="taken")
-    with pytest.raises(ValueError, match=r"stands for a sharedmem\.RLock, not for a sharedmem\.Latest"):
+    with pytest.raises(ValueError, match=r"refers to a sharedmem\.RLock, not to a sharedmem\.Latest"):
         sharedmem.Latest(name="taken")
     with pytest.raises(TypeError):
         sharedmem.Latest(name=3)
@@ -69,7 +68,7 @@ def test_other_things_of_that_name():
         sharedmem.Latest("taken")
     del lock
     latest = sharedmem.Latest(name="taken")
-    with pytest.raises(ValueError, match=r"stands for a sharedmem\.Latest"):
+    with pytest.raises(ValueError, match=r"refers to a sharedmem\.Latest"):
         sharedmem.Event(name="taken")
     assert latest.put(np.ones(1)) == 1
 
@@ -84,7 +83,7 @@ def test_the_last_array_comes_back():
     assert names() == []
 
 
-def test_who_gets_it_again_while_it_is_dropped_keeps_the_newest_array():
+def test_getting_it_again_while_it_is_dropped_keeps_the_newest_array():
     """As a thread that loads a message does, when another one drops the last object of the process."""
     latest, again = sharedmem.Latest(), []
     latest.put(np.ones(3))
@@ -108,6 +107,8 @@ def test_a_process_that_cannot_be_looked_at_is_not_taken_for_dead():
     a = sharedmem.ones(1)
     with pytest.raises(RuntimeError, match="puts arrays"):
         latest.put(a)
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:

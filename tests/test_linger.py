@@ -50,7 +50,7 @@ def test_what_stays_is_one_process_without_descriptors_in_a_session_of_its_own(m
     pickle.loads(message)
 
 
-def test_it_ends_by_itself_when_nobody_comes(mark):
+def test_it_ends_by_itself_when_no_process_attaches(mark):
     pid, _, message = send(mark, SHAREDMEM_LINGER=1)
     assert wait_until(lambda: not marked(mark))
     # The environment of a process goes a moment before its memory does.

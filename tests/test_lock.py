@@ -262,7 +262,7 @@ def test_interrupts_never_lose_it():
 
 
 @pytest.mark.parametrize("timeout", ["1", [1]])
-def test_a_timeout_that_is_no_number(timeout):
+def test_timeouts_that_are_not_numbers(timeout):
     lock = RLock()
     with pytest.raises(TypeError, match="must be real number"):
         lock.acquire(timeout=timeout)
@@ -328,12 +328,12 @@ def test_a_thread_that_gets_the_id_of_a_dead_owner(python):
     assert python(SAME_ID, prefix=("unshare", *namespaces)) == str(found)
 
 
-def test_want_of_memory_leaves_it_as_it_was():
+def test_a_failed_allocation_leaves_it_unchanged():
     testcapi = pytest.importorskip("_testcapi")
     lock, failures = RLock(), 0
 
     def call(function, n):
-        """Calls function() with the nth allocation from now on refused; whether that was noticed."""
+        """Calls function() with one allocation refused, after n that are not; whether that was noticed."""
         testcapi.set_nomemory(n, n + 1)
         try:
             function()
@@ -343,7 +343,7 @@ def test_want_of_memory_leaves_it_as_it_was():
             testcapi.remove_mem_hooks()
         return False
 
-    for n in range(1, 60):
+    for n in range(60):
         if call(lock.acquire, n):
             failures += 1
             assert not held_elsewhere(lock)

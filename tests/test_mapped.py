@@ -191,7 +191,7 @@ def test_flush_takes_any_view(file):
     for view in (a, a[3:4], a[::-1], a.T, np.asarray(a)[5, 1:2], load(file, mmap_mode="r")):
         assert flush(view) is None
     for other in (np.ones(3), sharedmem.ones(3), a.copy(), np.load(file, mmap_mode="r")):
-        with pytest.raises(ValueError, match="in no file"):
+        with pytest.raises(ValueError, match="not in a file"):
             flush(other)
     with pytest.raises(TypeError, match="needs an array"):
         flush([1, 2])

@@ -43,7 +43,7 @@ def test_another_users_file(file):
     assert np.load(file).shape == (30, 4)
 
 
-def test_what_is_no_regular_file(tmp_path):
+def test_files_that_are_not_regular(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "socket"))
@@ -100,7 +100,7 @@ def test_arguments_that_make_no_sense(file, tmp_path):
         memmap(file, "V7")
     with pytest.raises(ValueError, match=r"os\.truncate"):
         memmap(file, "f8", "r+", shape=1000)
-    with pytest.raises(ValueError, match=r"whole number|truncate|no file has"):
+    with pytest.raises(ValueError, match=r"whole number|truncate|larger than any file"):
         memmap(file, offset=1 << 40)
     with pytest.raises(ValueError, match="too big"):
         memmap(tmp_path / "b", "f8", "w+", shape=(1 << 40, 1 << 40))
@@ -167,7 +167,7 @@ def test_no_address_space():
 
 def test_the_base_is_not_made_otherwise(file):
     base = load(file, mmap_mode="r").base
-    with pytest.raises(TypeError, match="not made by calling"):
+    with pytest.raises(TypeError, match="cannot be created directly"):
         type(base)()
     empty = type(base).__new__(type(base))
     for use in (
@@ -193,7 +193,7 @@ def test_a_file_that_was_cut_short_is_opened_as_it_is_now(tmp_path):
     assert before.shape == (1000,)
 
 
-def test_an_error_names_a_file_whose_name_is_no_text(tmp_path):
+def test_an_error_names_a_file_whose_name_is_not_valid_utf_8(tmp_path):
     missing = os.fsencode(tmp_path) + b"/\xff"
     with pytest.raises(FileNotFoundError) as caught:
         memmap(missing)

@@ -18,7 +18,7 @@ from sharedmem._file_memory import find_place
 
 
 def messages_of(file):
-    """Handles of both modes, while the file is open and after nobody here has it any more."""
+    """Handles of both modes, while the file is open and after this process has closed it."""
     return [pickle.dumps(load(file, mmap_mode=mode)[5:]) for mode in ("r", "r+")]
 
 
@@ -50,16 +50,16 @@ def test_a_file_that_was_replaced_removed_or_cut_short(file, open_here):
     os.rename(moved, file)
     assert all((pickle.loads(message) == np.load(file)[5:]).all() for message in messages)
     os.truncate(file, len(whole) - 1)
-    check(ValueError, "cut short")
+    check(ValueError, "truncated")
     os.truncate(file, 0)
-    check(ValueError, "cut short")
+    check(ValueError, "truncated")
     file.write_bytes(whole)
     assert all((pickle.loads(message) == np.load(file)[5:]).all() for message in messages)
     del kept
 
 
 def test_an_inode_that_was_given_away_again(tmp_path):
-    """Where the file system says when a file was made, another one with the same number is told apart."""
+    """If the file system records birth times, another file with the same inode number is recognized."""
     path = tmp_path / "raw"
     for _ in range(200):
         path.write_bytes(bytes(100))

@@ -1,4 +1,4 @@
-"""Pickles of arrays in files: handles that are opened by whoever loads them."""
+"""Pickles of arrays in files: handles, whose receivers open the files."""
 
 import io
 import os

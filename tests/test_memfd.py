@@ -167,7 +167,7 @@ def test_no_descriptor_to_load_a_handle():
 
 
 def test_no_descriptor_to_attach_a_later_segment():
-    """It is not taken for one that has gone."""
+    """It is not taken for one that no longer exists."""
     code = """
     kept = sharedmem.ones(1000)
     reader, writer = os.pipe()

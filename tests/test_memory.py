@@ -1,7 +1,6 @@
 """Memory that is not there: a MemoryError with the numbers, and the next allocation works."""
 
 import re
-import resource
 
 import pytest
 from support import check_memory_message, check_python, memory, needs_64_bit, settle
@@ -137,7 +136,7 @@ print(sharedmem.ones(1000).sum())
     assert check_python(code, 12).splitlines() == ["True True", "True True", "1000.0"]
 
 
-def test_attaching_where_there_is_no_address_space_leaves_the_array_alone():
+def test_attaching_without_address_space_does_not_affect_the_array():
     import pickle
 
     a = sharedmem.full(1000, 3.0)
@@ -230,7 +229,7 @@ def test_an_odd_setting_never_breaks_the_import(size, said):
     "name", ["SHAREDMEM_ARENA_SIZE", "SHAREDMEM_CACHE_LIMIT", "SHAREDMEM_IN_FLIGHT_LIMIT", "SHAREDMEM_LINGER"]
 )
 @pytest.mark.parametrize("value", ["nonsense", "-5", "3 parsecs", "nan"])
-def test_a_setting_that_means_nothing_is_told(name, value):
+def test_an_invalid_setting_raises(name, value):
     """By the first array, not by the import; and again by the next."""
     code = """
     import sharedmem
@@ -247,7 +246,7 @@ def test_a_setting_that_means_nothing_is_told(name, value):
 
 
 @pytest.mark.parametrize("value", ["8GiB", [1], 1j, float("nan"), float("inf")])
-def test_a_limit_of_cached_memory_that_is_no_number(value):
+def test_limits_of_cached_memory_that_are_not_numbers(value):
     with pytest.raises(TypeError, match="number of bytes"):
         sharedmem.memory_limit(value)
 
@@ -358,4 +357,5 @@ def test_the_environment_sets_the_limit_of_cached_memory():
 
 def test_the_tests_own_limits_are_wide_enough():
     """Or what the tests above assert about MemoryError would hold for another reason."""
+    resource = pytest.importorskip("resource")
     assert resource.getrlimit(resource.RLIMIT_AS)[0] in (resource.RLIM_INFINITY, -1)

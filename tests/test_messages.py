@@ -70,7 +70,7 @@ def test_views_of_one_array_share_their_leases(protocol):
     assert got[-1][0].sum() == 20
 
 
-def test_views_keep_what_tells_them_apart():
+def test_views_keep_offset_shape_and_strides():
     whole = sharedmem.zeros(10, [("x", "f8"), ("n", "i4")])
     read_only = whole[2:]
     read_only.flags.writeable = False

@@ -3,12 +3,10 @@
 import io
 import json
 import os
-import pty
 import select
 import signal
 import subprocess
 import sys
-import termios
 import time
 
 import commands
@@ -107,6 +105,9 @@ def test_top_refuses_an_interval(interval):
 def top():
     """`top` in a terminal of 80 columns; a function that gives what it shows within some time."""
     pytest.importorskip("rich")
+    pty = pytest.importorskip("pty")
+    import termios
+
     try:
         ours, theirs = pty.openpty()
     except OSError as error:
@@ -130,6 +131,7 @@ def top():
 def set_size(terminal):
     import fcntl
     import struct
+    import termios
 
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
 

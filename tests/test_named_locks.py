@@ -73,7 +73,7 @@ def test_nothing_is_left_when_the_only_owner_is_killed():
         killed(other)
     support.wait_until(lambda: others() == [])
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a new lock, which nobody left
+        warnings.simplefilter("error")  # a new lock, without a dead owner
         with RLock(name="gone"):
             pass
     assert others() == []
@@ -187,7 +187,7 @@ def test_a_forked_child_has_it_and_does_not_own_what_its_parent_holds():
     lock.release()
 
 
-def test_unlink_leaves_it_to_those_who_have_it():
+def test_processes_that_have_it_keep_it_after_unlink():
     old = RLock(name="renewed")
     other = RLock(name="renewed")
     sharedmem.unlink("renewed")
@@ -215,12 +215,12 @@ def test_other_things_of_that_name():
         ("lock", "RLock"),
     ]
     for make in RLock, Lock, Event, Condition:
-        with pytest.raises(ValueError, match=r"stands for an array, float64 \(3, 4\), not for a sharedmem"):
+        with pytest.raises(ValueError, match=r"refers to an array, float64 \(3, 4\), not to a sharedmem"):
             make(name="array")
-        with pytest.raises(ValueError, match="stands for an array"):
+        with pytest.raises(ValueError, match="refers to an array"):
             make(name="fields")
         if make is not RLock:
-            with pytest.raises(ValueError, match=r"stands for a sharedmem\.RLock, not for"):
+            with pytest.raises(ValueError, match=r"refers to a sharedmem\.RLock, not to"):
                 make(name="lock")
     for ask in (
         lambda: sharedmem.attach("lock"),
@@ -238,7 +238,7 @@ def test_other_things_of_that_name():
 
 
 @pytest.mark.parametrize("make", [RLock, Lock, Event, Condition])
-def test_names_that_are_none(make):
+def test_invalid_names(make):
     for name in 3, b"lock":
         with pytest.raises(TypeError, match="a name is a str"):
             make(name=name)
@@ -250,7 +250,7 @@ def test_names_that_are_none(make):
 
 
 def test_a_condition_has_a_name_or_a_lock():
-    with pytest.raises(ValueError, match="one of both"):
+    with pytest.raises(ValueError, match="either a name or a lock"):
         Condition(RLock(), name="both")
     assert others() == []
 
@@ -262,7 +262,7 @@ def test_an_array_that_only_says_that_it_is_a_lock():
     del forged
 
 
-def test_info_tells_what_it_is():
+def test_info_says_what_the_name_refers_to():
     made = [RLock(name="a lock"), Event(name="an event")]
     with program(
         "lock = sharedmem.RLock(name='a lock'); print('has', flush=True); sys.stdin.read()"

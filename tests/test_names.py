@@ -56,7 +56,7 @@ def ended_after_line(process):
     return output.strip()
 
 
-def test_a_name_goes_with_the_last_who_has_its_array():
+def test_a_name_disappears_with_the_last_holder_of_its_array():
     with program(HOLD, "goes") as maker:
         said(maker)
         a = sharedmem.attach("goes")
@@ -78,6 +78,7 @@ def test_everybody_is_killed_and_nothing_is_left():
         program("a = sharedmem.attach('a', timeout=60); print('x', flush=True); sys.stdin.read()"),
     ]
     old = os.environ["SHAREDMEM_NAMESPACE"]
+    kept = sharedmem.create("keeps the arena of the other tests attached", 1)
     os.environ.update(namespace)
     try:
         with programs[0] as maker, programs[1] as other:
@@ -89,6 +90,7 @@ def test_everybody_is_killed_and_nothing_is_left():
         assert sharedmem.names() == []
     finally:
         os.environ["SHAREDMEM_NAMESPACE"] = old
+    assert len(sharedmem.names()) == len(kept)
 
 
 def segment_count():
@@ -146,7 +148,7 @@ def test_one_of_many_that_create_a_name_at_once_succeeds():
     support.wait_until(lambda: sharedmem.names() == [])
 
 
-def test_unlink_leaves_the_array_to_those_who_have_it():
+def test_processes_that_have_the_array_keep_it_after_unlink():
     a = sharedmem.create("unlinked", 3)
     b = sharedmem.attach("unlinked")
     sharedmem.unlink("unlinked")
@@ -186,7 +188,7 @@ def test_attach_waits_for_a_name():
         thread.join()
 
 
-def test_attach_waits_no_longer_than_it_is_told():
+def test_attach_waits_no_longer_than_its_timeout():
     began = time.monotonic()
     with pytest.raises(FileNotFoundError) as refused:
         sharedmem.attach("never", timeout=0.25)
@@ -203,7 +205,7 @@ def test_attach_hears_control_c():
 
 
 @pytest.mark.parametrize("name", [None, 5, b"bytes"])
-def test_a_name_that_is_no_str(name):
+def test_names_that_are_not_str(name):
     for call in (
         lambda: sharedmem.create(name, 3),
         lambda: sharedmem.attach(name),
@@ -254,7 +256,7 @@ def test_arrays_without_bytes_have_names():
     assert (b.shape, b.dtype) == (a.shape, a.dtype)
 
 
-def test_what_names_tells():
+def test_what_names_reports():
     a = sharedmem.create("told", (2, 3), "f4")
     with program("b = sharedmem.attach('told'); print('x', flush=True); sys.stdin.read()") as other:
         said(other)

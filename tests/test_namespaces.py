@@ -189,7 +189,7 @@ def test_limits_of_system_v_memory(limit):
 
 
 def test_a_hidden_proc_is_not_a_proof_of_death():
-    """With hidepid=2 another user's processes have no entry; here nobody's has."""
+    """With hidepid=2 another user's processes have no entry; here no process has."""
     needs_namespaces("--mount")
     code = """
     import os, pickle, subprocess, sys, sharedmem

@@ -154,7 +154,7 @@ def test_a_dtype_that_no_file_can_be_opened_with_leaves_the_old_file(tmp_path):
     assert np.load(path).tolist() == [0, 1, 2]
 
 
-def test_an_archive_is_told_as_one(tmp_path):
+def test_an_archive_is_recognized(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, numbers=np.arange(5))
     for mode in None, "r":

@@ -54,7 +54,7 @@ def test_a_message_is_kept_until_it_is_loaded_once():
     got = loads(message)
     assert leases() == before
     assert got[0].sum() == 100_000
-    again = loads(message)  # somebody has the arrays
+    again = loads(message)  # a process has the arrays
     assert np.shares_memory(again[1], got[1])
     del got, again
     with pytest.raises(StaleHandleError):
@@ -110,7 +110,7 @@ def test_by_value():
     s = share({"a": np.arange(1000), "b": sharedmem.ones(10)})
     with sharedmem.pickle_by_value():
         message = dumps({"a": s["a"]})
-        again = share(s)  # not a pickle that anybody keeps
+        again = share(s)  # not a pickle that is kept
     assert b"sharedmem" not in message
     assert leases() == 0
     assert all(np.shares_memory(again[key], s[key]) for key in s)

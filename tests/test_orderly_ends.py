@@ -65,7 +65,7 @@ def test_a_message_that_was_sent_on_by_a_process_of_another_tree():
     assert total_elsewhere(message) == 3000
 
 
-def test_who_has_sent_an_array_on_and_dropped_it_keeps_its_arena():
+def test_a_process_that_forwarded_an_array_and_dropped_it_keeps_its_arena():
     with Remote("unrelated", **LONG) as maker, Remote("unrelated", **LONG) as forwarder:
         maker.call(workers.hold_full, "a", 1000, 3.0)
         forwarder.call(workers.hold_handle, "a", maker.call(workers.leased_handle, "a"))

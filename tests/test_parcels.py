@@ -119,7 +119,7 @@ def test_an_empty_buffer_travels_as_bytes(buffer):
     assert make_parcel([buffer], 1).handles == [None]
 
 
-def test_what_is_no_contiguous_buffer_is_refused_and_nothing_is_kept():
+def test_buffers_that_are_not_contiguous_are_rejected_and_nothing_is_kept():
     before = leases()
     with pytest.raises(TypeError):
         make_parcel([sharedmem.ones(10), "text"], LEAST)
@@ -156,7 +156,7 @@ def test_within_pickle_by_value_nothing_goes_by_handle():
 # -- calling back
 
 
-def test_what_nobody_has_opened_can_be_called_back():
+def test_a_parcel_that_was_not_opened_can_be_called_back():
     a = sharedmem.ones(LARGE, "u1")
     before = sharedmem.stats()
     parcel = make_parcel([a, np.ones(LARGE, "u1")], LEAST)
@@ -250,7 +250,7 @@ def test_a_handle_can_be_consumed_unopened():
 
 
 @pytest.mark.parametrize("handle", [b"", b"S", b"C", b"X123", b"S" + bytes(100)])
-def test_what_is_no_handle_is_refused(handle):
+def test_invalid_handles_are_rejected(handle):
     with pytest.raises(ValueError):
         open_handle(handle)
 
@@ -396,7 +396,7 @@ def test_a_read_only_view_of_it_is_copied_since_it_may_be_written_through_anothe
     assert parcel.carried == LARGE
 
 
-def test_the_note_goes_with_the_block_and_not_with_the_address():
+def test_the_note_belongs_to_the_block_and_not_to_the_address():
     a = carry(np.ones(LARGE, "u1"))
     address = a.ctypes.data
     kept = []
@@ -504,7 +504,7 @@ def probe_as_text(**changes):
 
 
 @pytest.mark.parametrize("related", [True, False])
-def test_a_probe_is_loaded_by_whoever_is_in_the_same_place(related):
+def test_a_probe_can_be_loaded_by_processes_in_the_same_place(related):
     assert check_python(ANSWER, probe_as_text(), related=related) == "True"
 
 
@@ -513,7 +513,7 @@ def test_a_probe_is_not_loaded_in_another_place():
 
 
 def test_a_probe_with_other_contents_is_refused():
-    with pytest.raises(ValueError, match="not what it seems"):
+    with pytest.raises(ValueError, match="does not contain what was written"):
         probing.load_probe({**probing.make_probe(), "content": bytes(64)})
 
 

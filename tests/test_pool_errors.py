@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import pickle
-import resource
 from collections import Counter, OrderedDict
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -129,6 +128,8 @@ def test_whatever_else_is_in_the_result(context):
 
 
 def leave_no_address_space():
+    import resource
+
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
     limit = used + (1 << 30)

@@ -355,7 +355,7 @@ def test_processes_that_outlive_each_other_in_turn():
     assert pickle.loads(data).sum() == 500
 
 
-def test_the_maker_goes_and_the_others_go_on():
+def test_the_creator_ends_and_the_others_continue():
     with Remote("spawn") as second, Remote("unrelated") as third:
         with Remote("unrelated") as maker:
             maker.call(workers.hold_full, "a", 1000, 2.0)

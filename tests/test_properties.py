@@ -135,7 +135,7 @@ def test_a_child_sees_the_same(child, a):
 
 @WITH_CHILD
 @given(shape=SHAPES, order=ORDERS, data=st.data())
-def test_a_child_writes_exactly_where_it_is_told(child, shape, order, data):
+def test_a_child_writes_exactly_where_it_should(child, shape, order, data):
     a, expected = sharedmem.zeros(shape, "i4", order), np.zeros(shape, "i4", order)
     index = data.draw(npst.basic_indices(shape, allow_newaxis=True))
     index = index if isinstance(index, tuple) else (index,)

@@ -89,7 +89,7 @@ def test_arrays_are_the_same_memory():
     assert not sharedmem.is_shared(both["plain"])
 
 
-def test_an_array_lives_in_the_queue_without_its_sender_and_goes_with_the_queue():
+def test_an_array_lives_in_the_queue_without_its_sender_and_is_freed_with_the_queue():
     sharedmem.revoke(0)  # messages that other tests did not load
     before = sharedmem.stats()["shared_blocks"]
     q = sharedmem.Queue()
@@ -190,7 +190,7 @@ def test_an_error_of_loading_is_raised_in_get_and_the_arrays_go():
     assert caught.value.messages == [1, 3]
 
 
-def test_a_message_that_a_stray_write_changed_is_no_object():
+def test_a_message_that_a_stray_write_changed_is_not_loaded():
     q = sharedmem.Queue()
     q.put("fine before")
     found = list(arena_bytes_with(b"fine before"))

@@ -64,7 +64,7 @@ def test_the_arrays_that_a_killed_receiver_held_go_and_the_rest_stays(python):
     assert out == "[1, 2] 0\n0 0"
 
 
-def test_who_waits_is_not_kept_by_others_that_are_killed_while_they_wait():
+def test_waiting_processes_are_not_blocked_by_others_killed_while_they_wait():
     q = sharedmem.Queue()
     context = multiprocessing.get_context("fork")
     for _ in range(5):
@@ -99,7 +99,7 @@ def test_ctrl_c_is_heard(call):
     assert out == "heard 0 1"
 
 
-def test_memory_that_is_not_there_is_an_error_with_numbers_and_the_queue_goes_on(python):
+def test_lack_of_memory_is_an_error_with_numbers_and_the_queue_stays_usable(python):
     out = python(
         """
         import sharedmem
@@ -188,7 +188,7 @@ def test_an_array_of_another_arena_arrives(python):
     assert out == "15 True"
 
 
-def test_who_sleeps_is_woken():
+def test_sleeping_processes_are_woken():
     """By the message, not by the look that follows a sender's death: that would take minutes here."""
     q, back, room = sharedmem.Queue(), sharedmem.Queue(1), sharedmem.Queue(1)
     context = multiprocessing.get_context("fork")

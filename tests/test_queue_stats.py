@@ -1,4 +1,4 @@
-"""What is told of queues: `Queue.stats`, and `stats` of all that a process has."""
+"""Reports on queues: `Queue.stats`, and `stats` on all queues that a process has."""
 
 import multiprocessing
 import os
@@ -51,7 +51,7 @@ def test_messages_and_their_bytes_are_counted():
     assert (found["messages"], found["bytes"], found["unfinished"]) == (0, 0, 2)
 
 
-def test_those_who_sleep_are_named_until_they_are_woken():
+def test_sleeping_processes_are_listed_until_they_are_woken():
     q, full = sharedmem.JoinableQueue(), sharedmem.JoinableQueue(1)
     full.put(0)
     receivers = [start(q.get) for _ in range(3)]
@@ -100,7 +100,7 @@ def test_stats_has_each_queue_once():
     assert len(sharedmem.stats()["queues"]) == before
 
 
-def test_stats_waits_for_nobody_and_tells_a_queue_whose_lock_a_stopped_process_keeps():
+def test_stats_does_not_wait_for_a_stopped_process_that_holds_the_lock():
     q = sharedmem.Queue()
 
     def put_for_ever():

@@ -104,7 +104,7 @@ def test_the_queue_keeps_data_whose_sender_was_killed():
     assert (a == 5).all()
 
 
-def test_data_goes_with_its_queue_or_its_failed_message():
+def test_data_is_freed_with_its_queue_or_its_failed_message():
     shared = sharedmem.stats()
     with sharedmem.transport():
         q = sharedmem.Queue(1)

@@ -16,7 +16,7 @@ kept = []
 
 
 def keep_queue():
-    """In another process: a queue with two messages, which nobody else has."""
+    """In another process: a queue with two messages, which no other process has."""
     kept.append(sharedmem.Queue(5))
     kept[0].put_many([1, 2])
 
@@ -41,7 +41,7 @@ def without_time(queue):
 
 
 @pytest.mark.parametrize("related", [False, True], ids=["stranger", "child"])
-def test_info_tells_what_is_in_queues_and_who_has_them(related):
+def test_info_shows_what_is_in_queues_and_who_has_them(related):
     q, bounded = sharedmem.Queue(), sharedmem.Queue(9)
     q.put("text")
     q.put(np.zeros(100))
@@ -59,7 +59,7 @@ def test_info_tells_what_is_in_queues_and_who_has_them(related):
     assert ours[0]["seconds"] >= ours[1]["seconds"] > 0
 
 
-def test_stats_tells_queues_of_other_processes_and_who_waits():
+def test_stats_lists_queues_of_other_processes_and_who_waits():
     q = sharedmem.Queue(1)
     with support.Remote("fork") as other:
         before = len(sharedmem.stats()["queues"])
@@ -75,12 +75,12 @@ def test_stats_tells_queues_of_other_processes_and_who_waits():
         assert mine["processes"] == sorted([os.getpid(), other.pid])
         q.put("now")
         assert other.result() == "now"
-    # It ended without dropping its queue, which is nobody's until somebody looks for the dead.
+    # It ended without dropping its queue, which has no holder until the next search for the dead.
     sharedmem.collect()
     assert len(sharedmem.stats()["queues"]) == before
 
 
-def test_a_queue_that_all_drop_is_told_no_more_and_gives_everything_back():
+def test_a_queue_that_all_drop_is_not_listed_and_frees_everything():
     start = sharedmem.stats()
     q = sharedmem.Queue()
     for _ in range(5):
@@ -93,7 +93,7 @@ def test_a_queue_that_all_drop_is_told_no_more_and_gives_everything_back():
     assert (now["shared_bytes"], now["leases"]) == (start["shared_bytes"], start["leases"])
 
 
-def test_queues_of_the_killed_are_told_as_nobodys_or_not_at_all():
+def test_queues_of_killed_processes_are_listed_without_holders_or_not_at_all():
     with support.Remote("fork") as other:
         other.call(keep_queue)
         os.kill(other.pid, signal.SIGKILL)
@@ -104,7 +104,7 @@ def test_queues_of_the_killed_are_told_as_nobodys_or_not_at_all():
     assert all(each["processes"] for each in sharedmem.stats()["queues"])
 
 
-def test_an_array_with_the_bytes_of_a_queue_is_no_queue():
+def test_an_array_with_the_bytes_of_a_queue_is_not_taken_for_one():
     q = sharedmem.Queue()
     q.put(1)
     before, _ = told()
@@ -115,7 +115,7 @@ def test_an_array_with_the_bytes_of_a_queue_is_no_queue():
     assert len(copies) == 3
 
 
-def test_a_stray_write_into_a_queue_does_not_upset_who_looks():
+def test_a_stray_write_into_a_queue_does_not_break_reports():
     q = sharedmem.Queue()
     memory = q.__reduce__()[1][1]
     sound = memory.copy()

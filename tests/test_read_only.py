@@ -62,7 +62,7 @@ def test_all_attempts_to_write_fail_and_change_nothing():
     assert (a == before).all()
 
 
-def test_the_same_attempts_succeed_where_only_numpy_is_told():
+def test_the_same_attempts_succeed_with_the_numpy_flag_only():
     """Otherwise the test above would show nothing."""
     a = filled()
     a.flags.writeable = False
@@ -83,7 +83,7 @@ def test_the_base_gives_no_way_to_write():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_arrives_read_only_in_any_process_and_goes_on_so(kind):
+def test_it_arrives_read_only_in_any_process_and_stays_so_when_forwarded(kind):
     a = filled()
     before = a.copy()
     r = readonly(a)

@@ -27,7 +27,7 @@ def what_is_left(before):
     return [line.split(" ", 1)[0] for line in remains.left_since(before, grace=0)]
 
 
-def test_a_file_that_nobody_uses_may_be_another_programs():
+def test_an_unused_file_may_belong_to_another_program():
     """A semaphore of a program in another pid namespace, say, whose processes are not seen."""
     before = remains.Snapshot()
     with file_in_shm("sem.mp-stranger"):

@@ -25,7 +25,7 @@ def told(thing):
 
 
 @KINDS
-def test_a_lock_tells_who_holds_it(kind):
+def test_repr_of_a_lock_says_who_holds_it(kind):
     lock = kind()
     assert (told(lock), lock.locked()) == ("not held", False)
     with lock:
@@ -47,7 +47,7 @@ def test_a_lock_tells_who_holds_it(kind):
 
 
 @KINDS
-def test_a_lock_tells_which_process_holds_it_until_that_is_killed(kind):
+def test_repr_of_a_lock_names_the_process_that_holds_it_until_that_is_killed(kind):
     lock, started = kind(), sharedmem.Event()
 
     def hold():
@@ -96,7 +96,7 @@ def asleep(pid):
         return file.read().rpartition(")")[2].split()[0] == "S"
 
 
-def test_a_recursive_lock_tells_how_often_it_was_taken():
+def test_repr_of_a_recursive_lock_says_how_often_it_was_acquired():
     lock = sharedmem.RLock()
     with lock, lock:
         assert told(lock) == "held by this thread, depth 2"
@@ -121,7 +121,7 @@ def test_queues_tell_what_is_in_them(kind):
     assert told(q) == "2 messages, closed"
 
 
-def test_a_queue_tells_its_bound_and_its_tasks():
+def test_repr_of_a_queue_shows_its_bound_and_its_tasks():
     q = sharedmem.JoinableQueue(7)
     q.put_many(range(3))
     assert told(q) == "3 messages, maxsize 7"
@@ -144,7 +144,7 @@ def test_a_subclass_of_a_queue_has_its_own_name():
     assert told(Mine(False)) == "not made"
 
 
-def test_repr_of_a_queue_waits_for_nobody():
+def test_repr_of_a_queue_does_not_wait():
     """Not for a process that is stopped with the queue's lock either."""
     q = sharedmem.Queue()
 

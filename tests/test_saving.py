@@ -213,7 +213,7 @@ def into_a_temporary_file(what):
         into_a_temporary_file,
     ],
 )
-def test_what_is_no_pipe_gets_data(write):
+def test_files_that_are_not_pipes_get_data(write):
     data = write({"a": sharedmem.full(1000, 5.0)})
     gc.collect()
     assert (pickle.loads(data)["a"] == 5).all()
@@ -246,7 +246,7 @@ def through_socket():
 
 
 @pytest.mark.parametrize("through", [through_pipe, through_socket])
-def test_what_goes_to_another_process_stays_a_handle(through):
+def test_messages_to_another_process_keep_handles(through):
     a = sharedmem.ones(100_000)
     source, sink = through()
     with source, sink:
@@ -326,7 +326,7 @@ def test_importing_the_library_imports_none_of_the_others():
 
 
 def test_ctypes_objects_and_locks_in_files(tmp_path):
-    """The data is saved; a lock is saved as one that nobody holds."""
+    """The data is saved; a lock is saved as a free one."""
     counter = sharedmem.Value("i", 7)
     with counter.get_lock(), open(tmp_path / "x", "w+b") as file:
         pickle.dump((counter, sharedmem.Array("d", [1, 2])), file)

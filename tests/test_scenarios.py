@@ -168,7 +168,7 @@ def test_more_processes_than_there_are_slots():
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * number
     assert (seen == 3000).all()
     assert made.sum() >= 200
-    # Whoever looks at a process in /proc while it ends keeps it attached for that moment.
+    # Reading an ending process's files in /proc keeps its memory attached for that moment.
     for _ in range(6000):
         sharedmem.collect()
         if sharedmem.stats()["participants"] == 1:

@@ -55,7 +55,7 @@ print(sharedmem.memory_limit()["cache"])
     assert check_python(code, LOCPATH=comma, **settings) == str(1 << 29)
 
 
-def test_a_decimal_comma_is_no_number_in_any_locale(comma):
+def test_a_decimal_comma_is_invalid_in_any_locale(comma):
     code = (
         HEEDS
         + """
@@ -104,7 +104,7 @@ def test_what_is_a_size(text, expected):
 
 
 @pytest.mark.parametrize("text", ["-1", "GiB", "1,5", "nan", "0x10", "5 apples", "1 2", "1e30", "inf"])
-def test_what_is_no_size(text):
+def test_invalid_sizes(text):
     code = """
 import sharedmem
 try:

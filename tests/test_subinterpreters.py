@@ -1,4 +1,4 @@
-"""Subinterpreters are told no, whoever comes first, and the main interpreter does not suffer from it."""
+"""Importing in a subinterpreter is refused, first or not, and the main interpreter is not affected."""
 
 import importlib.util
 

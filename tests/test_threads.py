@@ -51,7 +51,7 @@ def test_one_handle_loaded_by_all():
     assert (a == 3).all()
 
 
-def test_the_last_reference_goes_while_others_load():
+def test_the_last_reference_is_dropped_while_others_load():
     """A load gives the array or says that it is stale; never other bytes."""
     for _ in range(50):
         keep = [sharedmem.full(1000, 3.0)]

@@ -220,7 +220,7 @@ def test_by_value_means_by_value(installed):
     with sharedmem.pickle_by_value():
         message = run_as_worker(lambda: dumps({"a": np.ones(5), "t": torch.ones(5000).share_memory_()}))
         big = run_as_worker(lambda: dumps(torch.ones(5000)))
-    assert len(message) < 5000 or len(big)  # torch shares its own as ever
+    assert len(message) < 5000 or len(big)  # torch shares its own as usual
     assert not in_arena(pickle.loads(big))
 
 

@@ -162,7 +162,7 @@ def test_private_arrays_of_the_class_are_carried_and_arrive_as_ndarrays(on):
     assert (got == 1).all()
 
 
-def test_what_is_shared_goes_on_travelling_by_handle(on):
+def test_shared_arrays_still_travel_by_handle(on):
     a = sharedmem.zeros(MIB)
     b = np.asarray(a)
     got, carried = sent([a, b])
@@ -202,7 +202,7 @@ def test_a_message_is_loaded_once(on):
         pickle.loads(message)
 
 
-def test_a_message_that_nobody_loads_is_given_up_by_revoke(on):
+def test_a_message_that_is_not_loaded_is_given_up_by_revoke(on):
     message = dumps([np.ones(MIB)])
     assert counts()["in_flight"] >= 8 * MIB
     assert sharedmem.revoke(0) == 1
@@ -240,7 +240,7 @@ def test_a_call_sets_it_and_close_gives_the_former_back():
         first.close()
     first.close()
     assert dumps(np.ones(MIB)) == pickle.dumps(np.ones(MIB))
-    with pytest.raises(ValueError, match="given back"), first:
+    with pytest.raises(ValueError, match="already been restored"), first:
         pass
     sharedmem.revoke(0)
 

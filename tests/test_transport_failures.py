@@ -127,7 +127,7 @@ def test_bytes_that_a_program_reads_itself_can_be_loaded_again_after_an_error():
     before = leases()
     with pytest.raises(RuntimeError):
         pickle.loads(data)
-    assert leases() == before  # kept: nobody but the program knows what it does next
+    assert leases() == before  # kept: only the program knows whether it will load them again
     assert sharedmem.revoke(0) == 1
 
 
@@ -180,7 +180,8 @@ def test_a_forked_child_does_not_keep_what_another_thread_is_sending():
             thread.join()
             assert leases() == 0
             # The youngest child may just be starting.
-            assert wait_until(lambda: shared_blocks() == before), (before, shared_blocks())
+            # Blocks of earlier tests may go meanwhile.
+            assert wait_until(lambda: shared_blocks() <= before), (before, shared_blocks())
         finally:
             end.set()
             thread.join()

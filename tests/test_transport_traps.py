@@ -174,7 +174,7 @@ with Client(("127.0.0.1", int(sys.argv[1])), authkey=b"key") as conn:
 
 
 @pytest.mark.parametrize("imports", ["", "import sharedmem; sharedmem.transport()"], ids=["without", "with"])
-def test_what_goes_over_tcp_to_another_ipc_namespace_arrives(imports):
+def test_arrays_sent_over_tcp_to_another_ipc_namespace_arrive(imports):
     needs_namespaces("--ipc")
     with sharedmem.transport(), Listener(("127.0.0.1", 0), authkey=b"key") as listener:
         code = OTHER_HOST.format(imports=imports)

@@ -132,7 +132,7 @@ def test_an_array_beyond_its_block_is_pickled_with_its_data():
     assert not is_shared(pickle.loads(dumps(two)))
 
 
-def test_a_pickler_that_somebody_else_makes_writes_what_it_always_wrote():
+def test_a_pickler_of_the_program_writes_what_it_always_wrote():
     a, file, plain = exact(), io.BytesIO(), io.BytesIO()
     ForkingPickler(file).dump(a)
     ForkingPickler(plain).dump(a.copy())

@@ -117,8 +117,8 @@ os.setresuid(65534, 65534, 65534)
 
 
 @needs_root
-def test_who_becomes_another_user_goes_on_in_an_arena_of_its_own():
-    """What was shared before stays readable; children that are told of the former arena make their own."""
+def test_a_process_that_becomes_another_user_continues_in_its_own_arena():
+    """What was shared before stays readable; children with the former arena's locator make their own."""
     code = (
         DAEMON
         + """
@@ -140,7 +140,7 @@ print(json.dumps([now != first, told != early, status, before[0], (after == 3).a
 
 
 @needs_root
-def test_children_of_who_became_another_user_exchange_arrays_with_it():
+def test_children_of_a_process_that_became_another_user_exchange_arrays_with_it():
     """Another process of the new user attaches what was made after the change."""
     code = (
         DAEMON
@@ -170,7 +170,7 @@ assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
 
 
 @needs_root
-def test_failed_forks_of_who_became_another_user_are_taken_back():
+def test_failed_forks_of_a_process_that_became_another_user_are_undone():
     code = (
         DAEMON
         + """

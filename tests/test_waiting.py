@@ -1,4 +1,4 @@
-"""Event, Condition and Lock: what waits between processes, and survives anybody's death."""
+"""Event, Condition and Lock wait between processes, and survive any process's death."""
 
 import contextlib
 import functools
@@ -15,6 +15,7 @@ import support
 
 import sharedmem
 from sharedmem import atomics
+from sharedmem._event import _open_event
 
 
 def in_thread(function, *args):
@@ -82,7 +83,7 @@ def test_names_and_kinds():
     with lock:
         assert "depth 1" in repr(lock)
     openers = {
-        sharedmem.Event: sharedmem._event._open_event,
+        sharedmem.Event: _open_event,
         sharedmem.Condition: functools.partial(sharedmem._condition._open_condition, lock),
         sharedmem.Lock: sharedmem.lock._open_plain_lock,
         sharedmem.RLock: sharedmem.lock._open_lock,
@@ -135,7 +136,7 @@ def test_an_event():
         event.wait("1")
 
 
-def test_who_waits_sees_a_set_that_is_cleared_at_once():
+def test_a_waiting_process_sees_a_set_that_is_cleared_at_once():
     event, ready, seen = sharedmem.Event(), threading.Semaphore(0), []
 
     def wait():
@@ -157,7 +158,7 @@ def test_who_waits_sees_a_set_that_is_cleared_at_once():
 
 def test_the_counter_of_changes_may_wrap():
     memory = sharedmem.array([0, 0x656D7601], "u4")
-    event = sharedmem._event._open_event(memory)
+    event = _open_event(memory)
     memory[0] = 2**32 - 1
     assert event.is_set()
     event.clear()
@@ -282,7 +283,7 @@ def test_a_notification_whose_receiver_was_killed_reaches_another_one():
         assert support.wait_until(lambda count=count: atomics.load(waiting, 0) == count)
         time.sleep(0.02)
     with condition:
-        condition.notify()  # nobody who is woken can go on while the lock is held
+        condition.notify()  # no woken thread can continue while the lock is held
         first.kill()
         first.join()
     assert support.wait_until(lambda: atomics.load(woken, 0) == 1)

@@ -41,8 +41,8 @@ def use_until_killed(lock, event, condition, done):
 
 
 @pytest.mark.filterwarnings(f"ignore:.*{LEFT}:RuntimeWarning")
-def test_killed_at_any_moment_nobody_hangs():
-    """Users of all three are killed at random; whoever is left can use them at once."""
+def test_no_process_hangs_when_others_are_killed_at_any_moment():
+    """Users of all three are killed at random; the others can use them at once."""
     lock, event, condition, done = (
         sharedmem.Lock(),
         sharedmem.Event(),
@@ -79,7 +79,7 @@ def test_killed_at_any_moment_nobody_hangs():
         assert condition.wait(0.01) in (True, False)
 
 
-def test_a_holder_s_death_is_told_to_who_waits_for_the_condition():
+def test_a_waiter_for_the_condition_is_warned_of_the_holders_death():
     condition, ready = sharedmem.Condition(), sharedmem.Event()
 
     def hold():

@@ -50,7 +50,7 @@ def work(queue):
         queue.task_done()
 
 
-def test_who_joins_is_woken_by_the_last_task_done():
+def test_join_is_woken_by_the_last_task_done():
     queue = sharedmem.JoinableQueue()
     with helper(work, queue):
         for i in rounds_with_quick_ones():
@@ -66,7 +66,7 @@ def answer(words):
         atomics.notify(words, 1)
 
 
-def test_who_waits_for_a_word_is_woken_by_another_process():
+def test_a_wait_for_a_word_is_woken_by_another_process():
     words = sharedmem.zeros(2, "i4")
     with helper(answer, words):
         for i in rounds_with_quick_ones():
@@ -82,7 +82,7 @@ def put_late(latest, asked):
         latest.put(np.full(1, i))
 
 
-def test_who_waits_for_the_newest_array_is_woken_by_its_writer():
+def test_a_wait_for_the_newest_array_is_woken_by_its_writer():
     latest, asked = sharedmem.Latest(), sharedmem.zeros(1, "i4")
     with helper(put_late, latest, asked):
         for i in rounds_with_quick_ones():

@@ -18,7 +18,7 @@ def send_one_after_the_other(conn, count, size):
     ("size", "collecting"), [(1000, True), (300_000, True), (19_000_000, True), (19_000_000, False)]
 )
 def test_generations_of_workers_use_the_same_warm_memory(size, collecting):
-    """Each worker of a generation takes over what it needs, and nobody takes over the memory of all."""
+    """Each worker of a generation adopts the memory that it needs, and none adopts that of all."""
     context = multiprocessing.get_context("fork")
     mapped = []
     for _ in range(6):
@@ -43,4 +43,4 @@ def test_generations_of_workers_use_the_same_warm_memory(size, collecting):
         mapped.append(sharedmem.stats()["mapped_bytes"])
     assert mapped[-1] <= 1.5 * max(mapped[:2]), mapped
     sharedmem.collect()
-    assert sharedmem.cleanup() > 0  # what nobody took over is given back, too
+    assert sharedmem.cleanup() > 0  # memory that was not adopted is given back, too

@@ -176,6 +176,22 @@ def test_a_queue_hands_on_what_a_process_put_before_it_ended():
         assert (a == k).all()
 
 
+def _mean_and_rows(rows):
+    return float(rows.mean()), rows[:2]
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_transport_carries_ordinary_arrays(copy):
+    rows = np.arange(2_000_000.0).reshape(4, 500_000)
+    with sharedmem.transport(copy=copy):
+        with context.Pool(1) as pool:
+            mean, first = pool.apply(_mean_and_rows, (rows,))
+        counts = sharedmem.stats()["transport"]
+    assert mean == rows.mean()
+    assert (first == rows[:2]).all()
+    assert counts["messages"] >= 1
+
+
 def test_a_file_is_shared_memory(tmp_path):
     path = tmp_path / "data.npy"
     a = sharedmem.open_memmap(path, mode="w+", shape=(100, 10), dtype="f4")

@@ -1,4 +1,4 @@
-"""Times and counts that make no sense, given to whatever waits or wakes: refused, and nothing happens."""
+"""Invalid times and counts are rejected by everything that waits or wakes, without any effect."""
 
 import numpy as np
 import pytest

@@ -47,6 +47,22 @@ def test_parts_that_were_never_written_have_the_fill_value(zarr, tmp_path):
         assert np.array_equal(read[5:], np.full((15, 20), value), equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", ["f8", "S5", "U3", "M8[s]", ">i4", "i4, S3", "?"])
+def test_new_buffers_have_what_those_of_zarr_have(zarr, dtype):
+    from zarr.core.buffer import cpu
+
+    from sharedmem.zarr import NDBuffer
+
+    for value in (None, 0, False, True, 1, 0.0, np.array(1, "i8").astype(dtype)):
+        for order in "CF":
+            options = {"shape": (3, 4), "dtype": dtype, "order": order, "fill_value": value}
+            made = NDBuffer.create(**options).as_numpy_array()
+            theirs = cpu.NDBuffer.create(**options).as_numpy_array()
+            assert sharedmem.is_shared(made)
+            assert (made.dtype, made.strides) == (theirs.dtype, theirs.strides)
+            assert made.tobytes() == theirs.tobytes()
+
+
 def test_shards_version_2_and_the_store_in_memory(zarr, tmp_path):
     given = np.arange(1000.0).reshape(10, 100)
     for options in (
@@ -58,7 +74,7 @@ def test_shards_version_2_and_the_store_in_memory(zarr, tmp_path):
         stored[...] = sharedmem.asshared(given)
         assert sharedmem.is_shared(stored[...])
         assert (stored[...] == given).all()
-        # Nobody else has what is read.
+        # No other process has the array.
         read = stored[...]
         read[:] = 0
         assert (stored[...] == given).all()
@@ -78,14 +94,14 @@ def test_no_room_is_a_memory_error(zarr, tmp_path):
         stored[...]
 
 
-def test_without_the_setting_zarr_is_as_it_was(tmp_path):
+def test_without_the_setting_zarr_is_unchanged(tmp_path):
     pytest.importorskip("zarr", minversion="3")
     code = """
     import sys, zarr, sharedmem
     stored = zarr.create_array(sys.argv[1], shape=(30,), dtype="f8")
     stored[:] = 5
     assert not sharedmem.is_shared(stored[...])
-    # By the entry point nobody needs to import anything.
+    # With the entry point no import is needed.
     zarr.config.set({"ndbuffer": "sharedmem.zarr.NDBuffer"})
     assert sharedmem.is_shared(stored[...])
     print("done")

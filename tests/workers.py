@@ -10,23 +10,29 @@ import ctypes
 import faulthandler
 import os
 import pickle
-import resource
 import signal
 import sys
 import time
 import traceback
-from multiprocessing.connection import Connection
+from multiprocessing import connection
 from multiprocessing.reduction import ForkingPickler
+
+if sys.platform == "win32":
+    CONNECTION = connection.PipeConnection
+else:
+    CONNECTION = connection.Connection
 
 HELD = {}
 
 
 class Uncaught(BaseException):
-    """What nobody catches."""
+    """An exception that is not caught."""
 
 
 def die_with_parent():
     """Asks for SIGKILL when the parent ends, so that a killed test run leaves nothing."""
+    if sys.platform != "linux":
+        return
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
 
@@ -41,7 +47,7 @@ def serve(conn):
 
 
 def serve_descriptor(fd):
-    serve(Connection(fd))
+    serve(CONNECTION(fd))
 
 
 def answer_one(conn):
@@ -217,12 +223,12 @@ def total_of_handle(handle):
 
 
 def leased_as_hex(shape, value):
-    """A message, not as bytes: whoever reads those from a connection stands for it."""
+    """A message, not as bytes, since a reader of those from a connection becomes responsible for it."""
     return bytes(ForkingPickler.dumps(full(shape, value))).hex()
 
 
 def object_as_hex():
-    """A message of `dumps`, not as bytes: whoever reads those from a connection stands for it."""
+    """A message of `dumps`, not as bytes: a reader of those from a connection would be responsible for it."""
     import sharedmem
 
     return sharedmem.dumps({"a": full(1000, 3.0), "b": full(1000, 4.0).copy()}).hex()
@@ -237,7 +243,7 @@ def stats():
 def resident_bytes():
     """Bytes of memory of all kinds that this process has touched."""
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def collect():
@@ -254,7 +260,7 @@ def put(queue, a):
 
 
 def put_full(queue, shape, value):
-    """Makes an array, sends it and ends: nobody but the message holds it then."""
+    """Makes an array, sends it and ends: only the message holds it then."""
     queue.put(full(shape, value))
 
 
@@ -286,7 +292,10 @@ def forward_many(source, target, number):
 
 def die(way):
     """Ends this process in one of many ways, without a core dump or a word on stderr."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.disable()
     if way == "sys.exit":
         sys.exit(3)

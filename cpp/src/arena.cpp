@@ -62,7 +62,7 @@ allocation arena::state::allocate_slowly(std::uint64_t bytes, std::uint64_t alig
   if (bytes / chunk_bytes >= words.head().chunk_capacity) {
     const std::lock_guard lock(pool);
     reserve_memory(bytes, bytes);  // usually throws: its message, on the memory of the machine, helps more
-    no_room(bytes, "no arena of this size holds as much");
+    no_room(bytes, "an arena of this size cannot hold that much");
   }
   std::uint64_t wanted = std::max<std::uint64_t>(bytes, 1);
   // Blocks of a power of two are aligned to their own size: chunks are aligned to 2 MiB.

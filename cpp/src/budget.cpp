@@ -1,7 +1,7 @@
-/// Whether there is enough memory. It is asked before a block is handed out, because the kernel gives pages only when
-/// they are touched, and kills a process where it has none left: here that becomes an exception. The answer is an
-/// estimate: the least of MemAvailable and what cgroups leave, less what the arenas of this process have handed out
-/// and nobody has touched yet.
+/// Whether there is enough memory. This is checked before a block is allocated, because the kernel allocates pages
+/// only when they are touched, and kills a process if it has none left; here that becomes an exception. The result is an
+/// estimate: the smaller of MemAvailable and what cgroups leave, minus what the arenas of this process have allocated
+/// and was not touched yet.
 #include <algorithm>
 #include <charconv>
 #include <mutex>
@@ -23,10 +23,10 @@ namespace {
 constexpr auto relaxed = std::memory_order_relaxed;
 
 /// The arenas of this process: a singly linked list, under the lock below. A child may be forked while another thread
-/// changes the list, and finds the lock free; so each change is one store, after which the list is right.
+/// changes the list, and finds the lock free; therefore each change is one store, after which the list is consistent.
 arena::state* first_in_budget = nullptr;
 
-/// The last lock that a thread takes.
+/// The last lock in the order of locks.
 std::mutex& budget_lock() {
   static auto* const lock = make_wiped<std::mutex>();  // outlives every arena
   return *lock;
@@ -55,16 +55,16 @@ std::uint64_t arena::state::claimed_bytes() const noexcept {
   std::uint64_t missing = std::min(mark, h.unclaimed.load(relaxed));
   for (std::uint32_t k = 0; k < words.extents(); ++k) {
     const extent& e = words.at(k);
-    if (e.lost())  // its chunks lie below the mark and do not exist any more
+    if (e.lost())  // its chunks are below the mark but do not exist any more
       missing += std::clamp<std::uint64_t>(mark, e.first_chunk, e.first_chunk + e.chunks) - e.first_chunk;
   }
   return (mark - std::min(mark, missing)) * chunk_bytes;
 }
 
-/// Bytes of arrays that nobody has written yet.
+/// Bytes of arrays that were not written yet.
 std::uint64_t arena::state::promised_bytes() const noexcept {
-  if constexpr (os::memory_is_promised) return 0;  // the system counts what was promised as used
-  // In this order, what others touch or claim meanwhile counts twice rather than not at all.
+  if constexpr (os::memory_is_promised) return 0;  // the system counts committed memory as used
+  // In this order, memory that others touch or claim meanwhile counts twice rather than not at all.
   const std::uint64_t there = resident();
   const std::uint64_t claimed = claimed_bytes();
   return claimed > there ? claimed - there : 0;
@@ -87,7 +87,7 @@ void arena::state::leave_budget() noexcept {
 
 namespace {
 
-/// Bytes of arrays that nobody has written yet, in the arenas of this process for which `counts` is true.
+/// Bytes of arrays that were not written yet, in the arenas of this process for which `counts` is true.
 template <class Counts>
 std::uint64_t promised_where(Counts&& counts) noexcept {
   const std::lock_guard lock(budget_lock());
@@ -115,7 +115,7 @@ void arena::state::reserve_memory(std::uint64_t bytes, std::uint64_t asked) {
     const std::uint64_t claimed = claimed_bytes();
     if (claimed <= claims_allowed && bytes <= claims_allowed - claimed) return;
   }
-  // In this order, what others touch or claim meanwhile counts twice rather than not at all.
+  // In this order, memory that others touch or claim meanwhile counts twice rather than not at all.
   const std::uint64_t elsewhere = promised_by_others();
   const std::uint64_t there = os::memory_is_promised ? UINT64_MAX : resident();
   const memory_estimate estimate = available_memory();
@@ -130,14 +130,14 @@ void arena::state::reserve_memory(std::uint64_t bytes, std::uint64_t asked) {
                     " in all, " + size_text(promised) +
                     " promised to arrays not yet written); free arrays, or " +
                     (by_cgroup ? "raise the cgroup's limit (memory.max, docker run --memory)"
-                               : "have other programs give memory back") +
+                               : "free memory of other programs") +
                     in_flight_text());
   }
   claims_allowed = claimed + bytes + (left - bytes) / 8;
   look_holds_until = now + look_interval_ns;
 }
 
-/// Looks at the leases only when as much has been sent as the last look left room for.
+/// Examines the leases only after as many bytes were sent as the last examination left.
 void arena::state::check_in_flight(std::uint64_t bytes) {
   const std::uint64_t limit = in_flight_limit.load(relaxed);
   if (limit == UINT64_MAX) return;

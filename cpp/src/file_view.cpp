@@ -62,17 +62,17 @@ table& all() {
 void check(const os::file_facts& facts, const std::string& path, const file_identity& expected,
            std::uint64_t bytes) {
   if (file_identity{facts.device, facts.inode, facts.birth} != expected)
-    throw stale_handle(path + " is another file now: the one that the array lies in was replaced since");
+    throw stale_handle(path + " is a different file now: the file that contains the array was replaced");
   if (facts.bytes < bytes)
     throw std::invalid_argument(path + " has " + std::to_string(facts.bytes) +
                                 " bytes, but the array ends at byte " + std::to_string(bytes) +
-                                ": the file was cut short since");
+                                ": the file has been truncated");
 }
 
 /// A mapping of a file in this mode that can be used once more; null: there is none. Lock held.
 /// \param bytes  how long the file is, or how much of it is needed.
 /// \param path   where the file was opened: the mapping must be of that path and of just this length, since its
-///               users ask it for both. Null: whoever has a handle needs so many bytes of that file, and no more.
+///               users ask it for both. Null: a handle needs that many bytes of the file, and no more.
 std::shared_ptr<mapped> known(table& t, const file_identity& which, file_mode mode, std::uint64_t bytes,
                               const std::string* path) noexcept {
   const auto [first, last] = t.by_inode.equal_range(which.inode);

@@ -130,7 +130,7 @@ class writer {
 [[noreturn]] void refuse(const char* why) { throw std::invalid_argument(std::string("handle: ") + why); }
 
 [[noreturn]] void refuse_field(const char* name) {
-  throw std::invalid_argument(std::string("handle: its ") + name + " makes no sense");
+  throw std::invalid_argument(std::string("handle: its ") + name + " is invalid");
 }
 
 class reader {
@@ -253,7 +253,7 @@ handle read_fields(const std::byte* start, reader& from) {
 
 std::string to_text(const locator& where) {
   if (!names_a_segment(where.segment))
-    throw std::invalid_argument("locator: an arena in no segment cannot be named");
+    throw std::invalid_argument("locator: an arena without a segment cannot be located");
   std::string text = "sharedmem-";
   append(text, handle_version, 10);
   text += ':';
@@ -357,7 +357,7 @@ std::size_t encode(const handle& h, std::span<std::byte> out) {
 }
 
 handle decode(std::span<const std::byte> in) {
-  if (in.empty() || (static_cast<uint8_t>(in[0]) & 0xf0u) != magic) refuse("these bytes are none");
+  if (in.empty() || (static_cast<uint8_t>(in[0]) & 0xf0u) != magic) refuse("these bytes are not a handle");
   if ((static_cast<uint8_t>(in[0]) & 0x0fu) != handle_version)
     refuse("it was made by a version of the library that does not fit this one");
   if (in.size() < fixed_bytes + checksum_bytes) refuse("it is truncated");
@@ -367,7 +367,7 @@ handle decode(std::span<const std::byte> in) {
 
   reader from(in.first(size).subspan(fixed_bytes));
   handle h = read_fields(in.data(), from);
-  if (from.left() != 0) refuse("more bytes follow than belong to it");
+  if (from.left() != 0) refuse("it is followed by further bytes");
   return h;
 }
 

@@ -33,7 +33,8 @@ arena* try_join(std::string_view text) noexcept {
 arena& make_new(registry& r) {
   handle_forks(r);
   const auto cache_limit = size_setting("SHAREDMEM_CACHE_LIMIT");
-  (void)linger_seconds();  // throws now if it means nothing, since at the end nobody could be told
+  (void)
+      linger_seconds();  // throws now if the setting is invalid, since an error at the end could not be reported
   arena& a = enter(arena::create(size_setting("SHAREDMEM_ARENA_SIZE").value_or(0)));
   if (cache_limit) a.set_cache_limit(*cache_limit);
   return a;
@@ -162,7 +163,7 @@ bool note_read(const locator& where, const claim& c) noexcept {
     if (a.note_read(c)) return true;
     hide_idle(r, &a);
     return false;
-  } catch (const std::exception&) {  // whoever loads the message is told why
+  } catch (const std::exception&) {  // loading the message will report why
     return false;
   }
 }
@@ -179,7 +180,7 @@ bool stands_for(const locator& where, const claim& c) noexcept {
 
 bool give_back_lost(const locator& where, const claim& c) noexcept {
   registry& r = the_registry();
-  const registry_lock lock(r);  // nobody else leaves the arena meanwhile
+  const registry_lock lock(r);  // so that the arena is not left meanwhile
   arena* a = attached_as(where.uuid);
   if (a == nullptr) return false;
   const bool given = a->give_back_lost(c);
@@ -201,12 +202,12 @@ allocation acquire(const locator& where, const claim& c) {
   registry& r = the_registry();
   if (arena* a = r.home.load(acquire_order); a != nullptr && a->where().uuid == where.uuid) [[likely]]
     return a->acquire(c);
-  const registry_lock lock(r);  // a foreign arena is left by whoever drops the last reference
+  const registry_lock lock(r);  // dropping the last reference leaves a foreign arena
   if (r.home.load(relaxed) == nullptr && !wants_new()) {
     handle_forks(r);
     arena* found = find_home(r);
     if (found == nullptr) found = &find_or_attach(r, where);
-    if (found->parts().words.head().names == 0) settle_on(r, *found);  // nobody's home is where names lie
+    if (found->parts().words.head().names == 0) settle_on(r, *found);  // the arena of names is never a home
   }
   arena& a = find_or_attach(r, where);
   try {
@@ -219,7 +220,7 @@ allocation acquire(const locator& where, const claim& c) {
 
 void give_back(const std::array<std::uint64_t, 2>& uuid, const claim& c) noexcept {
   registry& r = the_registry();
-  const registry_lock lock(r);  // nobody else leaves the arena meanwhile
+  const registry_lock lock(r);  // so that the arena is not left meanwhile
   arena* a = attached_as(uuid);
   if (a == nullptr) return;
   a->give_back(c);

@@ -8,7 +8,6 @@
 #include <string_view>
 #include <utility>
 
-#include "kept.hpp"
 #include "os/identity.hpp"
 #include "os/lingering.hpp"
 #include "os/machine.hpp"
@@ -26,7 +25,7 @@ constexpr auto sc = std::memory_order_seq_cst;
 
 constexpr std::uint32_t host_slots = 1024;  // a server has hundreds of workers
 constexpr std::uint32_t keys = 8;
-/// A candidate that has not opened after this time has a maker that is stopped or dead; by the clock of who waits.
+/// A candidate that has not opened after this time has a creator that is stopped or dead; by the clock of the waiting process.
 constexpr std::uint64_t patience_ns = second_ns;
 
 std::uint64_t name_space() noexcept {
@@ -155,7 +154,7 @@ class host_maker {
         return;
       step<point::host_condemned>();
     } else if (!os::keys_can_be_let_go && seen == static_cast<std::uint32_t>(birth::condemned)) {
-      // Somebody has it open still, perhaps its maker, who is stopped: the next key is free.
+      // A process still has it open, perhaps its creator, which is stopped: the next key is free.
       if (waited_long_for(object.name().id)) key_ = (key_ + 1) % keys;
     }
     os::segment::let_key_go(object.name());
@@ -179,7 +178,7 @@ class host_maker {
       step<point::host_attached>();
       word32& state = reinterpret_cast<header*>(object.data())->state;
       auto unborn = static_cast<std::uint32_t>(birth::unborn);
-      // Nobody else can make one while the key is ours; but one may have been opened before that.
+      // No other process can make one while the key is ours; but one may have been opened before that.
       if (look(space_)) {
         state.compare_exchange_strong(unborn, static_cast<std::uint32_t>(birth::condemned), sc);
         step<point::host_condemned>();
@@ -188,7 +187,7 @@ class host_maker {
       }
       std::uint64_t uuid[2];
       random_bytes(uuid, sizeof uuid);
-      // What is warm here is nobody's to take: others allocate from arenas of their own.
+      // Warm memory here would be of no use, since others allocate from their own arenas.
       std::unique_ptr<arena> made = arena::begin(
           mapping::of(std::move(object)), plan,
           {static_cast<std::uint32_t>(backing::sysv), {uuid[0], uuid[1]}, host_id(), -1, host_slots, space_},
@@ -196,8 +195,8 @@ class host_maker {
       step<point::host_begun>();
       const bool opened = state.compare_exchange_strong(unborn, static_cast<std::uint32_t>(birth::open), sc);
       if (opened) step<point::host_open>();
-      // Marked for removal after it is open, unlike other segments: who scans sees open ones only, and before this
-      // step nobody else can make another.
+      // Marked for removal after it is open, unlike other segments: a scan only sees open ones, and before this
+      // step no process can make another.
       os::segment::let_key_go(name);
       step<point::host_published>();
       return opened ? std::move(made) : nullptr;
@@ -215,27 +214,27 @@ class host_maker {
   std::uint64_t since_ = 0;
 };
 
-arena* find_host_arena() {
+host_use find_host_arena() {
   const std::uint64_t space = name_space();
-  if (arena* a = kept_host(space)) return a;
+  if (host_use host = kept_host(space)) return host;
   const auto alone = alone_in_meeting();
-  if (arena* a = kept_host(space)) return a;
+  if (host_use host = kept_host(space)) return host;
   while (const auto where = look(space)) {
     try {
-      return &keep(*where);
+      return keep(*where);
     } catch (const stale_handle&) {  // it went with its last user
     }
   }
-  return nullptr;
+  return {};
 }
 
-arena& host_arena() {
-  if (arena* a = find_host_arena()) return *a;
+host_use host_arena() {
+  if (host_use host = find_host_arena()) return host;
   const std::uint64_t space = name_space();
   const auto alone = alone_in_meeting();
   std::optional<host_maker> maker;
   for (;;) {
-    if (arena* a = kept_host(space)) return *a;
+    if (host_use host = kept_host(space)) return host;
     if (const auto where = look(space)) {
       try {
         return keep(*where);

@@ -46,7 +46,8 @@ bool read(const void* base, std::size_t bytes, void* context) {
   const std::uint32_t version = h.version.load(std::memory_order_acquire);
   if (version == 0 || h.magic != arena_magic) return false;
   if (version != layout_version || !makes_sense(h, bytes))
-    throw corrupted("the arena was made by another version of this library, or a stray write hit its header");
+    throw corrupted(
+        "the arena was made by another version of this library, or a stray write has changed its header");
   found.uuid = {h.uuid[0], h.uuid[1]};
   found.cache_limit = h.cache_limit.load(relaxed);
   found.segments = h.census >= 0 ? 2 : 1;

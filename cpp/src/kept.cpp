@@ -1,49 +1,100 @@
 #include "kept.hpp"
 
-#include <utility>
-
-#include "registry.hpp"
 #include "state.hpp"
 
 namespace sharedmem {
 namespace {
 
-/// Lock held.
-arena& keep(registry& r, arena& a) {
-  for_each_attached(r, [&](entry& e, std::uint32_t) { e.kept = e.kept || e.attached == &a; });
-  return a;
+constexpr auto sc = std::memory_order_seq_cst;
+
+bool is_host_of(const arena& a, std::uint64_t name_space) noexcept {
+  const header& h = a.parts().words.head();
+  return h.names != 0 && h.name_space == name_space && a.is_of_this_user();
+}
+
+/// That arena stays from now on, or none does; what was asked for before is left if it is idle. Lock held.
+void asked_for(registry& r, std::uint32_t index) noexcept {
+  if (r.names_at.exchange(index, sc) != index) hide_idle(r);
 }
 
 }  // namespace
 
-std::unique_lock<std::mutex> alone_in_meeting() { return std::unique_lock(the_registry().now.meeting); }
-
-arena* kept_host(std::uint64_t name_space) noexcept {
-  registry& r = the_registry();
-  const registry_lock lock(r);
-  arena* found = nullptr;
-  for_each_attached(r, [&](entry& e, std::uint32_t) {
-    const header& h = e.attached->parts().words.head();
-    if (h.names == 0 || h.name_space != name_space || !e.attached->is_of_this_user()) return;
-    e.kept = true;
+struct host_uses {
+  /// The arena of an entry. Lock held: it cannot be hidden before its use is counted.
+  static host_use of(registry& r, entry& e) noexcept {
+    const std::uint32_t i = index_of(r, e);
+    r.now.users[i].fetch_add(1, sc);
     e.visible.store(e.attached, std::memory_order_release);
-    found = e.attached;
-  });
-  return found;
+    return {e.attached, i};
+  }
+
+  /// The same, of the arena that was asked for last.
+  static host_use of_last(registry& r, entry& e) noexcept {
+    host_use use = of(r, e);
+    asked_for(r, use.index_);
+    return use;
+  }
+
+  /// The arena that was asked for last if it is `wanted(arena)`, without the lock.
+  template <class Wanted>
+  static host_use try_last(registry& r, Wanted&& wanted) noexcept {
+    const std::uint32_t i = r.names_at.load(sc);
+    if (i == most_arenas) return {};
+    r.now.users[i].fetch_add(1, sc);
+    if (r.names_at.load(sc) == i)
+      if (arena* a = r.arenas[i].visible.load(std::memory_order_acquire); wanted(*a)) return {a, i};
+    host_use::end(i);
+    return {};
+  }
+};
+
+void host_use::end(std::uint32_t index) noexcept {
+  registry& r = the_registry();
+  if (r.now.users[index].fetch_sub(1, sc) != 1 || r.names_at.load(sc) == index) [[likely]]
+    return;
+  const registry_lock lock(r);  // another arena was asked for meanwhile
+  if (const arena* a = r.arenas[index].attached) hide_idle(r, a);
 }
 
-arena& keep(std::unique_ptr<arena> host) {
+std::unique_lock<std::mutex> alone_in_meeting() { return std::unique_lock(the_registry().now.meeting); }
+
+host_use kept_host(std::uint64_t name_space) noexcept {
+  registry& r = the_registry();
+  const auto wanted = [=](const arena& a) { return is_host_of(a, name_space); };
+  if (host_use last = host_uses::try_last(r, wanted)) [[likely]]
+    return last;
+  const registry_lock lock(r);
+  entry* found = nullptr;
+  for_each_attached(r, [&](entry& e, std::uint32_t) {
+    if (wanted(*e.attached)) found = &e;
+  });
+  if (found != nullptr) return host_uses::of_last(r, *found);
+  asked_for(r, most_arenas);
+  return {};
+}
+
+host_use attached_host(const std::array<std::uint64_t, 2>& uuid) noexcept {
+  registry& r = the_registry();
+  if (host_use last = host_uses::try_last(r, [&](const arena& a) { return a.where().uuid == uuid; }))
+      [[likely]]
+    return last;
+  const registry_lock lock(r);
+  entry* e = entry_of(uuid);
+  return e == nullptr ? host_use{} : host_uses::of(r, *e);
+}
+
+host_use keep(std::unique_ptr<arena> host) {
   registry& r = the_registry();
   const registry_lock lock(r);
   handle_forks(r);
   hide_idle(r);
-  return keep(r, enter(std::move(host)));
+  return host_uses::of_last(r, *entry_of(enter(std::move(host)).where().uuid));
 }
 
-arena& keep(const locator& where) {
+host_use keep(const locator& where) {
   registry& r = the_registry();
   const registry_lock lock(r);
-  return keep(r, find_or_attach(r, where));
+  return host_uses::of_last(r, *entry_of(find_or_attach(r, where).where().uuid));
 }
 
 }  // namespace sharedmem

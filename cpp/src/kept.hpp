@@ -1,24 +1,63 @@
 #pragma once
 
-/// The arena of names among those that this process has attached.
+/// The arenas of names that this process has attached, and who uses them.
+///
+/// The one that was asked for last stays attached, since most programs have one value of SHAREDMEM_NAMESPACE all their
+/// life and ask again soon. The others are left like any foreign arena when this process holds nothing in them: no
+/// array, no building, no lease, and no call that is under way, which has a `host_use`.
+///
+/// A call for the arena that was asked for last takes no lock: it counts itself in `activity::users` of the entry,
+/// then looks whether `registry::names_at` still names that entry. Who asks for another arena changes `names_at`
+/// first, then looks at the count. All four are seq_cst, so that of two that meet one sees the other: the call looks
+/// for its arena anew, or the arena is left by the last call that used it.
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <utility>
 
 #include <sharedmem/arena.hpp>
 #include <sharedmem/handle.hpp>
 
+#include "registry.hpp"
+
 namespace sharedmem {
+
+/// An attached arena of names, which is not left while the object lives; or none.
+/// Threads: of one thread. Processes: nobody forks while he has one; what a child copied is never destroyed there.
+class host_use {
+ public:
+  host_use() noexcept = default;
+  host_use(host_use&& other) noexcept : arena_(std::exchange(other.arena_, nullptr)), index_(other.index_) {}
+  host_use& operator=(host_use&&) = delete;
+  ~host_use() {
+    if (arena_ != nullptr) end(index_);
+  }
+
+  explicit operator bool() const noexcept { return arena_ != nullptr; }
+  arena& operator*() const noexcept { return *arena_; }
+  arena* operator->() const noexcept { return arena_; }
+
+ private:
+  friend struct host_uses;
+  host_use(arena* of, std::uint32_t index) noexcept : arena_(of), index_(index) {}
+  static void end(std::uint32_t index) noexcept;
+
+  arena* arena_ = nullptr;
+  std::uint32_t index_ = most_arenas;
+};
 
 /// One thread of a process looks for the arena of names, or makes it, at a time. fork(2) waits for it.
 std::unique_lock<std::mutex> alone_in_meeting();
 
-/// The attached arena of names of this user and namespace, or nullptr: it stays attached from now on. An arena that
-/// is attached and open is the only one (doc/model/host.pml).
-arena* kept_host(std::uint64_t name_space) noexcept;
-/// Takes over an arena that this process has just made; it stays attached. Throws no_memory.
-arena& keep(std::unique_ptr<arena> host);
-/// Attaches the arena if it is not; it stays attached. Throws what arena::attach throws, and no_memory.
-arena& keep(const locator& where);
+/// The attached arena of names of this user and namespace, or none: it is the one that was asked for last. An arena
+/// that is attached and open is the only one (doc/model/host.pml).
+host_use kept_host(std::uint64_t name_space) noexcept;
+/// The attached arena of this uuid, or none. Asks for nothing: which arena stays does not change.
+host_use attached_host(const std::array<std::uint64_t, 2>& uuid) noexcept;
+/// Takes over an arena of names that this process has just made, and was asked for. Throws no_memory.
+host_use keep(std::unique_ptr<arena> host);
+/// Attaches the arena of names that was asked for if it is not. Throws what arena::attach throws, and no_memory.
+host_use keep(const locator& where);
 
 }  // namespace sharedmem

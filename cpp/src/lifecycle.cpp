@@ -24,7 +24,7 @@ std::uint32_t slots_for(unsigned cores) noexcept {
   return (wish + 63) / 64 * 64;
 }
 
-/// Makes the primary segment: the wished size, else ever smaller ones; of the best kind that can be had.
+/// Makes the primary segment: of the requested size, else smaller and smaller; of the best available kind.
 mapping make_primary(std::uint64_t wish, std::uint32_t slots, std::uint64_t tag, geometry_plan& plan) {
   std::string tried;
   int last_errno = ENOMEM;
@@ -64,7 +64,7 @@ bool is_arena(const void* base, std::size_t bytes, void* context) {
     return false;
   }
   const bool sound = makes_sense(h, bytes);
-  if (!sound) wish.reason = "its header does not make sense: a stray write hit it";
+  if (!sound) wish.reason = "its header is corrupted: a stray write has changed it";
   return sound;
 }
 
@@ -117,8 +117,8 @@ std::unique_ptr<arena> arena::begin(mapping&& memory, const geometry_plan& plan,
   try {
     s->peers.attendance = census::create();
   } catch (const error&) {
-    // System V memory is refused here. Without a census nobody can tell that a child was never forked, so that a slot
-    // which was reserved for one stays taken until the arena's end.
+    // System V memory is refused here. Without a census it cannot be proved that a child was never forked, so a slot
+    // which was reserved for one stays in use until the arena's end.
   }
   step<point::birth_census>();
   if (!memory.commit(0, plan.at_descriptors - guard_bytes))

@@ -1,9 +1,9 @@
-/// The orderly end of a process: nothing that it, or others, have sent is lost with it.
+/// The orderly end of a process: messages that it, or others, have sent must not be lost with it.
 ///
-/// The kernel removes an arena with the last process that has it attached. Who ends marks its slot ENDING in every
-/// arena, then looks: if a message is out and nobody else is there who has not begun to end, it leaves a small
+/// The kernel removes an arena with the last process that has it attached. A process that ends marks its slot ENDING in
+/// every arena, then checks: if a message is unread and all other participants have begun to end, it leaves a small
 /// process behind that keeps the arena. Of several that end at the same moment the last one to mark itself sees all
-/// others marked. That process takes the slot over as it is, since the census counts it; nobody counts on it either.
+/// others marked. That process takes the slot over as it is, since the census counts it; others do not rely on it either.
 /// Model: doc/model/ending.pml.
 #include <algorithm>
 #include <cstdlib>
@@ -31,13 +31,13 @@ double seconds_or_default() {
   try {
     return linger_seconds();
   } catch (const std::invalid_argument&) {
-    return 10;  // set after the arena was made, which would have refused it
+    return 10;  // it was set after the arena was made, which would have rejected it
   }
 }
 
 /// What the lingering process does: async-signal-safe calls only.
 [[noreturn]] void keep(std::span<last_look> arenas, double seconds) noexcept {
-  // The process that ends may still run for a while, threads of it, and send. What it maps takes long to read.
+  // The ending process may still run for a while, and its threads may send. Reading its mappings takes long.
   for (unsigned ms = pause_ms;
        std::all_of(arenas.begin(), arenas.end(), [](const last_look& each) { return each.in_use(); });
        ms = std::min(2 * ms, longest_pause_ms))
@@ -50,8 +50,8 @@ double seconds_or_default() {
   exit_now();
 }
 
-/// Where no process can be forked the one that ends waits itself, until others have read what was sent. Many a program
-/// waits for its end, and there is nobody else to tell: not for long.
+/// Where no process can be forked, the ending process itself waits until others have read what was sent. Often another
+/// program waits for its end, so it does not wait long.
 [[maybe_unused]] void stay(std::span<last_look> arenas, double seconds) noexcept {
   constexpr double longest = 2;
   const std::uint64_t end = monotonic_ns() + static_cast<std::uint64_t>(std::min(seconds, longest) * 1e9);
@@ -87,7 +87,7 @@ kept_range pages_of(const std::vector<T>& values) noexcept {
 
 void arena_hooks::begin_to_end(arena& a) noexcept {
   arena::state& s = *a.s_;
-  if (!s.peers.has_slot()) return;  // in the overflow slot: nobody counts on us
+  if (!s.peers.has_slot()) return;  // in the overflow slot: others do not rely on this process
   std::uint64_t active = slot_word{slot_state::active, s.peers.me()}.bits();
   s.words.slot(s.peers.slot())
       .ctl.compare_exchange_strong(active, slot_word{slot_state::ending, s.peers.me()}.bits(),
@@ -115,7 +115,7 @@ void arena_hooks::keep_if_needed(arena& a, kept_arenas& kept) {
                  words.at(0).blocks,
                  words.at(0).memory.name()};
   if (!look.leases_out()) return;
-  s.repairs.look_for_dead(true);  // only this notices processes that have run another program since
+  s.repairs.look_for_dead(true);  // the only way to notice processes that have called exec since
   if (!look.must_linger()) return;
   for (std::uint32_t k = 0; k < words.extents(); ++k) {
     const mapping& memory = words.at(k).memory;
@@ -130,7 +130,7 @@ void arena_hooks::keep_if_needed(arena& a, kept_arenas& kept) {
 }
 
 void linger() noexcept {
-  const attached_arenas all;  // none is left meanwhile
+  const attached_arenas all;  // so that no arena is left meanwhile
   try {
     for (arena* a : all) arena_hooks::begin_to_end(*a);
     const double seconds = seconds_or_default();

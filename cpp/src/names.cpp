@@ -25,13 +25,15 @@ constinit thread_local arena* placed_in = nullptr;
 
 namespace {
 
-constexpr std::uint64_t slice_ns = 100'000'000;  // after which a waiter looks whether who builds is alive
+constexpr std::uint64_t slice_ns = 100'000'000;  // after which a waiter checks whether the builder is alive
 
 using table = name_table<native_atomics, tables>;
 
 named entry_of(const name_ticket& at) noexcept { return {at.entry, name_word::from(at.word)}; }
 
-name_ticket ticket_of(arena& host, const named& n) noexcept { return {&host, n.entry, n.word.bits()}; }
+name_ticket ticket_of(const arena& host, const named& n) noexcept {
+  return {host.where().uuid, n.entry, n.word.bits()};
+}
 
 /// Nanoseconds on the arena's clock; 0: this process has another.
 std::uint64_t clock_of(const arena::state& s) noexcept {
@@ -44,8 +46,10 @@ void come_in(arena::state& s) {
   if (s.peers.in_overflow()) s.member.leave_overflow();  // its slot is shared
 }
 
-/// Whether the caller is who claimed: a forked child has another slot.
-bool is_mine(const arena::state& s, const name_ticket& mine) noexcept {
+/// Whether the caller has made the claim: a forked child has another slot.
+bool is_mine(const host_use& host, const name_ticket& mine) noexcept {
+  if (!host) return false;  // a building keeps its arena attached where it was begun
+  const arena::state& s = host->parts();
   return s.identity.known() && s.peers.slot() == name_word::from(mine.word).slot;
 }
 
@@ -53,15 +57,15 @@ bool is_mine(const arena::state& s, const name_ticket& mine) noexcept {
 bool is_stale(arena::state& s, const name_content& c) {
   const auto b = static_cast<std::uint32_t>(c.block);
   if (!s.words.has_block(b)) {
-    if (b < s.words.block_count()) return true;  // its segment went with the last who had it
-    return false;                                // in a segment that is not attached here
+    if (b < s.words.block_count()) return true;  // its segment was removed with the last process that had it
+    return false;  // in a segment that is not attached here
   }
   const auto life = life_word::from(s.words.block(b)[at_life].load(std::memory_order_seq_cst));
   return life.generation != c.generation || life.state == life_state::free ||
          life.state == life_state::emptying;
 }
 
-/// Vacates what stands for nothing any more, when all entries are in use.
+/// Vacates entries whose array is gone, when all entries are in use.
 void vacate_stale(arena::state& s) {
   s.words.try_sync();
   s.names.each([&](const named& n) {
@@ -83,8 +87,8 @@ std::optional<allocation> hold(arena& host, const name_content& c) {
 }  // namespace
 
 name_found find_name(std::string_view name) {
-  arena* host = find_host_arena();
-  if (host == nullptr) return {};
+  const host_use host = find_host_arena();
+  if (!host) return {};
   arena::state& s = host->parts();
   come_in(s);
   while (const auto at = s.names.find(name)) {
@@ -107,12 +111,12 @@ name_found find_name(std::string_view name) {
 }
 
 bool claim_name(std::string_view name, name_ticket& mine) {
-  arena& host = host_arena();
-  arena::state& s = host.parts();
+  const host_use host = host_arena();
+  arena::state& s = host->parts();
   come_in(s);
   for (bool again = false;; again = true) {
     const auto got = s.names.claim(name, s.peers.slot(), s.peers.me().pid, clock_of(s), [] { sleep_ms(1); });
-    if (got.how == table::outcome::claimed) mine = ticket_of(host, got.mine);
+    if (got.how == table::outcome::claimed) mine = ticket_of(*host, got.mine);
     if (got.how != table::outcome::full) return got.how == table::outcome::claimed;
     if (again)
       throw no_memory(
@@ -125,32 +129,41 @@ bool claim_name(std::string_view name, name_ticket& mine) {
 }
 
 void bind_name(const name_ticket& mine, const block_ref& ref, std::string_view description) {
-  arena::state& s = mine.host->parts();
-  if (!is_mine(s, mine)) throw std::logic_error("a forked child does not end what its parent builds");
-  if (description.size() > max_description_bytes) throw std::length_error("the description of a named block");
-  const claim c = mine.host->share(ref, false);
+  const host_use host = attached_host(mine.host);
+  if (!is_mine(host, mine)) throw std::logic_error("a forked child does not end what its parent builds");
+  if (description.size() > max_description_bytes)
+    throw std::length_error("the description of a named block is too long");
+  arena::state& s = host->parts();
+  const claim c = host->share(ref, false);
   (void)s.names.bind(entry_of(mine), c.block, c.generation, description, clock_of(s));
   s.words.ring_names_bell();
 }
 
 void fail_name(const name_ticket& mine, std::string_view text) noexcept {
-  arena::state& s = mine.host->parts();
-  if (!is_mine(s, mine)) return;
+  const host_use host = attached_host(mine.host);
+  if (!is_mine(host, mine)) return;
+  arena::state& s = host->parts();
   (void)s.names.fail(entry_of(mine), text, clock_of(s));
   s.words.ring_names_bell();
 }
 
 void give_up_name(const name_ticket& mine) noexcept {
-  arena::state& s = mine.host->parts();
-  if (!is_mine(s, mine)) return;
+  const host_use host = attached_host(mine.host);
+  if (!is_mine(host, mine)) return;
+  arena::state& s = host->parts();
   s.names.give_up(entry_of(mine));
   s.words.ring_names_bell();
 }
 
-bool vacate_name(const name_ticket& at) noexcept { return at.host->parts().names.vacate(entry_of(at)); }
+bool vacate_name(const name_ticket& at) noexcept {
+  const host_use host = attached_host(at.host);
+  return host && host->parts().names.vacate(entry_of(at));
+}
 
 bool wait_for_name(const name_ticket& at, unsigned round, std::uint64_t ns) {
-  arena::state& s = at.host->parts();
+  const host_use host = attached_host(at.host);
+  if (!host) return true;  // left meanwhile, for another namespace: the caller looks again
+  arena::state& s = host->parts();
   const named building = entry_of(at);
   header& h = s.words.head();
   const std::uint32_t rung = h.names_bell.load(std::memory_order_acquire);
@@ -167,7 +180,7 @@ bool wait_for_name(const name_ticket& at, unsigned round, std::uint64_t ns) {
 
 void wait_for_names(std::uint64_t ns) {
   const std::uint64_t slice = std::min(ns, slice_ns);
-  if (arena* host = find_host_arena()) {
+  if (const host_use host = find_host_arena()) {
     header& h = host->parts().words.head();
     (void)wait_on(futex_word(h.names_bell), h.names_bell.load(std::memory_order_acquire),
                   std::chrono::nanoseconds(slice));
@@ -176,7 +189,12 @@ void wait_for_names(std::uint64_t ns) {
   }
 }
 
-arena& name_arena() { return host_arena(); }
+arena& name_arena() { return *host_arena(); }
+
+arena* name_arena(const name_ticket& mine) noexcept {
+  const host_use host = attached_host(mine.host);
+  return is_mine(host, mine) ? &*host : nullptr;
+}
 
 placing::placing(arena* there) noexcept : before_(place_in(there)) {}
 
@@ -189,8 +207,8 @@ arena* place_in(arena* there) noexcept {
 }
 
 std::vector<name_report> all_names() {
-  arena* host = find_host_arena();
-  if (host == nullptr) return {};
+  const host_use host = find_host_arena();
+  if (!host) return {};
   arena::state& s = host->parts();
   come_in(s);
   s.repairs.look_for_dead(true);

@@ -29,7 +29,7 @@ inline void spin_pause() noexcept {
 #endif
 }
 
-/// A word that some sleep on, and whether perhaps somebody does.
+/// A word on which threads sleep, and whether perhaps one does.
 struct alignas(64) queue_bell {
   std::uint32_t word = 0;
   std::uint32_t sleepers = 0;
@@ -41,13 +41,13 @@ struct alignas(64) queue_bell {
     const std::uint32_t next = s.load(std::memory_order_relaxed) + 1;
     s.store(next == 0 ? 1 : next, std::memory_order_relaxed);
   }
-  /// With the lock, after a commit. The value is for `ring`; 0: nobody sleeps.
+  /// With the lock, after a commit. The value is for `ring`; 0: no thread sleeps.
   std::uint32_t change() noexcept {
     std::atomic_ref w(word);
     w.store(w.load(std::memory_order_relaxed) + 1, std::memory_order_release);
     return std::atomic_ref(sleepers).load(std::memory_order_relaxed);
   }
-  /// Without the lock. Who is about to sleep finds the word changed; who came later has changed `sleepers`.
+  /// Without the lock. A thread that is about to sleep finds the word changed; one that came later has changed `sleepers`.
   void ring(std::uint32_t seen, int count) noexcept {
     if (seen == 0) return;
     if (wake(&word, count) == 0)
@@ -55,7 +55,7 @@ struct alignas(64) queue_bell {
   }
 };
 
-/// A word of the list of sleepers: of nobody, or of a thread of the process for the time of the object's life.
+/// A word of the list of sleepers: free, or used by a thread of the process during the life of the object.
 class listed_sleeper {
  public:
   /// Lists the caller in one of the words, if one is free or that of a dead process.
@@ -108,8 +108,8 @@ struct queue::layout {
   claim ring;                       // or this ring, in exchange for `old_ring`
   claim old_ring;
   alignas(64) state states[2];
-  // Who sleeps, for those who ask; nothing depends on it. Of a process that is killed in its sleep a word stays until
-  // somebody looks, or needs it.
+  // The sleeping threads, for reports; nothing depends on it. The word of a process that is killed in its sleep stays
+  // until a report is made, or another thread needs it.
   alignas(64) std::uint64_t sleepers[most_listed];
 
   const state& now() const noexcept { return states[valid & 1]; }
@@ -141,7 +141,7 @@ struct queue::layout {
   }
 
   /// The valid state, without the lock, and without a store: the memory may be mapped read-only. False: it was changed
-  /// during each of many looks, or makes no sense.
+  /// during each of many attempts to read it, or is invalid.
   bool look(state& found) const noexcept;
 };
 
@@ -160,7 +160,7 @@ class queue::guard {
     held_ = how != robust_mutex::outcome::busy;
     if (!held_) return;
     step<point::queue_locked>();
-    // Also if nobody was found dead: whoever settles may be killed, too, or the memory may be used up there.
+    // Also if no dead process was found: a repairing process may be killed, too, or run out of memory there.
     if (q.at_->doing == layout::work::nothing) return;
     try {
       q.repair();

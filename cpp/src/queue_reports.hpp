@@ -59,7 +59,7 @@ std::vector<queue_report> report_queues(Leases& leases, std::uint32_t slots, Blo
         return life.state != life_state::free && life.state != life_state::emptying &&
                kept_by(r.block, life.generation) == keeper;
       };
-      if (!is_there()) continue;  // what it kept goes when somebody looks
+      if (!is_there()) continue;  // what it kept is given back by the next `expire`
       for (std::uint32_t s = 0; s < slots; ++s) {
         if ((d[at_holders + s / 64].load(relaxed) >> s % 64 & 1) == 0) continue;
         if (pids[s] == UINT32_MAX) pids[s] = pid_of(s);

@@ -65,7 +65,7 @@ std::byte* queue::ring(const claim& where, std::uint64_t bytes) {
     if (found.ref.home != nullptr) home()->release(found.ref);
   }
   if (bytes < first_ring_bytes || bytes > ring_block_.bytes || bytes % record_unit != 0)
-    throw corrupted("the ring of a queue makes no sense: a stray write hit it");
+    throw corrupted("the ring of a queue is corrupted: a stray write has changed it");
   return ring_block_.data;
 }
 
@@ -83,7 +83,7 @@ const queue::record& queue::read(const state& s, std::uint64_t at, std::uint64_t
             sizeof(record) + r.claims * sizeof(claim) + bytes <= r.size &&
             ((r.flags & in_block_flag) == 0 || r.claims != 0);
   }
-  if (!sound) throw corrupted("a message of a queue makes no sense: a stray write hit it");
+  if (!sound) throw corrupted("a message of a queue is corrupted: a stray write has changed it");
   return r;
 }
 
@@ -99,7 +99,7 @@ void queue::each_claim(const state& s, std::uint64_t from, std::uint64_t to, F&&
   }
 }
 
-/// Where a record of so many bytes goes: at the tail, or at the ring's start if there is too little before its end.
+/// Where a record of that size is placed: at the tail, or at the ring's start if there is too little space before its end.
 std::uint64_t queue::position(const state& s, std::uint64_t bytes, bool& fits) const noexcept {
   const std::uint64_t before_end = s.ring_bytes - s.tail % s.ring_bytes;
   const std::uint64_t at = bytes <= before_end ? s.tail : s.tail + before_end;

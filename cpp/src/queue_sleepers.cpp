@@ -36,7 +36,7 @@ listed_sleeper::listed_sleeper(std::span<std::uint64_t, queue::most_listed> word
       return;
     }
   }
-  // One look at one of them, at another each time: whoever sleeps again and again meets the words of the dead.
+  // Checks one of them, another one each time: repeated sleepers find all words of dead processes sooner or later.
   static std::atomic<std::uint32_t> turn{0};
   std::uint64_t* const at = &words[(pid + turn.fetch_add(1, relaxed)) % words.size()];
   std::uint64_t seen = std::atomic_ref(*at).load(relaxed);

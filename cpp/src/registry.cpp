@@ -17,7 +17,7 @@ constexpr auto relaxed = std::memory_order_relaxed;
 constexpr auto release_order = std::memory_order_release;
 constexpr auto sc = std::memory_order_seq_cst;
 
-/// Deletes the hidden arenas that nobody has pinned. Lock held, no reader is there.
+/// Deletes the hidden arenas that are not pinned. Lock held, no reader is active.
 void leave_hidden(registry& r) noexcept {
   r.some_hidden.store(false, sc);
   for_each_attached(r, [](entry& e, std::uint32_t pins) {
@@ -25,7 +25,7 @@ void leave_hidden(registry& r) noexcept {
     if (e.attached->idle())
       delete std::exchange(e.attached, nullptr);
     else
-      e.visible.store(e.attached, release_order);  // whoever had it pinned took something
+      e.visible.store(e.attached, release_order);  // something in it was acquired while it was pinned
   });
 }
 
@@ -50,7 +50,10 @@ registry_lock::~registry_lock() {
 
 void hide_idle(registry& r, const arena* only) noexcept {
   for_each_attached(r, [&](entry& e, std::uint32_t pins) {
-    if (e.was_home || e.kept || (only != nullptr && e.attached != only) || !e.attached->idle()) return;
+    const std::uint32_t i = index_of(r, e);
+    if (e.was_home || i == r.names_at.load(sc) || r.now.users[i].load(sc) != 0 ||
+        (only != nullptr && e.attached != only) || !e.attached->idle())
+      return;
     e.visible.store(nullptr, sc);
     if (pins == 0) r.some_hidden.store(true, sc);
   });
@@ -96,6 +99,7 @@ void started_in_child() noexcept {
   new (&r.now) activity;  // where the kernel cannot wipe pages
   for_each_attached(r, [](entry& e, std::uint32_t) { arena_hooks::after_fork_in_child(*e.attached); });
   renew_caches();
+  hide_idle(r);  // what only calls of its parent's threads used
   for_each_attached(r, [&r](entry& e, std::uint32_t) {  // pins of its parent's threads kept it
     if (e.visible.load(relaxed) == nullptr) r.some_hidden.store(true, sc);
   });

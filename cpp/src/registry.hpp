@@ -17,35 +17,36 @@ namespace sharedmem {
 
 inline constexpr std::uint32_t most_arenas = attached_arenas::most;
 
-/// One attached arena, or room for one.
+/// One attached arena, or a free entry.
 struct entry {
-  std::atomic<arena*> visible{nullptr};  // what arena_of looks at
+  std::atomic<arena*> visible{nullptr};  // what arena_of reads
   arena* attached = nullptr;             // owned; null: the entry is free
-  bool was_home = false;                 // is it, or was it: never left
-  bool kept = false;                     // the arena of names: never left either
+  bool was_home = false;                 // it is or was a home: never left
 };
 
-/// What threads do with the arenas at this moment. These threads do not exist in a forked child, and there all
-/// of it is zero.
+/// The state of threads that use the arenas at this moment. These threads do not exist in a forked child, so there
+/// all of it is zero.
 struct activity {
   std::mutex lock;
-  std::mutex meeting;                            // see kept.hpp; taken before `lock`
+  std::mutex meeting;                            // see kept.hpp; acquired before `lock`
   std::atomic<std::uint32_t> readers{0};         // threads in arena_of, looking at foreign arenas
   std::array<std::uint32_t, most_arenas> pins{}; // of each entry: how many `attached_arenas` have it
+  std::array<std::atomic<std::uint32_t>, most_arenas> users{};  // and how many calls for names: see kept.hpp
 };
 
-/// The arenas of this process. Everything but atomics is under `now.lock`, which is taken as a registry_lock.
+/// The arenas of this process. Everything but atomics is under `now.lock`, which is acquired as a registry_lock.
 ///
 /// A foreign arena of which nothing is held is left. First it is hidden: `visible` becomes null, so that
-/// arena_of, which takes no lock, does not find it any more. It is deleted as soon as nobody has it pinned and
-/// no reader is there who might have found it before. Whoever goes last sees to that: the holder of the lock
-/// after he has let it go, or the last reader.
+/// arena_of, which acquires no lock, does not find it any more. It is deleted as soon as it is not pinned and
+/// there is no reader that might have found it before. The last one to leave deletes it: the holder of the lock
+/// after releasing it, or the last reader.
 struct registry {
   activity& now = *make_wiped<activity>();
   std::array<entry, most_arenas> arenas{};
-  std::atomic<std::uint32_t> count{0};    // entries from there on were never used
-  std::atomic<bool> some_hidden{false};   // and not pinned
+  std::atomic<std::uint32_t> count{0};  // entries from there on were never used
+  std::atomic<bool> some_hidden{false};  // and not pinned
   std::atomic<arena*> home{nullptr};
+  std::atomic<std::uint32_t> names_at{most_arenas};  // entry of the arena of names that stays: see kept.hpp
   std::vector<std::string> offers;
   bool handlers = false;
 };
@@ -68,18 +69,22 @@ class registry_lock {
   registry& r_;
 };
 
-/// The attached arenas, hidden ones too. Lock held.
+/// The attached arenas, including hidden ones. Lock held.
 template <class Use>
 void for_each_attached(registry& r, Use&& use) {
   for (std::uint32_t i = 0; i < r.count.load(std::memory_order_relaxed); ++i)
     if (r.arenas[i].attached != nullptr) use(r.arenas[i], r.now.pins[i]);
 }
 
-/// Hides foreign arenas of which nothing is held: this one, or all. When the last array of one goes, a message may
-/// still be on its way that keeps it; hence all are looked at from time to time. Lock held.
+inline std::uint32_t index_of(const registry& r, const entry& e) noexcept {
+  return static_cast<std::uint32_t>(&e - r.arenas.data());
+}
+
+/// Hides foreign arenas of which nothing is held: this one, or all. When the last array of an arena is dropped, a
+/// message in flight may still keep it, so all arenas are checked from time to time. Lock held.
 void hide_idle(registry& r, const arena* only = nullptr) noexcept;
 
-/// Takes an arena in. Lock held. \throws no_memory  too many are attached.
+/// Adds an arena. Lock held. \throws no_memory  too many are attached.
 arena& enter(std::unique_ptr<arena> a);
 
 /// Registers the fork handlers unless that has been done. Lock held. \throws error  the system has no memory.
@@ -88,15 +93,15 @@ void handle_forks(registry& r);
 /// The attached arena with this uuid, hidden or not, or nullptr. Lock held.
 entry* entry_of(const std::array<std::uint64_t, 2>& uuid) noexcept;
 
-/// The same for whoever takes something in it: it is no longer hidden.
+/// The same for a caller that acquires something in it: it is no longer hidden.
 arena* attached_as(const std::array<std::uint64_t, 2>& uuid) noexcept;
 
-/// The arena that `where` names; attached now if it is not. Decides nothing about home: whoever only passes messages
-/// on may do so before its configuration has been offered. Lock held. Throws what arena::attach throws.
+/// The arena at `where`; attaches it if necessary. Does not choose a home: a process that only forwards messages
+/// may call this before its configuration has been offered. Lock held. Throws what arena::attach throws.
 arena& find_or_attach(registry& r, const locator& where);
 
-/// While one lives no arena is deleted that could be found before: for arena_of, which takes no lock. It has to
-/// be short, since arenas that are to be left wait for a moment without any. Threads: of one thread.
+/// While one lives no arena is deleted that could be found before: for arena_of, which acquires no lock. It must
+/// be short, since arenas can only be left at a moment without any. Threads: of one thread.
 class reading {
  public:
   reading() noexcept;

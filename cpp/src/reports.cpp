@@ -1,4 +1,4 @@
-/// What an arena looks like from here: counts, participants, and whether its tables make sense.
+/// Reports on an arena as seen by this process: counts, participants, and whether its tables are valid.
 #include <algorithm>
 
 #include "os/machine.hpp"
@@ -89,10 +89,9 @@ void arena::check() const {
   const state& s = *s_;
   const header& h = s.words.head();
   if (h.magic != arena_magic || h.version.load(relaxed) != layout_version || h.checksum != header_checksum(h))
-    throw corrupted("the arena's header does not make sense: a stray write hit it");
+    throw corrupted("the arena's header is corrupted: a stray write has changed it");
   const auto fail = [](const char* what, std::uint64_t index) {
-    throw corrupted("the arena's tables do not make sense: " + std::string(what) + " " +
-                    std::to_string(index));
+    throw corrupted("the arena's tables are corrupted: " + std::string(what) + " " + std::to_string(index));
   };
   const std::uint64_t mark = h.chunk_mark.load(sc);
   if (mark > h.chunk_capacity) fail("chunk mark", mark);
@@ -125,12 +124,17 @@ void arena::check() const {
 bool arena::idle() const noexcept {
   state& s = *s_;
   if (!s.identity.known()) return false;  // forked without handlers: locks may be held
-  if (!s.refs.none_held()) return false;
-  const std::lock_guard lock(s.pool);
+  if (s.refs.holds_any()) return false;
   bool held = false;
-  s.pool.each_unshared([&](const slab&, std::uint32_t) { held = true; });
-  if (held) return false;
-  // Whoever sent a message: perhaps nobody else is there who keeps the arena until it is read.
+  {
+    const std::lock_guard lock(s.pool);
+    s.pool.each_unshared([&](const slab&, std::uint32_t) { held = true; });
+  }
+  // In this order: a thread that drops a block which was never shared still holds its stripe's lock when the pool has
+  // the block already.
+  if (held || !s.refs.none_held()) return false;
+  if (s.words.head().names != 0 && s.names.any_of(s.peers.slot())) return false;
+  // Whoever sent a message: perhaps no other process keeps the arena until it is read.
   bool sent = false;
   const std::uint64_t now = s.repairs.on_arena_clock() ? monotonic_ns() : 0;
   s.refs.rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {
@@ -153,10 +157,10 @@ std::string arena::state::in_flight_text() {
   const in_flight all = messages();
   if (all.leases == 0) return {};
   return "; " + std::to_string(all.leases) + (all.leases == 1 ? " array" : " arrays") +
-         " in messages that nobody has loaded keep up to " + size_text(all.bytes) + ", the oldest since " +
+         " in messages that have not been loaded keep up to " + size_text(all.bytes) + ", the oldest for " +
          std::to_string(all.oldest_ns / second_ns) +
-         " s: sharedmem.participants() tells whose they are, sharedmem.revoke(older_than) frees those that "
-         "nobody will load";
+         " s: sharedmem.participants() counts them by process, sharedmem.revoke(older_than) frees those that "
+         "will not be loaded";
 }
 
 std::uint64_t arena::state::resident() const noexcept {

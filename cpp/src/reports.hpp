@@ -23,7 +23,7 @@ struct in_flight {
     ++leases;
     bytes += entry[at_lease_bytes].load(std::memory_order_relaxed) & ~copied_message;
     std::uint64_t since = entry[at_clock].load(std::memory_order_relaxed);
-    // A lease of nobody has its deadline there: it counts from the moment its sender was found dead.
+    // The clock of a lease OUT(nobody) is its deadline: it counts from the moment its sender was found dead.
     if (v.slot == nobody) since = since > lease_grace_ns ? since - lease_grace_ns : 0;
     if (since != 0 && since < now && now - since > oldest_ns) oldest_ns = now - since;
   }

@@ -1,12 +1,12 @@
-/// Room for a new block: what is tried, one after the other, when the heap has none at hand.
+/// Finding memory for a new block: what is tried, in order, when the heap has no free block.
 #include "os/machine.hpp"
 #include "state.hpp"
 
 namespace sharedmem {
 
-/// All that can be had without asking the system for more, however long it takes. Lets go of `lock` meanwhile.
-/// `messages`: those of the dead, too, whose grace is over. Whoever has one may still load it, so this is done only
-/// where the memory would otherwise be refused.
+/// Everything that can be reclaimed without more memory from the system, however long it takes. Releases `lock`
+/// meanwhile. `messages`: also those of dead senders whose grace is over. Such a message may still be loaded, so this
+/// is done only if the allocation would be refused otherwise.
 void arena::state::scrape_together(held_lock& lock, std::uint32_t chunks, bool messages) {
   lock.unlock();
   repairs.look_for_dead(true);
@@ -17,8 +17,8 @@ void arena::state::scrape_together(held_lock& lock, std::uint32_t chunks, bool m
   (void)pool.dissolve_spares(chunks);
 }
 
-/// A run of exactly `chunks`, or nullptr if meanwhile a slab of `size_class` has room. One whose segment has no
-/// block descriptors left for it is taken only if the arena cannot grow: using it tells that, then.
+/// A run of exactly `chunks`, or nullptr if meanwhile a slab of `size_class` has room. A run whose segment has no
+/// block descriptors left is returned only if the arena cannot grow: using it then reports the error.
 slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::uint64_t asked,
                            held_lock& lock) {
   const std::uint32_t blocks = size_class == no_class ? 1 : blocks_per_chunk(size_class);
@@ -60,7 +60,7 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
   if (slab* run = pool.claim_fresh(chunks, blocks)) return run;
   try {
     words.sync();
-  } catch (const error&) {  // what cannot be attached here is no room; `extend` below tells why
+  } catch (const error&) {  // memory that cannot be attached here is not available; `extend` below says why
   }
   if (slab* run = pool.claim_fresh(chunks, blocks)) return run;
   scrape_together(lock, chunks, false);
@@ -72,7 +72,7 @@ slab* arena::state::obtain(std::uint32_t chunks, std::uint32_t size_class, std::
   try {
     for (int tries = 0; tries < 3; ++tries) {
       if (!words.extend(chunks)) {
-        why = "no further segment can join the arena";
+        why = "no further segment can be added to the arena";
         break;
       }
       words.sync();

@@ -35,7 +35,7 @@ std::optional<std::uint64_t> parse_size(std::string_view text) noexcept {
     const bool decimal =
         text.starts_with('B') || text.starts_with('b');  // 1 GB is 10^9 bytes, 1 G and 1 GiB 2^30
     for (std::size_t i = 0; i <= k / 2; ++i) bytes *= decimal ? 1000 : 1024;
-    if (text.starts_with('i')) text.remove_prefix(1);
+    if (text.starts_with('i') || text.starts_with('I')) text.remove_prefix(1);
   }
   if (text.starts_with('B') || text.starts_with('b')) text.remove_prefix(1);
   if (!text.empty() || bytes >= 9e18) return std::nullopt;
@@ -55,7 +55,7 @@ std::optional<std::uint64_t> size_setting(const char* name) {
   const auto size = parse_size(text);
   if (!size)
     throw std::invalid_argument(std::string(name) + " is '" + text +
-                                "', which is no size: a number of bytes below 8 EiB, also as 8GiB");
+                                "', which is not a size: a number of bytes below 8 EiB, such as 8GiB");
   return size;
 }
 
@@ -67,7 +67,7 @@ unsigned count_setting(const char* name, unsigned most) {
   if (!number || !rest.empty() || !(*number >= 1 && *number <= most) ||
       *number != static_cast<unsigned>(*number))
     throw std::invalid_argument(std::string(name) + " is '" + text +
-                                "', which is no whole number from 1 to " + std::to_string(most));
+                                "', which is not a whole number from 1 to " + std::to_string(most));
   return static_cast<unsigned>(*number);
 }
 
@@ -79,7 +79,7 @@ double linger_seconds() {
   const auto seconds = take_number(rest);
   if (!seconds || !rest.empty())
     throw std::invalid_argument(std::string("SHAREDMEM_LINGER is '") + text +
-                                "', which is no number of seconds, 0 or more");
+                                "', which is not a number of seconds, 0 or more");
   return std::min(*seconds, most);
 }
 

@@ -21,7 +21,7 @@ claim arena::share(const block_ref& ref, bool lease) {
   const std::uint64_t bytes = s.words.block(ref.block)[at_bytes].load(relaxed);
   s.check_in_flight(bytes);
   bool sent = s.refs.send(c, bytes);
-  if (!sent) {  // what the dead sent and nobody received; frees blocks, hence without the lock
+  if (!sent) {  // messages of dead senders; this frees blocks, so the lock must not be held
     lock.unlock();
     s.repairs.look_for_dead(true);
     s.repairs.expire(false);
@@ -30,7 +30,7 @@ claim arena::share(const block_ref& ref, bool lease) {
   }
   if (!sent)
     throw no_memory("all " + std::to_string(s.words.lease_count()) +
-                    " leases of this arena are out: that many arrays were sent and not received" +
+                    " leases of this arena are in use: that many arrays were sent and not received" +
                     s.in_flight_text());
   return c;
 }
@@ -110,7 +110,7 @@ const std::byte* arena::read_only(const void* p) {
 
 std::byte* arena::writable(const void* p) const noexcept {
   const tables& words = s_->words;
-  // An address that was handed out belongs to whoever may write there.
+  // An address in the writable mapping may have been given to code that writes there.
   if (words.chunk_at(p) < words.chunk_count())
     return const_cast<std::byte*>(static_cast<const std::byte*>(p));
   return words.writable(p);

@@ -69,9 +69,9 @@ struct arena::state {
   std::uint32_t keeper_of = 0;  // pid of the process that has left one to linger here
 
   // budget.cpp
-  void check_in_flight(std::uint64_t bytes);  // before a lease of so many bytes; \throws no_memory
+  void check_in_flight(std::uint64_t bytes);  // before a lease for that many bytes; \throws no_memory
   std::atomic<std::uint64_t> in_flight_limit{UINT64_MAX};
-  std::atomic<std::uint64_t> in_flight_left{0};  // bytes that may be sent until somebody looks again
+  std::atomic<std::uint64_t> in_flight_left{0};  // bytes that may be sent before the next examination
 
   // reports.cpp
   in_flight messages() noexcept;           // of all processes

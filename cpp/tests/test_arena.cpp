@@ -325,7 +325,7 @@ TEST_CASE("an arena that is being made, or of another version, is not attached")
   nothing_left(*a);
 }
 
-TEST_CASE("an arena that has gone is stale") {
+TEST_CASE("an arena that no longer exists is stale") {
   locator where;
   {
     const auto a = arena::create(tiny);

@@ -255,7 +255,7 @@ TEST_CASE("fork handlers of a program may use arrays") {
   CHECK(program.wait() == 0);
 }
 
-TEST_CASE("whoever only passes messages on has not decided which arena is home") {
+TEST_CASE("forwarding messages does not choose a home arena") {
   owner sender, tree;
   child passes([&] {
     start_anew();
@@ -276,7 +276,7 @@ TEST_CASE("whoever only passes messages on has not decided which arena is home")
   CHECK(loads.wait() == 0);
 }
 
-TEST_CASE("a foreign arena is left although somebody asks for a message that is no longer out") {
+TEST_CASE("a foreign arena is left although a message that is no longer in flight is asked for") {
   CHECK(beside_an_owner([](owner& other) {
           allocation a = load(other.sent);
           const locator where = a.ref.home->where();

@@ -119,7 +119,7 @@ TEST_CASE("a fork waits for a thread that is within its cache, and sleeps meanwh
   CHECK(slept);
 }
 
-TEST_CASE("after threads are told to stop, and before their caches are looked at, there is a barrier") {
+TEST_CASE("between asking threads to stop and reading their caches there is a barrier") {
   const auto a = arena::create(tiny);
   thread_cache& cache = cache_of(*a);
   stopping = &heap_of(cache);
@@ -141,7 +141,7 @@ TEST_CASE("after threads are told to stop, and before their caches are looked at
   CHECK(before_the_end >= 1);  // the first one of a process may be refused: it has to register
 }
 
-TEST_CASE("whoever stops the threads sees none of them within its cache") {
+TEST_CASE("after stopping the threads none of them is inside its cache") {
   const auto a = arena::create(tiny);
   std::atomic<bool> end{false}, ready{false}, stopped{false};
   std::atomic<int> seen{0};
@@ -215,7 +215,7 @@ TEST_CASE("an arena that goes does not touch the cache of a thread that is endin
   CHECK(cache.home.load() == nullptr);
 }
 
-TEST_CASE("a thread goes on with another arena when its first one has gone") {
+TEST_CASE("a thread continues with another arena after its first one was left") {
   auto a = arena::create(tiny);
   const auto b = arena::create(tiny);
   std::atomic<int> step{0};
@@ -256,7 +256,7 @@ thread_local keeper kept_to_the_end;
 
 }  // namespace
 
-TEST_CASE("a thread's other destructors may use arrays after its cache has gone") {
+TEST_CASE("a thread's other destructors may use arrays after its cache was destroyed") {
   const auto a = arena::create(tiny);
   used_late = a.get();
   const auto threads = [&a](int number) {

@@ -17,7 +17,7 @@
 
 using namespace sharedmem;
 
-TEST_CASE("an empty census counts nobody") {
+TEST_CASE("an empty census counts no process") {
   const census none;
   CHECK_FALSE(none);
   CHECK(none.id() == -1);
@@ -86,7 +86,7 @@ TEST_CASE("moving keeps the attach") {
   CHECK(first.processes() == 1);
 }
 
-TEST_CASE("what has gone, or is no census, is stale") {
+TEST_CASE("a segment that no longer exists, or is not a census, is stale") {
   int id = -1;
   {
     const census short_lived = census::create();

@@ -147,7 +147,7 @@ TEST_CASE("bytes are copied and set, those around them are not") {
   set_threads(nullptr);
 }
 
-TEST_CASE("each part has a thread of its own, which is gone afterwards and takes no signals") {
+TEST_CASE("each part has its own thread, which is joined afterwards and handles no signals") {
   struct task {
     std::mutex lock;
     std::set<pthread_t> threads;

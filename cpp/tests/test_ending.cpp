@@ -121,7 +121,7 @@ TEST_CASE("of two that begin to end before either looks, neither counts on the o
   CHECK(orphans() == 2);
 }
 
-TEST_CASE("who ends counts on another that has not begun to end, and leaves nobody") {
+TEST_CASE("an ending process relies on one that has not begun to end, and leaves no process behind") {
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   channel sent;
   channel read;
@@ -148,7 +148,8 @@ TEST_CASE("who ends counts on another that has not begun to end, and leaves nobo
   CHECK(orphans() == 1);
 }
 
-TEST_CASE("a message in a segment that nobody else has attached is kept though somebody else stays") {
+TEST_CASE(
+    "a message in a segment that no other process has attached is kept although another process stays") {
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   channel sent, there, end;
   child outer([&] {
@@ -171,7 +172,7 @@ TEST_CASE("a message in a segment that nobody else has attached is kept though s
   CHECK(orphans() == 2);
 }
 
-TEST_CASE("who ends does not count on a process that has become another program") {
+TEST_CASE("an ending process does not rely on one that has become another program") {
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   channel sent, pid;
   child sender([&] {
@@ -272,7 +273,7 @@ TEST_CASE("what lingers takes the slot over when its parent has ended") {
   CHECK(orphans() == 1);
 }
 
-TEST_CASE("who has begun to end can leave its slot") {
+TEST_CASE("a process that has begun to end can leave its slot") {
   const auto a = arena::create(tiny);
   auto leaving = fork_from(*a, [&] {
     auto mine = arena::attach(a->where());
@@ -287,7 +288,7 @@ TEST_CASE("who has begun to end can leave its slot") {
   nothing_left(*a, 2);
 }
 
-TEST_CASE("an arena in which a lease is out is not idle, whoever took it") {
+TEST_CASE("an arena in which a lease is in use is not idle, whoever acquired it") {
   const auto a = arena::create(tiny);
   CHECK(a->idle());
   allocation x = make(*a, 5000, 1);

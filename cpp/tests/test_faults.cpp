@@ -271,7 +271,7 @@ constexpr bool built_to_die = false;
 
 }  // namespace
 
-TEST_CASE("whoever is killed at any step takes nothing along" * doctest::skip(!built_to_die)) {
+TEST_CASE("a process killed at any step loses nothing of others" * doctest::skip(!built_to_die)) {
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   const char* only = std::getenv("SHAREDMEM_TEST_POINT");
   int points = 0, runs = 0, killed = 0;

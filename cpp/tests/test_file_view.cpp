@@ -116,7 +116,7 @@ TEST_CASE("a file is mapped once per mode, and unmapped with its last reference"
   CHECK(again.data()[1] == std::byte{'e'});
 }
 
-TEST_CASE("whoever expects a file gets that one, or is told what has become of it") {
+TEST_CASE("opening an expected file returns that file, or an error that says what has happened to it") {
   const folder here;
   const std::string path = here / "a";
   write(path, "0123456789");
@@ -140,7 +140,8 @@ TEST_CASE("whoever expects a file gets that one, or is told what has become of i
   }
 }
 
-TEST_CASE("a new file replaces the old one, has its blocks, and leaves the old one to those who have it") {
+TEST_CASE(
+    "a new file replaces the old one and reserves its blocks; processes that have the old one keep it") {
   const folder here;
   const std::string path = here / "a";
   write(path, "old");
@@ -199,7 +200,7 @@ TEST_CASE("only regular files are mapped") {
   CHECK(code_of([&] { file_view::open(here / "a", file_mode::read); }) == ENOENT);
 }
 
-TEST_CASE("a file of another length is mapped anew, and what is large enough for a handle is used again") {
+TEST_CASE("a file of another length is mapped again; a mapping that is large enough for a handle is reused") {
   const folder here;
   const std::string path = here / "a";
   write(path, std::string(5000, 'x'));
@@ -215,7 +216,7 @@ TEST_CASE("a file of another length is mapped anew, and what is large enough for
   CHECK(file_view::open(path, file_mode::read, large.identity(), 6000).bytes() >= 6000);
 }
 
-TEST_CASE("a file is mapped anew by another path, since its handles name the path") {
+TEST_CASE("a file is mapped again under another path, since its handles contain the path") {
   const folder here;
   const std::string first = here / "a", second = here / "b";
   write(first, std::string(5000, 'x'));

@@ -254,7 +254,7 @@ TEST_CASE("a fork waits for a thread that attaches a segment" * doctest::skip(!c
   nothing_left(*a, 2);
 }
 
-TEST_CASE("of two overflow slots one is cleared at a time, whoever is stopped at it") {
+TEST_CASE("of two overflow slots one is cleared at a time, whichever process is stopped while it does so") {
   const auto a = arena::create(tiny);
   const arena_words words(*a);
   const std::uint32_t first = words.head().slots - overflow_slots;

@@ -55,7 +55,7 @@ void wake_in_all(const std::uint32_t* word, int wanted) {
 
 }  // namespace
 
-TEST_CASE("a word with another value puts nobody to sleep") {
+TEST_CASE("a word with another value does not put the thread to sleep") {
   const std::uint32_t word = 7;
   CHECK(wait_on(&word, 8, 1h) == wait_end::changed);
   CHECK(wait_on(&word, 8, 0ns) == wait_end::changed);
@@ -70,7 +70,7 @@ TEST_CASE("a wait ends with its limit") {
   CHECK(std::chrono::steady_clock::now() - begin >= 1'020ms);
 }
 
-TEST_CASE("wake returns how many it woke, and wakes no more than it was told") {
+TEST_CASE("wake returns how many it woke, and wakes at most that many") {
   shared_page page;
   std::atomic<int> awake{0};
   std::vector<std::thread> crowd;

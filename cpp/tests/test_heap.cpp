@@ -131,7 +131,7 @@ TEST_CASE("beyond the limit cached runs are given back, and their pages with the
   CHECK(count(t, chunk_state::owned) == 1);
 }
 
-TEST_CASE("fragments are given back, shortest first, until as much is gone as is asked for") {
+TEST_CASE("fragments are given back, shortest first, until the requested amount is reached") {
   bare_tables t;
   owner me(t, 0);
   std::vector<heap::taken> runs, between;

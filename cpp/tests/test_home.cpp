@@ -100,7 +100,7 @@ TEST_CASE("the message of a lone sender in a memfd arena stays reachable after i
   CHECK(code == 0);
 }
 
-TEST_CASE("a lingering process ends by itself when nobody comes") {
+TEST_CASE("a lingering process ends by itself when no process attaches") {
   const message m = send_and("0.2", leave_in_order);
   CHECK(orphans() == 1);
   CHECK(segments_of(m.sender) == 0);

@@ -50,7 +50,7 @@ word32& state_of(const os::segment& s) { return reinterpret_cast<header*>(s.data
 
 }  // namespace
 
-TEST_CASE("processes that ask at once get one arena, whoever of them is killed") {
+TEST_CASE("processes that ask at the same time get one arena, whichever of them is killed") {
   begin("at once");
   const std::size_t before = hosts();
   std::mt19937 random(20240131);
@@ -99,7 +99,7 @@ TEST_CASE("a maker that is stopped is condemned, and does not open its arena any
   CHECK(h->state.load() == static_cast<std::uint32_t>(birth::condemned));
 }
 
-TEST_CASE("a candidate that is open, or condemned, is let go by whoever meets it") {
+TEST_CASE("a candidate that is open, or condemned, is released by the next process that finds it") {
   const std::uint64_t space = begin("left open");
   for (const birth left : {birth::open, birth::condemned}) {
     os::segment object;
@@ -117,7 +117,7 @@ TEST_CASE("a candidate that is open, or condemned, is let go by whoever meets it
   }
 }
 
-TEST_CASE("what is in the list but not open is nobody's arena") {
+TEST_CASE("a segment that is in the list but not open is not used as an arena") {
   const std::uint64_t space = begin("condemned");
   os::segment object;
   REQUIRE(candidate(space, object) == os::meeting::made);
@@ -128,7 +128,7 @@ TEST_CASE("what is in the list but not open is nobody's arena") {
   for (const birth left : {birth::unborn, birth::condemned}) {
     h->state.store(static_cast<std::uint32_t>(left));
     os::segment::let_key_go(object.name());
-    CHECK(find_host_arena() == nullptr);
+    CHECK_FALSE(find_host_arena());
     child other([] { return name_arena().where().uuid == uuid{1, 2} ? 1 : 0; });
     CHECK(other.wait() == 0);
   }
@@ -151,22 +151,23 @@ TEST_CASE("a candidate whose maker is dead is swept, and one whose maker lives i
 TEST_CASE("a look makes no arena, and namespaces have arenas of their own") {
   begin("look");
   const std::size_t before = hosts();
-  CHECK(find_host_arena() == nullptr);
+  CHECK_FALSE(find_host_arena());
   CHECK(hosts() == before);
   child other([&] {
     arena& first = name_arena();
-    if (&name_arena() != &first || find_host_arena() != &first) return 1;
+    const uuid before_it = first.where().uuid;
+    if (&name_arena() != &first || &*find_host_arena() != &first) return 1;
     ::setenv("SHAREDMEM_NAMESPACE", "another", 1);
-    if (find_host_arena() != nullptr) return 2;
-    if (&name_arena() == &first) return 3;
+    if (find_host_arena()) return 2;
+    if (name_arena().where().uuid == before_it) return 3;
     begin("look");  // of this pid: the third
-    return find_host_arena() == nullptr ? 0 : 4;
+    return !find_host_arena() ? 0 : 4;
   });
   CHECK(other.wait() == 0);
   CHECK(hosts() == before);
 }
 
-TEST_CASE("the arena of names is nobody's home") {
+TEST_CASE("the arena of names is never a home") {
   begin("no home");
   channel out;
   child owner([&] {
@@ -187,12 +188,12 @@ TEST_CASE("the arena of names is nobody's home") {
     arena& names = name_arena();
     if (names.where().uuid != where.uuid || got.ref.home != &names) return 4;  // attached once
     release(got.ref);
-    return find_host_arena() == &names ? 0 : 5;  // and it stays
+    return &*find_host_arena() == &names ? 0 : 5;  // and it stays
   });
   CHECK(reader.wait() == 0);
 }
 
-TEST_CASE("a process too many is told what it can do about it") {
+TEST_CASE("the error for one process too many says what can be done") {
   begin("full");
   channel full, done;
   child owner([&] {
@@ -239,7 +240,7 @@ TEST_CASE("a forked child has the arena too") {
 }
 
 #ifdef SHAREDMEM_FAULT_POINTS
-TEST_CASE("whoever is killed at any step of making the arena leaves nothing") {
+TEST_CASE("a process killed at any step of making the arena leaves nothing behind") {
   begin("steps");
   const std::size_t before = hosts();
   for (const char* at :
@@ -288,7 +289,7 @@ void meet_in_one_arena(const char* step) {
   CHECK(late.wait() == 0);
 }
 
-TEST_CASE("who looked before another made the arena looks once more, and makes none") {
+TEST_CASE("a process that searched before another made the arena searches again, and makes none") {
   begin("second look");
   meet_in_one_arena("host_looked");
 }

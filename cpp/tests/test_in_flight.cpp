@@ -70,7 +70,7 @@ TEST_CASE("handles are found in the bytes of a message") {
   }
 }
 
-TEST_CASE("whoever stands for a message of which nobody has the bytes gives its lease back, once") {
+TEST_CASE("the process responsible for a message whose bytes are lost gives its lease back, once") {
   const auto a = arena::create(64 * mib);
   allocation block = a->allocate(1000);
   const claim c = a->share(block.ref, true);
@@ -182,7 +182,7 @@ TEST_CASE("messages of a process keep no more than it allows") {
   a->release(small.ref);
 }
 
-TEST_CASE("a pipe without readers says what nobody has read") {
+TEST_CASE("the unread bytes of a pipe without readers can be read") {
   int ends[2];
   REQUIRE(::pipe(ends) == 0);
   channel to(ends[1]);

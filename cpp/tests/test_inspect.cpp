@@ -40,7 +40,7 @@ std::optional<state> state_of(const inspection& seen, pid_t pid) {
 
 }  // namespace
 
-TEST_CASE("an arena tells who takes part, alive or dead, and what is in flight") {
+TEST_CASE("an arena reports its participants, alive or dead, and messages in flight") {
   const auto a = arena::create(128 * mib);
   allocation x = make(*a, 3 * mib, 1);
   const auto living = fork_from(*a, [&] {
@@ -100,7 +100,7 @@ TEST_CASE("extension segments are counted") {
   for (allocation& x : all) a->release(x.ref);
 }
 
-TEST_CASE("what is no arena's primary segment is told from one") {
+TEST_CASE("segments that are not the primary segment of an arena are recognized") {
   const auto plain = mapping::create(backing::sysv, mib, 1);
   CHECK(!inspect(plain.name()).has_value());
   const auto file = mapping::create(backing::memfd, mib, 7);
@@ -135,7 +135,7 @@ TEST_CASE("a segment of another user is not attached") {
   }
 }
 
-TEST_CASE("an arena that makes no sense is refused") {
+TEST_CASE("an arena with an invalid header is rejected") {
   const auto a = arena::create(tiny);
   auto* words = static_cast<std::uint32_t*>(::shmat(a->where().segment.id, nullptr, 0));
   REQUIRE(words != reinterpret_cast<void*>(-1));

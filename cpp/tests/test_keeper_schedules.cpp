@@ -144,7 +144,7 @@ TEST_CASE("a message is given back by one, as after a death, while another takes
   s.random_orders(10000, 2);
 }
 
-TEST_CASE("the keeper is dropped while somebody looks for what it kept") {
+TEST_CASE("the keeper is dropped while another process looks for what it kept") {
   const auto drop_and_look = [](world& w, process& p) {
     open_queue(p, 1);
     put(w, p);
@@ -206,7 +206,7 @@ TEST_CASE("a lease is revoked while its block is about to keep it") {
   s.every_order({3, 0});
 }
 
-TEST_CASE("who takes a message and does not load it stands for it since then") {
+TEST_CASE("a process that takes a message without loading it becomes responsible for it") {
   const auto take_only = [](world& w, process& p) {
     join_queue(w, p);
     if (!p.refers(keeper)) return;

@@ -65,7 +65,7 @@ life_state life_of(const bare_tables& t, std::uint32_t block) {
 
 }  // namespace
 
-TEST_CASE("the last of two participants that drops a block frees it, and its owner is told") {
+TEST_CASE("the last of two participants that drops a block frees it, and its owner is notified") {
   bare_tables t;
   participant a(t, 0), b(t, 1);
   const heap::taken block = a.take(class_of(5000));
@@ -88,7 +88,7 @@ TEST_CASE("the last of two participants that drops a block frees it, and its own
   CHECK_THROWS_AS(b.refs.acquire(c), stale_handle);
 }
 
-TEST_CASE("a lease keeps a block that nobody holds, until it is given back") {
+TEST_CASE("a lease keeps a block without holders, until it is given back") {
   bare_tables t;
   participant a(t, 0);
   const heap::taken block = a.take(class_of(5000));
@@ -101,7 +101,7 @@ TEST_CASE("a lease keeps a block that nobody holds, until it is given back") {
   CHECK(!a.refs.stands_for(c));
 }
 
-TEST_CASE("what was copied into a process that nobody announced is forgotten, and its epoch is another") {
+TEST_CASE("references copied into a child that was not announced are forgotten, and its epoch is another") {
   bare_tables t;
   participant a(t, 0);
   const heap::taken block = a.take(class_of(5000));
@@ -134,7 +134,7 @@ TEST_CASE("what a dead process held is taken back: references, messages, chunks,
   CHECK(a.heap.adopt_all_orphans());
 }
 
-TEST_CASE("who looks for the dead in passing does not do so again at once") {
+TEST_CASE("a search for the dead that is not needed is not repeated at once") {
   bare_tables t;
   participant a(t, 0), b(t, 1);
   const std::uint64_t before = monotonic_ns();
@@ -145,7 +145,7 @@ TEST_CASE("who looks for the dead in passing does not do so again at once") {
   CHECK(a.repairs.look_for_dead(true) == !found);
 }
 
-TEST_CASE("who joins takes a free slot, one of a dead process if there is no other, and no other's") {
+TEST_CASE("a joining process takes a free slot, or one of a dead process if there is none") {
   bare_tables t;
   participant a(t, 0), b(t, 1), joining(t, 2);
   t.words.slot(2).ctl.store(0);

@@ -186,7 +186,7 @@ TEST_CASE("one at a time, in several processes of several threads") {
   CHECK(*count == long{processes} * threads * rounds);
 }
 
-TEST_CASE("a look tells who holds it, and takes nothing") {
+TEST_CASE("`owner` reports who holds it, and acquires nothing") {
   using state = robust_mutex::owner_report::state;
   shared_page page;
   robust_mutex lock = robust_mutex::create(page.at);

@@ -326,7 +326,7 @@ TEST_CASE("an array goes while others find its name") {
   s.random_orders(20000, 2);
 }
 
-TEST_CASE("a failure reaches who waited, and nobody else") {
+TEST_CASE("a failure reaches the processes that waited, and no others") {
   const auto fails = [](process& p) { p.get_or_create(x, process::builds::a_failure); };
   scenario s("fail | get | get", {{fails, false}, {get, false}, {get, false}});
   s.afterwards = [](world& w) {

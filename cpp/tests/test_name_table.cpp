@@ -42,7 +42,7 @@ named bind(table& names, const std::string& name) {
 
 }  // namespace
 
-TEST_CASE("names of one hash are told apart by their bytes and their lengths") {
+TEST_CASE("names with equal hashes are distinguished by their bytes and lengths") {
   private_tables tables;
   table names(tables);
   const named bound = bind(names, "a name of 24 bytes, or so");
@@ -56,7 +56,7 @@ TEST_CASE("names of one hash are told apart by their bytes and their lengths") {
   CHECK(names.find("a name of 24 bytes, or so") == bound);
 }
 
-TEST_CASE("a mark that a stray write has raised leads nobody beyond the table") {
+TEST_CASE("a mark that a stray write has raised does not lead beyond the table") {
   private_tables tables;
   table names(tables);
   const named bound = bind(names, "x");
@@ -71,7 +71,29 @@ TEST_CASE("a mark that a stray write has raised leads nobody beyond the table") 
   CHECK(tables.looked_beyond == 0);
 }
 
-TEST_CASE("an entry that was used anew has another content") {
+TEST_CASE("a process is at an entry from its claim until what it builds has ended") {
+  private_tables tables;
+  table names(tables);
+  CHECK_FALSE(names.any_of(1));
+  for (const name_state at : {name_state::filling, name_state::claiming, name_state::building}) {
+    CAPTURE(static_cast<int>(at));
+    tables.mark = 3;
+    tables.words[2] = name_word{at, 1, 5}.bits();
+    CHECK(names.any_of(1));
+    CHECK_FALSE(names.any_of(0));
+    CHECK_FALSE(names.any_of(2));
+  }
+  tables.words[2] = 0;
+  for (const bool well : {true, false}) {
+    const auto got = names.claim("x", 0, 4242, 0, [] {});
+    CHECK(names.any_of(0));
+    const named ended = well ? names.bind(got.mine, 7, 1, "text", 0) : names.fail(got.mine, "why", 0);
+    CHECK_FALSE(names.any_of(0));  // the slot of READY and FAILED is nobody's
+    REQUIRE(names.vacate(ended));
+  }
+}
+
+TEST_CASE("an entry that was reused has other contents") {
   private_tables tables;
   table names(tables);
   const named before = bind(names, "x");

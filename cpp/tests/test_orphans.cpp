@@ -9,7 +9,7 @@
 using namespace sharedmem;
 using namespace heap_tools;
 
-TEST_CASE("chunks of a dead owner go to who adopts them, with what is free in them") {
+TEST_CASE("chunks of a dead owner can be adopted, with their free memory") {
   bare_tables t;
   const std::uint32_t c = class_of(100'000);
   std::uint32_t chunk = 0, run = 0, held_block = 0;
@@ -99,7 +99,7 @@ TEST_CASE("free chunks of the dead beyond the limit are given back, and those wi
   CHECK(t.words.slot(0).chunks.load() == 1);
 }
 
-TEST_CASE("who adopts takes what he asks for, and leaves the rest to others") {
+TEST_CASE("adoption takes what is requested, and leaves the rest to others") {
   bare_tables t(std::uint64_t{64} << 20);
   const std::uint32_t c = class_of(100'000), other = class_of(50'000);
   std::uint32_t small[2] = {}, other_small = 0, runs[3] = {};

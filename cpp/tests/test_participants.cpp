@@ -44,7 +44,7 @@ std::ptrdiff_t dead_ones(arena& a) {
 
 }  // namespace
 
-TEST_CASE("a child that is slow to take its slot keeps its claims, whoever has become another program") {
+TEST_CASE("a child that is slow to take its slot keeps its claims, whichever process has called exec") {
   constexpr std::uint64_t bytes = 100'000;  // kept by no thread: the next block takes the place of the last
   const auto a = arena::create(tiny);
   allocation first = make(*a, bytes, 0);  // so that no room has to be looked for below
@@ -99,7 +99,9 @@ TEST_CASE("processes are alive when their start times have outgrown their bits")
   CHECK(code == 0);
 }
 
-TEST_CASE("a lease of the dead waits for its message, whatever the clock of who found them dead") {
+TEST_CASE(
+    "a lease of a dead process waits for its message, whatever clock the process has that noticed the "
+    "death") {
   if (!needs_root()) return;
   const auto a = arena::create(tiny);
   channel sent;

@@ -60,7 +60,7 @@ TEST_CASE("send and drop against load and drop") {
   s.random_orders(10000, 2);
 }
 
-TEST_CASE("somebody repairs meanwhile") {
+TEST_CASE("another process repairs meanwhile") {
   scenario s("send | load | repair", {{0, produce}, {64, consume}, {1, repair, false}}, {0, 64, 1});
   s.every_order({1, 1});
   s.random_orders(10000, 2);
@@ -147,7 +147,7 @@ TEST_CASE("a claim that moves from bit to lease is never overlooked") {
   s.every_order({4, 0});
 }
 
-TEST_CASE("a claim moves between bit and lease while somebody tries to free") {
+TEST_CASE("a claim moves between bit and lease while another process tries to free") {
   const auto move_about = [](world& w, process& p) {
     p.allocate(0);
     for (int round = 0; round < 3 && p.refers(0); ++round) {

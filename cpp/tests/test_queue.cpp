@@ -211,7 +211,8 @@ TEST_CASE("a bound, tasks, and several at once") {
   nothing_left(*a);
 }
 
-TEST_CASE("a queue keeps the arrays in its messages, whoever sent them, and gives all back with itself") {
+TEST_CASE(
+    "a queue keeps the arrays in its messages, whoever sent them, and gives all back when it is freed") {
   auto a = arena::create(tiny);
   {
     auto q = made_in(*a);
@@ -364,7 +365,7 @@ TEST_CASE("a process is killed at each step of a queue, and the others go on") {
   CHECK(repaired > 17);
 }
 
-TEST_CASE("who is killed while it settles what another left is settled in turn") {
+TEST_CASE("what a process killed during repair leaves is repaired in turn") {
   for (const char* first :
        {"queue_leases_kept:1", "queue_get_committed:1", "queue_ring_kept:1", "queue_ring_committed:1"})
     for (const char* second : {"lease_returned:1", "queue_repaired:1"}) {

@@ -107,7 +107,7 @@ TEST_CASE("an arena tells its queues, oldest first, until they are dropped") {
   nothing_left(*a);
 }
 
-TEST_CASE("the holders and sleepers of a queue are told, and not the dead") {
+TEST_CASE("the living holders and sleepers of a queue are listed, and not the dead") {
   const auto a = arena::create(tiny);
   {
     auto q = made_in(*a);
@@ -176,7 +176,7 @@ TEST_CASE("a look at what others change is of one moment") {
   nothing_left(*a);
 }
 
-TEST_CASE("a look at what changes all the time is of one moment, or none") {
+TEST_CASE("a report on a queue that changes all the time is consistent, or there is none") {
   auto at = std::make_unique<queue::layout>();
   at->states[0].ring_bytes = at->states[1].ring_bytes = first_ring_bytes;
   std::atomic<bool> over{false};
@@ -201,7 +201,7 @@ TEST_CASE("a look at what changes all the time is of one moment, or none") {
   CHECK(mixed == 0);
 }
 
-TEST_CASE("nonsense in the block of a queue is told from a queue, and found out by none of its bytes") {
+TEST_CASE("invalid bytes in the block of a queue are never taken for a queue") {
   const auto a = arena::create(tiny);
   {
     auto q = made_in(*a);
@@ -237,7 +237,7 @@ TEST_CASE("nonsense in the block of a queue is told from a queue, and found out 
   nothing_left(*a);
 }
 
-TEST_CASE("leases that are kept by what was no queue, or is none any more, are no queue") {
+TEST_CASE("leases kept by a block that is not a queue, or not any more, are not taken for a queue") {
   const auto a = arena::create(tiny);
   {
     auto q = made_in(*a);

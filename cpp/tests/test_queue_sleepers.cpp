@@ -34,7 +34,7 @@ std::vector<queue::sleeper> until(const queue& q, std::size_t count) {
 
 }  // namespace
 
-TEST_CASE("who sleeps is listed with what it waits for, and no longer") {
+TEST_CASE("a sleeping thread is listed with what it waits for, and no longer") {
   auto a = arena::create(tiny);
   queue q;
   make(q, *a);

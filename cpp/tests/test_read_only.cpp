@@ -96,7 +96,7 @@ TEST_CASE("an address elsewhere has no counterpart") {
   a->release(x.ref);
 }
 
-TEST_CASE("each segment has one such mapping, of one line of maps, whoever asks first") {
+TEST_CASE("each segment has one such mapping, of one line of maps, whichever caller comes first") {
   const auto a = arena::create(tiny);
   std::vector<allocation> made;
   for (std::uint64_t i = 0; i < 40; ++i) made.push_back(make(*a, 2 * mib, i));

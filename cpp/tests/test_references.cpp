@@ -58,7 +58,7 @@ TEST_CASE("a handle whose lease is another block's takes no lease") {
   nothing_left(*a);
 }
 
-TEST_CASE("who owns the memory uses it again after another process dropped the last reference") {
+TEST_CASE("the owner reuses the memory after another process dropped the last reference") {
   const auto a = arena::create(tiny);
   for (const std::uint64_t bytes : {256 * kib, 5 * mib}) {  // in a chunk of their own, and a run of chunks
     CAPTURE(bytes);

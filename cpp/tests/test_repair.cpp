@@ -230,7 +230,7 @@ void live_and_die(arena& a, std::uint64_t bytes, int count) {
 
 }  // namespace
 
-TEST_CASE("who stood still while it looked for the dead looks again soon") {
+TEST_CASE("a process that was suspended during its search for the dead searches again soon") {
   const auto a = arena::create(tiny);
   live_and_die(*a, 4 * mib, 1);
   seconds_ahead = 1;
@@ -335,7 +335,7 @@ TEST_CASE("revoking is for messages of the living: those of the dead wait until 
   nothing_left(*a, 2);
 }
 
-TEST_CASE("free memory is not counted for a slot that nobody is in") {
+TEST_CASE("free memory is not counted for a slot without a process") {
   const auto a = arena::create(tiny);
   (void)make(*a, 8 * mib, 0);  // no more is counted as free than is resident
   allocation x = make(*a, 3 * mib, 1);

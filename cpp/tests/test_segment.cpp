@@ -120,7 +120,7 @@ TEST_CASE("a stranger's segment stays, whatever its key, with data in it or with
       }
 }
 
-TEST_CASE("a segment that was left behind and that somebody has found a use for stays") {
+TEST_CASE("a segment that was left behind but is used by another program stays") {
   for (const bool arena : {true, false}) {
     CAPTURE(arena);
     const int id = killed_in(death::before_attach, [arena] {

@@ -81,7 +81,7 @@ TEST_CASE("without System V memory an arena is a memfd, in which arrays are allo
   CHECK(alone.wait() == 0);
 }
 
-TEST_CASE("what needs System V memory says ENOSYS where there is none") {
+TEST_CASE("functions that need System V memory fail with ENOSYS without it") {
   child alone{[] {
     MUST(refuse_sysv());
     MUST(code_of([] { (void)make(backing::sysv); }) == ENOSYS);

@@ -114,7 +114,7 @@ __all__ = [
 
 # Modules for other libraries. They are imported when first asked for, and not by `import *`: that would give
 # the name of the library a new meaning.
-_FOR_LIBRARIES = ("dask", "mpi", "torch", "zarr")
+_FOR_LIBRARIES = ("dask", "mpi", "ray", "torch", "zarr")
 
 
 def __getattr__(name):
@@ -165,7 +165,8 @@ def _import(name):
         case "objects":
             import sharedmem.objects as module
         case "lock":
-            import sharedmem._arguments  # only compiled modules use it
+            import sharedmem._arguments  # only compiled modules use these two
+            import sharedmem._lock_base
             import sharedmem.lock as module
         case "_latest":
             import sharedmem._latest as module
@@ -191,6 +192,8 @@ def _import_for_library(name):
             import sharedmem.dask as module
         case "mpi":
             import sharedmem.mpi as module
+        case "ray":
+            import sharedmem.ray as module
         case "torch":
             import sharedmem.torch as module
         case "zarr":

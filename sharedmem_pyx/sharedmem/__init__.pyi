@@ -1,6 +1,7 @@
 from sharedmem import atomics as atomics
 from sharedmem import dask as dask
 from sharedmem import mpi as mpi
+from sharedmem import ray as ray
 from sharedmem import torch as torch
 from sharedmem import zarr as zarr
 from sharedmem._condition import Condition

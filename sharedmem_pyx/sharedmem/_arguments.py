@@ -1,4 +1,4 @@
-"""Arguments of compiled classes, whose own errors would speak of methods that nobody calls by name."""
+"""Arguments of compiled classes, whose own errors would mention methods that users do not call."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Atomic operations on elements of arrays: how an element is found, and what is done to one of them."""
+"""Atomic operations on elements of arrays: finding an element, and operating on one of them."""
 import numpy as np
 
 cimport numpy as cnp
@@ -33,7 +33,7 @@ cnp.import_array()
 # -- from an array and an index to an element
 
 cdef element check_array(object a, bint written) except *:
-    """What the elements of an array are, if atomic operations work on them."""
+    """The type of an array's elements, if atomic operations support it."""
     if not cnp.PyArray_Check(a):
         raise TypeError(f"atomics work on elements of an ndarray, not of {type(a).__name__}")
     cdef cnp.ndarray array = a
@@ -52,7 +52,7 @@ cdef element check_array(object a, bint written) except *:
 cdef int check_address(const void* at, element of, object a) except -1:
     if <size_t>at % alignment_of(of) != 0:
         raise ValueError("atomics need elements that are aligned to their size: "
-                         f"one of {a.dtype} is at an address that is no multiple of {alignment_of(of)}")
+                         f"one of {a.dtype} is at an address that is not a multiple of {alignment_of(of)}")
     return 0
 
 
@@ -60,7 +60,7 @@ cdef Py_ssize_t read_index(object index, Py_ssize_t size, int axis) except -1:
     """An index of an axis, counted from its beginning."""
     if not PyLong_CheckExact(index) and (
             not PyIndex_Check(index) or PyBool_Check(index) or isinstance(index, np.bool_)):
-        raise IndexError(f"one element has an int for each axis as its index, not {type(index).__name__}")
+        raise IndexError(f"the index of an element is one int for each axis, not {type(index).__name__}")
     cdef Py_ssize_t at = PyNumber_AsSsize_t(index, IndexError)
     if at < -size or at >= size:
         raise IndexError(f"index {at} is out of bounds for axis {axis} with size {size}")
@@ -68,7 +68,7 @@ cdef Py_ssize_t read_index(object index, Py_ssize_t size, int axis) except -1:
 
 
 cdef char* find(cnp.ndarray a, object index, element of) except NULL:
-    """The address of the element, which is one that atomic operations work on."""
+    """The address of the element, after checking that atomic operations can use it."""
     cdef char* at = <char*>cnp.PyArray_DATA(a)
     cdef int ndim = cnp.PyArray_NDIM(a)
     cdef int axis
@@ -87,7 +87,7 @@ cdef char* find(cnp.ndarray a, object index, element of) except NULL:
 # -- operations on one element
 
 def load(a, index, /):
-    """The value of an element.
+    """Return the value of an element.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def load(a, index, /):
     Returns
     -------
     int, float or bool
-        What a single store wrote, never a mixture of two.
+        A value that one store wrote, never a mixture of two.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def store(a, index, value, /):
     Parameters
     ----------
     a : numpy.ndarray
-        Its elements may be set by any process at the same time.
+        Its elements may be set by several processes at the same time.
     index : int or tuple of int
         Of one element.
     value : int, float or bool
@@ -132,7 +132,7 @@ def store(a, index, value, /):
 
 
 def exchange(a, index, value, /):
-    """Set an element, and return what it was.
+    """Set an element, and return its previous value.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def exchange(a, index, value, /):
     Returns
     -------
     int, float or bool
-        The value before.
+        The previous value.
 
     Raises
     ------
@@ -175,7 +175,7 @@ def compare_exchange(a, index, expected, value, /):
     Returns
     -------
     int, float or bool
-        The value before: the element was set if this is `expected`.
+        The previous value: the element was set if this is `expected`.
 
     Raises
     ------
@@ -201,7 +201,7 @@ def add(a, index, value, /):
     Returns
     -------
     int or float
-        The value before.
+        The previous value.
 
     Raises
     ------
@@ -228,7 +228,7 @@ def sub(a, index, value, /):
     Returns
     -------
     int or float
-        The value before.
+        The previous value.
 
     Raises
     ------
@@ -255,7 +255,7 @@ def and_(a, index, value, /):
     Returns
     -------
     int or bool
-        The value before.
+        The previous value.
 
     Raises
     ------
@@ -282,7 +282,7 @@ def or_(a, index, value, /):
     Returns
     -------
     int or bool
-        The value before.
+        The previous value.
 
     Raises
     ------
@@ -309,7 +309,7 @@ def xor(a, index, value, /):
     Returns
     -------
     int or bool
-        The value before.
+        The previous value.
 
     Raises
     ------

@@ -19,16 +19,16 @@ cdef extern from "<sharedmem_pyx/elements.hpp>" namespace "sharedmem_pyx":
 
 
 cdef enum:
-    many = 1000     # additions from which on other threads may run meanwhile
+    many = 1000     # number of additions from which on the GIL is released meanwhile
 
 
 cnp.import_array()
 
 
 def add_at(a, indices, values, /):
-    """Add to elements that are chosen as in ``a[indices]``, each addition atomic.
+    """Add to the elements that ``a[indices]`` selects, each addition atomic.
 
-    It does what ``np.add.at(a, indices, values)`` does, and no addition is lost while other processes and
+    It does the same as ``np.add.at(a, indices, values)``, but no addition is lost while other processes and
     threads do the same.
 
     Parameters
@@ -36,14 +36,14 @@ def add_at(a, indices, values, /):
     a : numpy.ndarray
         Of integers or floats; its elements may be changed by any process at the same time.
     indices : int, slice, array_like or tuple of these
-        What ``a[indices]`` understands. An element that is chosen twice gets both additions.
+        Anything that ``a[indices]`` accepts. An element that is selected twice gets both additions.
     values : array_like
         Broadcast to the shape of ``a[indices]``.
 
     Raises
     ------
     IndexError
-        An index is out of bounds or no index; then nothing was added.
+        An index is out of bounds or not an index; then nothing was added.
     TypeError, ValueError, OverflowError
         As the module says; TypeError also if `values` can't be cast by NumPy's rule "same_kind".
 
@@ -60,7 +60,7 @@ def add_at(a, indices, values, /):
         add_to(a, of, np.ascontiguousarray(indices, np.intp), values, <char*>cnp.PyArray_DATA(a),
                cnp.PyArray_STRIDES(a)[0], cnp.PyArray_DIMS(a)[0])
         return
-    # The elements by the distance of each from the one with the lowest address.
+    # The elements, by the distance of each from the one with the lowest address.
     lowest = sum([(size - 1) * step for size, step in zip(a.shape, a.strides, strict=True) if step < 0])
     reach = sum([(size - 1) * abs(step) for size, step in zip(a.shape, a.strides, strict=True)]) + 1
     offsets = np.ascontiguousarray(np.asarray(offsets_of(a, indices)) - lowest, np.intp)
@@ -68,7 +68,7 @@ def add_at(a, indices, values, /):
 
 
 cdef int check_layout(cnp.ndarray a, element of) except -1:
-    """Whether every element is aligned: the first one is, and so are the steps to the others."""
+    """Whether every element is aligned: the first one, and the steps to the others."""
     cdef int axis
     if cnp.PyArray_SIZE(a) > 0:
         check_address(cnp.PyArray_DATA(a), of, a)
@@ -84,7 +84,7 @@ cdef bint is_row_of_indices(object indices):
 
 
 def offsets_of(a, indices):
-    """Bytes from the first element of `a` to each of those that ``a[indices]`` has, in its shape.
+    """Bytes from the first element of `a` to each element of ``a[indices]``, in the shape of that.
 
     NumPy itself applies the indices, to the offsets that each axis contributes.
     """
@@ -114,7 +114,7 @@ cdef object along(object size, object step, object axis, object ndim):
 
 cdef int add_to(cnp.ndarray a, element of, cnp.ndarray indices, object values, char* first, Py_ssize_t step,
                 Py_ssize_t size) except -1:
-    """Adds to the elements with these indices in a row of `size` that are `step` bytes apart."""
+    """Add to the elements with these indices in a row of `size` elements that are `step` bytes apart."""
     cdef Py_ssize_t count = cnp.PyArray_SIZE(indices)
     cdef const Py_ssize_t* chosen = <const Py_ssize_t*>cnp.PyArray_DATA(indices)
     cdef cnp.ndarray added = operands(a, of, values, indices)
@@ -140,7 +140,7 @@ cdef int add_to(cnp.ndarray a, element of, cnp.ndarray indices, object values, c
 
 
 cdef cnp.ndarray operands(cnp.ndarray a, element of, object values, cnp.ndarray indices):
-    """What is added: one element, or as many in a row as there are indices."""
+    """The values to add: one element, or as many in a row as there are indices."""
     cdef cnp.ndarray one
     if isinstance(values, (int, float)) and not isinstance(values, np.generic):
         one = np.empty((), a.dtype)
@@ -148,7 +148,7 @@ cdef cnp.ndarray operands(cnp.ndarray a, element of, object values, cnp.ndarray 
         return one
     found = np.asarray(values).astype(a.dtype, casting="same_kind", copy=False)
     if np.may_share_memory(a, found):
-        found = found.copy()    # what is added is what was there at the call, as with np.add.at
+        found = found.copy()    # the values are those at the time of the call, as with np.add.at
     if found.ndim == 0:
         return np.array(found)
     return np.ascontiguousarray(np.broadcast_to(found, (<object>indices).shape))

@@ -1,4 +1,4 @@
-"""Waiting for another value of an element, and waking who waits: of `sharedmem.atomics`, and for locks."""
+"""Waiting until an element changes, and waking the waiting threads: for `sharedmem.atomics` and for locks."""
 import operator
 import time
 
@@ -23,7 +23,7 @@ cdef extern from "<sharedmem_pyx/atomics.hpp>" namespace "sharedmem_pyx::atomics
 
 cnp.import_array()
 
-# Seconds between two looks for a signal such as Ctrl-C, whose handler runs in the main thread only.
+# Seconds between two checks for a signal such as Ctrl-C, whose handler runs in the main thread only.
 cdef double slice_of_wait = 0.1
 
 
@@ -35,7 +35,7 @@ cdef element check_word(object a) except *:
 
 
 def end_of_wait(timeout):
-    """When a wait ends that begins now, by `time.monotonic`; infinity for None."""
+    """When a wait that begins now expires, by `time.monotonic`; infinity for None."""
     return time.monotonic() + seconds_of(timeout)
 
 
@@ -59,15 +59,15 @@ def wait(a, index, value, timeout=None):
     index : int or tuple of int
         Of one element.
     value : int
-        The call returns as soon as the element has another value, and at once if it has one now. Whoever
-        changes it calls `notify` afterwards.
+        The call returns as soon as the element has another value, and at once if it has one now. Code that
+        changes the element must call `notify` afterwards.
     timeout : float or None, optional
-        Seconds to wait at most; None: as long as it takes.
+        Seconds to wait at most; None: without limit.
 
     Returns
     -------
     bool
-        Whether the element had another value; False: the time was up.
+        Whether the element had another value; False: the time expired.
 
     Raises
     ------
@@ -77,8 +77,9 @@ def wait(a, index, value, timeout=None):
 
     Notes
     -----
-    Ctrl-C and other signals are handled while it waits. The element is looked at ten times a second even if
-    nobody notifies, so that a process that is killed between its change and `notify` keeps nobody asleep.
+    Ctrl-C and other signals are handled while it waits. The element is checked ten times a second even
+    without a `notify`, so that a process that is killed between its change and `notify` leaves no thread
+    asleep.
 
     References
     ----------
@@ -92,7 +93,7 @@ def wait(a, index, value, timeout=None):
 
 
 cdef bint sleep_while(const uint32_t* word, uint32_t same, double seconds) except -1:
-    """Whether the word has another value than `same`, within so many seconds."""
+    """Whether the word changes from `same` within so many seconds."""
     cdef double left = seconds
     cdef double end
     if load_word(word) != same:
@@ -116,9 +117,9 @@ def notify(a, index, count=None):
     a : numpy.ndarray
         Of int32 or uint32.
     index : int or tuple of int
-        Of one element, which was changed before.
+        Of one element, which was changed before the call.
     count : int or None, optional
-        How many to wake at most; None: all.
+        How many to wake at most; None: all that wait.
 
     Returns
     -------
@@ -128,7 +129,7 @@ def notify(a, index, count=None):
     Raises
     ------
     TypeError, ValueError, IndexError
-        As the module says; TypeError for a `count` that is no integer, ValueError for a negative one.
+        As the module says; TypeError for a `count` that is not an integer, ValueError for a negative one.
     """
     cdef element of = check_word(a)
     cdef const uint32_t* word = <const uint32_t*>find(a, index, of)
@@ -136,6 +137,6 @@ def notify(a, index, count=None):
     if count is not None:
         number = operator.index(count)
         if number < 0:
-            raise ValueError(f"the count of whom to wake is {count}")
+            raise ValueError(f"count, the number of threads to wake, must not be negative: {count}")
         most = min(number, most)
     return wake(word, most)

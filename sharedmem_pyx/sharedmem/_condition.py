@@ -1,4 +1,4 @@
-"""Condition: waiting for what other processes change under a lock, robust against anybody's death."""
+"""Condition: waiting for changes that other processes make under a lock; no process's death can break it."""
 
 from collections.abc import Callable
 from operator import index
@@ -9,15 +9,16 @@ from sharedmem._atomics import add, store
 from sharedmem._atomics_waiting import end_of_wait, notify
 from sharedmem._condition_wait import WithLock, sleep_without
 from sharedmem._creation import zeros
+from sharedmem._lock_base import begin_lock
 from sharedmem._messages import by_value, no_deep_copy
 from sharedmem._startup import import_lock
 from sharedmem.array import is_shared
-from sharedmem.lock import Lock, RLock, _open_lock, begin_lock
+from sharedmem.lock import Lock, RLock, _open_lock
 
 _T = TypeVar("_T")
 
-# The words of a condition in shared memory: a number that changes, on which others sleep; what it is; and see
-# `Condition._wake`.
+# The words of a condition in shared memory: a number that changes, on which waiting threads sleep; a mark
+# that says that this is a condition; and a third one, see `Condition._wake`.
 _WORDS = 4
 _CONDITION = 0x636D7601
 _LOCK = 64  # bytes of the lock, in front of the words of one that has a name
@@ -30,16 +31,16 @@ def _new_words() -> Any:
 
 
 def _check_words(memory: Any) -> Any:
-    """`memory`, if it has the words of a condition."""
+    """Return `memory` if it contains the words of a condition."""
     if not is_shared(memory) or memory.dtype != "u4" or memory.shape != (_WORDS,) or memory[1] != _CONDITION:
         raise ValueError("there is no condition in this memory")
     return memory
 
 
 def _find(name: str) -> tuple[RLock, Any]:
-    """Lock and words of the condition of that name."""
+    """Lock and words of the condition with that name."""
     with import_lock:
-        from sharedmem._named_objects import named_memory  # which few programs need
+        from sharedmem._named_objects import named_memory  # not needed by most programs
 
     memory = named_memory(name, "Condition", _LOCK + 4 * _WORDS, _begin)
     return _open_lock(memory[:_LOCK]), _check_words(memory[_LOCK:].view("u4"))
@@ -51,15 +52,14 @@ def _begin(memory: Any) -> None:
 
 
 class Condition(WithLock):
-    """Lock in shared memory with which processes and threads wait for what others change under it.
+    """Lock in shared memory with which processes and threads wait for changes that others make under it.
 
-    It is used as `multiprocessing.Condition` is, and can be sent at any time and by any means, as arrays can.
-    A process that is killed while it waits leaves nothing behind; one that is killed while it holds the
-    lock leaves it to the next, with a `RuntimeWarning`, as the lock itself does.
+    It is used like `multiprocessing.Condition`, and can be sent at any time and by any means, like an array.
+    A process that is killed while it waits leaves nothing behind. If one is killed while it holds the
+    lock, the next one gets the lock, with a `RuntimeWarning`, as for the lock itself.
 
-    A wait may end without a notification of its own: a second after another one was woken, since that
-    one may have been killed before it could do what it was woken for. So look again at what was waited for,
-    as `wait_for` does.
+    A wait may end without a notification of its own: one second after another waiter was woken, since that
+    one may have been killed before it could act. So check again what was waited for, as `wait_for` does.
 
     Methods may be called by several threads and processes at once.
 
@@ -68,15 +68,16 @@ class Condition(WithLock):
     lock : RLock or Lock, optional
         One of `sharedmem`'s, which several conditions may share; by default a new `RLock`.
     name : str or None, optional
-        All who give the same name have the same condition, with an `RLock` of its own, whoever started them:
-        processes of one user, as for `sharedmem.create`. The name lives as long as a process has it.
+        All callers that give the same name get the same condition, which includes an `RLock`, whether they
+        are related or not: processes of one user, as for `sharedmem.create`. The name exists as long as a
+        process has the condition.
 
     Raises
     ------
     TypeError
-        `lock` is none of `sharedmem`'s; or the name is no str.
+        `lock` is not one of `sharedmem`'s locks; or the name is not a str.
     ValueError
-        Both are given; or the name stands for something else, is empty or too long.
+        Both are given; or the name refers to something else, is empty or too long.
     MemoryError, OSError, BuildError
         As `get_or_create`, for a name.
     """
@@ -86,7 +87,7 @@ class Condition(WithLock):
     def __init__(self, lock: RLock | Lock | None = None, *, name: str | None = None) -> None:
         if name is not None:
             if lock is not None:
-                raise ValueError("a condition with a name has a lock of its own: give one of both")
+                raise ValueError("a condition with a name has its own lock: pass either a name or a lock")
             self._lock, self._memory = _find(name)
             return
         if lock is None:
@@ -100,14 +101,14 @@ class Condition(WithLock):
         self._memory = _new_words()
 
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
-        """Take the lock.
+        """Acquire the lock.
 
         Parameters
         ----------
         block : bool, optional
             Whether to wait while another thread or process holds the lock.
         timeout : float or None, optional
-            Seconds to wait at most; None: as long as it takes.
+            Seconds to wait at most; None: without limit.
 
         Returns
         -------
@@ -117,7 +118,7 @@ class Condition(WithLock):
         return self._lock.acquire(block, timeout)
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._lock.release()
 
     def _must_be_held(self, what: str) -> None:
@@ -125,29 +126,29 @@ class Condition(WithLock):
             raise AssertionError(f"{what} a condition needs its lock to be held by this thread")
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Release the lock, sleep until a notification, and take the lock back.
+        """Release the lock, sleep until a notification, and acquire the lock again.
 
         Parameters
         ----------
         timeout : float or None, optional
-            Seconds to sleep at most; None: as long as it takes. To take the lock back may take longer.
+            Seconds to sleep at most; None: without limit. Acquiring the lock again may take longer.
 
         Returns
         -------
         bool
-            Whether there was a notification, to this or another one who waits; False: the time was up.
+            Whether there was a notification, to this thread or another waiting one; False: the time expired.
 
         Raises
         ------
         AssertionError
             The calling thread does not hold the lock.
         TypeError, ValueError
-            `timeout` is no number, or not a number (NaN).
+            `timeout` is not a number, or is NaN.
 
         Notes
         -----
-        Ctrl-C and other signals are handled while it waits. If a handler raises, the lock is taken back
-        first; a second exception while that has to wait for the lock is raised without it.
+        Ctrl-C and other signals are handled while it waits. If a handler raises, the lock is acquired again
+        first. If a second exception arrives while that waits for the lock, it is raised without the lock.
         """
         self._must_be_held("to wait for")
         return sleep_without(self._lock, self._memory, timeout)
@@ -160,19 +161,19 @@ class Condition(WithLock):
         predicate : callable
             Called without arguments while the lock is held.
         timeout : float or None, optional
-            Seconds to wait at most; None: as long as it takes.
+            Seconds to wait at most; None: without limit.
 
         Returns
         -------
         object
-            What `predicate` returned last, which is false if the time was up.
+            The last result of `predicate`, which is false if the time expired.
 
         Raises
         ------
         AssertionError
             The calling thread does not hold the lock.
         TypeError, ValueError
-            `timeout` is no number, or not a number (NaN).
+            `timeout` is not a number, or is NaN.
         """
         end = end_of_wait(timeout)
         while not (result := predicate()):
@@ -183,40 +184,40 @@ class Condition(WithLock):
         return result
 
     def notify(self, n: int = 1) -> None:
-        """Wake some of those who wait.
+        """Wake some of the waiting threads.
 
         Parameters
         ----------
         n : int, optional
-            How many are woken, if so many wait.
+            The most threads to wake.
 
         Raises
         ------
         AssertionError
             The calling thread does not hold the lock.
         TypeError, ValueError
-            `n` is no integer, or negative.
+            `n` is not an integer, or is negative.
         """
         self._must_be_held("to notify those who wait for")
         number = index(n)
         if number < 0:
-            raise ValueError(f"the number of those to wake is {n}")
+            raise ValueError(f"n, the number of threads to wake, must not be negative: {n}")
         if number > 0:
             self._wake(number)
 
     def _wake(self, n: int | None) -> None:
-        # The kernel wakes those who sleep. Others have released the lock and are about to sleep, or look for
-        # signals; they may be meant if fewer slept than are to be woken. The third word tells everybody who
-        # began to wait before the first word had this number that a notification was theirs, too.
+        # The kernel wakes threads that sleep. Others have released the lock and are about to sleep, or are
+        # handling signals; they must be notified if fewer slept than are to be woken. The third word tells
+        # every thread that began to wait before the first word had this number that it was notified, too.
         number = (add(self._memory, 0, 1) + 1) % 2**32
         woken = notify(self._memory, 0, n)
         if n is None or woken < n:
             store(self._memory, 2, number)
-            add(self._memory, 0, 1)  # so that nobody falls asleep who has not seen the third word
+            add(self._memory, 0, 1)  # so that no thread falls asleep that has not seen the third word
             notify(self._memory, 0)
 
     def notify_all(self) -> None:
-        """Wake all who wait.
+        """Wake all waiting threads.
 
         Raises
         ------

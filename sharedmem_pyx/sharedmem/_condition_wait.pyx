@@ -24,7 +24,8 @@ cdef class WithLock:
     """What is entered and left with its lock, as a condition.
 
     Were these two methods written in Python, a signal handler might raise when the lock is taken and the
-    ``with`` statement not yet entered, or when it is left and the lock not yet released: nobody would do it.
+    ``with`` statement not yet entered, or when it is left and the lock not yet released: it would stay
+    locked.
     """
     cdef public object _lock
 

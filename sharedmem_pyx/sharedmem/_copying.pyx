@@ -1,4 +1,4 @@
-"""Copies in shared memory of what exists elsewhere."""
+"""Copies in shared memory of existing arrays and other data."""
 
 import numpy as np
 
@@ -18,29 +18,29 @@ cnp.import_array()
 
 
 cdef bint is_definite(cnp.dtype descr):
-    """Whether a dtype says all about the items, so that values need not be looked at."""
+    """Whether a dtype describes the items completely, so that values need not be examined."""
     return (cnp.PyDataType_ELSIZE(descr) != 0 and not cnp.PyDataType_HASSUBARRAY(descr)
             and not (descr.kind in b"mM" and np.datetime_data(descr)[0] == "generic"))
 
 
 def array(obj, dtype=None, order="K", *, ndmin=0):
-    """Copy of anything that makes an array, in shared memory.
+    """Copy anything that NumPy can turn into an array, in shared memory.
 
     Parameters
     ----------
     obj : array_like
-        What `np.array` takes.
+        Anything that `np.array` accepts.
     dtype : dtype_like, optional
         That of `np.asarray(obj)` by default.
     order : {"K", "A", "C", "F"}, optional
         "K" keeps the order of axes in memory.
     ndmin : int, optional
-        Axes of length 1 are put in front up to this number.
+        Least number of axes; axes of length 1 are put in front.
 
     Returns
     -------
     SharedArray
-        A copy, always.
+        Always a copy.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def array(obj, dtype=None, order="K", *, ndmin=0):
 
 
 cdef bint has_layout(cnp.ndarray source, const plan* p) noexcept:
-    """Whether its items lie in the same order, without gaps, as those of an array of this plan."""
+    """Whether the array's items lie in the same order, without gaps, as those of an array of this plan."""
     cdef int i
     if not p.permuted:
         return cnp.PyArray_IS_F_CONTIGUOUS(source) if p.fortran else cnp.PyArray_IS_C_CONTIGUOUS(source)
@@ -89,12 +89,12 @@ cdef bint has_layout(cnp.ndarray source, const plan* p) noexcept:
 
 
 cdef cnp.ndarray as_plain(object obj):
-    """Anything as an array whose elements are copied without asking its class."""
+    """Anything as an array whose elements are copied without calling its class."""
     return obj if type(obj) is np.ndarray or type(obj) is SharedArray else np.asarray(obj)
 
 
 def copy(a, order="K"):
-    """Copy of an array in shared memory.
+    """Copy an array in shared memory.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def copy(a, order="K"):
     Returns
     -------
     SharedArray
-        A copy, always; `asshared` copies only what is not shared.
+        Always a copy; `asshared` copies only what is not shared.
 
     Raises
     ------
@@ -117,23 +117,23 @@ def copy(a, order="K"):
 
 
 def asshared(a, dtype=None, order=None):
-    """The array itself if it is shared, else a copy of it in shared memory.
+    """Return the array itself if it is shared, otherwise a copy in shared memory.
 
     Parameters
     ----------
     a : array_like
         Any array, shared or not.
     dtype : dtype_like, optional
-        The dtype that is wanted; an array of another is copied.
+        The required dtype; an array of another one is copied.
     order : {"K", "A", "C", "F"}, optional
-        The order that is wanted; "K" and "A" take any.
+        The required order; "K" and "A" accept any.
 
     Returns
     -------
     SharedArray
         `a` if it is a shared SharedArray; a view of it if it is another ndarray over shared memory;
-        else a copy. What an engine has carried here, though it lies in shared memory, is this process's own
-        and is copied.
+        otherwise a copy. An array that an engine has carried to this process lies in shared memory, but is
+        private to this process, and is copied.
 
     Raises
     ------

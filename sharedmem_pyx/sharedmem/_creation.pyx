@@ -41,20 +41,20 @@ cdef object create_like(object prototype, object dtype, object order, object sub
 
 
 def empty(shape, dtype=float, order="C", *, populate=None):
-    """New array in shared memory, its elements not set.
+    """Create an array in shared memory without setting its elements.
 
     Parameters
     ----------
     shape : int or tuple of int
         Elements along each axis; zero is allowed.
     dtype : dtype_like, optional
-        Fixed-size type; object types hold one process's pointers and are refused.
+        Fixed-size type; object types are rejected, since pointers are valid in one process only.
     order : {"C", "F"}, optional
         Whether the last or the first axis is contiguous.
     populate : bool, optional
-        True: all memory is had before returning, so that it cannot be missing later. False: each page
-        is had when somebody first touches it. By default arrays of 2 MiB and more get theirs at once, if
-        that takes no more than half of the memory available.
+        True: allocate all memory before returning, so that it cannot be missing later. False: each page
+        is allocated when it is first touched. By default arrays of 2 MiB and more get all their pages at
+        once, if that takes no more than half of the available memory.
 
     Returns
     -------
@@ -64,18 +64,18 @@ def empty(shape, dtype=float, order="C", *, populate=None):
     Raises
     ------
     MemoryError
-        No room: the message gives bytes asked for, bytes available, the limit met and what raises it.
+        Not enough memory: the message has the bytes requested and available, the limit and its setting.
     TypeError
-        `dtype` contains Python objects; the message names the field. Or `populate` is something else.
+        `dtype` contains Python objects; the message names the field. Or `populate` is of another type.
     ValueError
-        A length is negative, there are more than 64 axes, or more bytes than addresses.
+        A length is negative, there are more than 64 axes, or the array is larger than the address space.
     OSError
-        The system has no shared memory for this process's first array; the message has each attempt.
+        The system refused shared memory for this process's first array; the message lists each attempt.
 
     Notes
     -----
-    Any thread may call it at any time, in a forked child, too. Huge pages are made by a touch in each
-    2 MiB and ``MADV_COLLAPSE`` [1]_ (Linux 6.1). What is available is estimated from ``MemAvailable`` [2]_
+    Any thread may call it at any time, also in a forked child. Huge pages are created by one touch in each
+    2 MiB and ``MADV_COLLAPSE`` [1]_ (Linux 6.1). Available memory is estimated from ``MemAvailable`` [2]_
     and the limits of memory cgroups [3]_.
 
     References
@@ -94,7 +94,7 @@ def empty(shape, dtype=float, order="C", *, populate=None):
 
 
 def zeros(shape, dtype=float, order="C", *, populate=None):
-    """New array of zeros in shared memory.
+    """Create an array of zeros in shared memory.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def zeros(shape, dtype=float, order="C", *, populate=None):
     Returns
     -------
     SharedArray
-        Memory fresh from the system is zero already and is not written.
+        Fresh memory from the system is zero already and is not written.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def zeros(shape, dtype=float, order="C", *, populate=None):
 
 
 def ones(shape, dtype=float, order="C", *, populate=None):
-    """New array of ones in shared memory.
+    """Create an array of ones in shared memory.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def ones(shape, dtype=float, order="C", *, populate=None):
 
 
 def full(shape, fill_value, dtype=None, order="C", *, populate=None):
-    """New array in shared memory, full of one value.
+    """Create an array in shared memory and fill it with one value.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def full(shape, fill_value, dtype=None, order="C", *, populate=None):
 
 
 def empty_like(prototype, dtype=None, order="K", subok=True, shape=None):
-    """New array in shared memory with the shape and dtype of another, its elements not set.
+    """Create an array in shared memory like another one, without setting its elements.
 
     Parameters
     ----------
@@ -238,7 +238,7 @@ def empty_like(prototype, dtype=None, order="K", subok=True, shape=None):
 
 
 def zeros_like(a, dtype=None, order="K", subok=True, shape=None):
-    """New array of zeros in shared memory with the shape and dtype of another.
+    """Create an array of zeros in shared memory with the shape and dtype of another.
 
     Parameters
     ----------
@@ -267,7 +267,7 @@ def zeros_like(a, dtype=None, order="K", subok=True, shape=None):
 
 
 def ones_like(a, dtype=None, order="K", subok=True, shape=None):
-    """New array of ones in shared memory with the shape and dtype of another.
+    """Create an array of ones in shared memory with the shape and dtype of another.
 
     Parameters
     ----------
@@ -296,7 +296,7 @@ def ones_like(a, dtype=None, order="K", subok=True, shape=None):
 
 
 def full_like(a, fill_value, dtype=None, order="K", subok=True, shape=None):
-    """New array in shared memory, full of one value, with the shape and dtype of another.
+    """Create an array in shared memory, full of one value, with the shape and dtype of another.
 
     Parameters
     ----------

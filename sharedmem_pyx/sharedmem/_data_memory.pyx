@@ -26,7 +26,7 @@ cnp.import_array()
 
 
 cdef int give_back_unread() noexcept:
-    """Whether memory came back that was kept by messages which nobody can read."""
+    """Whether memory was freed that was kept by messages which can no longer be read."""
     try:
         return look() != 0
     except Exception:
@@ -38,11 +38,11 @@ prepare_handlers(give_back_unread)
 cdef object with_private_zeros = handler_capsule(False)
 cdef object with_shared_zeros = handler_capsule(True)
 
-# The home arena that children know of.
+# The home arena whose location children know.
 cdef arena* exported = NULL
 
 # The blocks that are open in this context, the innermost last: pairs of the allocator and the handler before
-# it. A context variable, as NumPy's handler is one: tasks and threads that use the same allocator do not mix.
+# it. A context variable, as NumPy's handler is, so that tasks and threads with one allocator do not mix.
 cdef object entered = contextvars.ContextVar("sharedmem.allocator", default=())
 
 
@@ -51,51 +51,51 @@ cdef class allocator:
     """allocator(*, zeros=False)
 --
 
-    NumPy's own arrays in shared memory, within a block.
+    Context manager that makes NumPy allocate its own arrays in shared memory.
 
-    ``with sharedmem.allocator(): ...`` makes NumPy allocate array data in shared memory, whoever asks for an
-    array: ``np.load``, arithmetic, indexing, pandas, SciPy, OpenCV. The arrays are plain ndarrays.
-    `is_shared` is true of them, `asshared` makes a SharedArray of one without a copy, and they outlive the
-    block as any array does. Processes share them: multiprocessing sends them by handle, not as copies, and a
-    forked child has the same memory as its parent.
+    ``with sharedmem.allocator(): ...`` makes NumPy allocate the data of all arrays in shared memory, whatever
+    code creates them: ``np.load``, arithmetic, indexing, pandas, SciPy, OpenCV. They are plain ndarrays.
+    `is_shared` returns True for them, `asshared` turns one into a SharedArray without a copy, and they stay
+    valid after the block as any array does. Processes share them: multiprocessing sends them by handle, not
+    as copies, and a forked child has the same memory as its parent.
 
     Parameters
     ----------
     zeros : bool, optional
-        Also memory that NumPy asks to be zero: ``np.zeros`` and what builds on it (``np.eye``,
-        ``np.bincount``, ``np.histogram``), and *every array of Python objects*. Pointers to objects
-        mean something in one process only. Set it only if no array of objects that was made in the
-        block is alive while the process forks.
+        Also allocate memory in shared memory that NumPy requests as zeroed: for ``np.zeros`` and functions
+        based on it (``np.eye``, ``np.bincount``, ``np.histogram``), and for *every array of Python objects*.
+        Pointers to objects are valid in one process only, so set this only if no array of objects that was
+        created in the block is alive while the process forks.
 
     Raises
     ------
     OSError, ValueError
         On entering: the system has no shared memory for this process, or a setting in the environment
-        means nothing; as `empty`.
+        is invalid; as `empty`.
     RuntimeError
         On leaving: it was not entered in this context, that is by this thread or task.
     MemoryError
-        Within: NumPy's own. When it leaves the block, its ``__cause__`` says how much was asked for and is
-        available, which limit was met and what raises it.
+        Within the block: NumPy's own. When it leaves the block, its ``__cause__`` says how much was requested
+        and is available, which limit was reached and which setting raises it.
 
     See Also
     --------
-    asshared : a SharedArray over the memory of such an array, which any pickler sends by handle.
-    zeros : zeros in shared memory.
+    asshared : Get a SharedArray over the memory of such an array, which any pickler sends by handle.
+    zeros : Create an array of zeros in shared memory.
 
     Notes
     -----
-    An allocator can be entered again, within itself, too, and by several threads at once. It holds for the
-    context that enters it (:mod:`contextvars`): for asyncio tasks and ``asyncio.to_thread`` calls that start
-    within the block, not for threads that start there. A forked child goes on within the block. It is no
-    decorator: write the ``with`` statement within the function.
+    An allocator can be entered again, also within itself, and by several threads at once. It applies to the
+    context that enters it (:mod:`contextvars`): to asyncio tasks and ``asyncio.to_thread`` calls that start
+    within the block, but not to threads that start there. A forked child continues within the block. It is
+    not a decorator: write the ``with`` statement inside the function.
 
-    Without `zeros` no array of objects is in shared memory, nor are structures with objects and
-    ``StringDType``: NumPy asks for zeroed memory for them. The exception is an array of objects that
-    ``pickle.loads`` makes within the block. Memory of other libraries stays theirs: Arrow's (text columns of
-    pandas), torch's, numba's.
+    Without `zeros`, arrays of objects, structures with objects and ``StringDType`` are never in shared
+    memory, because NumPy requests zeroed memory for them. The exception is an array of objects that
+    ``pickle.loads`` creates within the block. Memory of other libraries is not affected: Arrow's (text
+    columns of pandas), torch's, numba's.
 
-    NumPy calls the allocator by its interface for data memory [1]_.
+    NumPy calls the allocator through its interface for data memory [1]_.
 
     References
     ----------
@@ -108,7 +108,7 @@ cdef class allocator:
     >>> sharedmem.is_shared(a)
     True
     """
-    # The first line of the docstring is what `inspect.signature` reads; `help` leaves it out.
+    # `inspect.signature` reads the first line of the docstring; `help` leaves it out.
     cdef object handler
 
     def __cinit__(self, *args, **options):
@@ -121,7 +121,7 @@ cdef class allocator:
 
     def __enter__(self):
         global exported
-        exported = home_arena()     # made now if it is the first: NumPy has no way to say why it can't be
+        exported = home_arena()     # created here if it is the first: NumPy could not report why that fails
         take_refusal()
         before = PyDataMem_SetHandler(self.handler)
         entered.set((*entered.get(), (self, before)))
@@ -134,17 +134,17 @@ cdef class allocator:
             last -= 1
         if last < 0:
             raise RuntimeError("this allocator was not entered in this context: the thread or task that "
-                               "enters it has to leave it")
+                               "enters it has to exit it")
         before = inside.pop(last)[1]
         if last == len(inside):
             PyDataMem_SetHandler(before)
-        else:               # others were entered later and are still open: as in generators that take turns
+        else:               # others were entered later and are still open, as in generators that alternate
             inside[last] = (inside[last][0], before)
         entered.set(tuple(inside))
         if home_if_any() != exported:
-            export_home()   # another one, since the user of this process has changed
+            export_home()   # a new one, since the user of this process has changed
         why = take_refusal()
-        # A MemoryError with a text is another one: it may leave the block after NumPy's was caught.
+        # A MemoryError with a text is another one: it may leave the block after NumPy's error was caught.
         if why and isinstance(error, MemoryError) and error.__cause__ is None and (
                 not error.args or type(error).__module__.startswith("numpy.")):
             error.__cause__ = MemoryError(why)

@@ -1,4 +1,4 @@
-"""Event: a flag that other processes wait for, with no lock inside that a death could leave held."""
+"""Event: a flag that other processes wait for, without a lock that a death could leave locked."""
 cimport cython
 cimport numpy as cnp
 from libc.stdint cimport uint32_t
@@ -20,7 +20,7 @@ cdef extern from "<sharedmem_pyx/atomics.hpp>" namespace "sharedmem_pyx::atomics
 
 
 cdef enum:
-    word_count = 2              # a number, on which others sleep, and what it is
+    word_count = 2              # a number, on which waiting threads sleep, and a mark: this is an event
     mark = 0x656d7601
     everybody = 0x7fffffff
 
@@ -35,30 +35,31 @@ cdef class Event:
 
     Flag in shared memory that processes and threads wait for.
 
-    It is used as `multiprocessing.Event` is, with two differences. It can be sent at any time and by any
-    means, as arrays can: through a queue to a worker that already runs, or as the bytes of a pickle. And it
-    has no lock inside: a process may be killed in the middle of any method, and all others go on.
+    It is used like `multiprocessing.Event`, with two differences. It can be sent at any time and by any
+    means, like an array: through a queue to a worker that already runs, or as the bytes of a pickle. And it
+    contains no lock: a process may be killed in the middle of any method, and all others continue.
 
     Methods may be called by several threads and processes at once, and after a fork in the child.
 
     Parameters
     ----------
     name : str or None, optional
-        All who give the same name have the same event, whoever started them: processes of one user, as for
-        `sharedmem.create`. The name lives as long as a process has the event. None: a new event.
+        All callers that give the same name get the same event, whether they are related or not: processes of
+        one user, as for `sharedmem.create`. The name exists as long as a process has the event. None: a new
+        event.
 
     Raises
     ------
     ValueError
-        The name stands for something else; or it is empty or too long.
+        The name refers to something else, is empty or too long.
     TypeError
-        The name is no str.
+        The name is not a str.
     MemoryError, OSError, BuildError
         As `get_or_create`.
     """
 
-    # The word counts the changes: the flag is set if the number is odd. Who waits at an even number returns
-    # at any other one, so that nobody misses a `set` that is followed by `clear`.
+    # The word counts the changes: the flag is set if the number is odd. A thread that waits at an even number
+    # returns at any other one, so that it does not miss a `set` that is followed by `clear`.
     cdef object memory
     cdef uint32_t* word
     cdef object __weakref__
@@ -68,7 +69,7 @@ cdef class Event:
         name = read_arguments("Event", args, keywords, names=("name",)).get("name")
         if name is not None:
             with import_lock:
-                from sharedmem._named_objects import named_memory     # which few programs need
+                from sharedmem._named_objects import named_memory     # not needed by most programs
             _memory = named_memory(name, "Event", 4 * word_count, begin).view("u4")
         if _memory is None:
             _memory = zeros(word_count, "u4")
@@ -90,15 +91,15 @@ cdef class Event:
         return load(self.word) % 2 == 1
 
     def set(self):
-        """Set the flag and wake all who wait for it."""
+        """Set the flag and wake all waiting threads."""
         if or_(self.word, 1) % 2 == 0:
             wake(self.word, everybody)
 
     def clear(self):
-        """Reset the flag; whoever waits from now on waits for the next `set`."""
+        """Reset the flag; a thread that waits from now on waits for the next `set`."""
         cdef uint32_t count = load(self.word)
         cdef uint32_t before
-        while count % 2 == 1:       # goes on only if somebody else has cleared and set it meanwhile
+        while count % 2 == 1:       # repeats only if another thread has cleared and set it meanwhile
             before = compare_exchange(self.word, count, count + 1)
             if before == count:
                 return
@@ -110,17 +111,17 @@ cdef class Event:
         Parameters
         ----------
         timeout : float or None, optional
-            Seconds to wait at most; None: as long as it takes.
+            Seconds to wait at most; None: without limit.
 
         Returns
         -------
         bool
-            True if the flag is set or was set meanwhile; False if the time was up.
+            True if the flag is set or was set meanwhile; False if the time expired.
 
         Raises
         ------
         TypeError, ValueError
-            `timeout` is no number, or not a number (NaN).
+            `timeout` is not a number, or is NaN.
 
         Notes
         -----

@@ -1,6 +1,6 @@
-"""What pickles of arrays in files hold: which file it is, which of its bytes, and in which mode it is opened.
+"""Handles of arrays in files: which file it is, which of its bytes, and in which mode it is opened.
 
-It means something on this host only, and is the same for every process that has the file under that path.
+A handle is valid on its host only, and the same for every process that has the file under that path.
 """
 
 import binascii
@@ -45,7 +45,7 @@ cdef PyTypeObject* shared_array = <PyTypeObject*>SharedArray
 
 
 def reduce_mapped(cnp.ndarray a not None):
-    """What the pickle of a SharedArray in a file holds.
+    """Reduce a SharedArray in a file.
 
     Parameters
     ----------
@@ -88,12 +88,12 @@ def reduce_mapped(cnp.ndarray a not None):
     state += binascii.crc32(state).to_bytes(checksum_bytes, "little")
     if Py_TYPE(a) == shared_array:
         return load_mapped, (state,) if text is not None else (state, descr)
-    # The empty state is one that a subclass may extend, as it may ndarray's.
+    # A subclass may extend the empty state, as it may ndarray's.
     return load_mapped, (state, None if text is not None else descr, type(a)), ()
 
 
 def load_mapped(bytes state not None, dtype=None, cls=None):
-    """The array that a handle means; what pickles of arrays in files call.
+    """Load the array of a handle; pickles of arrays in files call this function.
 
     Parameters
     ----------
@@ -114,9 +114,10 @@ def load_mapped(bytes state not None, dtype=None, cls=None):
     StaleHandleError
         The file was replaced since.
     ValueError
-        It was cut short; or the handle is truncated, altered, or makes no sense.
+        It was truncated; or the handle is truncated, altered, or invalid.
     OSError
-        FileNotFoundError if the file has gone, PermissionError if this user may not open it in that mode, ...
+        FileNotFoundError if the file no longer exists, PermissionError if this user may not open it in that
+        mode, ...
     """
     cdef head h
     cdef handle whole
@@ -135,11 +136,11 @@ def load_mapped(bytes state not None, dtype=None, cls=None):
         raise ValueError("handle: its checksum is wrong: it is truncated or was altered")
     if (h.writable > 1 or h.ndim > max_ndim
             or size != <Py_ssize_t>sizeof(head) + 16 * h.ndim + h.text_bytes + <Py_ssize_t>h.path_bytes):
-        raise ValueError("handle: its fields make no sense")
+        raise ValueError("handle: its fields are invalid")
     if cls is None:
         cls = SharedArray
     elif not (isinstance(cls, type) and issubclass(cls, SharedArray)):
-        raise ValueError("handle: its class is no subclass of SharedArray")
+        raise ValueError("handle: its class is not a subclass of SharedArray")
     at += sizeof(head)
     whole.shape.ndim = h.ndim
     whole.shape.itemsize = h.itemsize
@@ -153,12 +154,12 @@ def load_mapped(bytes state not None, dtype=None, cls=None):
     end = h.offset + h.itemsize
     for i in range(h.ndim):
         if whole.shape.shape[i] < 1:
-            raise ValueError("handle: its shape makes no sense")
+            raise ValueError("handle: its shape is invalid")
         if whole.shape.strides[i] > 0:
             end += (whole.shape.shape[i] - 1) * whole.shape.strides[i]
     # No sum above can have overflowed if this holds: `end` is the largest byte that it looks at.
     if not fits(whole.shape, end) or end > <uint64_t>1 << 62 or not isabs(at[:h.path_bytes]):
-        raise ValueError("handle: its fields make no sense")
+        raise ValueError("handle: its fields are invalid")
     memory = open_again(at[:h.path_bytes], h.writable, h.identity, end)
     shape = tuple([whole.shape.shape[i] for i in range(h.ndim)])
     strides = tuple([whole.shape.strides[i] for i in range(h.ndim)])

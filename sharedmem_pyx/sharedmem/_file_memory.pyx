@@ -35,7 +35,7 @@ cdef class FileMemory:
         Whether it was opened for writing.
     """
     def __init__(self):
-        raise TypeError("FileMemory is not made by calling it: use open_memmap or memmap")
+        raise TypeError("FileMemory cannot be created directly: use open_memmap or memmap")
 
     def __dealloc__(self):
         with nogil:     # the last reference unmaps the file
@@ -43,7 +43,7 @@ cdef class FileMemory:
 
     cdef int check(self) except -1:
         if not <bint>self.view:     # made by `__new__` alone
-            raise ValueError("this refers to no file")
+            raise ValueError("this object does not refer to a file")
         return 0
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):
@@ -95,9 +95,9 @@ def open_file(bytes path not None, bint writable):
     Parameters
     ----------
     path : bytes
-        Absolute, without symbolic links: others open the file by it.
+        Absolute, without symbolic links, since other processes open the file by it.
     writable : bool
-        Whether stores reach the file; else the kernel refuses them.
+        Whether stores reach the file; otherwise the kernel refuses them.
 
     Returns
     -------
@@ -136,7 +136,7 @@ def open_to_read(FileMemory memory not None, uint64_t nbytes):
     memory : FileMemory
         Of a file that was opened for writing.
     nbytes : int
-        So many bytes must be there.
+        The least size that it must have.
 
     Returns
     -------
@@ -146,13 +146,13 @@ def open_to_read(FileMemory memory not None, uint64_t nbytes):
     Raises
     ------
     StaleHandleError, ValueError, OSError
-        The file is not there any more as it was.
+        The file no longer exists, or was changed.
     """
     return open_again(memory.path, False, memory.view.identity(), nbytes)
 
 
 def create_file(bytes path not None, uint64_t nbytes, bytes head not None):
-    """A new file with so many bytes, whose blocks are reserved, in place of what was there.
+    """Create a file of that size, with reserved blocks, replacing an existing one.
 
     Parameters
     ----------

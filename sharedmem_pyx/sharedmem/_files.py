@@ -1,4 +1,4 @@
-"""Files read straight into shared memory."""
+"""Reading files straight into shared memory."""
 
 from __future__ import annotations
 
@@ -20,44 +20,45 @@ if TYPE_CHECKING:  # importing it takes as long as half of this package
     from numpy.typing import DTypeLike
 
 _Path = str | bytes | os.PathLike[Any]
-_PIECE = 1 << 26  # bytes asked for at once: between two pieces Ctrl-C is heard
-_LONGEST = 1 << 20  # bytes of a header; NumPy's own limit of 10 000 refuses what it has written itself
-_DEEPEST = 200  # brackets in one another in a header, which is Python source
+_PIECE = 1 << 26  # bytes read at once: between two pieces Ctrl-C is handled
+_LONGEST = 1 << 20  # bytes of a header; NumPy's own limit of 10 000 rejects files that NumPy has written
+_DEEPEST = 200  # nested brackets in a header, which is Python source
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # how archives begin, and empty ones
-_FIRST = 1 << 16  # bytes made room for at first where a file does not know its size
+_FIRST = 1 << 16  # bytes allocated first if a file does not know its size
 
 
 def load(file: _Path | IO[bytes], mmap_mode: str | None = None) -> SharedArray:
-    """Array of a ``.npy`` file, read straight into shared memory.
+    """Read the array of a ``.npy`` file straight into shared memory.
 
     Parameters
     ----------
     file : path or binary file
-        A file object is read from where it is, and left behind the array. It may be a pipe.
+        A file object is read from its position, and left behind the array. It may be a pipe.
     mmap_mode : {None, "r", "r+"}, optional
-        With a mode, the file itself and not a copy of it, for reading or for writing, too: as `open_memmap`
-        opens a path.
+        With a mode, the array is the file itself, not a copy of it, for reading or also for writing: as
+        `open_memmap` opens a path.
 
     Returns
     -------
     SharedArray
-        As `numpy.load` returns it, in C or Fortran order as the file says [1]_.
+        As `numpy.load` returns it, in C or Fortran order as the file specifies [1]_.
 
     Raises
     ------
     ValueError
-        It is no ``.npy`` file, or ends too soon; its header is longer than 1 MiB. Nor is an archive of arrays
-        (``.npz``) one: members that `zipfile.ZipFile.open` returns are, and are read like pipes.
+        It is not a ``.npy`` file, or is too short; its header is longer than 1 MiB. An archive of arrays
+        (``.npz``) is not one either, but its members, from `zipfile.ZipFile.open`, are; they are read like
+        pipes.
     TypeError
-        It holds Python objects; or `file` is neither a path nor a file opened for bytes.
+        It contains Python objects; or `file` is neither a path nor a file opened in binary mode.
     OSError
         It can't be opened or read; BlockingIOError if it is not blocking and has nothing to read.
     MemoryError
-        No room, as for `empty`.
+        Not enough memory, as for `empty`.
 
     See Also
     --------
-    open_memmap : also makes new files.
+    open_memmap : Also creates new files.
 
     References
     ----------
@@ -82,13 +83,17 @@ def load(file: _Path | IO[bytes], mmap_mode: str | None = None) -> SharedArray:
     return a
 
 
+#: System errors about a path, to which nothing is added; to others the sizes are added.
+_OF_PATHS = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+
+
 class naming:
-    """Within it, a ValueError about what is in a file says which file.
+    """Within it, errors name the file: a ValueError in its text, an OSError by its `filename`.
 
     Parameters
     ----------
     file : path
-        As the caller of this library gave it.
+        As the caller of this library passed it.
     """
 
     def __init__(self, file: _Path) -> None:
@@ -100,6 +105,10 @@ class naming:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if type(error) is ValueError:  # subclasses have other arguments
             raise ValueError(f"{os.fspath(self.file)!r}: {error}") from error.__cause__
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = os.fspath(self.file)
+            if error.errno in _OF_PATHS:
+                error.strerror = os.strerror(error.errno)
 
 
 def fromfile(
@@ -109,23 +118,23 @@ def fromfile(
     sep: str = "",
     offset: int = 0,
 ) -> SharedArray:
-    """Array of the bare bytes in a file, read straight into shared memory.
+    """Read an array from the raw bytes of a file straight into shared memory.
 
     Parameters
     ----------
     file : path or file
-        A file object is read from where it is; it has a descriptor. Pipes, sockets and devices are read,
+        A file object is read from its position; it needs a descriptor. Pipes, sockets and devices are read,
         too, and so are files that do not know their size, such as those in ``/proc``.
     dtype : dtype_like, optional
         Of the items in the file.
     count : int, optional
-        How many items, at most; -1 for all. A character device such as ``/dev/zero`` has no end and
+        The most items to read; -1 for all. A character device such as ``/dev/zero`` has no end and
         needs a number.
     sep : str, optional
-        What separates items in a text file; empty for a binary one. Text is parsed by NumPy in
-        private memory and then copied.
+        Separator of items in a text file; empty for a binary one. NumPy parses text in
+        private memory, and the result is then copied.
     offset : int, optional
-        Bytes to skip, from where the file is; for binary files.
+        Bytes to skip, from the position of the file; for binary files.
 
     Returns
     -------
@@ -136,19 +145,20 @@ def fromfile(
     ------
     OSError
         It can't be opened, read or positioned; BlockingIOError if it is not blocking and has nothing to
-        read. What had been read before is lost.
+        read. Data that had been read before is lost.
     TypeError
-        `dtype` contains Python objects; or `file` is no path, no file opened for bytes, or has no descriptor.
+        `dtype` contains Python objects; or `file` is neither a path nor a file opened in binary mode, or has
+        no descriptor.
     ValueError
         `count` is negative for a character device; or `offset` is, for a file without positions.
     MemoryError
-        No room, as for `empty`.
+        Not enough memory, as for `empty`.
 
     Notes
     -----
-    Where a file does not know its size `numpy.fromfile` returns an empty array for ``count=-1``; here it is
-    read to its end. A regular file has the size that it had at the call: what is appended meanwhile is left
-    for the next call, and if it gets shorter so does the array.
+    If a file does not know its size, `numpy.fromfile` returns an empty array for ``count=-1``; here it is
+    read to its end. A regular file is read up to the size that it had at the call: data that is appended
+    meanwhile is left for the next call, and if the file becomes shorter so does the array.
     """
     dtype = np.dtype(dtype)
     if dtype.hasobject:
@@ -165,12 +175,12 @@ def fromfile(
         items = left // dtype.itemsize
         return _read_items(file, dtype, items if count < 0 else min(count, items))
     if count < 0 and stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
-        raise ValueError("a character device has no end: say by `count` how many items are wanted")
+        raise ValueError("a character device has no end: pass `count`, the number of items to read")
     return _read_to_end(file, dtype, count)
 
 
 def _skip(file: IO[bytes], offset: int) -> None:
-    """Skips that many bytes, by reading them where the file cannot seek."""
+    """Skip that many bytes; read them if the file cannot seek."""
     if file.seekable():
         file.seek(offset, os.SEEK_CUR)
         return
@@ -184,10 +194,10 @@ def _skip(file: IO[bytes], offset: int) -> None:
 
 
 def _bytes_left(file: IO[bytes]) -> int | None:
-    """Bytes from where the file is to its end; None if it does not know.
+    """Bytes from the position of the file to its end; None if it does not know.
 
-    Pipes and sockets have no positions. Devices without an end, files in /proc and some of FUSE say that
-    they are empty, so that a size of 0 means nothing.
+    Pipes and sockets have no positions. Devices without an end, files in /proc and some files of FUSE claim
+    to be empty, so a size of 0 means that the size is unknown.
     """
     if not file.seekable():
         return None
@@ -201,7 +211,7 @@ def _bytes_left(file: IO[bytes]) -> int | None:
 
 
 def _read_items(file: IO[bytes], dtype: np.dtype[Any], items: int) -> SharedArray:
-    """Array of `items` items, or of fewer where the file ends before."""
+    """Array of `items` items, or of fewer if the file ends before."""
     a = empty(items, dtype)
     done = _read_into(file, a)
     return a if done == a.nbytes else copy(a[: done // dtype.itemsize])
@@ -210,7 +220,7 @@ def _read_items(file: IO[bytes], dtype: np.dtype[Any], items: int) -> SharedArra
 def _read_to_end(file: IO[bytes], dtype: np.dtype[Any], count: int) -> SharedArray:
     """Array of all items, or of the first `count` of them if that is not negative.
 
-    Room is made as the items come: there may be far fewer than `count`.
+    Memory is allocated as the items arrive, since there may be far fewer than `count`.
     """
     items = max(_FIRST // dtype.itemsize, 1)
     a = empty(items if count < 0 else min(count, items), dtype)
@@ -225,9 +235,9 @@ def _read_to_end(file: IO[bytes], dtype: np.dtype[Any], count: int) -> SharedArr
 
 
 def _check_file(file: Any, method: str) -> None:
-    """Refuses what is no open file, and text files: their position is not a byte offset."""
+    """Reject objects that are not open files, and text files: their position is not a byte offset."""
     if not hasattr(file, method) or isinstance(file, io.TextIOBase):
-        raise TypeError(f"a path or a file opened for bytes is needed, not {type(file).__name__}")
+        raise TypeError(f"a path or a file opened in binary mode is needed, not {type(file).__name__}")
     if method == "fileno":
         try:
             file.fileno()
@@ -238,16 +248,16 @@ def _check_file(file: Any, method: str) -> None:
 
 
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether in Fortran order, dtype; the file is then where the data starts."""
+    """Shape, whether in Fortran order, and dtype; the file is then positioned where the data starts."""
     start = _read_exactly(file, np.lib.format.MAGIC_LEN)
     if start.startswith(_ZIP):
         raise ValueError(
             "this is an archive of arrays (.npz), not one array: sharedmem.load reads what "
-            "zipfile.ZipFile(path).open('NAME.npy') returns; what is in an archive cannot be mapped"
+            "zipfile.ZipFile(path).open('NAME.npy') returns; arrays in an archive cannot be mapped"
         )
     version = np.lib.format.read_magic(io.BytesIO(start))
     if version not in ((1, 0), (2, 0), (3, 0)):
-        raise ValueError(f"this is version {version} of the .npy format, which is not known")
+        raise ValueError(f"version {version} of the .npy format is not supported")
     length = _read_exactly(file, 2 if version == (1, 0) else 4)
     size = int.from_bytes(length, "little")
     _check_length(size)
@@ -261,32 +271,32 @@ def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     try:
         shape, fortran, dtype = read(io.BytesIO(length + header), max_header_size=len(header))
     except TypeError as error:  # of keys that cannot be compared, or hashed
-        raise ValueError(f"the header makes no sense: {error}") from None
+        raise ValueError(f"the header is invalid: {error}") from None
     if any(type(n) is not int or n < 0 for n in shape):
-        raise ValueError(f"the header makes no sense: its shape is {shape}")
+        raise ValueError(f"the header is invalid: its shape is {shape}")
     return shape, fortran, dtype
 
 
 def check_header(header: bytes) -> None:
-    """Refuses headers that are too long, or that Python's parser may not get through."""
+    """Reject headers that are too long, or nested so deeply that Python's parser may fail."""
     _check_length(len(header))
     depth = 0
     for byte in header:
         if byte in b"([{":
             depth += 1
             if depth > _DEEPEST:
-                raise ValueError(f"the header has more than {_DEEPEST} brackets in one another")
+                raise ValueError(f"the header has more than {_DEEPEST} nested brackets")
         elif byte in b")]}":
             depth -= 1
 
 
 def _check_length(size: int) -> None:
     if size > _LONGEST:
-        raise ValueError(f"the header has {size} bytes, more than the {_LONGEST} that are read")
+        raise ValueError(f"the header has {size} bytes, more than the {_LONGEST} that are allowed")
 
 
 def _read_exactly(file: IO[bytes], size: int) -> bytes:
-    """So many bytes, also from a pipe, which gives what there is."""
+    """Read that many bytes, also from a pipe, which returns only what is there."""
     data = b""
     while len(data) < size:
         piece = _received(file.read(size - len(data)))
@@ -297,9 +307,9 @@ def _read_exactly(file: IO[bytes], size: int) -> bytes:
 
 
 def _read_into(file: IO[bytes], a: np.ndarray[Any, Any], done: int = 0) -> int:
-    """Reads the elements of a contiguous array as they lie in memory, its first `done` bytes left out.
+    """Read the elements of a contiguous array as they lie in memory, from byte `done` on.
 
-    Returns how many bytes were read: fewer than there is room for at the end of the file.
+    Returns how many bytes were read: fewer than requested at the end of the file.
     """
     if a.nbytes == 0:
         return 0
@@ -320,7 +330,7 @@ def _read_into(file: IO[bytes], a: np.ndarray[Any, Any], done: int = 0) -> int:
 
 
 def _received(result: Any) -> Any:
-    """What a call to read has returned, which is None where nothing has come yet, as opposed to the end."""
+    """The result of a call to read; None means that nothing has arrived yet, as opposed to the end."""
     if result is None:
         raise BlockingIOError(errno.EAGAIN, "the file is not blocking and has nothing to read yet")
     return result

@@ -1,4 +1,4 @@
-"""The shared words of a Latest: an array is put into them and got out of them."""
+"""The shared words of a Latest: putting an array into them and getting it out of them."""
 import ast
 import warnings
 
@@ -47,7 +47,7 @@ cdef extern from "<sharedmem_pyx/latest.hpp>" namespace "sharedmem_pyx":
 cnp.import_array()
 
 
-# Bytes of the words of a Latest.
+# Size of the words of a Latest in bytes.
 size = words_bytes
 
 
@@ -59,14 +59,14 @@ def new_words():
 
 
 def begin_words(cnp.ndarray memory):
-    """Makes zeros, `size` bytes of shared memory, the words of a Latest."""
+    """Turn zeros, `size` bytes of shared memory, into the words of a Latest."""
     if cnp.PyArray_NBYTES(memory) != words_bytes:
         raise ValueError(f"the words of a Latest have {words_bytes} bytes, not {cnp.PyArray_NBYTES(memory)}")
     words_of(memory).mark = magic
 
 
 def check_words(memory):
-    """`memory`, if it has the words of a Latest."""
+    """Return `memory` if it contains the words of a Latest."""
     if not is_shared(memory) or memory.dtype != "u1" or memory.shape != (words_bytes,) \
             or words_of(memory).mark != magic:
         raise ValueError("there is no Latest in this memory")
@@ -83,12 +83,12 @@ def newest(cnp.ndarray memory):
 
 
 def writer(cnp.ndarray memory):
-    """Pid and start time of the process that writes; (0, 0): nobody does. pre: its lock is held."""
+    """Pid and start time of the writing process; (0, 0): none. pre: its lock is held."""
     return words_of(memory).writer, words_of(memory).writer_start
 
 
 def set_writer(cnp.ndarray memory, uint32_t pid, uint64_t start):
-    """Says who writes from now on. pre: its lock is held."""
+    """Record which process writes from now on. pre: its lock is held."""
     words_of(memory).writer = pid
     words_of(memory).writer_start = start
 
@@ -103,7 +103,7 @@ def is_held_elsewhere(cnp.ndarray memory):
 # -- putting
 
 def put(cnp.ndarray memory, cnp.ndarray a):
-    """Make `a`, which lies in shared memory, the newest array; its number. pre: the lock is held."""
+    """Make `a`, which lies in shared memory, the newest array; return its number. pre: the lock is held."""
     cdef latest_words* words = words_of(memory)
     cdef arena* where = NULL
     cdef allocation found
@@ -125,12 +125,12 @@ def put(cnp.ndarray memory, cnp.ndarray a):
     next.lease = c.lease
     next.nonce = c.nonce
     try:
-        c.lease = no_lease      # whoever loads the handle leaves the lease alone
+        c.lease = no_lease      # so that loading the handle does not consume the lease
         c.nonce = 0
         state = encode_array(a, &found, descr, text, c)
         if PyBytes_GET_SIZE(state) + PyBytes_GET_SIZE(name) > frame_room:
             raise ValueError(f"the description of the array has {len(state) + len(name)} bytes, "
-                             f"its dtype above all; {frame_room} would fit")
+                             f"most of them for its dtype; at most {frame_room} fit")
     except BaseException:
         give_back_lease(where.where(), c.block, next.lease, next.nonce)
         raise
@@ -146,7 +146,7 @@ def put(cnp.ndarray memory, cnp.ndarray a):
 
 
 def forget(cnp.ndarray memory):
-    """Give back the lease of the newest array: it goes with those who have it. pre: the lock is held."""
+    """Give back the lease of the newest array, which then ends with its holders. pre: the lock is held."""
     cdef frame last
     if words_of(memory).read(words_of(memory).newest(), last):
         give_back(&last)
@@ -161,16 +161,16 @@ cdef int give_back(frame* old) except -1:
 
 
 cdef bytes described(cnp.dtype descr):
-    """A dtype as the header of a .npy file has it, from which it is made again without a pickle."""
+    """A dtype as in the header of a .npy file, from which it is restored without a pickle."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error")      # what would get lost is told by a warning
+        warnings.simplefilter("error")      # a warning says that something would be lost
         try:
             text = repr(np.lib.format.dtype_to_descr(descr))
             again = np.lib.format.descr_to_dtype(ast.literal_eval(text))
         except (UserWarning, ValueError, TypeError, SyntaxError):
             again = None
     if again is None or again != descr:
-        raise TypeError(f"an array of dtype {descr} cannot be put: only what a .npy file can describe")
+        raise TypeError(f"an array of dtype {descr} cannot be put: a .npy file could not describe it")
     return text.encode()
 
 
@@ -179,7 +179,7 @@ cdef bytes described(cnp.dtype descr):
 def get(cnp.ndarray memory, uint64_t number):
     """The array of this number, the newest a moment ago; None: it was replaced meanwhile.
 
-    Raises StaleHandleError if it is still the newest, but its memory has gone.
+    Raises StaleHandleError if it is still the newest, but its memory was freed.
     """
     cdef latest_words* words = words_of(memory)
     cdef frame got

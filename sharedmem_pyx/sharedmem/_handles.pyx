@@ -1,6 +1,6 @@
-"""Handles of arrays: what they are written from, and which array one is loaded as.
+"""Handles of arrays: writing them, and loading arrays from them.
 
-A handle names a block of an arena, which bytes of it the array has, and in most cases its dtype.
+A handle identifies a block of an arena, the bytes of it that the array uses, and in most cases its dtype.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ cdef PyTypeObject* void_type = <PyTypeObject*>np.void
 # -- from an array to its handle
 
 cdef uint64_t extent(cnp.ndarray a, char** lowest) noexcept:
-    """Bytes from the lowest one of the elements of `a` to the highest one. pre: it has bytes."""
+    """Bytes from the lowest to the highest one of the elements of `a`. pre: it has elements."""
     cdef char* highest = <char*>cnp.PyArray_DATA(a) + cnp.PyArray_ITEMSIZE(a)
     cdef cnp.npy_intp reach
     cdef int i
@@ -61,7 +61,7 @@ cdef uint64_t extent(cnp.ndarray a, char** lowest) noexcept:
 
 
 cdef bint lie_in_one_block(const char* lowest, uint64_t nbytes, arena* where, allocation* found) noexcept:
-    """Whether so many bytes from `lowest` on lie in one block that this process holds. pre: they are some."""
+    """Whether that many bytes from `lowest` on lie in one block that this process holds. pre: more than 0."""
     found[0] = where.find(lowest)
     if found.read_only:     # the block's address is that in the writable mapping
         lowest = <const char*>where.writable(lowest)
@@ -76,7 +76,7 @@ cdef bint in_one_block(cnp.ndarray a, arena* where, allocation* found) noexcept:
 
 
 cdef object dtype_text(cnp.dtype descr):
-    """What names a dtype: an empty str if its character does, None if nothing but the dtype does."""
+    """The name of a dtype; an empty str if its character identifies it, None if only the dtype does."""
     if descr.type_num >= first_unknown_type or PyDataType_HASFIELDS(descr):
         return None
     if cnp.PyArray_DescrFromType(descr.type_num) is descr:
@@ -126,7 +126,7 @@ cdef str looks_saved = (
 
 
 cdef cnp.dtype find_dtype(const handle* h, object given):
-    """The dtype of a handle, checked: it must not read pointers or other bytes than the handle has."""
+    """The dtype of a handle, checked: it must not contain pointers or more bytes than the handle says."""
     cdef cnp.dtype descr = None
     cdef char first
     if h.dtype.empty():
@@ -141,14 +141,14 @@ cdef cnp.dtype find_dtype(const handle* h, object given):
             with contextlib.suppress(TypeError, ValueError, OverflowError, SyntaxError):
                 descr = np.dtype(text)
     if descr is None or PyDataType_REFCHK(descr) or cnp.PyDataType_HASSUBARRAY(descr):
-        raise ValueError("handle: its dtype makes no sense, or has Python objects in it")
+        raise ValueError("handle: its dtype is invalid, or contains Python objects")
     if cnp.PyDataType_ELSIZE(descr) == 0 or cnp.PyDataType_ELSIZE(descr) != h.shape.itemsize:
         raise ValueError(f"handle: items of {h.shape.itemsize} bytes are not of dtype {descr}")
     return descr
 
 
 cdef int take_block(const handle* h, allocation* block) except -1:
-    """Takes a reference to the block that the handle names, and consumes its lease."""
+    """Acquire a reference to the block of the handle, and consume the handle's lease."""
     cdef arena* home = home_if_any()
     if home == NULL:
         offer_configured()
@@ -160,12 +160,12 @@ cdef int take_block(const handle* h, allocation* block) except -1:
             block[0] = acquire(h.where, h.what)
     finally:
         if home == NULL:
-            export_home()       # it may have been decided although the handle is of no use
+            export_home()       # the home may have been determined although the handle is invalid
     return 0
 
 
 def _load(bytes state not None, dtype=None, cls=None):
-    """The array that a handle means; what pickles of shared arrays call.
+    """Load the array of a handle; pickles of shared arrays call this function.
 
     Parameters
     ----------
@@ -184,23 +184,23 @@ def _load(bytes state not None, dtype=None, cls=None):
     Raises
     ------
     StaleHandleError
-        The memory has gone, or belongs to another host or user.
+        The memory was freed, or belongs to another host or user.
     ValueError
-        The handle is truncated, altered, or makes no sense.
+        The handle is truncated, altered, or invalid.
     OSError
-        The kernel refuses the memory: PermissionError if it is another user's, ENOMEM if there is no
+        The kernel refused the memory: PermissionError if it belongs to another user, ENOMEM if there is no
         address space for it.
     """
     return load(state, dtype, cls)
 
 
 def _drop(bytes state not None):
-    """Consumes the lease of a handle, so that its message keeps the memory no longer.
+    """Consume the lease of a handle, so that its message does not keep the memory any longer.
 
     Raises
     ------
     StaleHandleError, ValueError, OSError
-        As `_load`, but nothing is said about the dtype.
+        As `_load`, but the dtype is not checked.
     """
     cdef handle h = decode(bytes_in(<byte*>PyBytes_AS_STRING(state), PyBytes_GET_SIZE(state)))
     cdef allocation block
@@ -220,7 +220,7 @@ def _load_kept(bytes state not None, keeper, dtype=None, cls=None):
 
 
 def _load_exact(bytes state not None, dtype=None):
-    """The same for an array that was no SharedArray: an exact ndarray over the memory.
+    """The same for an array that was an exact ndarray, not a SharedArray: an ndarray over the memory.
 
     Returns
     -------
@@ -231,7 +231,7 @@ def _load_exact(bytes state not None, dtype=None):
 
 
 def _load_exact_kept(bytes state not None, keeper, dtype=None):
-    """What `_load_kept` is to `_load`."""
+    """The counterpart of `_load_kept` for exact ndarrays."""
     return as_exact(load(state, dtype, None))
 
 
@@ -251,7 +251,7 @@ cdef inline object load(bytes state, object dtype, object cls):
     cdef int i
     if cls is not None:
         if not (isinstance(cls, type) and issubclass(cls, SharedArray)):
-            raise ValueError("handle: its class is no subclass of SharedArray")
+            raise ValueError("handle: its class is not a subclass of SharedArray")
         type_ = <PyTypeObject*>cls
     for i in range(h.shape.ndim):
         shape[i] = h.shape.shape[i]

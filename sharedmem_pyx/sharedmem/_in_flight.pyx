@@ -1,18 +1,19 @@
-"""Messages that were written and that nobody can read any more: their leases are given back.
+"""Finding messages that were written but can no longer be read, and giving their leases back.
 
-A message keeps its arrays until somebody loads it. If its reader dies first the bytes go with the pipe or
-socket. So each process keeps a ledger of the messages with handles that it wrote to a connection
-(`sharedmem._ledger`). A message is given up when its connection has no reader any more and nobody has its
+A message keeps its arrays until it is loaded. If its reader dies first, the bytes disappear with the pipe or
+socket. Therefore each process keeps a ledger of the messages with handles that it wrote to a connection
+(`sharedmem._ledger`). A message is given up when its connection has no reader any more and no process has its
 bytes:
 
-* Of a pipe the kernel keeps what nobody has read, and whoever writes to it can look at that.
-* Of a socket it keeps nothing. But whoever reads a handle through a connection of multiprocessing takes its
-  lease over, before anything else is done with the bytes; a lease that this process still stands for was not
-  read. That holds for connections made by `multiprocessing.Pipe` that are read like that alone: a process
-  that asks for the descriptor of one, to read it otherwise, says so in the arena.
-* Bytes that somebody in this process still refers to, and may send again, are not lost.
+* For a pipe, the kernel keeps the bytes that were not read, and the writing process can examine them.
+* For a socket, the kernel keeps nothing. But a process that reads a handle through a connection of
+  multiprocessing takes its lease over before it does anything else with the bytes, so a lease that still
+  belongs to this process was not read. This applies to connections made by `multiprocessing.Pipe` that are
+  read in no other way: a process that asks for the descriptor of one, to read from it directly, records that
+  in the arena.
+* A message is not lost if an object in this process still refers to its bytes, and may send them again.
 
-What cannot be told is kept: see "Messages that nobody reads" in the documentation.
+If this cannot be determined, the message is kept: see "Messages that nobody reads" in the documentation.
 """
 
 import time
@@ -34,16 +35,16 @@ from sharedmem.libsharedmem.home cimport (
 
 
 cdef enum:
-    most_connections = 256  # closed ones that are looked at
+    most_connections = 256  # closed ones that are still examined
 
-cdef double look_interval = 0.1     # seconds between two looks at all connections
+cdef double look_interval = 0.1     # seconds between two examinations of all connections
 cdef double next_look = 0
 
 cdef Ledger ledger = the_ledger()
 
 
 cdef bint only_we_read(object end):
-    """Whether whatever arrives at the other end is read by code that takes leases over."""
+    """Whether all code that reads at the other end takes leases over."""
     if end is None:
         return False
     cdef optional_locator where = locator_of(end[0])
@@ -68,7 +69,7 @@ cdef set keys_in(const vector[byte]& data):
 
 
 cdef bint give_up_unread(Outgoing out) except -1:
-    """Gives up the messages of a connection that nobody can read any more. False: somebody can."""
+    """Give up the messages of a connection that can no longer be read. False: they can be read."""
     cdef Carried c
     cdef list message
     cdef set unread
@@ -105,7 +106,7 @@ cdef int give_back() except -1:
 
 
 def look():
-    """Give back the arrays of messages that this process wrote and that nobody can read any more.
+    """Free the arrays of messages that this process wrote and that can no longer be read.
 
     Returns
     -------
@@ -123,7 +124,7 @@ def look():
         return give_back()
 
 
-# -- what connections do
+# -- hooks of connections
 
 # The methods of a connection that are replaced. These are C variables, since at the end of the interpreter
 # the names of a module may be gone before the last connection is closed.
@@ -133,7 +134,7 @@ cdef object plain_close = Connection._close
 
 
 def send_bytes(self, buf):
-    """As `Connection._send_bytes`; enters the message into the ledger."""
+    """As `Connection._send_bytes`; also enters the message into the ledger."""
     cdef list message = enter(self, buf)
     if message is None:
         plain_send_bytes(self, buf)
@@ -148,7 +149,7 @@ def send_bytes(self, buf):
 
 
 def recv_bytes(self, maxsize=None):
-    """As `Connection._recv_bytes`; takes over the leases in the message."""
+    """As `Connection._recv_bytes`; also takes over the leases in the message."""
     buf = plain_recv_bytes(self, maxsize)
     if buf is not None:
         take_over(buf.getbuffer())
@@ -156,17 +157,17 @@ def recv_bytes(self, maxsize=None):
 
 
 def give_up(data):
-    """Give back what a message that this process has read keeps, since it could not be loaded.
+    """Give back the leases of a message that this process has read but could not load.
 
     Parameters
     ----------
     data : buffer
-        The bytes of the message. Nobody has them any more, or else they were read by `recv_bytes`.
+        The bytes of the message. No process has them any more, unless they were read by `recv_bytes`.
 
     Returns
     -------
     int
-        Number of leases given back: of those that this process took over when it read the message.
+        Number of leases given back: those that this process took over when it read the message.
     """
     cdef const unsigned char[::1] view = data
     cdef handle h
@@ -183,12 +184,12 @@ def give_up(data):
 
 
 def discard(data):
-    """Give back what a message keeps that this process has read, otherwise than by `recv_bytes`, to drop it.
+    """Give back the leases of a message that this process has read, not by `recv_bytes`, in order to drop it.
 
     Parameters
     ----------
     data : buffer
-        The bytes of one message. Nobody else has them.
+        The bytes of one message. No other process has them.
 
     Returns
     -------
@@ -200,14 +201,14 @@ def discard(data):
 
 
 def close(self):
-    """As `Connection._close`; gives up messages that nobody can read."""
+    """As `Connection._close`; also gives up messages that can no longer be read."""
     if self._sharedmem_out is not None:
         end_connection(self._sharedmem_out)
     plain_close(self)
 
 
 cdef int end_connection(Outgoing out) except -1:
-    """Gives back what was written to a connection that is about to be closed, or goes on looking at it."""
+    """Give back what was written to a connection that is about to be closed, or keep watching it."""
     with ledger.lock:
         if out not in ledger.connections:
             return 0
@@ -238,7 +239,7 @@ def new_ends():
 
 
 def say_read_elsewhere(tuple end):
-    """Say that what arrives at an end may be read by code that takes no leases over."""
+    """Record that code which does not take leases over may read at an end."""
     cdef optional_locator where = locator_of(end[0])
     if where.has_value():
         read_elsewhere(where.value(), end[1])

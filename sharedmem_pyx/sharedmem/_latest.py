@@ -1,7 +1,6 @@
 """Latest: the newest of a sequence of arrays, without copies and without waiting for readers."""
 
 import atexit
-import errno
 import os
 import sys
 import weakref
@@ -15,29 +14,32 @@ from sharedmem._atomics import load
 from sharedmem._atomics_waiting import end_of_wait, wait
 from sharedmem._copying import asshared, copy
 from sharedmem._file_memory import find_place
+from sharedmem._lock_base import begin_lock
 from sharedmem._messages import by_value, no_deep_copy
 from sharedmem._startup import at_fork, import_lock
 from sharedmem.arena import collect
 from sharedmem.array import SharedArray
 from sharedmem.errors import StaleHandleError
-from sharedmem.lock import RLock, _open_lock, begin_lock, call_with
+from sharedmem.lock import RLock, _open_lock, call_with
 
-# Byte at which the word lies on which readers sleep, see latest.hpp.
+# Offset of the word on which readers sleep, see latest.hpp.
 _BELL = 16
 
-# Seconds between two looks at the number: a writer may be killed after it has stored that.
+# Seconds between two checks of the number: a writer may be killed after it has stored that.
 _SLICE = 0.1
 
 
 def _start_of(pid: int) -> int:
-    """When a living process started, in the kernel's clock ticks; 0: there is none, or it has ended."""
+    """When a living process started, in the kernel's own units; 0 if it does not exist or has ended."""
     if sys.platform == "win32":
-        raise OSError(errno.ENOSYS, "Latest finds dead writers by /proc, which Windows has not")
+        with import_lock:
+            from sharedmem._windows import start_of
+        return start_of(pid)
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return 0  # any other error, such as too many open files, says nothing of that process
+        return 0  # any other error, such as too many open files, tells nothing about that process
     return 0 if fields[0] in b"ZX" else int(fields[19])
 
 
@@ -45,9 +47,9 @@ _LOCK = 64  # bytes of the lock, in front of the words of one that has a name
 
 
 def _find(name: str) -> tuple[RLock, Any]:
-    """Lock and words of the Latest of that name."""
+    """Lock and words of the Latest with that name."""
     with import_lock:
-        from sharedmem._named_objects import named_memory  # which few programs need
+        from sharedmem._named_objects import named_memory  # not needed by most programs
 
     memory = named_memory(name, "Latest", _LOCK + _frames.size, _begin)
     return _open_lock(memory[:_LOCK]), memory[_LOCK:]
@@ -61,14 +63,14 @@ def _begin(memory: Any) -> None:
 class Latest:
     """The newest array: one process puts, any number of processes get, and nothing is copied.
 
-    Whoever gets the newest array has the memory that was put, for as long as he wants; the writer waits for
-    nobody and goes on with other memory. Arrays that nobody has seen are skipped. It can be sent at any time
-    and by any means, as arrays can.
+    A reader gets the memory that was put, and can keep it as long as it wants; the writer does not wait for
+    readers, but continues in other memory. Readers skip arrays that were replaced before they looked. A
+    `Latest` can be sent at any time and by any means, like an array.
 
-    The newest array stays until a newer one is put, or until nobody has the `Latest` any more. When the
-    process that put it ends, by whatever cause, it stays until memory would otherwise be refused, and for a
-    minute at least. A reader or the writer may be killed at any moment: no other one hangs, and another
-    process may put next.
+    The newest array is kept until a newer one is put, or until no process has the `Latest` any more. When the
+    process that put it ends, for whatever reason, the array is kept until an allocation would be refused
+    otherwise, and for at least a minute. A reader or the writer may be killed at any moment: no other process
+    hangs, and another process may put the next array.
 
     Methods may be called by several threads at once, and by any number of processes; only one process at a
     time may put.
@@ -76,20 +78,21 @@ class Latest:
     Parameters
     ----------
     name : str or None, optional
-        All who give the same name have the same one, whoever started them: processes of one user, as for
-        `sharedmem.create`. The name lives as long as a process has the `Latest`. None: a new one.
+        All callers that give the same name get the same one, whether they are related or not: processes of
+        one user, as for `sharedmem.create`. The name exists as long as a process has the `Latest`. None: a
+        new one.
 
     Raises
     ------
     TypeError, ValueError
-        The name is no str, is empty or too long, or stands for something else.
+        The name is not a str, is empty or too long, or refers to something else.
     MemoryError, OSError, BuildError
         As `get_or_create`.
     """
 
     __slots__ = ("__weakref__", "_bell", "_lock", "_memory")
 
-    # The objects of this process, by the address of their words: there is one for each.
+    # The objects of this process, by the address of their words: one for each address.
     _known: ClassVar["weakref.WeakValueDictionary[int, Latest]"] = weakref.WeakValueDictionary()
 
     _lock: RLock
@@ -109,7 +112,7 @@ class Latest:
 
     @classmethod
     def _opened(cls, lock: RLock, memory: Any) -> "Latest":
-        """The one of this process that has the words, if there is one."""
+        """The object of this process that has these words, if there is one."""
         known = Latest._known.get(_frames.check_words(memory).ctypes.data)
         if isinstance(known, cls):
             return known
@@ -127,29 +130,29 @@ class Latest:
     def put(self, a: Any) -> int:
         """Make an array the newest one.
 
-        It belongs to the readers from now on: write the next one into other memory. What the arrays before
-        occupied is recycled once their readers have dropped them.
+        From then on it belongs to the readers: write the next one into other memory. The memory of earlier
+        arrays is recycled once their readers have dropped them.
 
         Parameters
         ----------
         a : array_like
-            A shared array, or a view of one, is put as it is. Anything else, an array in a file among it, is
+            A shared array, or a view of one, is put as it is. Anything else, including an array in a file, is
             copied to the arena first.
 
         Returns
         -------
         int
-            Its number: 1 for the first array, then rising by one, also if another process goes on.
+            Its number: 1 for the first array, then increasing by one, even if another process continues.
 
         Raises
         ------
         RuntimeError
-            Another process that lives, and has the `Latest`, has put before; its pid is told.
+            Another process that is alive, and has the `Latest`, has put before; the message has its pid.
         MemoryError
-            There is no room for a copy, or for a reference in flight.
+            There is not enough memory for a copy, or no lease is left.
         OSError
-            The system does not tell whether the process that has put before still lives, for want of a file
-            descriptor.
+            It cannot be determined whether the process that put before is still alive, because there are too
+            many open files.
         TypeError, ValueError
             The array has no elements, or a dtype that cannot be described in a few hundred bytes.
         """
@@ -157,7 +160,7 @@ class Latest:
         if find_place(a) is not None:  # it lies in a file, and a frame is a handle of the arena
             a = copy(a)
         if _left:
-            _settle()  # before our lock is taken: nobody holds two, so that no two wait for each other
+            _settle()  # before our lock is acquired: no thread holds two, so that no two wait for each other
         return call_with(self._lock, self._put, a)
 
     def _put(self, a: Any) -> int:
@@ -169,36 +172,36 @@ class Latest:
         if other != me:
             if other[1] != 0 and other[1] == _start_of(other[0]):
                 raise RuntimeError(
-                    f"process {other[0]} puts arrays into this Latest; another one may once it has ended, "
-                    "or has dropped its last reference to the Latest"
+                    f"process {other[0]} puts arrays into this Latest; another process may do so once "
+                    "that one has ended, or has dropped its last reference to the Latest"
                 )
             _frames.set_writer(self._memory, *me)
 
     def get(self, *, after: int | None = None, timeout: float | None = None) -> tuple[SharedArray, int]:
-        """The newest array, as soon as there is one.
+        """Return the newest array, as soon as there is one.
 
         Parameters
         ----------
         after : int or None, optional
-            The number of the array that the caller has: wait for a newer one. None: any will do.
+            The number of the array that the caller has: wait for a newer one. None: return any.
         timeout : float or None, optional
-            Seconds to wait at most; None: as long as it takes.
+            Seconds to wait at most; None: without limit.
 
         Returns
         -------
         array : SharedArray
             The memory that was put, not a copy.
         number : int
-            Of the array, for `after`.
+            The array's number, for `after`.
 
         Raises
         ------
         TimeoutError
-            There was none by then.
+            There was no such array until the timeout.
         TypeError
-            `after` is no integer, or `timeout` no number.
+            `after` is not an integer, or `timeout` not a number.
         ValueError
-            `after` is negative, or `timeout` not a number (NaN).
+            `after` is negative, or `timeout` is NaN.
 
         Notes
         -----
@@ -207,12 +210,12 @@ class Latest:
         known = 0 if after is None else _number(after)
         end = end_of_wait(timeout)
         while True:
-            bell = load(self._bell, 0)  # before the number, of which it tells
+            bell = load(self._bell, 0)  # before the number, whose changes it announces
             number = _frames.newest(self._memory)
             if number > known:
                 try:
                     a = _frames.get(self._memory, number)
-                except StaleHandleError:  # its writer has ended, and nobody has the array
+                except StaleHandleError:  # its writer has ended, and no process has the array
                     known = number
                     continue
                 if a is not None:
@@ -239,11 +242,11 @@ def _number(after: Any) -> int:
     if not isinstance(after, int | np.integer) or isinstance(after, bool):
         raise TypeError(f"the number of an array is an int, not {type(after).__name__}")
     if after < 0:
-        raise ValueError(f"the number of an array is at least 1, not {after}")
+        raise ValueError(f"the number of an array is not negative, but `after` is {after}")
     return int(after)
 
 
-# Pid and start of this process; in a forked child it is its parent's at first.
+# Pid and start time of this process; in a forked child at first its parent's.
 _known_process = (0, 0)
 
 
@@ -260,17 +263,17 @@ _left: dict[int, tuple[RLock, Any]] = {}
 
 
 def _leave(lock: RLock, memory: Any) -> None:
-    """This process has the Latest no more."""
+    """This process does not have the Latest any more."""
     if _frames.is_held_elsewhere(memory):
-        collect()  # perhaps by the dead only
+        collect()  # perhaps only dead processes have it
     if call_with(lock, _leave_now, memory):
         _left[memory.ctypes.data] = lock, memory
 
 
 def _leave_now(memory: Any) -> bool:
-    """Whether this process must look again later; else the newest array is settled. The lock is held."""
+    """Whether this process must check later; otherwise the newest array is settled. The lock is held."""
     if Latest._known.get(memory.ctypes.data) is not None:
-        return False  # another thread has got it from a message meanwhile
+        return False  # another thread has received it in a message meanwhile
     pid, _ = _frames.writer(memory)
     others = _frames.is_held_elsewhere(memory)
     if not others:
@@ -281,7 +284,7 @@ def _leave_now(memory: Any) -> bool:
 
 
 def _settle() -> None:
-    """Gives the last arrays back that this process has put into what nobody has any more."""
+    """Give the last arrays back that this process has put into objects that no process has any more."""
     for address, (lock, memory) in list(_left.items()):
         if call_with(lock, _is_settled, memory):
             _left.pop(address, None)
@@ -291,7 +294,7 @@ def _is_settled(memory: Any) -> bool:
     if not _frames.is_held_elsewhere(memory):
         _frames.forget(memory)
         return True
-    return _frames.writer(memory)[0] != 0  # another process put in the meantime: its is the newest array
+    return _frames.writer(memory)[0] != 0  # another process has put meanwhile: the newest array is its own
 
 
 atexit.register(_settle)

@@ -1,8 +1,8 @@
 """The ledger of the messages with handles that this process wrote to connections and that may be unread.
 
-A message is found by the handles in its bytes, so that a message counts that is only passed on. The ledger
-says which leases a message carries and who in this process still has its bytes. `sharedmem._in_flight`
-decides from this which messages are lost.
+A message is identified by the handles in its bytes, so that a message that is only forwarded counts, too. The
+ledger records which leases a message carries and which objects in this process still have its bytes, from
+which `sharedmem._in_flight` determines the messages that are lost.
 """
 
 import threading
@@ -24,15 +24,15 @@ cdef extern from "Python.h":
 
 
 cdef enum:
-    shortest = 60           # bytes of a message with a handle in it; it has more
-    longest = 1 << 20       # bytes of a message that is searched: a search takes as long as the write
+    shortest = 60           # bytes; every message with a handle has more
+    longest = 1 << 20       # bytes; longer messages are not searched: that would take as long as the write
     long_end = 2 << 10      # bytes at either end of a long message
     most_messages = 4096    # of one connection in the ledger; an older one is kept until it is loaded
     few_messages = 16
 
 
 cdef class Bytes:
-    """The object that a message was written from.
+    """The object from which a message was written.
 
     The pickle that `send` makes is freed when that returns; bytes that are passed on may live longer.
     """
@@ -53,11 +53,11 @@ cdef class Carried:
 
 
 cdef class Outgoing:
-    """A connection that messages with handles were written to."""
+    """A connection to which messages with handles were written."""
 
 
 cdef class Ledger:
-    """All that is known of this process's messages. It is read and changed with its lock held."""
+    """All data on this process's messages. It is read and changed with its lock held."""
 
     def __cinit__(self):
         self.start_anew()
@@ -85,7 +85,7 @@ def _start_anew():
 at_fork(after_in_child=_start_anew)
 
 
-# -- entering and forgetting
+# -- adding and removing messages
 
 cdef object key_of(const handle& h):
     return h.what.lease, h.what.nonce, h.where.uuid[0]
@@ -112,10 +112,10 @@ cdef int lose_copy(Carried c) except -1:
 
 
 cdef size_t first_handle(const Py_buffer* view, handle& h) noexcept:
-    """The offset past a message's first handle; 0: none, or the message is too long to look through for it.
+    """The offset past a message's first handle; 0: none, or the message is too long to be searched.
 
-    Long messages of other data have a price: of those only both ends are searched before the rest is. Writers
-    and readers find the same.
+    Searching long messages without handles would be expensive, so both ends are searched first, and the rest
+    only if these contain a handle. Writers and readers find the same handles.
     """
     cdef const byte* data = <const byte*>view.buf
     cdef size_t size = view.len
@@ -128,7 +128,7 @@ cdef size_t first_handle(const Py_buffer* view, handle& h) noexcept:
 
 
 cdef list enter_leases(object buf, const Py_buffer* view, handle& h, size_t at):
-    """Enters the leases that a message carries; `h` is its first handle, that ends at `at`. None: none."""
+    """Enter the leases that a message carries; `h` is its first handle, which ends at `at`. None: none."""
     cdef Carried c
     cdef Bytes source = None
     cdef list message = None
@@ -181,7 +181,7 @@ cdef Outgoing outgoing(object self):
 
 
 cdef int tidy(Outgoing out) except -1:
-    """Forgets messages that have been read, oldest first."""
+    """Remove messages that have been read, oldest first."""
     cdef Carried c
     cdef list message
     while out.messages:
@@ -194,8 +194,8 @@ cdef int tidy(Outgoing out) except -1:
             out.messages.popleft()
             continue
         break
-    # A socket whose other end was closed has no unread bytes either, although nobody read them. Whether it
-    # was closed is therefore asked last.
+    # A socket whose other end was closed has no unread bytes either, although they were not read. Therefore
+    # this is checked last.
     if len(out.messages) > few_messages and out.to.drained() and not out.to.abandoned():
         while out.messages:
             forget_all(out.messages.popleft())
@@ -204,12 +204,12 @@ cdef int tidy(Outgoing out) except -1:
     return 0
 
 
-# -- what is written and read
+# -- writing and reading
 
 cdef list enter(object conn, object buf):
     """Enter a message that is about to be written; None: it carries no lease that can be lost with it.
 
-    Before the write: a reader may have it before that returns.
+    This is done before the write, because a reader may have the message before that returns.
     """
     cdef Py_buffer view
     cdef handle h
@@ -232,7 +232,7 @@ cdef list enter(object conn, object buf):
 
 
 cdef int withdraw(object conn, list message, bint unread) except -1:
-    """A message was not written as a whole. `unread`: nobody is there to read it."""
+    """Note that a message was not written completely. `unread`: it has no reader any more."""
     cdef Outgoing out = conn._sharedmem_out
     cdef Carried c
     cdef Py_ssize_t i
@@ -251,7 +251,7 @@ cdef int withdraw(object conn, list message, bint unread) except -1:
 
 
 cdef int take_over(object buf) except -1:
-    """Take the leases of a message over that was read from a connection."""
+    """Take over the leases of a message that was read from a connection."""
     cdef Py_buffer view
     cdef handle h
     cdef size_t at

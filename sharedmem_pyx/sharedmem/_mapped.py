@@ -1,9 +1,8 @@
-"""Arrays in files that processes share: opened, made, flushed."""
+"""Arrays in files that processes share: opening, creating, flushing."""
 
 from __future__ import annotations
 
 import errno
-import io
 import operator
 import os
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +14,7 @@ from sharedmem._copying import asshared
 from sharedmem._creation import empty
 from sharedmem._file_memory import FileMemory, create_file, find_place, open_file, open_to_read
 from sharedmem._files import check_header, naming, read_header
+from sharedmem._npy_headers import BytesReader, npy_header
 from sharedmem.array import SharedArray
 from sharedmem.errors import refuse_objects
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # importing it takes as long as half of this package
 _Path = str | bytes | os.PathLike[Any]
 _Shape = int | tuple[int, ...]
 
-#: What `numpy.memmap` calls the modes, too.
+#: The names by which `numpy.memmap` also knows the modes.
 _LONG_NAMES = {"readonly": "r", "readwrite": "r+", "write": "w+", "copyonwrite": "c"}
 
 
@@ -38,7 +38,7 @@ def open_memmap(
     shape: _Shape | None = None,
     fortran_order: bool = False,
 ) -> SharedArray:
-    """Array of a ``.npy`` file: the file itself, not a copy of it.
+    """Open or create the array of a ``.npy`` file: the file itself, not a copy of it.
 
     Parameters
     ----------
@@ -46,40 +46,40 @@ def open_memmap(
         A regular file.
     mode : {"r", "r+", "w+"}, optional
         "r": for reading; the kernel refuses stores. "r+": stores reach the file. "w+": a new file, of zeros,
-        which takes the place of what was there when it is complete.
+        which replaces an existing one when it is complete.
     dtype, shape : dtype_like and int or tuple of int, optional
-        Of a new file; the file says it else.
+        For a new file; an existing one contains them.
     fortran_order : bool, optional
-        Whether the first axis of a new file's array is contiguous.
+        For a new file: whether the first axis of its array is contiguous.
 
     Returns
     -------
     SharedArray
-        In the file. Its pickle is a handle: whoever loads it opens the file in the same mode.
+        In the file. It is pickled as a handle, whose receiver opens the file in the same mode.
 
     Raises
     ------
     OSError
-        It can't be opened: FileNotFoundError, PermissionError, IsADirectoryError; or there is no address
-        space for it. For "w+" also ENOSPC, since the new file's blocks are reserved: what was there before
-        stays then.
+        The file can't be opened: FileNotFoundError, PermissionError, IsADirectoryError; or there is no
+        address space for it. For "w+" also ENOSPC, since the new file's blocks are reserved; an existing
+        file is not changed then.
     ValueError
-        It is no ``.npy`` file, ends too soon, or is no regular file; its header is longer than 1 MiB; the
-        mode is another one; "w+" without a shape.
+        It is not a ``.npy`` file, is too short, or is not a regular file; its header is longer than 1 MiB;
+        the mode is another one; "w+" without a shape.
     TypeError
-        Its items are Python objects; or `filename` is no path.
+        Its items are Python objects; or `filename` is not a path.
 
     See Also
     --------
-    memmap : the same without a header.
-    load : with ``mmap_mode``, the same as for an existing file here.
-    flush : waits until the disk has it.
+    memmap : The same without a header.
+    load : With ``mmap_mode`` it opens an existing file as this function does.
+    flush : Waits until the data is on the disk.
 
     Notes
     -----
-    As `numpy.lib.format.open_memmap`, which has "r+" as the default mode. What is written is in the file at
-    once for every process, and stays there whatever becomes of this one; `flush` is needed against a crash of
-    the machine only. A file that another program cuts short afterwards makes a read behind its end a SIGBUS,
+    As `numpy.lib.format.open_memmap`, whose default mode is "r+". Data that is written is in the file at
+    once for every process, and stays there whatever happens to this one; `flush` only protects against a
+    crash of the machine. If another program truncates the file afterwards, a read beyond its end is a SIGBUS,
     as with any mapping. No descriptor is kept, and each file is mapped once per mode and process.
 
     Examples
@@ -90,14 +90,14 @@ def open_memmap(
     path = _real_path(filename)
     if mode == "w+":
         lengths, descr = _new_layout(shape, _plain_dtype(dtype))
-        head = _npy_header(lengths, fortran_order, descr)
+        head = npy_header(lengths, fortran_order, descr)
         check_header(head)
-        with _saying(filename):
+        with naming(filename):
             memory = create_file(path, len(head) + _bytes_of(lengths, descr), head)
         return _array_in(memory, lengths, descr, len(head), fortran_order)
-    with _saying(filename):
+    with naming(filename):
         memory = open_file(path, mode == "r+")
-    reader = _Reader(memory)
+    reader = BytesReader(memory)
     with naming(filename):
         lengths, fortran_order, descr = read_header(reader)  # type: ignore[arg-type]
         if descr.hasobject:
@@ -110,7 +110,7 @@ def open_memmap(
 
 
 def load_mode(file: Any, mmap_mode: str) -> SharedArray:
-    """What ``load(file, mmap_mode=...)`` returns."""
+    """The array that ``load(file, mmap_mode=...)`` returns."""
     return open_memmap(file, _read_mode(mmap_mode, ("r", "r+")))
 
 
@@ -122,7 +122,7 @@ def memmap(
     shape: _Shape | None = None,
     order: str = "C",
 ) -> SharedArray:
-    """Array of the bare bytes in a file: the file itself, not a copy of it.
+    """Open or create an array of the raw bytes of a file: the file itself, not a copy of it.
 
     Parameters
     ----------
@@ -133,9 +133,9 @@ def memmap(
     mode : {"r", "r+", "w+"}, optional
         As for `open_memmap`.
     offset : int, optional
-        Bytes of the file in front of the array; need not be a multiple of anything.
+        Bytes of the file before the array; any number.
     shape : int or tuple of int, optional
-        By default one axis with all items there are. Needed for "w+".
+        By default one axis with all items of the file. Required for "w+".
     order : {"C", "F"}, optional
         Whether the last or the first axis is contiguous.
 
@@ -149,13 +149,13 @@ def memmap(
     OSError, TypeError
         As `open_memmap`.
     ValueError
-        The file is shorter than the array, or the bytes are no whole number of items; the mode, the order or
-        the offset make no sense; "w+" without a shape; the file is no regular one.
+        The file is shorter than the array, or its bytes are not a whole number of items; the mode, the order
+        or the offset is invalid; "w+" without a shape; it is not a regular file.
 
     Notes
     -----
-    As `numpy.memmap`, which has "r+" as the default mode. That makes a file longer if it is too short for
-    `shape`; here `os.truncate` does, before it is opened. A sparse file is made by `os.truncate` and "r+".
+    As `numpy.memmap`, whose default mode is "r+". With that mode NumPy extends a file that is too short for
+    `shape`; here call `os.truncate` before. To create a sparse file, use `os.truncate` and "r+".
     """
     mode = _read_mode(mode, ("r", "r+", "w+"))
     if order not in ("C", "F"):
@@ -164,23 +164,23 @@ def memmap(
     if offset < 0:
         raise ValueError(f"the offset must not be negative: {offset}")
     if offset > np.iinfo(np.intp).max:
-        raise ValueError(f"no file has {offset} bytes in front of an array")
+        raise ValueError(f"the offset of {offset} bytes is larger than any file")
     path = _real_path(filename)
     descr = _plain_dtype(dtype)
     if descr.itemsize == 0:
-        raise ValueError(f"items of dtype {descr} have no bytes, and cannot be in a file")
+        raise ValueError(f"items of dtype {descr} have no bytes and cannot be in a file")
     if mode == "w+":
         lengths, descr = _new_layout(shape, descr)
-        with _saying(filename):
+        with naming(filename):
             memory = create_file(path, offset + _bytes_of(lengths, descr), b"")
         return _array_in(memory, lengths, descr, offset, order == "F")
-    with _saying(filename):
+    with naming(filename):
         memory = open_file(path, mode == "r+")
     left = len(memory) - offset
     if shape is None:
         if left < 0 or left % descr.itemsize:
             raise ValueError(
-                f"the {max(left, 0)} bytes behind the offset are no whole number of items "
+                f"the {max(left, 0)} bytes after the offset are not a whole number of items "
                 f"of {descr.itemsize} bytes"
             )
         lengths = (left // descr.itemsize,)
@@ -189,34 +189,34 @@ def memmap(
     expected = _bytes_of(lengths, descr)
     if expected > max(left, 0):
         raise ValueError(
-            f"the file has {max(left, 0)} bytes behind the offset, and the array {expected}: "
-            "os.truncate makes a file longer"
+            f"the file has {max(left, 0)} bytes after the offset, but the array needs {expected}: "
+            "os.truncate extends a file"
         )
     return _array_in(memory, lengths, descr, offset, order == "F")
 
 
 def flush(a: np.ndarray[Any, Any]) -> None:
-    """Wait until what was written to an array in a file is on the disk.
+    """Wait until the data written to an array in a file is on the disk.
 
     Parameters
     ----------
     a : numpy.ndarray
-        An array of `open_memmap`, `memmap` or `load`, or any view of one: its pages are written. Those of an
-        array without elements are none.
+        An array of `open_memmap`, `memmap` or `load`, or any view of one: its pages are written. An array
+        without elements has none.
 
     Raises
     ------
     OSError
-        It cannot be written: EIO, ENOSPC.
+        The data cannot be written: EIO, ENOSPC.
     ValueError
-        The array is in no file.
+        The array is not in a file.
     TypeError
-        `a` is no array.
+        `a` is not an array.
 
     Notes
     -----
-    msync(2) with MS_SYNC. Other processes see what was written without it, and it stays when this process is
-    killed.
+    msync(2) with MS_SYNC. Other processes see what was written without it, and the data is not lost when
+    this process is killed.
     """
     if not isinstance(a, np.ndarray):
         raise TypeError(f"flush needs an array, not {type(a).__name__}")
@@ -224,7 +224,7 @@ def flush(a: np.ndarray[Any, Any]) -> None:
         return
     place = find_place(a)
     if place is None:
-        raise ValueError("the array is in no file that sharedmem has opened")
+        raise ValueError("the array is not in a file that sharedmem has opened")
     memory, _, low, high = place
     memory.flush(low, high)
 
@@ -241,7 +241,7 @@ def _array_in(
 
 
 def _over(memory: FileMemory, *layout: Any) -> SharedArray:
-    """The array over bytes of a file; `layout` is what `numpy.ndarray` takes beside its buffer."""
+    """The array over bytes of a file; `layout` has the arguments of `numpy.ndarray` besides its buffer."""
     make: Any = np.ndarray.__new__
     shape, dtype, *rest = layout
     made: SharedArray = make(SharedArray, shape, dtype, memory, *rest)
@@ -251,31 +251,11 @@ def _over(memory: FileMemory, *layout: Any) -> SharedArray:
 # -- arguments and errors
 
 
-#: What the system says of a path, with nothing to add; of other errors the sizes matter.
-_OF_PATHS = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
-
-
-class _saying:
-    """Within it, an OSError has the file's name as `filename`, as those of `open` have."""
-
-    def __init__(self, filename: _Path) -> None:
-        self.filename = filename
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and error.errno is not None:
-            error.filename = os.fspath(self.filename)
-            if error.errno in _OF_PATHS:
-                error.strerror = os.strerror(error.errno)
-
-
 def _read_mode(mode: Any, allowed: tuple[str, ...]) -> str:
     short = _LONG_NAMES.get(mode, mode) if isinstance(mode, str) else mode
     if short == "c":
         raise ValueError(
-            "mode 'c' is not offered, since what is copied on write is not shared: numpy.load has it; "
+            "mode 'c' is not supported, since memory that is copied on write is not shared: use numpy.load; "
             "sharedmem.load and fromfile read a file into shared memory"
         )
     if short not in allowed:
@@ -284,10 +264,10 @@ def _read_mode(mode: Any, allowed: tuple[str, ...]) -> str:
 
 
 def _real_path(filename: _Path) -> bytes:
-    """The path by which others find the file, whatever their working directory is."""
+    """The path by which other processes find the file, whatever their working directory is."""
     if not isinstance(filename, (str, bytes, os.PathLike)):
-        raise TypeError(f"a path is needed, by which others open the file, not {type(filename).__name__}")
-    if not os.fspath(filename):  # `realpath` would make the working directory of it
+        raise TypeError(f"a path is needed, since other processes open it, not {type(filename).__name__}")
+    if not os.fspath(filename):  # `realpath` would turn it into the working directory
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), filename)
     return os.fsencode(os.path.realpath(filename))
 
@@ -312,12 +292,12 @@ def _lengths(shape: _Shape | None) -> tuple[int, ...]:
 
 
 def _new_layout(shape: _Shape | None, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype of a new file's array, as NumPy has them; refused before anything is made of them.
+    """Shape and dtype of a new file's array, normalized as by NumPy; rejects them before anything is created.
 
-    A dtype that is an array of others is no dtype of an array, and a header cannot tell it.
+    A dtype that is an array of others cannot be the dtype of an array, and a header cannot describe it.
     """
     lengths = _lengths(shape)
-    _bytes_of(lengths, dtype)  # says the shape, where NumPy on 32 bits says only that there is a limit
+    _bytes_of(lengths, dtype)  # its error has the shape; NumPy's on 32 bits says only that there is a limit
     layout: Any = np.ndarray
     array = layout(lengths, dtype, bytes(dtype.itemsize), 0, (0,) * len(lengths))  # without memory for it
     return array.shape, array.dtype
@@ -332,45 +312,11 @@ def _bytes_of(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     return nbytes
 
 
-class _Reader:
-    """Reads the first bytes of a mapped file."""
-
-    def __init__(self, memory: FileMemory) -> None:
-        self._bytes = memoryview(memory)
-        self.at = 0
-
-    def read(self, size: int) -> bytes:
-        piece = bytes(self._bytes[self.at : self.at + size])
-        self.at += len(piece)
-        return piece
-
-
-def _npy_header(shape: tuple[int, ...], fortran_order: bool, dtype: np.dtype[Any]) -> bytes:
-    fields = {
-        "shape": shape,
-        "fortran_order": bool(fortran_order),
-        "descr": np.lib.format.dtype_to_descr(dtype),
-    }
-    file = io.BytesIO()
-    try:
-        np.lib.format.write_array_header_1_0(file, fields)
-    except (
-        UnicodeEncodeError
-    ):  # names of fields beyond Latin-1: version 3, for which NumPy has no public writer
-        text = repr(dict(sorted(fields.items()))).encode()
-        text += b" " * (-(len(text) + 13) % 64) + b"\n"
-        return np.lib.format.magic(3, 0) + len(text).to_bytes(4, "little") + text
-    except ValueError:  # longer than 64 KiB
-        file = io.BytesIO()
-        np.lib.format.write_array_header_2_0(file, fields)
-    return file.getvalue()
-
-
 # -- through a read-only mapping
 
 
 def readonly_mapped(a: np.ndarray[Any, Any]) -> SharedArray | None:
-    """What `sharedmem.readonly` returns for an array in a file; None if it is in none.
+    """The result of `sharedmem.readonly` for an array in a file; None if it is not in a file.
 
     Parameters
     ----------
@@ -385,7 +331,7 @@ def readonly_mapped(a: np.ndarray[Any, Any]) -> SharedArray | None:
     Raises
     ------
     StaleHandleError, ValueError, OSError
-        The file, which is opened anew for reading, is not there any more as it was.
+        The file, which is opened again for reading, is not there any more, or was changed.
     """
     place = find_place(a)
     if place is None:

@@ -25,28 +25,28 @@ from sharedmem.array import SharedArray
 cnp.import_array()
 
 by_value = contextvars.ContextVar("sharedmem.pickle_by_value", default=False)
-# The Message that is being pickled. A context variable, since greenlets take turns within a thread.
+# The Message that is being pickled. It is a context variable, since greenlets alternate within a thread.
 current_message = contextvars.ContextVar("sharedmem.message", default=None)
 
 
 def no_deep_copy(self, memo):
-    """Refuse `copy.deepcopy`: the method of locks, queues and the like, which are there to be shared.
+    """Refuse `copy.deepcopy`: the method of locks, queues and other objects that are meant to be shared.
 
     Raises
     ------
     TypeError
-        Always. It says what to do instead.
+        Always. The message says what to do instead.
     """
     kind = type(self).__name__
-    raise TypeError(f"a {kind} cannot be copied: those who had the copy would not meet those who have the "
-                    f"{kind}; give them the same one, which `copy.copy` and any pickle do, or make a new one")
+    raise TypeError(f"a {kind} cannot be copied: its users and those of the copy would not meet; "
+                    f"pass on the same {kind}, as `copy.copy` and any pickle do, or create a new one")
 
 
-# -- what an array is pickled as
+# -- pickling an array
 
 @cython.final
 cdef class Message:
-    """What a pickler writes. Copies of its context may hold it after its end; it takes no leases then."""
+    """What a pickler writes. A copy of its context may outlive it; then no leases are acquired."""
 
 
 cdef Message new_message():
@@ -75,7 +75,7 @@ cdef message* current_leases() noexcept:
 
 
 cdef message* leases_of(Message within) noexcept:
-    """Where leases for what this thread pickles in `within` belong; NULL: it takes none."""
+    """The message to which leases of arrays that this thread pickles in `within` belong; NULL: none."""
     return &within.written if within is not None and within.written.usable() else NULL
 
 
@@ -83,9 +83,9 @@ cdef message* leases_of(Message within) noexcept:
 cdef class Keeper:
     """Keeps a block while a pickle of several views of it is loaded.
 
-    The handles of these views have no leases: with each travels a reference to the keeper, which loads as
-    an array of its own. Each pickler that meets the keeper takes one lease for it, whatever it pickles
-    besides; this holds for a pickler that an object uses for itself in the middle of a message, too.
+    The handles of these views have no leases. Instead each is accompanied by a reference to the keeper, which
+    loads as an array of its own. Each pickler that meets the keeper acquires one lease for it, whatever else
+    it pickles; this also holds for a pickler that an object uses for itself in the middle of a message.
     """
     cdef cnp.ndarray array
 
@@ -107,16 +107,16 @@ cdef object keeper_of(cnp.ndarray a, const allocation* found, message* within):
 
 
 cdef object reduce_array(object obj, int protocol):
-    """What `__reduce_ex__` returns for a SharedArray."""
+    """The result of `__reduce_ex__` for a SharedArray."""
     cdef Message within = get_value(current_message)
     return reduce_for(obj, protocol, leases_of(within), True)
 
 
 cdef object reduce_for(cnp.ndarray a, int protocol, message* leased_by, bint among_others):
-    """What a pickle has for an array; `among_others`: there may be more of the same block.
+    """The reduction of an array; `among_others`: there may be more of the same block.
 
-    `leased_by` NULL: the handle has no lease. An exact ndarray must not have Python objects in it. What was
-    carried to this process is its own, and its data is copied.
+    `leased_by` NULL: the handle has no lease. An exact ndarray must not contain Python objects. An array that
+    was carried to this process belongs to it alone, and its data is copied.
     """
     cdef cnp.dtype descr
     cdef arena* where = NULL
@@ -146,7 +146,7 @@ cdef object reduce_for(cnp.ndarray a, int protocol, message* leased_by, bint amo
             return _load_exact_kept, (state, keeper) if given is None else (state, keeper, given)
         return _load_exact, (state,) if given is None else (state, given)
     if type(a) is not SharedArray:
-        # The empty state is one that a subclass may extend, as it may ndarray's.
+        # A subclass may extend the empty state, as it may ndarray's.
         if keeper is not None:
             return _load_kept, (state, keeper, given, type(a)), ()
         return _load, (state, given, type(a)), ()
@@ -170,12 +170,12 @@ cdef object reduce_in_file(cnp.ndarray a):
     return reduce_mapped(a)
 
 
-# -- what a transfer pickles
+# -- pickling by a transfer
 
 def holding(dump):
-    """A version of a pickler's `dump` whose messages hold the arrays in them until they are loaded.
+    """A version of a pickler's `dump` whose messages keep the arrays in them until they are loaded.
 
-    If `dump` fails, what the message held is given back.
+    If `dump` fails, the leases of the message are given back.
     """
     @functools.wraps(dump)
     def dump_holding(*args, **kwargs):
@@ -189,7 +189,7 @@ def holding(dump):
             try:
                 PyContextVar_Reset(current_message, before)
             except BaseException:
-                complete = False    # nobody gets the message
+                complete = False    # the message is not sent
                 raise
             finally:
                 within.written.end(complete)

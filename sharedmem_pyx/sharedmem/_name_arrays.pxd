@@ -1,5 +1,6 @@
 from numpy cimport dtype, ndarray
 
+from sharedmem.libsharedmem.arena cimport arena
 from sharedmem.libsharedmem.handle cimport handle
 from sharedmem.libsharedmem.names cimport name_found, name_ticket
 
@@ -17,5 +18,5 @@ cdef tuple shape_of(const handle* h)
 # The array of a name that is ready; takes the block's reference over.
 cdef object array_of(name_found* found, bint may_write)
 
-# Binds the name to an array of the arena of names; what others will get, too.
-cdef object bind(const name_ticket* mine, ndarray a, bint may_write)
+# Binds the name to an array of its arena, `host`; what others will get, too.
+cdef object bind(const name_ticket* mine, arena* host, ndarray a, bint may_write)

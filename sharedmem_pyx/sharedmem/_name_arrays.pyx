@@ -1,4 +1,4 @@
-"""The arrays that names stand for, and how they are described to processes that look for them."""
+"""The arrays to which names refer, and their descriptions for processes that look names up."""
 
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -6,7 +6,7 @@ from libcpp.string_view cimport string_view
 
 from sharedmem._handles cimport dtype_text, encode_array, find_dtype
 from sharedmem.array cimport adopt
-from sharedmem.libsharedmem.arena cimport allocation, claim
+from sharedmem.libsharedmem.arena cimport allocation, arena, claim
 from sharedmem.libsharedmem.handle cimport byte, bytes_in, decode, fits, handle
 from sharedmem.libsharedmem.home cimport release
 from sharedmem.libsharedmem.names cimport bind_name, max_description_bytes, name_found, name_ticket
@@ -36,17 +36,17 @@ cdef object describe(cnp.ndarray a, const allocation* found):
 
 
 cdef int check_dtype(cnp.dtype descr) except -1:
-    """Before anything is claimed: that the dtype can be described."""
+    """Check that the dtype can be described, before the name is claimed."""
     if PyDataType_REFCHK(descr):
         refuse_objects(descr)
     if cnp.PyDataType_ELSIZE(descr) == 0:
-        raise ValueError(f"items of dtype {descr} have no bytes, and cannot have a name")
+        raise ValueError(f"items of dtype {descr} have no bytes and cannot have a name")
     if dtype_text(descr) is None:
         text = describe_dtype(descr)
         room = max_description_bytes - 256      # what a handle of a few axes takes
         if len(text) > room:
-            raise ValueError(f"the description of the dtype has {len(text)} bytes, more than the {room} "
-                             "that there is room for beside a name: it has too many fields")
+            raise ValueError(f"the description of the dtype has {len(text)} bytes; at most {room} can be "
+                             "stored with a name: it has too many fields")
     return 0
 
 
@@ -56,10 +56,10 @@ cdef cnp.dtype read_description(bytes text, handle* h):
     cdef const char* data = PyBytes_AS_STRING(text)
     cdef size_t length
     if size < 2:
-        raise ValueError("the description of a named array makes no sense")
+        raise ValueError("the description of a named array is invalid")
     length = <unsigned char>data[0] | <size_t>(<unsigned char>data[1]) << 8
     if length > size - 2:
-        raise ValueError("the description of a named array makes no sense")
+        raise ValueError("the description of a named array is invalid")
     h[0] = decode(bytes_in(<byte*>data + 2, length))
     return find_dtype(h, None if length == size - 2 else parse_dtype(text[2 + length:]))
 
@@ -89,7 +89,7 @@ cdef object array_over(allocation* block, bytes text, bint may_write):
     try:
         descr = read_description(text, &h)
         if not fits(h.shape, block.bytes):
-            raise ValueError("the description of a named array makes no sense: "
+            raise ValueError("the description of a named array is invalid: "
                              "it does not lie within its block")
     except BaseException:
         release(block.ref)
@@ -102,15 +102,15 @@ cdef object array_over(allocation* block, bytes text, bint may_write):
     return a if may_write else protect(a)
 
 
-cdef object bind(const name_ticket* mine, cnp.ndarray a, bint may_write):
-    """Binds the name to an array of the arena of names; what others will get, too."""
-    cdef allocation found = mine.host.find(cnp.PyArray_DATA(a))
+cdef object bind(const name_ticket* mine, arena* host, cnp.ndarray a, bint may_write):
+    """Bind the name to an array of its arena, `host`, and return the array as others will get it."""
+    cdef allocation found = host.find(cnp.PyArray_DATA(a))
     cdef bytes text = describe(a, &found)
     if len(text) > max_description_bytes:
-        raise ValueError(f"the description of the array has {len(text)} bytes, more than the "
-                         f"{max_description_bytes} that there is room for beside a name")
+        raise ValueError(f"the description of the array has {len(text)} bytes; at most "
+                         f"{max_description_bytes} can be stored with a name")
     found.ref = found.ref.home.duplicate(found.ref)
     made = array_over(&found, text, may_write)
-    bind_name(mine[0], mine.host.find(cnp.PyArray_DATA(a)).ref,
+    bind_name(mine[0], host.find(cnp.PyArray_DATA(a)).ref,
               string_view(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)))
     return made

@@ -1,4 +1,4 @@
-"""Names of arrays: what is there under a name, and what is said of it."""
+"""The states of names of arrays, and how they are reported."""
 
 import errno
 import math
@@ -21,11 +21,11 @@ from sharedmem.libsharedmem.names cimport (
 from sharedmem._naming import NameInfo, kind_of
 
 cdef enum:
-    full_look = 9                   # the round of a wait in which all processes are looked at
+    full_look = 9                   # the round of a wait in which all processes are checked
 
 
 cdef string_view read_name(object name) except *:
-    """The bytes of a name, which live as long as it does."""
+    """The bytes of a name, which live as long as the name object."""
     cdef Py_ssize_t size = 0
     cdef const char* data
     if not isinstance(name, str):
@@ -48,7 +48,7 @@ cdef name_found look(string_view name) except *:
 
 
 cdef bint has_ended(name_found* found) except -1:
-    """Whether a building has come to its end, since its process has died: looks once whether that lives."""
+    """Whether a building process has died, so that the building has ended; checks that process once."""
     cdef bool ended
     with nogil:
         ended = wait_for_name(found.at, full_look, 0)
@@ -92,13 +92,13 @@ cdef object exists(object name, name_found* found):
 
 
 def names():
-    """The names that processes of this user have made.
+    """The names that processes of this user have created.
 
     Returns
     -------
     list of NameInfo
-        Of the same effective user, IPC namespace and SHAREDMEM_NAMESPACE. Each is right by itself; others
-        go on meanwhile.
+        Names of the same effective user, IPC namespace and SHAREDMEM_NAMESPACE. Each entry is correct by
+        itself, but the list is not a consistent snapshot, because other processes go on meanwhile.
 
     Raises
     ------
@@ -125,7 +125,7 @@ cdef list name_list(vector[name_report]& reports):
 
 
 def info_of(bytes name, int what, bytes text, pid, seconds, holders):
-    """What is told of a name, from what the table of names says.
+    """The report on a name, from what the table of names says.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ def named_memory(name: str, kind: str, nbytes: int, begin: Callable[[Any], objec
     nbytes : int
         How many bytes it has.
     begin : callable
-        Makes zeros, so many bytes, a new object. Exactly one process calls it.
+        Turns that many zeroed bytes into a new object. Exactly one process calls it.
 
     Returns
     -------
@@ -30,7 +30,7 @@ def named_memory(name: str, kind: str, nbytes: int, begin: Callable[[Any], objec
     Raises
     ------
     ValueError
-        The name stands for something else.
+        The name refers to something else.
     """
     wanted = dtype_of_kind(kind, nbytes)
 
@@ -43,5 +43,5 @@ def named_memory(name: str, kind: str, nbytes: int, begin: Callable[[Any], objec
     if found.dtype != wanted or found.shape != (1,):
         there = kind_of(found.dtype)
         said = f"an array, {found.dtype} {found.shape}" if there == "array" else f"a sharedmem.{there}"
-        raise ValueError(f"the name {name!r} stands for {said}, not for a sharedmem.{kind}")
+        raise ValueError(f"the name {name!r} refers to {said}, not to a sharedmem.{kind}")
     return found.view("u1")

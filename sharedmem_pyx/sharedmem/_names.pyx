@@ -1,7 +1,6 @@
-"""Arrays found by their names, and waited for; and what is to be made once on a host."""
+"""Finding arrays by their names, waiting for them, and building what a host needs only once."""
 
 import errno
-import logging
 import os
 import time
 
@@ -19,24 +18,25 @@ from sharedmem._name_states cimport has_ended, look, read_name, sleep, state_tex
 from sharedmem.libsharedmem.arena cimport allocation, arena
 from sharedmem.libsharedmem.home cimport arena_of
 from sharedmem.libsharedmem.names cimport (
-    claim_name, fail_name, give_up_name, max_description_bytes, name_found, name_status, name_ticket,
-    place_in, vacate_name)
+    claim_name, fail_name, give_up_name, max_description_bytes, name_arena, name_found, name_status,
+    name_ticket, place_in, vacate_name)
 
 from sharedmem._copying import array as copy_into
 from sharedmem._naming import BuildError, failure_text, kind_of
+from sharedmem._startup import import_lock
 
 cnp.import_array()
 
 cdef enum:
-    first_notice = 10               # seconds of waiting after which the log says so
-    slice_ns = 100000000            # of waiting, after which signals are heard
-    failure_ns = 250000000          # for which a failure stays for those who waited for it
+    first_notice = 10               # seconds of waiting after which this is logged
+    slice_ns = 100000000            # of waiting, after which signals are handled
+    failure_ns = 250000000          # for which a failure stays visible to those that waited for it
 
 cdef extern from "<Python.h>":
     unsigned long PyThread_get_thread_ident() noexcept
 
 
-cdef set building = set()           # what threads of this process are building: see `key_here`
+cdef set building = set()           # the names that threads of this process are building: see `key_here`
 
 
 cdef object read_deadline(object timeout):
@@ -47,14 +47,14 @@ cdef object read_deadline(object timeout):
     try:
         seconds = timeout
     except OverflowError:
-        raise ValueError("timeout has more seconds than a float can have; None means for ever") from None
+        raise ValueError("timeout is too large for a float; None waits for ever") from None
     if not seconds >= 0:
         raise ValueError(f"timeout must be a number of seconds, 0 or more, or None, not {timeout!r}")
     return time.monotonic() + seconds
 
 
 cdef uint64_t time_left(object deadline) except? 0:
-    """Nanoseconds that a slice of waiting may take; 0: none."""
+    """Nanoseconds that a slice of waiting may take; 0: the time has expired."""
     if deadline is None:
         return slice_ns
     left = deadline - time.monotonic()
@@ -62,36 +62,36 @@ cdef uint64_t time_left(object deadline) except? 0:
 
 
 def attach(name, *, readonly=False, timeout=0):
-    """The array that a name stands for.
+    """Return the array of a name.
 
     Parameters
     ----------
     name : str
-        As it was created.
+        The name that was given to `create`.
     readonly : bool, optional
-        Whether the array can only be read, as those of `sharedmem.readonly`.
+        Whether the array is read-only, as those of `sharedmem.readonly`.
     timeout : float or None, optional
-        Seconds to wait for the name; None: as long as it takes. By default there is no waiting.
+        Seconds to wait for the name; None: without limit. By default it does not wait.
 
     Returns
     -------
     SharedArray
-        The same memory, with shape, dtype and order of what was named.
+        The same memory, with the shape, dtype and order of the named array.
 
     Raises
     ------
     FileNotFoundError
-        There is no such name, or not in time; the message says whether it is being built, by which
-        process and since when.
+        The name does not exist, or not before the timeout; the message says whether it is being built, by
+        which process and since when.
     TypeError, ValueError
-        `name` is no str, is empty or too long, or stands for a lock or the like, which is opened by
-        ``RLock(name=...)``; `timeout` is no number of seconds.
+        `name` is not a str, is empty or too long, or refers to a lock or the like, which is opened by
+        ``RLock(name=...)``; `timeout` is not a number of seconds.
     OSError
         As `create`.
 
     Notes
     -----
-    Any thread may call it. The array keeps its memory, and with it the name, whoever made it.
+    Any thread may call it. The array keeps its memory, and with it the name, whichever process created it.
 
     Examples
     --------
@@ -129,35 +129,35 @@ def attach(name, *, readonly=False, timeout=0):
 
 
 cdef object array_only(cnp.ndarray a, object name):
-    """`a`, unless what lies under the name is a lock or the like, whose bytes are nobody's to write to."""
+    """Return `a`, unless the name refers to a lock or the like, whose bytes must not be written to."""
     if cnp.PyDataType_HASFIELDS(a.descr):
         kind = kind_of(a.descr)
         if kind != "array":
-            raise TypeError(f"the name {name!r} stands for no array, but for sharedmem.{kind}(name={name!r})")
+            raise TypeError(f"the name {name!r} refers to sharedmem.{kind}(name={name!r}), not to an array")
     return a
 
 
 def get_or_create(name, build, *, readonly=True, timeout=None):
-    """The array of a name; if there is none, one process of the host makes it and all get it.
+    """Return the array of a name; if it does not exist, one process of the host builds it for all.
 
-    Exactly one caller, of all processes and threads, calls `build`; the others sleep until it is done. It
-    ends by success, by an exception, which reaches all who wait, or by the death of the process, whose
-    place another one takes; never by a time limit.
+    Of all processes and threads, exactly one caller calls `build`; the others sleep until it is done. The
+    building ends by success; or by an exception, which all waiting callers get; or by the death of the
+    process, which another one replaces; but never by a time limit.
 
     Parameters
     ----------
     name : str
-        As for `create`. If it may stand for another thing later, let it tell which: ``"model-v3"``.
+        As for `create`. If it may mean something else later, include a version: ``"model-v3"``.
     build : callable
-        Without arguments; returns an array, or anything `numpy.asarray` takes. Arrays that its thread
-        makes by this library meanwhile lie where named arrays lie, so that one of these is returned
-        without a copy; any other, and one that is read-only or not contiguous, is copied once.
+        Called without arguments; returns an array, or anything that `numpy.asarray` accepts. Arrays that its
+        thread creates by this library meanwhile are allocated in the arena of named arrays, so that one of
+        these is returned without a copy. Any other array, or a read-only or non-contiguous one, is copied.
     readonly : bool, optional
-        Whether the array can only be read, as those of `sharedmem.readonly`. What all processes of a host
-        have is seldom meant to be changed by one: ``table -= table.mean()`` in 64 workers.
+        Whether the array is read-only, as those of `sharedmem.readonly`. An array that all processes of a
+        host share is seldom meant to be changed by one: think of ``table -= table.mean()`` in 64 workers.
     timeout : float or None, optional
-        Seconds to wait for others that build; None: as long as it takes. It does not limit this process's
-        own `build`.
+        Seconds to wait while others build; None: without limit. It does not limit this process's own
+        `build`.
 
     Returns
     -------
@@ -169,32 +169,32 @@ def get_or_create(name, build, *, readonly=True, timeout=None):
     Exception
         Whatever `build` raises, in the process that called it.
     BuildError
-        Another one that built raised an exception while this one waited; a later call builds anew.
+        Another caller, for which this one waited, got an exception from `build`; the next call builds again.
     TimeoutError
-        Others are still building; the message says which process, and for how long.
+        Another process is still building; the message says which one, and for how long.
     RuntimeError
         `build` asks for the name that it builds, or another greenlet of its thread does; or a forked child
         returned from its parent's `build`.
     TypeError, ValueError
-        `build` cannot be called, or returns Python objects; the name stands for a lock or the like;
-        `timeout` is no number of seconds; otherwise as `create`.
+        `build` is not callable, or returns Python objects; the name refers to a lock or the like;
+        `timeout` is not a number of seconds; otherwise as `create`.
     MemoryError, OSError
         As `create`.
 
     See Also
     --------
-    attach : the array of a name, if there is one.
-    readonly : what kind of array that is.
+    attach : Get the array of a name that exists already.
+    readonly : Explains read-only arrays.
 
     Notes
     -----
-    KeyboardInterrupt and SystemExit in `build` reach nobody else: one who waits builds then. A process that
-    dies while it builds is replaced within a quarter of a second; one that is alive and stuck is not, and
-    ending it helps. Who waits logs, at level INFO of the logger "sharedmem", after 10 seconds and then at
-    doubled times, what is waited for.
+    KeyboardInterrupt and SystemExit in `build` are raised only in its own process; one of the waiting
+    processes builds then. A process that dies while it builds is replaced within a quarter of a second. One
+    that is alive but stuck is not replaced until it is ended. A waiting process logs what it waits for, at
+    level INFO of the logger "sharedmem", after 10 seconds and then at doubling intervals.
 
-    The array lives as long as any process has it: nothing keeps it when all workers end at once. The memory
-    is charged to the builder's cgroup.
+    The array lives as long as any process has it: when all workers end at the same time, it is gone. Its
+    memory is charged to the builder's cgroup.
 
     Examples
     --------
@@ -206,12 +206,12 @@ def get_or_create(name, build, *, readonly=True, timeout=None):
     """
     if not callable(build):
         raise TypeError(f"build must be callable, not {type(build).__name__}")
-    read_deadline(timeout)      # refused also where nobody has to wait
+    read_deadline(timeout)      # to reject an invalid one even if there is no need to wait
     return array_only(found_or_built(name, build, not readonly, timeout), name)
 
 
 def find_or_build(name, build):
-    """What `get_or_create` gives, to write to, whether the name stands for an array or for something else."""
+    """The writable array of `get_or_create`, whether the name refers to an array or to another object."""
     return found_or_built(name, build, True, None)
 
 
@@ -246,7 +246,7 @@ cdef object found_or_built(object name, object build, bint may_write, object tim
 
 
 cdef class _Waiting:
-    """Waiting for others that build."""
+    """Waiting while another process builds."""
     cdef object name, deadline, began, next_notice
     cdef uint64_t use
     cdef uint32_t entry
@@ -266,14 +266,16 @@ cdef class _Waiting:
         self.use = found.at.use()
         self.entry = found.at.entry
         if ns == 0:
-            spent = f"{found.age_ns / 1e9:.1f} s" if found.age_ns != 0 else "a time that cannot be told"
-            raise TimeoutError(errno.ETIMEDOUT, f"the name has been built by process {found.pid} for {spent}",
-                               self.name)
+            spent = f"{found.age_ns / 1e9:.1f} s" if found.age_ns != 0 else "an unknown time"
+            raise TimeoutError(errno.ETIMEDOUT,
+                               f"process {found.pid} has been building this name for {spent}", self.name)
         sleep(found, self.round, ns)
         self.round += 1
         waited = time.monotonic() - self.began
         if waited >= self.next_notice:
             self.next_notice *= 2
+            with import_lock:
+                import logging      # takes longer than all else that 64 workers do which find a table there
             logging.getLogger("sharedmem").info(
                 "waiting for %r, which process %d has been building for %.0f s", self.name, found.pid,
                 found.age_ns / 1e9)
@@ -281,43 +283,45 @@ cdef class _Waiting:
 
 
 cdef tuple key_here(object name):
-    """What stands for the building of that name by this thread, in a forked child for no building.
+    """The entry in `building` for that name and this thread; a forked child builds nothing.
 
-    By the system's thread, since greenlets of one thread would wait for each other just as it would for
-    itself, and `threading.local` may be one for each of them.
+    It contains the system's thread id, because greenlets of one thread would wait for each other as the
+    thread would for itself, and `threading.local` may be different for each of them.
     """
     return os.getpid(), PyThread_get_thread_ident(), name
 
 
 cdef int refuse_recursion(object name) except -1:
     if key_here(name) in building:
-        raise RuntimeError(f"this thread builds {name!r} already, and would wait for itself: the function "
-                           "that builds it asks for it, or has let another greenlet run that does")
+        raise RuntimeError(f"this thread is already building {name!r} and would wait for itself: the "
+                           "function that builds it, or another greenlet of this thread, asks for it")
     return 0
 
 
 cdef object build_now(const name_ticket* mine, object name, object build, bint may_write):
-    """Calls `build` and ends the building, whatever comes."""
+    """Call `build` and end the building, whatever happens."""
+    cdef arena* host
     cdef arena* before
     cdef bytes text
     cdef tuple key = None
-    try:                            # whatever fails after the claim ends it, or others would wait for ever
+    try:                            # any failure after the claim ends it, or others would wait for ever
         key = key_here(name)
         process = key[0]
         building.add(key)
-        before = place_in(mine.host)
+        host = name_arena(mine[0])
+        before = place_in(host)
         try:
-            a = contiguous_in(mine.host, build())
+            a = contiguous_in(host, build())
         finally:
             place_in(before)
         if os.getpid() != process:
             raise RuntimeError(f"a forked child returned from the function by which process {process} builds "
-                               f"{name!r}; let it end by os._exit")
-        return bind(mine, a, may_write)
+                               f"{name!r}; end the child by os._exit")
+        return bind(mine, host, a, may_write)
     except Exception as error:
         try:
             text = failure_text(error, max_description_bytes)
-        except BaseException:       # there is no text: who waits builds, as if this process had been stopped
+        except BaseException:       # without a text: a waiting process builds, as if this one had died
             give_up_name(mine[0])
             raise
         fail_name(mine[0], string_view(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)))
@@ -331,9 +335,9 @@ cdef object build_now(const name_ticket* mine, object name, object build, bint m
 
 
 cdef object contiguous_in(arena* where, object made):
-    """An array that lies in the arena, is writable and has no gaps, with the items of `made`.
+    """An array that lies in the arena, is writable and contiguous, with the items of `made`.
 
-    What came through a mapping that cannot write may be what others were promised to have read-only.
+    Memory that came through a read-only mapping may have been promised to others as read-only.
     """
     cdef allocation found
     cdef cnp.ndarray a = made if isinstance(made, np.ndarray) else np.asarray(made)

@@ -1,4 +1,4 @@
-"""How a new array is made: a plan of its layout, then its memory, then the array over it."""
+"""How a new array is created: a plan of its layout, then its memory, then the array over it."""
 
 import numpy as np
 
@@ -48,8 +48,8 @@ cdef extern from "<numpy/arrayobject.h>":
 cnp.import_array()
 
 cdef enum:
-    large_bytes = 1 << 20       # from here on memory is had and written without the GIL
-    huge_page = 1 << 21         # and from here on all pages are had at once, if all will be written
+    large_bytes = 1 << 20       # from this size on memory is allocated and written without the GIL
+    huge_page = 1 << 21         # and from this size all pages are allocated at once, if all will be written
 
 cdef cnp.dtype float64 = np.dtype(np.float64)
 
@@ -57,7 +57,7 @@ cdef cnp.dtype float64 = np.dtype(np.float64)
 # -- reading arguments
 
 cdef bint read_length(object length, cnp.npy_intp* out) except -1:
-    """Reads an exact int. False: no array is as long as that; let NumPy raise its own error."""
+    """Read an exact int. False on overflow: NumPy then raises its own error."""
     cdef int overflow = 0
     cdef long long read = PyLong_AsLongLongAndOverflow(length, &overflow)
     out[0] = <cnp.npy_intp>read
@@ -104,7 +104,7 @@ cdef cnp.dtype read_dtype(object argument):
 
 
 cdef bint read_order(object order) except -1:
-    """Whether it is Fortran's."""
+    """Whether it is Fortran's order."""
     cdef cnp.NPY_ORDER read = cnp.NPY_CORDER
     if order is "C":
         return False
@@ -163,7 +163,7 @@ cdef cnp.dtype plan_like(plan* p, cnp.ndarray prototype, cnp.dtype descr, object
 
 
 cdef cnp.dtype settle_dtype(plan* p, cnp.dtype descr):
-    """The dtype that the array will have, which is not always the one that was asked for."""
+    """The dtype that the array will have, which is not always the one that was requested."""
     cdef int i
     if descr is float64:
         return descr
@@ -198,7 +198,7 @@ cdef int measure(plan* p, cnp.dtype descr) except -1:
 
 
 cdef int permute(plan* p, cnp.ndarray prototype, cnp.npy_intp itemsize) except -1:
-    """Strides without gaps whose sizes are in the order of the prototype's."""
+    """Strides without gaps, with the axes in the order of the prototype's."""
     cdef int axes[most_axes]
     cdef int i, k
     cdef cnp.npy_intp stride = itemsize
@@ -215,7 +215,7 @@ cdef int permute(plan* p, cnp.ndarray prototype, cnp.npy_intp itemsize) except -
     return 0
 
 
-# -- making
+# -- creating
 
 cdef void write(plan* p, const allocation& block, content what, const void* source,
                 size_t itemsize) noexcept nogil:
@@ -229,7 +229,7 @@ cdef void write(plan* p, const allocation& block, content what, const void* sour
 
 cdef void write_large(plan* p, const allocation& block, content what, const void* source,
                       size_t itemsize) noexcept nogil:
-    """The same, by several threads where that pays."""
+    """The same, by several threads if that is faster."""
     if what == zero and not block.zeroed:
         set_bytes(block.data, 0, p.bytes)
     elif what == one_item:
@@ -239,7 +239,7 @@ cdef void write_large(plan* p, const allocation& block, content what, const void
 
 
 cdef int take_memory(plan* p, pages how, allocation* block) except -1:
-    """A block that the thread's cache does not have."""
+    """A block that is not in the thread's cache."""
     cdef arena* home = home_if_any()
     try:
         allocate_anew(p, how, block)
@@ -248,7 +248,7 @@ cdef int take_memory(plan* p, pages how, allocation* block) except -1:
             raise
         allocate_anew(p, how, block)
     if home_if_any() != home:
-        export_home()       # another user's from now on
+        export_home()       # it is another user's from now on
     return 0
 
 
@@ -298,7 +298,7 @@ cdef object make_full(plan* p, cnp.dtype descr, object value, object populate, P
 
 
 cdef bint write_number(cnp.dtype descr, object value, char* item) except -1:
-    """Writes a number as `np.copyto` would; False: it is not of the kinds that are as simple as that."""
+    """Write a number as `np.copyto` would; False: it is not of a kind that is as simple as that."""
     cdef int size = cnp.PyDataType_ELSIZE(descr)
     cdef int overflow = 0
     cdef double number

@@ -1,4 +1,4 @@
-"""Names of arrays that come and go: `create` and `unlink`."""
+"""Creating and removing names of arrays: `create` and `unlink`."""
 
 import errno
 
@@ -12,7 +12,7 @@ from sharedmem._new_array cimport make, plan, plan_new, read_dtype, zero
 from sharedmem.libsharedmem.arena cimport arena, pages
 from sharedmem.libsharedmem.home cimport release
 from sharedmem.libsharedmem.names cimport (
-    claim_name, give_up_name, name_found, name_status, name_ticket, place_in, vacate_name)
+    claim_name, give_up_name, name_arena, name_found, name_status, name_ticket, place_in, vacate_name)
 
 cnp.import_array()
 
@@ -20,8 +20,8 @@ cnp.import_array()
 def create(name, shape, dtype=float, order="C"):
     """New array of zeros in shared memory, under a name by which other processes find it.
 
-    The name lives as long as the array: until no process has it any more, nor a message. Whoever must not
-    see the zeros before they are filled uses `get_or_create`.
+    The name exists as long as the array: until neither a process nor a message has it any more. If others
+    must not see the array before it is filled, use `get_or_create`.
 
     Parameters
     ----------
@@ -42,26 +42,26 @@ def create(name, shape, dtype=float, order="C"):
     Raises
     ------
     FileExistsError
-        The name stands for an array, or is being built: the message says since when.
+        The name is in use or is being built: the message says since when.
     MemoryError
-        No room, or all 4096 names are in use.
+        There is not enough memory, or all 4096 names are in use.
     TypeError, ValueError
-        `name` is no str, is empty or too long; the dtype has Python objects, or fields that cannot be
-        described in 1.4 kB; otherwise as `zeros`.
+        `name` is not a str, is empty or too long; the dtype contains Python objects, or fields whose
+        description needs more than 1.4 kB; otherwise as `zeros`.
     OSError
-        ENOSYS or EPERM: there is no System V memory here, in which names lie; arrays that are sent do not
+        ENOSYS or EPERM: System V memory, which names need, is not available; arrays that are sent do not
         need it. Otherwise as `zeros`.
 
     See Also
     --------
-    attach : the array of a name.
-    get_or_create : the array of a name, made by one process if there is none.
+    attach : Get the array of a name.
+    get_or_create : Get the array of a name, built by one process if it does not exist.
 
     Notes
     -----
-    Names are seen by processes of the same effective user, IPC namespace and value of the environment
-    variable SHAREDMEM_NAMESPACE, whatever their parents. Any thread may call it; of several processes
-    that create one name at once, one succeeds.
+    A name is visible to processes of the same effective user, IPC namespace and value of the environment
+    variable SHAREDMEM_NAMESPACE, whether they are related or not. Any thread may call this function. If
+    several processes create one name at the same time, one of them succeeds.
 
     Examples
     --------
@@ -75,6 +75,7 @@ def create(name, shape, dtype=float, order="C"):
     cdef cnp.dtype descr = plan_new(&p, shape, read_dtype(dtype), order)
     cdef name_found found
     cdef name_ticket mine
+    cdef arena* host
     cdef arena* before
     cdef bool claimed = False
     check_dtype(descr)
@@ -90,36 +91,37 @@ def create(name, shape, dtype=float, order="C"):
         with nogil:
             claimed = claim_name(asked, mine)
     try:
-        before = place_in(mine.host)
+        host = name_arena(mine)
+        before = place_in(host)
         try:
             a = make(&p, descr, pages.as_needed, zero, NULL, NULL, None)
         finally:
             place_in(before)
-        return bind(&mine, a, True)
+        return bind(&mine, host, a, True)
     except BaseException:
         give_up_name(mine)
         raise
 
 
 def unlink(name, *, missing_ok=False):
-    """Take a name away. Arrays stay with those who have them.
+    """Remove a name. Processes that have the array keep it.
 
     Parameters
     ----------
     name : str
-        As it was created.
+        The name that was given to `create`.
     missing_ok : bool, optional
-        Whether it is no error if there is no such name.
+        If true, a name that does not exist is not an error.
 
     Raises
     ------
     FileNotFoundError
-        There is no such name, and `missing_ok` is false.
+        The name does not exist, and `missing_ok` is false.
     OSError
-        EBUSY: it is being built, which only the process that builds can end; if that process is ended,
-        another one that waits builds. Otherwise as `create`.
+        EBUSY: the array is being built, which only ends with the building process; after that
+        process has ended, another waiting process builds. Otherwise as `create`.
     TypeError, ValueError
-        `name` is no str, is empty or too long.
+        `name` is not a str, is empty or too long.
 
     Examples
     --------

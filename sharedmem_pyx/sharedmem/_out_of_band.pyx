@@ -1,11 +1,8 @@
-"""The data that a pickle leaves out: how it comes into one block of shared memory, and out of it again.
+"""Pickling arrays without their data, and restoring them over memory that contains the data.
 
 Pickle's protocol 5 (PEP 574) leaves the data of arrays, and of other objects that have a buffer, out of the
-pickle, in pieces. Those that lie in private memory are copied into one new block; the others stay where they
-are. A table says where each of them lies, in numbers. It travels in the message, beside the pickle, so that
-shared memory has nothing but data in it: whatever somebody writes there, no object comes of it.
+pickle, in pieces. `sharedmem._pieces` places these in shared memory.
 """
-
 import operator
 
 import numpy as np
@@ -13,25 +10,17 @@ import numpy as np
 cimport cython
 cimport numpy as cnp
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_WRITABLE
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint64_t
-from libc.string cimport memcpy
-from libcpp.vector cimport vector
 
 from sharedmem._handles cimport extent, lie_in_one_block
-from sharedmem._new_array cimport anything, make, plan, plan_new, read_populate
 from sharedmem.libsharedmem.arena cimport allocation, arena
-from sharedmem.libsharedmem.copying cimport copy_bytes
 from sharedmem.libsharedmem.handle cimport fits, geometry, max_ndim
 from sharedmem.libsharedmem.home cimport arena_of
 
-from sharedmem.array import SharedArray
-
 
 cdef extern from "Python.h":
-    const Py_buffer* PyPickleBuffer_GetBuffer(object) except NULL
     object PyPickleBuffer_FromObject(object)
 
 
@@ -44,47 +33,19 @@ cdef extern from "<numpy/arrayobject.h>":
 
 cnp.import_array()
 
-cdef enum:
-    alignment = 64          # of each piece in a block, in bytes: as NumPy's arrays from `sharedmem.empty`
-    large_bytes = 1 << 20   # from here on bytes are copied without the GIL
-
 cdef cnp.dtype uint8 = np.dtype(np.uint8)
 cdef Py_ssize_t no_items = 0
 cdef Py_ssize_t one = 1
 cdef char* unsigned_bytes = b"B"
 
 
-cdef struct piece:
-    uint64_t source         # index of the memory in which it lies
-    uint64_t offset         # bytes from the start of that memory
-    uint64_t bytes
-
-
-cdef struct origin:
-    char* lowest            # the bytes of a piece before it is copied
-    uint64_t bytes
-    bint writable
-    PyObject* scattered     # borrowed: a private array neither in C's nor in Fortran's order; NULL: none
-
-
-cdef struct held:
-    char* data              # a block in which pieces lie already
-    uint64_t bytes
-    bint writable
-    PyObject* owner         # borrowed: what keeps the block alive
-
-
-# -- arrays that a pickler leaves out
-
 @cython.final
 @cython.freelist(16)
 cdef class LeftOut:
-    """An array that is left out of a pickle. As a buffer it only tells whether it may be written."""
-    cdef cnp.ndarray array
-    cdef bint shared
+    """An array that is left out of a pickle. Its buffer is only used to see whether it may be written."""
 
     def __getbuffer__(self, Py_buffer* view, int flags):
-        # A copy may be written, as an unpickled array may; what is not copied keeps the flag that it has.
+        # A copy may be written, as an unpickled array may; an array that is not copied keeps its flag.
         cdef bint read_only = self.shared and not cnp.PyArray_ISWRITEABLE(self.array)
         if read_only and flags & PyBUF_WRITABLE:
             raise BufferError("the array is read-only")
@@ -102,14 +63,14 @@ cdef class LeftOut:
 
 
 cdef bint find_block(char* lowest, uint64_t nbytes, allocation* found) noexcept:
-    """Whether the bytes lie in one block of shared memory that this process holds, not as a copy of its own.
+    """Whether the bytes lie in one block of shared memory that this process holds, and not as a private copy.
     """
     cdef arena* where = arena_of(lowest)
     return where != NULL and lie_in_one_block(lowest, nbytes, where, found) and not found.carried
 
 
 def reduce_array(cnp.ndarray a not None):
-    """What a pickle has for an exact ndarray whose data is left out of it.
+    """Reduce an exact ndarray whose data is left out of the pickle.
 
     The pickler must be of protocol 5 and have a `buffer_callback`, whose arguments `gather` takes.
 
@@ -146,7 +107,7 @@ def reduce_array(cnp.ndarray a not None):
 
 
 def restore_array(buffer, dtype, shape, strides, /):
-    """The array over a piece of memory that `reduce_array` describes.
+    """Return the array over a piece of memory that `reduce_array` described.
 
     Parameters
     ----------
@@ -167,7 +128,7 @@ def restore_array(buffer, dtype, shape, strides, /):
     Raises
     ------
     ValueError
-        The array would not lie in the buffer, its dtype has Python objects, or an argument makes no sense.
+        The array would not lie in the buffer, its dtype contains Python objects, or an argument is invalid.
     """
     cdef cnp.ndarray piece
     cdef cnp.dtype descr
@@ -178,10 +139,10 @@ def restore_array(buffer, dtype, shape, strides, /):
     cdef int i
     piece = buffer if type(buffer) is np.ndarray else np.frombuffer(buffer, uint8)
     if not isinstance(dtype, np.dtype) or PyDataType_REFCHK(dtype) or cnp.PyDataType_HASSUBARRAY(dtype):
-        raise ValueError("message: an array's dtype makes no sense, or has Python objects in it")
+        raise ValueError("message: an array's dtype is invalid, or contains Python objects")
     descr = dtype
     if cnp.PyDataType_ELSIZE(descr) == 0 or not is_bytes(piece):
-        raise ValueError("message: an array's memory or dtype makes no sense")
+        raise ValueError("message: an array's memory or dtype is invalid")
     read_geometry(&g, cnp.PyDataType_ELSIZE(descr), shape, strides)
     if not fits(g, cnp.PyArray_NBYTES(piece)):
         raise ValueError("message: an array does not lie within its memory")
@@ -202,7 +163,7 @@ cdef int read_geometry(geometry* g, cnp.npy_intp itemsize, object shape, object 
     cdef uint64_t below = 0
     cdef int i, axis
     if type(shape) is not tuple or len(shape) > max_ndim:
-        raise ValueError("message: an array's shape makes no sense")
+        raise ValueError("message: an array's shape is invalid")
     g.itemsize = itemsize
     g.ndim = len(shape)
     try:
@@ -210,11 +171,11 @@ cdef int read_geometry(geometry* g, cnp.npy_intp itemsize, object shape, object 
             g.shape[i] = operator.index(shape[i])
         if type(strides) is tuple:
             if len(strides) != g.ndim:
-                raise ValueError("message: an array's strides are not as many as its axes")
+                raise ValueError("message: an array does not have one stride for each axis")
             for i in range(g.ndim):
                 g.strides[i] = operator.index(strides[i])
                 if g.strides[i] < 0:
-                    # May wrap for strides that make no sense; `fits` then finds no room below the offset.
+                    # May wrap for invalid strides; `fits` then finds that the offset is too small.
                     below -= <uint64_t>g.strides[i] * <uint64_t>(g.shape[i] - 1)
         else:
             for i in range(g.ndim):
@@ -222,218 +183,9 @@ cdef int read_geometry(geometry* g, cnp.npy_intp itemsize, object shape, object 
                 g.strides[axis] = step
                 step *= <uint64_t>g.shape[axis]     # may wrap; `fits` then finds an axis that is too long
     except (TypeError, OverflowError):
-        raise ValueError("message: an array's shape or strides are no numbers of 64 bits") from None
+        raise ValueError("message: an array's shape or strides are not 64-bit numbers") from None
     g.offset = below
     return 0
-
-
-# -- from pieces to memory
-
-@cython.final
-cdef class Gathering:
-    """The pieces that were left out of one pickle: where each of them lies, and where it will lie."""
-    cdef vector[piece] pieces
-    cdef vector[origin] origins
-    cdef vector[held] blocks    # that pieces lie in already; among the sources from number 1 on
-    cdef dict known             # address of a block: its number
-    cdef uint64_t copied        # bytes of the block for the pieces that lie in private memory, source 0
-
-    cdef int look(self, list buffers) except -1:
-        cdef allocation found
-        cdef origin o
-        cdef piece p
-        cdef const char* data
-        self.known = {}
-        for buffer in buffers:
-            read_origin(buffer, &o)
-            p.bytes = o.bytes
-            if o.bytes > 0 and o.scattered == NULL and find_block(o.lowest, o.bytes, &found):
-                data = <const char*>found.data
-                if found.read_only:     # nobody shall be able to write there, hence the same mapping again
-                    data = <const char*>found.ref.home.read_only(data)
-                p.source = self.enter(<char*>data, found.bytes, o.writable, buffer)
-                p.offset = o.lowest - data
-                o.bytes = 0     # to be copied
-            else:
-                p.source = 0
-                p.offset = self.copied
-                self.copied += (o.bytes + alignment - 1) // alignment * alignment
-            self.pieces.push_back(p)
-            self.origins.push_back(o)
-        return 0
-
-    cdef uint64_t enter(self, char* data, uint64_t nbytes, bint writable, object owner) except 0:
-        """The number of a block, in one of its mappings, among the sources."""
-        cdef held h
-        cdef uint64_t number
-        key = <size_t>data
-        number = self.known.setdefault(key, self.blocks.size() + 1)
-        if number > self.blocks.size():
-            h.data = data
-            h.bytes = nbytes
-            h.writable = False
-            h.owner = <PyObject*>owner
-            self.blocks.push_back(h)
-        if writable:
-            self.blocks[number - 1].writable = True
-        return number
-
-    cdef object copy(self):
-        """A new block with the pieces that lay in private memory; None if there are none."""
-        cdef plan p
-        cdef cnp.ndarray block
-        cdef char* data
-        cdef size_t i
-        if self.copied == 0:
-            return None
-        plan_new(&p, self.copied, uint8, "C")
-        block = make(&p, uint8, read_populate(None, p.bytes, True), anything, NULL, NULL, None)
-        data = cnp.PyArray_BYTES(block)
-        if self.copied < large_bytes:
-            self.copy_contiguous(data)
-        else:
-            with nogil:
-                self.copy_contiguous(data)
-        for i in range(self.origins.size()):
-            if self.origins[i].scattered != NULL:
-                copy_scattered(block, self.pieces[i].offset, <cnp.ndarray>self.origins[i].scattered)
-        return block
-
-    cdef void copy_contiguous(self, char* data) noexcept nogil:
-        cdef size_t i
-        for i in range(self.origins.size()):
-            if self.origins[i].bytes > 0 and self.origins[i].scattered == NULL:
-                copy_bytes(data + self.pieces[i].offset, self.origins[i].lowest, self.origins[i].bytes)
-
-    cdef list sources(self, object block):
-        cdef list found = [block]
-        cdef held h
-        for h in self.blocks:
-            found.append(bytes_over(SharedArray, h.data, h.bytes, h.writable, <object>h.owner))
-        return found
-
-
-cdef int read_origin(object buffer, origin* o) except -1:
-    cdef const Py_buffer* view = PyPickleBuffer_GetBuffer(buffer)
-    cdef LeftOut out
-    o.writable = not view.readonly
-    o.scattered = NULL
-    if type(<object>view.obj) is not LeftOut:
-        o.lowest = <char*>view.buf
-        o.bytes = view.len
-        return 0
-    out = <LeftOut>view.obj
-    o.bytes = extent(out.array, &o.lowest)
-    if not (out.shared or cnp.PyArray_IS_C_CONTIGUOUS(out.array) or cnp.PyArray_IS_F_CONTIGUOUS(out.array)):
-        o.scattered = <PyObject*>out.array
-        o.bytes = cnp.PyArray_NBYTES(out.array)
-    return 0
-
-
-cdef int copy_scattered(cnp.ndarray block, uint64_t offset, cnp.ndarray a) except -1:
-    cdef cnp.dtype descr = a.descr
-    Py_INCREF(descr)
-    target = PyArray_NewFromDescr(
-        &PyArray_Type, <cnp.PyArray_Descr*>descr, cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), NULL,
-        cnp.PyArray_BYTES(block) + offset, cnp.NPY_ARRAY_CARRAY, NULL)
-    cnp.PyArray_CopyInto(target, a)
-    return 0
-
-
-cdef object bytes_over(type cls, char* data, cnp.npy_intp nbytes, bint writable, object owner):
-    """An array of bytes, of class ndarray or SharedArray, over memory that `owner` keeps."""
-    cdef int flags = cnp.NPY_ARRAY_CARRAY if writable else cnp.NPY_ARRAY_CARRAY_RO
-    Py_INCREF(uint8)
-    made = PyArray_NewFromDescr(<PyTypeObject*>cls, <cnp.PyArray_Descr*>uint8, 1, &nbytes, NULL, data, flags,
-                                NULL)
-    cnp.set_array_base(made, owner)
-    return made
-
-
-def gather(list buffers not None):
-    """Finds the pieces that were left out of a pickle in shared memory, or copies them there.
-
-    Parameters
-    ----------
-    buffers : list of pickle.PickleBuffer
-        What the pickler's `buffer_callback` was given, in that order.
-
-    Returns
-    -------
-    sources : list of SharedArray
-        The memory in which the pieces lie: first a block made for those that lay in private memory, None if
-        there were none, then the blocks in which others lay already.
-    table : bytes
-        Three numbers of 64 bits for each piece: which source, the offset in it and the length, in bytes.
-
-    Raises
-    ------
-    MemoryError
-        There is no room for the copies; see `sharedmem.empty`.
-    """
-    cdef Gathering all_ = Gathering.__new__(Gathering)
-    all_.look(buffers)
-    block = all_.copy()
-    table = PyBytes_FromStringAndSize(<char*>all_.pieces.data(), all_.pieces.size() * sizeof(piece))
-    return all_.sources(block), table
-
-
-# -- from memory to pieces
-
-@cython.final
-cdef class Pieces:
-    """Iterates over the pieces that `gather` described: what `pickle.loads` wants as its `buffers`.
-
-    Parameters
-    ----------
-    sources : list of SharedArray
-        As `gather` returned them; each of bytes.
-    table : bytes
-        As `gather` returned it.
-
-    Raises
-    ------
-    ValueError
-        A piece does not lie within its source, or an argument makes no sense.
-    """
-    cdef list source
-    cdef bytes table
-    cdef size_t next
-    cdef size_t count
-
-    def __cinit__(self, list sources not None, bytes table not None):
-        if len(table) % sizeof(piece) != 0:
-            raise ValueError("message: its table is cut off")
-        for each in sources:
-            if each is not None and not is_bytes(each):
-                raise ValueError("message: its memory is no array of bytes")
-        self.source = list(sources)     # a copy that nobody changes
-        self.table = table
-        self.count = len(table) // sizeof(piece)
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        cdef piece p
-        cdef cnp.ndarray source
-        cdef uint64_t there
-        cdef size_t at = self.next      # read once: without the GIL another thread may ask meanwhile
-        if at >= self.count:
-            raise StopIteration
-        self.next = at + 1
-        memcpy(&p, PyBytes_AS_STRING(self.table) + at * sizeof(piece), sizeof(piece))
-        if p.bytes == 0:
-            return np.empty(0, uint8)
-        found = self.source[<Py_ssize_t>p.source] if p.source < <size_t>len(self.source) else None
-        if found is None:
-            raise ValueError("message: a part of its data is in none of its blocks of memory")
-        source = found
-        there = cnp.PyArray_SIZE(source)
-        if p.offset > there or p.bytes > there - p.offset:
-            raise ValueError("message: a part of its data does not lie within its memory")
-        return bytes_over(np.ndarray, cnp.PyArray_BYTES(source) + p.offset, p.bytes,
-                          cnp.PyArray_ISWRITEABLE(source), source)
 
 
 cdef bint is_bytes(object a):

@@ -1,4 +1,4 @@
-"""Queues in shared memory with the interface of multiprocessing's, which no death of a process can break."""
+"""Queues in shared memory with the interface of multiprocessing's, which a killed process cannot break."""
 
 import operator
 import sys
@@ -29,34 +29,35 @@ cdef class Queue(_Base):
     Queue of messages in shared memory, with the interface of `multiprocessing.Queue`.
 
     A process may be killed at any instruction of `put` or `get`: at most the message that it was itself
-    putting or taking is lost, and nobody else waits for it. There is no feeder thread: `put` pickles in the
-    caller, and when it returns the message is in the queue, whatever becomes of its sender. Shared arrays in
-    messages are not copied.
+    putting or getting is lost, and no other process waits for it. There is no feeder thread: `put` pickles
+    in the caller, and when it returns the message is in the queue, whatever happens to its sender. Shared
+    arrays in messages are not copied.
 
-    It can be made at any time, inherited, and sent to running processes in any pickle.
+    A queue can be created at any time, inherited, and sent to running processes in any pickle.
 
     Parameters
     ----------
     maxsize : int, optional
-        Messages that it holds at most; 0 or less: as many as there is memory.
+        The most messages that it can contain; with 0 or less only memory limits it.
     ctx : object, optional
-        Not used; for calls that were written for multiprocessing's class.
+        Not used; accepted because multiprocessing's class has it.
 
     Raises
     ------
     MemoryError
-        There is no memory for a queue.
+        There is not enough memory for a queue.
     OSError
-        The system refuses shared memory.
+        The system refused shared memory.
     TypeError
-        `maxsize` is no integer.
+        `maxsize` is not an integer.
 
     Notes
     -----
-    Methods may be called by any threads and processes at once. Messages of one sender arrive in order.
+    Methods may be called by any threads and processes at the same time. Messages of one sender arrive in
+    order.
 
-    A worker that is killed between `get` and the end of its work takes its message along; who must know keeps
-    count of what was answered.
+    If a worker is killed between `get` and the end of its work, its message is lost; a program that must
+    notice this keeps track of what was answered.
     """
 
     def __init__(self, *args, **keywords):
@@ -73,7 +74,7 @@ cdef class Queue(_Base):
 
     @property
     def maxsize(self):
-        """Messages that the queue holds at most; 0: no bound."""
+        """The most messages that the queue can contain; 0: no bound."""
         self.check_made()
         return self.c_obj.most()
 
@@ -88,43 +89,43 @@ cdef class Queue(_Base):
         Parameters
         ----------
         obj : object
-            Anything that can be pickled. It is pickled here and now.
+            Anything that can be pickled. It is pickled by this call.
         block : bool, optional
-            Whether to wait for room if there is a bound.
+            Whether to wait for space if the queue is bounded and full.
         timeout : float or None, optional
-            Seconds to wait at most; None: as long as it takes.
+            Seconds to wait at most; None: without limit.
 
         Raises
         ------
         MemoryError
             The message does not fit into memory; the text has the numbers.
         queue.Full
-            There was no room in time.
+            The queue was full until the timeout.
         TypeError, ValueError
-            `timeout` is no number, or not a number (NaN).
+            `timeout` is not a number, or is NaN.
         ValueError
-            The queue is closed here.
+            The queue was closed in this process.
         """
         self.check_open()
         self.put_one(obj, end_of(block, timeout))
 
     def put_many(self, objects, block=True, timeout=None):
-        """Put several objects, in order, at the price of little more than one.
+        """Put several objects, in order, in little more time than one takes.
 
         Parameters
         ----------
         objects : iterable
-            They are all pickled before the first one is put.
+            All are pickled before the first one is put.
         block : bool, optional
             As for `put`.
         timeout : float or None, optional
-            Seconds for all together.
+            Seconds for all of them together.
 
         Raises
         ------
         MemoryError, queue.Full
-            As `put`; the first of the objects may have been put, as many as `put_before` of the exception
-            says.
+            As `put`. Some of the objects may have been put; the exception's attribute `put_before` is their
+            number.
         TypeError, ValueError
             As `put`.
         """
@@ -151,37 +152,37 @@ cdef class Queue(_Base):
         Parameters
         ----------
         block : bool, optional
-            Whether to wait for one.
+            Whether to wait for an object if the queue is empty.
         timeout : float or None, optional
-            Seconds to wait at most; None: as long as it takes.
+            Seconds to wait at most; None: without limit.
 
         Returns
         -------
         object
-            A copy of what was put; shared arrays in it are the same memory.
+            A copy of the object that was put; shared arrays in it are the same memory.
 
         Raises
         ------
         queue.Empty
-            There was none in time.
+            The queue was empty until the timeout.
         RuntimeError
-            A stray write changed the message.
+            A stray write has changed the message.
         TypeError, ValueError
-            `timeout` is no number, or not a number (NaN).
+            `timeout` is not a number, or is NaN.
         ValueError
-            The queue is closed here.
+            The queue was closed in this process.
         """
         self.check_open()
         return self.get_one(end_of(block, timeout))
 
     def get_many(self, max_items=None, block=True, timeout=None):
-        """Take several objects at once: those that are there, at least one.
+        """Take several objects at once: all that are there, at least one.
 
         Parameters
         ----------
         max_items : int or None, optional
-            At most so many; None: all, or as many as fit into 16 MiB, not counting what lies in memory of its
-            own: shared arrays, and messages of more than 4 KiB.
+            The most objects to take. None: all, or as many as fit into 16 MiB, not counting data outside
+            the queue's ring: shared arrays, and messages of more than 4 KiB.
         block : bool, optional
             Whether to wait for the first one.
         timeout : float or None, optional
@@ -195,10 +196,10 @@ cdef class Queue(_Base):
         Raises
         ------
         queue.Empty, RuntimeError, TypeError, ValueError
-            As `get`. If a message cannot be loaded, the objects of the others are in `messages` of the
-            exception.
+            As `get`. If a message cannot be loaded, the attribute `messages` of the exception has the
+            objects of the others.
         TypeError, ValueError
-            `max_items` is no integer, or less than 1.
+            `max_items` is not an integer, or less than 1.
         """
         cdef queue_taken taken
         cdef size_t most = <size_t>-1
@@ -223,7 +224,7 @@ cdef class Queue(_Base):
         return found
 
     def put_nowait(self, obj):
-        """Put an object if there is room now.
+        """Put an object if there is space for it now.
 
         Parameters
         ----------
@@ -238,11 +239,11 @@ cdef class Queue(_Base):
         self.put(obj, False)
 
     def get_nowait(self):
-        """Take an object if there is one now; as ``get(False)``."""
+        """Take an object if there is one now, as ``get(False)`` does."""
         return self.get(False)
 
     def qsize(self):
-        """Messages in the queue: the exact number, at one moment during the call."""
+        """Number of messages in the queue: exact, at one moment during the call."""
         self.check_made()
         return self.count().waiting
 
@@ -253,19 +254,19 @@ cdef class Queue(_Base):
         return True     # as multiprocessing's, empty or not
 
     def empty(self):
-        """Whether there is no message in it."""
+        """Whether the queue contains no message."""
         return self.qsize() == 0
 
     def full(self):
-        """Whether it has a bound and is at it."""
+        """Whether the queue is bounded and contains that many messages."""
         return self.maxsize != 0 and self.qsize() >= self.c_obj.most()
 
     def close(self):
-        """Say that this object will not be used any more. Others go on."""
+        """Declare that this object will not be used any more. Other processes may go on using the queue."""
         self._closed = True
 
     def join_thread(self):
-        """Return at once: there is no thread, and what was put is in the queue.
+        """Return at once: there is no feeder thread, and everything that was put is in the queue.
 
         Raises
         ------
@@ -276,14 +277,14 @@ cdef class Queue(_Base):
             raise ValueError(f"Queue {self!r} not closed")
 
     def cancel_join_thread(self):
-        """Do nothing: no process waits at its end for what it has put."""
+        """Do nothing: a process that ends does not wait until what it has put is read."""
 
 
 cdef class JoinableQueue(Queue):
     """JoinableQueue(maxsize=0, *, ctx=None)
 --
 
-    A queue that knows how many objects are worked on, as `multiprocessing.JoinableQueue`.
+    A queue that counts unfinished tasks, like `multiprocessing.JoinableQueue`.
 
     Parameters
     ----------
@@ -294,15 +295,16 @@ cdef class JoinableQueue(Queue):
 
     Notes
     -----
-    The task of a worker that is killed before `task_done` stays unfinished, as nobody knows how far it came.
-    Whoever replaces the worker calls `task_done` for it, or puts the task again and then calls it.
+    The task of a worker that is killed before `task_done` stays unfinished, because it cannot be known how
+    far the work came. The program that replaces the worker calls `task_done` for it, or puts the task again
+    and then calls it.
     """
 
     cdef bint counts_tasks(self) noexcept:
         return True
 
     def task_done(self):
-        """Say that an object that was taken is worked on no more.
+        """Report that the work on an object that was taken is finished.
 
         Raises
         ------
@@ -340,7 +342,7 @@ cdef class SimpleQueue(_Base):
     """SimpleQueue(*, ctx=None)
 --
 
-    The least of a queue, as `multiprocessing.SimpleQueue`; see `Queue` for what it promises.
+    The simplest queue, like `multiprocessing.SimpleQueue`; see `Queue` for what it guarantees.
 
     Parameters
     ----------
@@ -366,28 +368,28 @@ cdef class SimpleQueue(_Base):
         Parameters
         ----------
         obj : object
-            Anything that can be pickled. It is pickled here and now.
+            Anything that can be pickled. It is pickled by this call.
 
         Raises
         ------
         MemoryError
             The message does not fit into memory; the text has the numbers.
         OSError
-            The queue is closed here.
+            The queue was closed in this process.
         """
         self.check_open()
         self.put_one(obj, for_ever)
 
     def get(self):
-        """Take the oldest object out of the queue; wait for one if there is none."""
+        """Take the oldest object out of the queue; wait for one if it is empty."""
         self.check_open()
         return self.get_one(for_ever)
 
     def empty(self):
-        """Whether there is no message in it."""
+        """Whether the queue contains no message."""
         self.check_open()
         return self.count().waiting == 0
 
     def close(self):
-        """Say that this object will not be used any more. Others go on."""
+        """Declare that this object will not be used any more. Other processes may go on using the queue."""
         self._closed = True

@@ -1,4 +1,4 @@
-"""What queues of all kinds have in common: messages, and waiting for each other. See `sharedmem._queue`."""
+"""The common base of all queues: messages, and waiting for other processes. See `sharedmem._queue`."""
 
 import time
 import types
@@ -32,8 +32,8 @@ from sharedmem._messages import by_value as _by_value, no_deep_copy
 from sharedmem.array import is_shared
 
 cdef double for_ever = float("inf")
-cdef double longest_wait = 0.25             # seconds until a wait is looked at again, as in C++
-cdef double lock_patience = 1.0             # seconds that a call which must not wait gives who has the lock
+cdef double longest_wait = 0.25             # seconds after which a waiting process checks again, as in C++
+cdef double lock_patience = 1.0             # seconds that a call which must not wait waits for the lock
 
 cnp.import_array()
 
@@ -53,7 +53,7 @@ cdef inline double clock() except? -1:
     return time.monotonic()
 
 cdef double end_of(object block, object timeout) except? -1:
-    """When a wait ends, by `clock`; 0: it must not wait."""
+    """When a wait expires, by `clock`; 0: it must not wait."""
     cdef double seconds
     if not block:
         return 0
@@ -65,7 +65,7 @@ cdef double end_of(object block, object timeout) except? -1:
 
 @cython.final
 cdef class Outgoing:
-    """Messages that are about to be put, and what they own until they are."""
+    """Messages that are about to be put, and the memory and leases that they own until then."""
     cdef int add(self, object obj) except -1:
         cdef queue_message m
         cdef vector[claim] claims
@@ -102,7 +102,7 @@ cdef class Outgoing:
         return 0
 
     cdef int point(self) except -1:
-        """The messages refer to their claims, which lie where they are from now on."""
+        """Make the messages refer to their claims, which do not move any more."""
         cdef size_t i
         for i in range(self.messages.size()):
             self.messages[i].claims = claims_in(self.claims[i].data(), self.claims[i].size())
@@ -114,7 +114,7 @@ cdef class Outgoing:
             self.home.give_back(claims[i])
 
     cdef int give_back(self) except -1:
-        """Gives back what the messages own that were not put."""
+        """Give back what the messages that were not put own."""
         cdef size_t i
         for i in range(self.put, self.messages.size()):
             self.give_back_all(self.claims[i])
@@ -129,7 +129,7 @@ cdef Outgoing outgoing(arena* home):
 
 
 cdef class _Base:
-    """What the three kinds of queues have in common: a queue in shared memory, and waiting for it."""
+    """The common base of the three kinds of queues: a queue in shared memory, and waiting for it."""
     __class_getitem__ = classmethod(types.GenericAlias)
 
     cdef int make(self, uint64_t most) except -1:
@@ -148,7 +148,7 @@ cdef class _Base:
             raise ValueError("the memory of a queue must be shared")
         found = where.find(cnp.PyArray_DATA(a))
         if found.ref.home == NULL or <void*>found.data != cnp.PyArray_DATA(a):
-            raise ValueError("the memory of a queue is a block of its own")
+            raise ValueError("a queue needs a block of memory of its own")
         found.ref = where.duplicate(found.ref)
         self.c_obj.open(found)
         return 0
@@ -169,7 +169,7 @@ cdef class _Base:
     def __reduce__(self):
         if _by_value.get():
             raise TypeError(
-                f"a {type(self).__name__} cannot be saved: what is in it is on its way to other processes")
+                f"a {type(self).__name__} cannot be saved: its messages are in flight to other processes")
         if self.c_obj.home() == NULL:
             raise ValueError(f"{type(self).__name__}.__init__ was not called")
         return _open_queue, (type(self), self.memory(), self.__getstate__())
@@ -181,7 +181,7 @@ cdef class _Base:
         pass
 
     cdef bint wait(self, waiting_for what, uint32_t seen, double end) except -1:
-        """False: the time is over."""
+        """False: the time has expired."""
         cdef double left = longest_wait
         cdef int64_t ns
         if end != for_ever:
@@ -202,7 +202,7 @@ cdef class _Base:
         return True
 
     cdef bint wait_for_lock(self, double* lock_end, double end) except -1:
-        """`lock_end`: 0 before the first wait of a call. False: the time is over."""
+        """`lock_end`: 0 before the first wait of a call. False: the time has expired."""
         if lock_end[0] == 0:
             lock_end[0] = clock() + lock_patience
         return self.wait(the_lock, 0, max(end, lock_end[0]))
@@ -256,7 +256,7 @@ cdef class _Base:
         return 0
 
     cdef int make_smaller(self) noexcept:
-        """Gives back memory of the ring. If there is none for a smaller one, not now."""
+        """Give memory of the ring back. If there is no memory for a smaller one, it is not done now."""
         try:
             self.c_obj.set_ring(0)
         except Exception:
@@ -264,7 +264,7 @@ cdef class _Base:
         return 0
 
     cdef object open_message(self, queue_taken* taken, const queue_entry* e):
-        """The object in a message that was taken; what it does not load is given back if it raises."""
+        """The object of a message that was taken; if loading it raises, what was not loaded is given back."""
         cdef arena* home = self.c_obj.home()
         cdef claim* claims = taken.claims.data() + e.claims_at
         cdef allocation body
@@ -278,8 +278,8 @@ cdef class _Base:
                 body = home.acquire(claims[0])
                 try:
                     if body.bytes < e.length:
-                        raise RuntimeError("a message of a queue makes no sense: a stray write hit it")
-                    # Objects are made of this copy, which nobody else can change any more.
+                        raise RuntimeError("a message of a queue is corrupted: a stray write has changed it")
+                    # Objects are created from this copy, which no other process can change.
                     data = PyBytes_FromStringAndSize(NULL, e.length)
                     to = PyBytes_AS_STRING(data)
                     with nogil:
@@ -331,32 +331,33 @@ cdef class _Base:
         return found
 
     def stats(self):
-        """What is in the queue, and who has it and waits for it.
+        """Report what the queue contains, and which processes have it and wait for it.
 
-        It waits for nobody. The numbers of messages are those of one moment, the rest is of a later one.
+        It does not wait for other processes. The numbers of messages are of one moment, the rest is of a
+        later one.
 
         Returns
         -------
         dict
             messages, bytes
-                That wait to be taken; the bytes of their pickles, without the memory of arrays in them.
+                Number of messages in the queue, and bytes of their pickles, without the memory of arrays.
             unfinished
-                Messages put, less calls of `JoinableQueue.task_done`.
+                Messages put, minus calls of `JoinableQueue.task_done`.
             memory
                 Bytes of the ring in which messages up to 4 KiB lie.
             kept
-                Bytes of the memory that its messages keep besides, as it was allocated: arrays, and pickles
-                of more than 4 KiB. What two messages have in them counts twice.
+                Bytes of the memory that its messages keep in addition, as allocated: arrays, and pickles
+                of more than 4 KiB. Memory that occurs in two messages counts twice.
             maxsize
-                Messages that it holds at most; 0: no bound.
+                The most messages that it can contain; 0: no bound.
             receivers, senders, joiners
-                Pids of the processes that sleep until there is a message, until there is room, or in `join`,
-                one for each thread; of very many, 32 in all.
+                Pids of the processes that sleep until there is a message, until there is space, or in `join`:
+                one for each thread, at most 32 in all.
             processes
-                Pids of those that have the queue. If there are none, they have died, and what the queue takes
-                comes back when memory is short, or by `sharedmem.collect`.
+                Pids of those that have the queue. If there are none, they have died, and the memory of the
+                queue is freed when memory is short, or by `sharedmem.collect`.
             pid, seconds
-                The process that made it, and how long ago; 0.0 if its clock is another one.
+                The process that created it, and how long ago; 0.0 if its clock is another one.
 
         Raises
         ------
@@ -373,7 +374,7 @@ cdef class _Base:
         for i in range(found.size()):
             if found[i].block == self.c_obj.block().ref.block:
                 mine = found[i]
-        if not mine.readable:       # so many others are at it that no look was of one moment
+        if not mine.readable:       # so many processes were using it that no consistent look was possible
             mine.now = self.count()
             mine.most = self.c_obj.most()
         return queue_dict(mine)
@@ -392,12 +393,12 @@ cdef class _Base:
         return text + (", closed>" if self._closed else ">")
 
     cdef bint counts_tasks(self) noexcept:
-        """Whether messages are unfinished until somebody says otherwise."""
+        """Whether messages count as unfinished until `task_done` is called."""
         return False
 
 
 cdef dict queue_dict(const queue_report& found):
-    """What `_Base.stats` returns of a queue."""
+    """The result of `_Base.stats` for a queue."""
     cdef queue_sleeper each
     cdef size_t i
     waiting = {queue_wanted.message: [], queue_wanted.room: [], queue_wanted.tasks: []}
@@ -414,16 +415,16 @@ cdef dict queue_dict(const queue_report& found):
 
 
 def _open_queue(cls, memory, state):
-    """The queue that lies in `memory`; what pickles of queues call.
+    """Return the queue that lies in `memory`; pickles of queues call this function.
 
     Raises
     ------
     ValueError
-        There is no queue, or it was made in another pid namespace, or by another version of the library.
+        There is no queue, or it was created in another pid namespace, or by another version of the library.
     """
     cdef _Base made
     if not (isinstance(cls, type) and issubclass(cls, _Base)) or not is_shared(memory):
-        raise ValueError("this is no pickle of a queue")
+        raise ValueError("this is not the pickle of a queue")
     made = cls.__new__(cls)
     made.open(memory)
     if state is not None:

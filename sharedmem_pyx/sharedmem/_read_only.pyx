@@ -1,4 +1,4 @@
-"""Arrays through a mapping that cannot write."""
+"""Arrays over a mapping that cannot be written to."""
 
 import numpy as np
 
@@ -30,12 +30,12 @@ cdef PyTypeObject* shared_array = <PyTypeObject*>SharedArray
 @cython.freelist(64)
 @cython.no_gc                   # an array is not tracked either
 cdef class _Memory:
-    """The base of a read-only array: it keeps the memory, and offers no way to write to it."""
+    """The base of a read-only array: it keeps the memory, and provides no way to write to it."""
     cdef object array
 
 
 def readonly(a, /):
-    """The same memory as an array that cannot be written to, by whatever code has it.
+    """The same memory as an array that no code can write to.
 
     Parameters
     ----------
@@ -45,37 +45,38 @@ def readonly(a, /):
     Returns
     -------
     SharedArray
-        Over the same memory, not a copy: what is written through `a` is seen through it. It keeps the memory
-        alive. Of the class of `a` if that is a subclass of `SharedArray`; `a` itself if it is read-only in
-        this sense already.
+        It uses the same memory, not a copy: changes made through `a` are visible in it. It keeps the memory
+        alive. Its class is that of `a` if that is a subclass of `SharedArray`. If `a` is read-only in this
+        sense already, `a` itself.
 
     Raises
     ------
     TypeError
-        `a` is no array.
+        `a` is not an array.
     ValueError
-        `a` is not shared: `asshared` makes a shared copy.
+        `a` is not shared: use `asshared` to make a shared copy.
     OSError
-        The kernel refuses to map the memory once more: ENOMEM if there is no address space for it,
+        The kernel refused to map the memory again: ENOMEM if there is no address space for it,
         PermissionError if this process has changed its user.
 
     See Also
     --------
-    is_shared : whether an array lies in shared memory.
+    is_shared : Whether an array lies in shared memory.
 
     Notes
     -----
-    The array lies in a second mapping of its segment, or file, which the kernel has made without the right
-    to write [1]_. So `ValueError` is what NumPy raises, and C, Cython, ctypes or a torch tensor that writes
-    there gets a segmentation fault, instead of changing what all others read. mprotect(2) cannot change that.
+    The array lies in a second mapping of its segment, or file, which was created without the right
+    to write [1]_. NumPy raises `ValueError` when it should write. C, Cython, ctypes or a torch tensor that
+    writes there gets a segmentation fault instead of changing the data of all readers, and mprotect(2)
+    cannot change that.
 
-    It travels like any shared array: views of it, and whoever loads a pickle of it, are read-only in the same
-    sense. A copy (``a.copy()``, ``a.astype(float)``, `sharedmem.copy`) can be written to. NumPy's own flag,
-    ``a.flags.writeable = False``, travels as well, but binds NumPy only.
+    It travels like any shared array. Views of it, and arrays loaded from a pickle of it, are read-only in the
+    same sense. A copy (``a.copy()``, ``a.astype(float)``, `sharedmem.copy`) can be written to. NumPy's own
+    flag, ``a.flags.writeable = False``, travels as well, but is respected by NumPy only.
 
-    Each process makes one mapping per segment when it first needs it, whatever the number of arrays.
-    It protects against mistakes of those who were given the array. Whoever has a writable array over the same
-    memory can still change it, and so can other processes of the same user who attach the memory on purpose.
+    Each process creates one mapping per segment when it first needs it, whatever the number of arrays.
+    This protects against mistakes of code that was given the array. Code with a writable array over the same
+    memory can still change it, and so can other processes of the same user that attach the memory on purpose.
 
     References
     ----------
@@ -108,7 +109,7 @@ def readonly(a, /):
         if made is not None:
             return made
     if where == NULL or cnp.PyArray_NBYTES(source) > 0 and not in_one_block(source, where, &found):
-        raise ValueError("the array is not in shared memory: sharedmem.asshared(a) is a copy that is")
+        raise ValueError("the array is not in shared memory: sharedmem.asshared(a) returns a copy that is")
     data = where.read_only(cnp.PyArray_DATA(source))
     if data == cnp.PyArray_DATA(source):
         return a if PyObject_TypeCheck(a, shared_array) else a.view(SharedArray)
@@ -121,5 +122,5 @@ def readonly(a, /):
     cnp.set_array_base(made, memory)
     if Py_TYPE(a) == shared_array or not PyObject_TypeCheck(a, shared_array):
         return made
-    # A subclass gets its attributes from `a`, in its __array_finalize__.
+    # A subclass copies its attributes from `a`, in its __array_finalize__.
     return np.ndarray.__array_wrap__(a, made)

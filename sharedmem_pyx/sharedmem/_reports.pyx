@@ -1,4 +1,4 @@
-"""What arenas hold and who takes part in them, in numbers."""
+"""Reports: the memory of arenas, and the processes that participate in them."""
 
 from libc.stdint cimport uint64_t
 from libcpp.vector cimport vector
@@ -16,7 +16,7 @@ from sharedmem._transfers.reducing import transport_stats
 
 
 cdef size_t add_up(arena* home, arena_statistics* total) except? 1 nogil:
-    """The numbers of the home arena, NULL for none, and what arrays hold in all; how many arenas there are.
+    """The numbers of the home arena (NULL: none), totals of this process's arrays, and the number of arenas.
 
     No Python code runs meanwhile: it might fork, or drop the last array of an arena.
     """
@@ -34,43 +34,43 @@ cdef size_t add_up(arena* home, arena_statistics* total) except? 1 nogil:
 
 
 def stats():
-    """Where the memory is, in bytes.
+    """Report where the memory is, in bytes.
 
-    Any thread may call it. Other processes go on meanwhile, so that the numbers need not be of one moment.
+    Any thread may call it. Other processes go on meanwhile, so the result is not a consistent snapshot.
 
     Returns
     -------
     dict
         live_bytes, live_blocks
-            What arrays of this process hold, in all arenas.
+            Memory of this process's arrays, in all arenas.
         shared_bytes, shared_blocks
-            What any process of the arena, or a message, holds of memory that was shared at least once.
+            Memory that any process of the arena, or a message, refers to, and that was shared at least once.
         cached_bytes
-            Free, but kept for the next arrays of any process of the arena; see `cleanup`.
+            Free memory that is kept for the next arrays of any process of the arena; see `cleanup`.
         mapped_bytes, arena_bytes
             The arena's size in memory, and in addresses.
         available_bytes
-            What new arrays can have in all, an estimate: the least of what the system calls available and
-            what the memory cgroups of this process leave, less what arrays have and nobody has written yet.
+            Estimate of the total for new arrays: the smaller of what the system calls available and
+            what the memory cgroups of this process leave, minus memory of arrays that was not written yet.
         participants, segments
-            Processes in the arena, and kernel objects that it consists of.
+            Number of processes in the arena, and of kernel objects of which it consists.
         leases, bytes_in_flight
             Arrays that were sent and not loaded yet, and the bytes that they keep.
         oldest_in_flight
-            Seconds since the oldest of them was sent; 0.0 if there is none. `participants` tells whose
-            they are.
+            Seconds since the oldest of them was sent; 0.0 if there is none. `participants` lists them by
+            process.
         attached_arenas
-            Arenas that this process has in use, its own included.
+            Arenas that this process uses, including its own.
         cache_limit
             See `memory_limit`.
         transport
-            Of what this process sent while `transport` was on: ``messages`` whose data went through shared
-            memory, and the ``bytes`` of that; bytes ``in_flight``, which nobody has loaded yet; messages
-            ``by_pipe`` although they were large, since memory or `max_in_flight` did not allow more.
+            What this process sent while `transport` was enabled: ``messages`` whose data went through shared
+            memory, and the ``bytes`` of that; bytes ``in_flight``, not loaded yet; messages ``by_pipe``
+            although they were large, since memory or `max_in_flight` did not allow more.
         queues
-            A dict of each queue in the arenas that this process has in use, as `Queue.stats` gives it, oldest
-            first: its own queues and those of other processes, whose pids are in ``processes``. One that lies
-            in memory which has gone is left out.
+            A dict for each queue in the arenas that this process uses, as `Queue.stats` returns it, oldest
+            first: its own queues and those of other processes, whose pids are in ``processes``. A queue in
+            memory that is gone is left out.
         arena, backing
             The arena's id, and the kind of its segments, 'sysv' or 'memfd', on Windows 'section'; None
             before the first use.
@@ -106,7 +106,7 @@ def stats():
 
 
 cdef list queue_list(const vector[queue_report]& reports, bint with_others):
-    """`with_others`: also those that cannot be read; None is in the place of their numbers."""
+    """`with_others`: include queues that cannot be read, with None in the place of their numbers."""
     cdef list found = []
     cdef size_t i
     for i in range(reports.size()):
@@ -128,22 +128,22 @@ cdef str backing_text(backing kind):
 
 
 def participants():
-    """The processes of this process's arena.
+    """Report the processes of this process's arena.
 
     Returns
     -------
     list of dict
         slot
-            Where the arena keeps the process.
+            The index of its entry in the arena.
         pid
             Its process id, in its own pid namespace.
         state
-            'active'; 'reserved' for a child about to be forked; 'dead' if nobody has cleared up yet.
+            'active'; 'reserved' for a child about to be forked; 'dead' if it was not cleaned up yet.
         chunks, bytes
-            Parts of the arena from which it allocates.
+            Parts of the arena from which this process allocates.
         leases, bytes_in_flight, oldest_in_flight
-            As in `stats`, of arrays that it sent. What dead processes sent is counted for nobody, so that
-            the sums may be less than `stats` says.
+            As in `stats`, for arrays that it sent. Arrays that dead processes sent are not counted here, so
+            the sums may be less than in `stats`.
         self
             Whether it is this process.
 
@@ -166,12 +166,12 @@ def participants():
 
 
 def inspect_arena(str backing_name, int id, int pid=0, uint64_t tag=0):
-    """An arena that this process need not belong to, seen from outside: read-only, for a moment.
+    """Read an arena that this process need not belong to from outside, through a brief read-only mapping.
 
     Parameters
     ----------
     backing_name : {"sysv", "memfd"}
-        What holds its bytes.
+        The kind of segment that contains it.
     id : int
         The shmid; for a memfd a descriptor of process `pid`.
     pid : int, optional
@@ -183,9 +183,9 @@ def inspect_arena(str backing_name, int id, int pid=0, uint64_t tag=0):
     -------
     dict or None
         arena, segments, cached_bytes, cache_limit, leases, bytes_in_flight and oldest_in_flight as in
-        `stats`; participants; names, as `names` tells of them, or None if it is no arena of names; queues, as
-        `stats` tells of them, but for those that lie in an extension segment: there all is None but kept and
-        processes. None: the segment is not the first one of an arena.
+        `stats`; participants; names, as `names` reports them, or None if it is not an arena of names; queues,
+        as in `stats`, except those in an extension segment, for which all is None but kept and processes.
+        None: the segment is not the first one of an arena.
     """
     cdef segment_name name
     cdef optional_inspection found
@@ -213,7 +213,7 @@ def inspect_arena(str backing_name, int id, int pid=0, uint64_t tag=0):
 cdef list name_list(vector[name_report]& reports):
     cdef size_t i
     with import_lock:
-        from sharedmem._name_states import info_of     # which few programs need
+        from sharedmem._name_states import info_of     # not needed by most programs
     return [info_of(<bytes>reports[i].name, <int>reports[i].what, <bytes>reports[i].text, reports[i].pid,
                     reports[i].age_ns / 1e9, tuple(reports[i].holders))
             for i in range(reports.size())]

@@ -1,4 +1,4 @@
-"""The arenas of this process: which one is home, what they hold, and how it is given back."""
+"""The arenas of this process: which one is its home, what they contain, and how memory is given back."""
 
 import functools
 import multiprocessing
@@ -25,8 +25,8 @@ from sharedmem._startup import at_fork
 # Where children look for the locator of their parent's arena: a variable that every kind of child
 # inherits, and a key of the configuration that travels with each Process object, also to children of a
 # server that was started before there was an arena. The C++ library sets the variable in the process's own
-# environment. Python keeps a copy of that, `os.environ`, which programs hand to their children and which has
-# to be told.
+# environment. `os.environ` is Python's copy of that, which programs pass to their children, so it has to be
+# updated separately.
 _VARIABLE = "SHAREDMEM_ARENA"
 _KEY = "sharedmem"
 
@@ -61,17 +61,17 @@ cdef arena* decide_home() except NULL:
 
 
 def new_arena():
-    """Make a new arena, from which this process allocates from now on.
+    """Create a new arena, from which this process allocates from now on.
 
-    So will the children that it starts from now on. Arrays that exist stay where they are. Another
-    thread that makes arrays meanwhile gets them from either arena.
+    So will the children that it starts from now on. Existing arrays stay where they are. If another
+    thread creates arrays meanwhile, they lie in either arena.
 
     Raises
     ------
     OSError
-        The system refused every size that was tried; the message has each attempt.
+        The system refused every size that was tried; the message lists each attempt.
     ValueError
-        A setting in the environment means nothing; the message names it.
+        A setting in the environment is invalid; the message names it.
     """
     with nogil:
         start_new_home()
@@ -79,7 +79,7 @@ def new_arena():
 
 
 def where_home():
-    """What tells which other processes can attach the home arena; it is made now if there is none.
+    """Describe which other processes can attach the home arena; it is created now if there is none.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def where_home():
     host : int
         Equal for processes of one boot of one kernel and of one IPC namespace.
     is_memfd : bool
-        Whether it lies in a memfd, which is found by the pid of its maker.
+            Whether it lies in a memfd, which is found by the pid of its creator.
 
     Raises
     ------
@@ -139,23 +139,23 @@ cdef uint64_t revoke_all(uint64_t older_than) except? 1 nogil:
 
 
 def check():
-    """Look whether the tables of the arenas that this process uses make sense.
+    """Check the tables of the arenas that this process uses.
 
-    For debugging: a stray write, by code that goes past the end of some other memory, may hit them.
+    For debugging: a stray write, by code that writes past the end of some other memory, may hit them.
 
     Raises
     ------
     RuntimeError
-        Names the first thing that makes no sense.
+        Names the first invalid entry.
     """
     with nogil:
         check_all()
 
 
 def cleanup():
-    """Give cached memory back to the system: memory of arrays that are gone, kept for new ones.
+    """Give cached memory back to the system: memory of former arrays that is kept for new ones.
 
-    No array is touched. Other processes may go on meanwhile, and may need what was given back.
+    Arrays are not affected. Other processes may go on meanwhile, and may need what was given back.
 
     Returns
     -------
@@ -177,16 +177,16 @@ def cleanup():
 
 
 def collect(leases=False):
-    """Take back what dead processes held, and what messages keep that this process sent to readers now dead.
+    """Free what dead processes held, and messages that this process sent to readers that are dead now.
 
-    That happens by itself before memory is refused; this is for whoever wants it sooner. Any thread may
-    call it, and processes may die while it runs: it can be repeated without harm.
+    This happens automatically before an allocation is refused; call it to have it sooner. Any thread may
+    call it. A process that dies while it runs does no harm: it can be repeated.
 
     Parameters
     ----------
     leases : bool, optional
-        Also give up the arrays that processes now dead have sent and nobody has loaded. Otherwise they are
-        kept for whoever may still load them, until memory would be refused.
+        Also free the arrays that processes now dead have sent and that were not loaded. Otherwise they are
+        kept for receivers that may still load them, until an allocation would be refused.
 
     Returns
     -------
@@ -202,9 +202,9 @@ def collect(leases=False):
 
 
 def revoke(older_than):
-    """Give up arrays that were sent and never loaded: their memory is freed unless someone has them.
+    """Give up arrays that were sent and never loaded: their memory is freed unless a process has them.
 
-    For queues and pipes that were thrown away unread. Whoever loads such a message afterwards meets a
+    For queues and pipes that were discarded unread. Loading such a message afterwards raises
     StaleHandleError, unless some process still has the array.
 
     Parameters
@@ -243,9 +243,9 @@ cdef uint64_t read_bytes(object cache) except? 0:
 
 
 def memory_limit(cache=None):
-    """The limits of this process's arena, in bytes; sets one if it is given.
+    """Return the limits of this process's arena, in bytes; set one if it is given.
 
-    A limit that is set holds for all processes of the arena, at once. Before it is set it is a quarter of
+    A limit that is set applies to all processes of the arena at once. The default is a quarter of
     the memory that machine and cgroup allow, or of the arena if that is less.
 
     Parameters
@@ -257,14 +257,14 @@ def memory_limit(cache=None):
     -------
     dict
         cache
-            As above.
+            The limit for free memory, as above.
         arena
-            Bytes of the arena, which bound all arrays in it together.
+            Size of the arena, which limits all arrays in it together.
 
     Raises
     ------
     TypeError, ValueError
-        `cache` is no number of bytes; it is negative or has more than 64 bits.
+        `cache` is not a number of bytes; it is negative or has more than 64 bits.
     """
     cdef arena* mine
     cdef arena_statistics now
@@ -279,27 +279,27 @@ def memory_limit(cache=None):
     return {"cache": mine.cache_limit(), "arena": now.arena_bytes}
 
 
-# -- birth and end
+# -- start and end of processes
 
 def _linger():
-    look()      # nobody waits for messages that nobody can read
-    # A child that was forked ends by os._exit, which runs no handlers of exit(3); so this must be done here.
-    # Nothing tells how this child was made; in one that was spawned the handlers run as well and do the rest.
+    look()      # so that the linger does not wait for messages that can no longer be read
+    # A forked child ends by os._exit, which does not run handlers of exit(3); so this must be done here. How
+    # this child was created is not known; in a spawned one those handlers run as well, and do the rest.
     if multiprocessing.parent_process() is None:
         return
     if sys.exc_info()[0] in (None, SystemExit):
         # multiprocessing would wait for these threads next, and they may still send. After an error it first
-        # reports that.
+        # reports the error.
         threading._shutdown()
     with nogil:
         linger()
 
 
 def _watch_exit(_=None):
-    """Asks to be called at the orderly end of a child of multiprocessing, as the last of its finalizers."""
+    """Register for the orderly end of a child of multiprocessing, as the last of its finalizers."""
     global _finalizer
     if _finalizer is not None:
-        _finalizer.cancel()     # a forked child's copy is its parent's and would be passed over
+        _finalizer.cancel()     # a forked child inherits its parent's finalizer, which would not be run
     _finalizer = util.Finalize(None, _linger, exitpriority=-sys.maxsize)
 
 
@@ -307,7 +307,7 @@ _finalizer = None
 
 
 def _lingering(replace):
-    """A version of `os.execv` or `os.execve`: the memory of what a program sent goes with the program."""
+    """A version of `os.execv` or `os.execve` that lingers first, since a program's messages end with it."""
     @functools.wraps(replace)
     def replace_lingering(*args, **kwargs):
         look()
@@ -322,12 +322,12 @@ def _lingering(replace):
 
 
 def _is_root():
-    """Whether no parent's configuration has come, or is still to come while the main module is imported."""
+    """Whether no parent's configuration has come, or can still come while the main module is imported."""
     here = process.current_process()
     return multiprocessing.parent_process() is None and not getattr(here, "_inheriting", False)
 
 
-# Exit handlers of Python run before those of exit(3), also the ones that were registered before this import.
+# Exit handlers of Python run before those of exit(3), even those that were registered before this import.
 linger_at_exit()
 _watch_exit()
 at_fork(after_in_child=_watch_exit)

@@ -1,6 +1,6 @@
 """SharedArray: the class of arrays in shared memory.
 
-How one is pickled is up to `sharedmem._messages`, which imports this module and tells it by `pickle_with`.
+How one is pickled is decided by `sharedmem._messages`, which imports this module and calls `pickle_with`.
 """
 
 cimport numpy as cnp
@@ -54,26 +54,26 @@ def is_shared(a, /):
     Parameters
     ----------
     a : object
-        An ndarray; not what holds arrays, such as a DataFrame.
+        An ndarray; not an object that contains arrays, such as a DataFrame.
 
     Returns
     -------
     bool
         True for a shared array, any view of one and any other ndarray whose data lies in an arena, or in a
-        file that `open_memmap` or its kin have opened; False for everything else, a copy of a shared array
-        for instance.
+        file opened by `open_memmap`, `memmap` or `load`; False for everything else, for example a copy of
+        a shared array.
 
     Notes
     -----
-    The address of the first element decides, not the class. So it is true also of an ordinary array that an
-    engine has carried here, although that is this process's own. It raises nothing, waits for no other
-    process, and any thread may call it.
+    The address of the first element decides, not the class. So it is also True for an ordinary array that an
+    engine has carried to this process, although that belongs to this process alone. It never raises or waits
+    for another process, and any thread may call it.
     """
     return in_shared_memory(a)
 
 
 def __getattr__(name):
-    """The names that the array module of the package of 2009 had."""
+    """Names of the array module of the package of 2009."""
     if name.startswith("shared_"):
         with import_lock:
             from sharedmem import _legacy

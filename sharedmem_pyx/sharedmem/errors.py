@@ -8,11 +8,11 @@ _DType: TypeAlias = np.dtype[Any]
 
 
 class StaleHandleError(ValueError):
-    """The memory that a pickled array named has gone, or is out of reach.
+    """The memory to which a pickled array refers was freed, or cannot be reached from this process.
 
-    A pickle of a shared array holds a handle. One sent by :mod:`multiprocessing` keeps its memory
-    alive until it is loaded; any other pickle (`pickle.dumps`, a socket) does not, and means nothing
-    on another host or after a restart. A pickle that holds the data is written by `pickle.dump` into a
+    The pickle of a shared array contains a handle. A handle sent by :mod:`multiprocessing` keeps its memory
+    alive until it is loaded; any other pickle (`pickle.dumps`, a socket) does not, and is not valid
+    on another host or after a restart. Pickles that contain the data are written by `pickle.dump` into a
     file on disk and by everything within :func:`sharedmem.pickle_by_value`.
     """
 
@@ -21,12 +21,12 @@ StaleHandleError.__module__ = "sharedmem"
 
 
 def refuse_objects(dtype: _DType) -> NoReturn:
-    """Raise the TypeError for a dtype with Python objects in it; it names the field."""
+    """Raise the TypeError for a dtype that contains Python objects; the message names the field."""
     path, inner = _find_objects(dtype)
     kind = "object" if inner.char == "O" else type(inner).__name__
     what = f"the dtype's field {path!r} is" if path else "the dtype is"
     raise TypeError(
-        f"{what} {kind}: its items are pointers into the memory of one process, and mean nothing in another. "
+        f"{what} {kind}: its items are pointers, which are valid in one process only. "
         "Use items of a fixed size instead: numbers, 'S' or 'U' strings, dates, or records of these"
     )
 

@@ -3,14 +3,14 @@
 >>> from mpi4py import MPI
 >>> import sharedmem.mpi
 >>> node = sharedmem.mpi.node(MPI.COMM_WORLD)
->>> a = sharedmem.mpi.empty((1000, 1000), float, node)  # one array, which all ranks of the node have
+>>> a = sharedmem.mpi.empty((1000, 1000), float, node)  # one array, shared by all ranks of the node
 
-All functions are collective: every rank of the communicator calls them, with the same arguments but for what
-is said below. An error of one rank is raised at all of them, so that nobody waits for ever; only a
-communicator that is none is noticed by nobody but the rank that passes it.
+All functions are collective: every rank of the communicator calls them, with the same arguments except where
+stated otherwise. An error of one rank is raised at all of them, so that no rank waits for ever. The exception
+is an argument that is not a communicator at all: only the rank that passes it notices that.
 
-An array lives as long as any rank has it, whoever made it. There are no windows, and nothing is freed by
-hand. Tested with mpi4py 4.1.2 and Open MPI 4.1.4.
+An array lives as long as any rank has it, whichever rank created it. There are no windows, and nothing has to
+be freed by hand. Tested with mpi4py 4.1.2 and Open MPI 4.1.4.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ try:
     from mpi4py import MPI  # type: ignore[import-not-found,import-untyped,unused-ignore]
 except ImportError as missing:
     raise ImportError(
-        "sharedmem.mpi needs mpi4py, which is not there: pip install 'numpy-sharedmem[mpi]'", name="mpi4py"
+        "sharedmem.mpi needs mpi4py, which is not installed: pip install 'numpy-sharedmem[mpi]'",
+        name="mpi4py",
     ) from missing
 
 import sharedmem
@@ -33,60 +34,62 @@ from sharedmem._integrations.mpi_ import (
     agree,
     attach,
     check_communicator,
+    check_nodes,
     groups_of,
     handle_of,
     keep,
     probe,
     rank_in,
+    ranks_of,
     same,
 )
 from sharedmem.array import SharedArray
 
 __all__ = ["bcast", "bcast_world", "empty", "node"]
 
-#: Ranks of one node communicator: a process attaches at most 128 arenas, and each rank may have one.
+#: Most ranks of one node communicator: a process attaches at most 128 arenas, and each rank may have one.
 _MOST_RANKS = 100
-#: Bytes of one MPI call, whose counts have 31 bits.
+#: Most bytes of one MPI call, whose counts have 31 bits.
 _MOST_BYTES = 1 << 30
 
 
 def node(comm: MPI.Intracomm) -> MPI.Intracomm:
-    """Communicator of those ranks that can use this rank's arrays, and whose arrays it can use.
+    """Create a communicator of the ranks that can use this rank's arrays, and whose arrays it can use.
 
-    That is not what ``comm.Split_type(MPI.COMM_TYPE_SHARED)`` gives: ranks on one host may be in different
+    This differs from ``comm.Split_type(MPI.COMM_TYPE_SHARED)``: ranks on one host may be in different
     containers, or belong to different users. Ranks of one `sharedmem.place` try each other's memory; those
-    for which it fails are apart. Every rank is in one such communicator, perhaps alone.
+    for which this fails are separated. Every rank is in one such communicator, perhaps alone.
 
     Parameters
     ----------
     comm : mpi4py.MPI.Intracomm
-        Whose ranks are told apart.
+        The ranks to divide.
 
     Returns
     -------
     mpi4py.MPI.Intracomm
-        New, with the ranks in their order in `comm`. It has at most 100 of them: hosts with more ranks have
-        several. To be freed by ``Free`` when it is no longer needed, as others are.
+        New, with the ranks in their order in `comm`, at most 100 of them: on hosts with more ranks there are
+        several. Free it by ``Free`` when it is no longer needed, like other communicators.
 
     Raises
     ------
     TypeError
-        `comm` is none.
+        `comm` is not a communicator.
     ValueError
-        It is null.
+        It is the null communicator.
 
     See Also
     --------
-    sharedmem.place : What is compared first.
+    sharedmem.place : Describes what is compared first.
 
     Notes
     -----
-    It takes some milliseconds: make it once. It keeps the arenas of its ranks attached until it is freed.
+    It takes a few milliseconds, so call it once. It keeps the arenas of its ranks attached until it is freed.
     """
     check_communicator(comm, "comm")
     try:
         mine = sharedmem.place()
-    except OSError:
+    except (MemoryError, OSError):
         mine = f"rank {comm.rank}"
     places = comm.allgather(mine)
     members = [rank for rank, place in enumerate(places) if place == mine]
@@ -109,7 +112,7 @@ def node(comm: MPI.Intracomm) -> MPI.Intracomm:
 def empty(
     shape: int | tuple[int, ...], dtype: DTypeLike, node: MPI.Intracomm, order: Literal["C", "F"] = "C"
 ) -> SharedArray:
-    """One new array for all ranks of a node, its elements not set.
+    """Create one array for all ranks of a node, without setting its elements.
 
     Parameters
     ----------
@@ -118,32 +121,32 @@ def empty(
     dtype : dtype_like
         Fixed-size type.
     node : mpi4py.MPI.Intracomm
-        What `node` returned.
+        The result of `node`.
     order : {"C", "F"}, optional
         Whether the last or the first axis is contiguous.
 
     Returns
     -------
     SharedArray
-        The same memory at every rank; rank 0 has allocated it. Ranks that write what others read use
-        ``node.Barrier()`` in between, as with any shared memory.
+        The same memory at every rank; rank 0 has allocated it. Ranks that write what others read have to
+        call ``node.Barrier()`` in between, as with any shared memory.
 
     Raises
     ------
     MemoryError
-        There is no room.
+        Not enough memory.
     TypeError
-        `dtype` contains Python objects, or an argument is of a wrong type.
+        `dtype` contains Python objects, or an argument has a wrong type.
     ValueError
-        The ranks do not ask for the same.
+        The ranks passed different arguments.
     RuntimeError
-        A rank cannot use the memory: `node` is another communicator.
+        A rank cannot use the memory: `node` is not a result of `sharedmem.mpi.node`.
     """
     check_communicator(node, "node")
     error: Exception | None = None
     wanted = made = handle = None
     try:
-        sizes = tuple(map(operator.index, shape if isinstance(shape, (tuple, list)) else (shape,)))
+        sizes = tuple(map(operator.index, shape if np.iterable(shape) else (shape,)))
         wanted = sizes, np.dtype(dtype), order
         if node.rank == 0:
             made = sharedmem.empty(sizes, wanted[1], order)
@@ -156,34 +159,34 @@ def empty(
 
 
 def bcast(a: ArrayLike | None, root: int, node: MPI.Intracomm) -> SharedArray:
-    """One array of a rank for all ranks of its node.
+    """Give all ranks of a node one array of one rank.
 
     Parameters
     ----------
     a : array_like
         At the root: an array in shared memory, which is not copied, or any other array or array_like, of
-        which one copy is made. What other ranks pass is not looked at; None will do.
+        which one copy is made. At other ranks it is ignored; pass None.
     root : int
-        The rank in `node` whose array it is; the same at all ranks.
+        The rank in `node` whose array is sent; the same at all ranks.
     node : mpi4py.MPI.Intracomm
-        What `node` returned.
+        The result of `node`.
 
     Returns
     -------
     SharedArray
-        The same memory at every rank, the root's too. The root may drop `a`.
+        The same memory at every rank, including the root. The root may drop `a`.
 
     Raises
     ------
     MemoryError
-        There is no room for a copy.
+        Not enough memory for a copy.
     TypeError
-        The array contains Python objects, is a masked array or the like, or `root` is no int.
+        The array contains Python objects, is a masked array or the like, or `root` is not an int.
     ValueError
-        There is no such rank, or the ranks name different ones.
+        There is no such rank, or the ranks passed different ones.
     RuntimeError
-        A rank cannot use the memory: `node` is another communicator, or `a` lies in a file that not every
-        rank can open.
+        A rank cannot use the memory: `node` is not a result of `sharedmem.mpi.node`, or `a` lies in a file
+        that not every rank can open.
     """
     check_communicator(node, "node")
     error: Exception | None = None
@@ -203,31 +206,31 @@ def bcast(a: ArrayLike | None, root: int, node: MPI.Intracomm) -> SharedArray:
 def bcast_world(
     a: ArrayLike | None, root: int, comm: MPI.Intracomm, node: MPI.Intracomm | None = None
 ) -> SharedArray:
-    """An array of a rank for all ranks, with one copy for each node.
+    """Give all ranks an array of one rank, with one copy for each node.
 
     Parameters
     ----------
     a : array_like
         At the root, as for `bcast`.
     root : int
-        The rank in `comm` whose array it is; the same at all ranks.
+        The rank in `comm` whose array is sent; the same at all ranks.
     comm : mpi4py.MPI.Intracomm
         The ranks that get it.
     node : mpi4py.MPI.Intracomm, optional
-        What ``node(comm)`` returned. Without it, it is made for this call, which takes some milliseconds.
+        The result of ``node(comm)``. Without it, it is created for this call, which takes some milliseconds.
 
     Returns
     -------
     SharedArray
-        The same memory at all ranks of a node. On the root's node it is `a` itself if that is shared; to
-        others the elements are sent, from one rank to one rank of each.
+        The same memory at all ranks of a node. On the root's node it is `a` itself if that is shared; on
+        every other node one rank receives the elements.
 
     Raises
     ------
     MemoryError
-        There is no room for a copy on some node.
+        Not enough memory for a copy on some node.
     TypeError, ValueError, RuntimeError
-        As `bcast`.
+        As `bcast`; and `node` is not of `comm`.
     """
     check_communicator(comm, "comm")
     if node is not None:
@@ -244,7 +247,7 @@ _new_node = node  # a parameter has this name
 
 
 def _shared(a: Any) -> SharedArray:
-    """The array itself if it is in shared memory, else a copy there."""
+    """The array itself if it is in shared memory, otherwise a copy in shared memory."""
     if a is None:
         raise TypeError("the root must pass an array, not None")
     if (
@@ -252,20 +255,23 @@ def _shared(a: Any) -> SharedArray:
         and not isinstance(a, (SharedArray, np.memmap))
         and type(a) is not np.ndarray
     ):
-        raise TypeError(f"a {type(a).__name__} is more than its elements: broadcast its parts")
+        raise TypeError(f"a {type(a).__name__} consists of more than its elements: broadcast its parts")
     return sharedmem.asshared(a)
 
 
 def _bytes_of(a: Any) -> Any:
-    """The bytes of an array; of a copy in C order if they do not lie side by side."""
+    """The bytes of an array, or of a copy in C order if they are not contiguous."""
     a = np.asarray(a)
     return np.ascontiguousarray(a.T if a.flags.f_contiguous else a).reshape(-1).view(np.uint8)
 
 
 def _bcast_world(a: Any, root: Any, comm: Any, own: Any) -> SharedArray:
     error: Exception | None = None
-    number = about = made = data = None
+    number = about = made = data = mine = None
+    ranks: list[int] = []
     try:
+        ranks = ranks_of(own, comm)
+        mine = hash(tuple(ranks)), len(ranks)
         number = rank_in(comm, root)
         if comm.rank == number:
             made = _shared(a)
@@ -274,11 +280,11 @@ def _bcast_world(a: Any, root: Any, comm: Any, own: Any) -> SharedArray:
             data = _bytes_of(made) if own.size < comm.size else None
     except Exception as failed:
         error = failed
-    found = agree(comm, error, (number, about))
-    same([each for each, _ in found], "root")
+    found = agree(comm, error, (number, about, mine))
+    same([each for each, _, _ in found], "root")
+    check_nodes([each for _, _, each in found])
     number = found[0][0]
     shape, dtype, order, writeable = found[number][1]
-    ranks = own.allgather(comm.rank)
     leader = ranks.index(number) if number in ranks else 0
     leads = own.rank == leader
     if leads and made is None:
@@ -290,7 +296,7 @@ def _bcast_world(a: Any, root: Any, comm: Any, own: Any) -> SharedArray:
     agree(comm, error)
     leaders = comm.Split(0 if leads else MPI.UNDEFINED, 0 if comm.rank == number else 1 + comm.rank)
     if leads:
-        if data is not None:  # else there is one node
+        if data is not None:  # otherwise there is one node
             for start in range(0, len(data), _MOST_BYTES):
                 leaders.Bcast([data[start : start + _MOST_BYTES], MPI.BYTE], 0)
         leaders.Free()

@@ -1,8 +1,8 @@
-"""Whole objects: their arrays in shared memory, and messages of one's own that carry them.
+"""Whole objects: their arrays in shared memory, and the program's own messages that carry them.
 
 An object is pickled by protocol 5 (PEP 574), which leaves the data of arrays, and of other objects that have
 a buffer, out of the pickle. That data is copied into one block of shared memory, or left where it is if it
-lies in shared memory already. The pickle itself, which says what objects are to be made, is never put
+lies in shared memory already. The pickle itself, which says what objects are to be created, is never put
 there: it stays in private memory, and travels in the message.
 """
 
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from sharedmem._messages import by_value, current_message, holding
-from sharedmem._out_of_band import Pieces, gather, reduce_array
+from sharedmem._out_of_band import reduce_array
+from sharedmem._pieces import Pieces, gather
 from sharedmem._startup import import_lock
 from sharedmem.array import SharedArray
 
@@ -35,7 +36,7 @@ PROTOCOL = 5  # the first one that leaves data out
 
 
 def _reducers() -> dict[type, Callable[[Any], Any]]:
-    """What pickles objects of these classes, in place of what they say themselves."""
+    """Pickles objects of these classes by this library's rules instead of their own."""
     table: dict[type, Callable[[Any], Any]] = {np.ndarray: reduce_array}
     if "torch" in sys.modules:
         with import_lock:
@@ -60,13 +61,13 @@ def _reduce_column(column: Any) -> Any:
 
 
 def _pickle(obj: Any) -> tuple[bytes, list[PickleBuffer], pickle.Pickler]:
-    """The pickle of an object, the data that was left out of it, and what keeps all that it refers to.
+    """The pickle of an object, the data that was left out of it, and objects that keep all this data.
 
-    An object may make shared arrays only to be pickled. A handle does not keep them; the pickler does.
+    An object may create shared arrays only to be pickled. A handle does not keep them; the pickler does.
     """
     buffers: list[PickleBuffer] = []
     stream = io.BytesIO()
-    # Neither of the two refers to the pickler: in a cycle it would keep the data until garbage is collected.
+    # Neither of the two refers to the pickler: a cycle would keep the data until garbage is collected.
     pickler = pickle.Pickler(stream, PROTOCOL, buffer_callback=buffers.append)
     pickler.dispatch_table = _reducers()
     pickler.dump(obj)
@@ -74,37 +75,37 @@ def _pickle(obj: Any) -> tuple[bytes, list[PickleBuffer], pickle.Pickler]:
 
 
 def _receive(sources: _Sources, table: bytes, stream: bytes) -> Any:
-    """The object of a message; what the bytes of `dumps` call.
+    """Return the object of a message; the bytes of `dumps` call this function.
 
     Parameters
     ----------
     sources : list
         The memory in which the object's data lies, or will lie.
     table : bytes
-        Where in it; see `sharedmem._out_of_band.gather`.
+        Where in it each piece lies; see `sharedmem._pieces.gather`.
     stream : bytes
         The pickle of the object.
 
     Returns
     -------
     object
-        Its arrays lie in `sources`, and keep them.
+        Its arrays lie in `sources`, and keep them alive.
 
     Raises
     ------
     ValueError
-        The table makes no sense.
+        The table is invalid.
     """
     return pickle.loads(stream, buffers=Pieces(sources, table))
 
 
 def share(obj: _T, /) -> _T:
-    """Copy of an object whose arrays lie in shared memory.
+    """Copy an object so that its arrays lie in shared memory.
 
-    Everything in it has the type that it had: an ndarray, a DataFrame, a sparse matrix, an Arrow table, a
-    dict or dataclass of these. It is copied as pickling copies, except for the data of arrays and buffers, of
-    whatever size. That is copied once, all of it into one block of memory, and not at all if it lies in
-    shared memory already.
+    Everything in it keeps its type: an ndarray, a DataFrame, a sparse matrix, an Arrow table, a
+    dict or dataclass of these. The object is copied as pickling copies it, except for the data of arrays and
+    buffers of any size. All of that is copied once, into one block of memory; data that already lies in
+    shared memory is not copied.
 
     Parameters
     ----------
@@ -114,27 +115,27 @@ def share(obj: _T, /) -> _T:
     Returns
     -------
     object
-        It keeps its memory alive by itself, as any shared array does. Any array of it keeps the
-        whole block. `is_shared` is true of its arrays, and false of what holds them.
+        It keeps its memory alive by itself, as any shared array does. Each of its arrays keeps the
+        whole block. `is_shared` returns True for its arrays, and False for objects that contain them.
 
     Raises
     ------
     MemoryError
-        No room: the message gives bytes asked for, bytes available, the limit met and what raises it.
+        Not enough memory: the message has the bytes requested and available, the limit and its setting.
     Exception
-        What pickling or unpickling the object raises: `pickle.PicklingError`, `TypeError`,
+        Whatever pickling or unpickling the object raises: `pickle.PicklingError`, `TypeError`,
         `AttributeError` and others.
 
     Notes
     -----
     Shared are exact ndarrays of every dtype without Python objects, buffers of Arrow, tensors of torch on the
-    CPU, and all that hands its data to pickle's protocol 5 [1]_. Copied into private memory are ``str``,
-    ``bytes``, ``bytearray``, arrays of objects, masked arrays, record arrays, other subclasses of ndarray,
-    and what a library copies when it is unpickled, as scikit-learn does with its trees.
+    CPU, and everything that passes its data to pickle's protocol 5 [1]_. Copied into private memory are
+    ``str``, ``bytes``, ``bytearray``, arrays of objects, masked arrays, record arrays, other subclasses of
+    ndarray, and data that a library copies when it is unpickled, as scikit-learn does with its trees.
 
     The copy of a read-only ndarray is writable; one that is not copied stays read-only. Any thread may call
-    this. Other threads and processes may write into the arrays meanwhile; which of the values the copy then
-    has is not defined.
+    this function. If other threads or processes write into the arrays meanwhile, it is not defined which
+    values the copy has.
 
     References
     ----------
@@ -146,8 +147,8 @@ def share(obj: _T, /) -> _T:
     >>> type(shared["x"]).__name__, sharedmem.is_shared(shared["x"])
     ('ndarray', True)
     """
-    # No handle in here travels: it needs no lease of a message that is being pickled around this call, and
-    # must not become a copy.
+    # No handle in here travels, so none needs a lease of a message that is being pickled around this call,
+    # and none may become a copy.
     within, values = current_message.set(None), by_value.set(False)
     try:
         stream, buffers, kept = _pickle(obj)
@@ -165,7 +166,7 @@ def share(obj: _T, /) -> _T:
 
 
 class _Message:
-    """Pickles as a call of `_receive`."""
+    """Pickled as a call of `_receive`."""
 
     def __init__(self, *args: Any) -> None:
         self.args = args
@@ -185,10 +186,10 @@ def _dumps(obj: Any) -> bytes:
 
 
 def dumps(obj: object, /) -> bytes:
-    """Message with an object in it, for a socket or whatever else carries bytes.
+    """Create a message with an object, for a socket or any other channel that carries bytes.
 
-    The message has a few hundred bytes, and what of the object is no array. The data of arrays and buffers is
-    copied into shared memory, as by `share`, and not at all if it lies there already.
+    The message has a few hundred bytes, plus the parts of the object that are not arrays. The data of arrays
+    and buffers is copied into shared memory, as by `share`; data that already lies there is not copied.
 
     Parameters
     ----------
@@ -198,28 +199,28 @@ def dumps(obj: object, /) -> bytes:
     Returns
     -------
     bytes
-        For `loads`, in any process of the same user on this host. They hold the memory until they are
-        loaded once, or given up by `revoke`; the sender may drop the object. Loaded again they raise
-        StaleHandleError, unless somebody still has the arrays.
+        For `loads`, in any process of the same user on this host. They keep the memory until they are
+        loaded once, or given up by `revoke`; the sender may drop the object. Loading them again raises
+        StaleHandleError, unless some process still has the arrays.
 
     Raises
     ------
     MemoryError
-        No room, or the messages of this process hold as much as ``SHAREDMEM_IN_FLIGHT_LIMIT`` allows; the
-        error has the numbers.
+        Not enough memory, or the messages of this process keep as much as ``SHAREDMEM_IN_FLIGHT_LIMIT``
+        allows; the error has the numbers.
     Exception
-        What pickling the object raises. Nothing is held then.
+        Whatever pickling the object raises. No memory is kept then.
 
     Notes
     -----
     For many readers keep ``s = share(obj)``, and send ``dumps(s)`` to each: that copies nothing. The bytes
-    are not for files, since the memory goes when nobody uses it any more; within `pickle_by_value` they have
-    the data itself. A message that nobody loads holds its memory as long as this process lives, unless
-    `revoke` is called.
+    are not for files, since the memory is freed when no process uses it any more; within `pickle_by_value`
+    they contain the data itself. A message that is never loaded keeps its memory as long as this process
+    lives, unless `revoke` is called.
 
-    If this process ends and no other process has its arena (no child of it, and none that has received an
-    array from it), the memory stays for ``SHAREDMEM_LINGER`` seconds after its end, by default 10; if it is
-    killed by ``SIGKILL``, the memory is lost at once.
+    If this process ends and no other process has its arena attached (no child of it, and none that has
+    received an array from it), the memory stays for ``SHAREDMEM_LINGER`` seconds after its end, by default
+    10; if it is killed by ``SIGKILL``, the memory is lost at once.
 
     Any thread may call it.
 
@@ -235,34 +236,34 @@ def dumps(obj: object, /) -> bytes:
 
 
 def loads(data: Buffer, /) -> Any:
-    """The object of a message that `dumps` made.
+    """Load the object of a message that `dumps` made.
 
     Parameters
     ----------
     data : bytes-like object
-        What `dumps` returned, in this process or another one; any other pickle is loaded, too. As every
-        pickle it can run any code: load only what comes from somebody whom you trust.
+        What `dumps` returned, in this process or another one; any other pickle is loaded, too. Like every
+        pickle it can run any code: load only data from a source that you trust.
 
     Returns
     -------
     object
         Of the same type as the one that was sent. Its arrays lie in the shared memory that the message
-        held: nothing is copied, and whoever else has them sees what is written into them.
+        kept: nothing is copied, and all processes that have them see what is written into them.
 
     Raises
     ------
     StaleHandleError
-        The memory has gone, since the message was loaded before, or its sender ended too long ago; or it
+        The memory was freed, because the message was loaded before or its sender ended too long ago; or it
         lies on another host.
     OSError
-        The system refuses the memory: PermissionError if it is another user's, ENOMEM if there is no address
-        space for it.
+        The system refused the memory: PermissionError if it belongs to another user, ENOMEM if there is no
+        address space for it.
     ValueError
-        The message is altered.
+        The message was altered.
     TypeError
-        `data` has no bytes.
+        `data` is not a bytes-like object.
     Exception
-        What `pickle.loads` raises.
+        Whatever `pickle.loads` raises.
     """
     try:
         view = memoryview(data)

@@ -1,16 +1,16 @@
 """Batches of torch's DataLoader in shared memory, without descriptors and without files in /dev/shm.
 
-A worker of a `torch.utils.data.DataLoader` sends each batch in a file of its own. Here it makes the batch in
-shared memory that is used again and again, and sends a handle of a hundred bytes. Batches are what they
-always were: ordinary tensors, which belong to whoever receives them.
+A worker of a `torch.utils.data.DataLoader` sends each batch in a file of its own. With this module it creates
+the batch in shared memory that is reused again and again, and sends a handle of a hundred bytes. Batches
+remain ordinary tensors, which belong to their receiver.
 
-Either all DataLoaders of a program have that, or one::
+Enable this for all DataLoaders of a program, or for one::
 
     sharedmem.torch.install()
     DataLoader(dataset, batch_size=256, num_workers=4, collate_fn=sharedmem.torch.collate)
 
-Tensors over shared arrays are sent by handle by all of `torch.multiprocessing`, with neither of the two.
-Tested with torch 2.13.0. Where a version of torch does not have what this module needs, there is one
+Neither is needed for tensors over shared arrays: all of `torch.multiprocessing` sends them by handle.
+Tested with torch 2.13.0. If a version of torch lacks what this module needs, there is one
 RuntimeWarning, and batches travel as torch sends them.
 """
 
@@ -40,10 +40,10 @@ def _need_torch() -> None:
 
 
 def collate(batch: Sequence[Any]) -> Any:
-    """Batch of samples in shared memory: the `collate_fn` of a DataLoader.
+    """Collate samples into a batch in shared memory: the `collate_fn` of a DataLoader.
 
-    It does what `torch.utils.data.default_collate` does, and copies as often: samples are stacked right where
-    the batch is to be. Types that a program has added to torch's ``default_collate_fn_map`` are known.
+    It does what `torch.utils.data.default_collate` does, with as many copies: samples are stacked directly
+    in the batch. It respects types that a program has added to torch's ``default_collate_fn_map``.
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ def collate(batch: Sequence[Any]) -> Any:
     Returns
     -------
     torch.Tensor or collection of them
-        As `torch.utils.data.default_collate` returns. Tensors on the CPU are in shared memory, which goes
-        when the last tensor over it does, in whatever process.
+        As `torch.utils.data.default_collate` returns. Tensors on the CPU are in shared memory, which is freed
+        with the last tensor over it in any process.
 
     Raises
     ------
@@ -63,31 +63,30 @@ def collate(batch: Sequence[Any]) -> Any:
     RuntimeError
         The samples differ in size, or are sparse.
     TypeError
-        A sample is of a type that torch's function does not know either.
+        torch's own function does not know the type of a sample either.
 
     See Also
     --------
-    install : The same for all DataLoaders, and for what a ``collate_fn`` of one's own returns.
+    install : The same for all DataLoaders, and for the results of the program's own ``collate_fn``.
 
     Notes
     -----
-    Left to torch are samples that need a gradient, are quantized or on another device, and samples of several
-    types. If there is no room in shared memory, the batch is made by torch, with one
-    RuntimeWarning.
+    torch handles samples that need a gradient, are quantized or on another device, and samples of several
+    types. If there is not enough shared memory, torch makes the batch, with one RuntimeWarning.
 
-    It may be called anywhere, not only by workers, by several threads at once.
+    It may be called anywhere, not only by workers, and by several threads at once.
     """
     _need_torch()
     return torch_batches.collate_in_arena(batch)
 
 
 def install() -> None:
-    """Have all DataLoaders send their batches through shared memory, from now on.
+    """Make all DataLoaders send their batches through shared memory, from now on.
 
-    That holds for DataLoaders of this process, and of processes that it starts from now on by
-    `multiprocessing`, by every start method. Their workers, if they start from now on, stack samples in
-    shared memory. The other tensors that they send, those of a ``collate_fn`` of the program's own among
-    them, are copied there instead of into a file. Nothing changes for tensors that are sent from elsewhere.
+    This applies to DataLoaders of this process, and of processes that it starts from now on by
+    `multiprocessing`, by every start method. Workers that start from now on stack samples in
+    shared memory. All other tensors that they send, including those of the program's own ``collate_fn``,
+    are copied there instead of into a file. Nothing changes for tensors that are sent from elsewhere.
 
     Raises
     ------
@@ -97,21 +96,21 @@ def install() -> None:
     Warns
     -----
     RuntimeWarning
-        This version of torch does not have what is needed. Nothing was changed.
+        This version of torch lacks what is needed. Nothing was changed.
 
     See Also
     --------
-    uninstall : Gives it up again.
-    collate : For a single DataLoader.
+    uninstall : Reverts it.
+    collate : Does this for a single DataLoader.
 
     Notes
     -----
-    Left to torch are tensors that need a gradient and have a history, those on other devices, sparse and
-    quantized ones, tensors of subclasses, and those that torch shares already (``share_memory_()``). A
-    function that a program has put into torch's ``default_collate_fn_map`` for tensors stays there.
+    torch handles tensors that need a gradient and have a history, those on other devices, sparse and
+    quantized ones, tensors of subclasses, and those that torch shares already (``share_memory_()``). If a
+    program has put a function for tensors into torch's ``default_collate_fn_map``, that is not replaced.
 
-    Two views of one private tensor in a batch arrive as two tensors with memory of their own; torch's share
-    theirs.
+    Two views of one private tensor in a batch arrive as two tensors with separate memory, where torch's would
+    share it.
 
     Calling it again does nothing. It may be called by any thread.
     """
@@ -130,8 +129,8 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Have DataLoaders send their batches as torch does: what `install` changed is as it was.
+    """Make DataLoaders send their batches as torch does: revert the changes of `install`.
 
-    Workers that are running go on as they began. Without `install` before it does nothing.
+    Workers that are already running are not affected. Without `install` before, it does nothing.
     """
     torch_batches.switch(False)

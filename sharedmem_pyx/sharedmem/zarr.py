@@ -1,4 +1,4 @@
-"""zarr (version 3): what is read from its arrays is made in shared memory.
+"""zarr (version 3): reading its arrays into shared memory.
 
 >>> import zarr
 >>> zarr.config.set({"ndbuffer": "sharedmem.zarr.NDBuffer"})
@@ -19,11 +19,12 @@ try:
     from zarr.core.buffer import cpu  # type: ignore[import-not-found,unused-ignore]
 except ImportError as missing:
     raise ImportError(
-        "sharedmem.zarr needs zarr, version 3, which is not there: pip install 'numpy-sharedmem[zarr]'",
+        "sharedmem.zarr needs zarr, version 3, which is not installed: pip install 'numpy-sharedmem[zarr]'",
         name="zarr",
     ) from missing
 
 from sharedmem._creation import empty as new_array
+from sharedmem._creation import full, zeros
 
 __all__ = ["NDBuffer"]
 
@@ -32,8 +33,8 @@ class NDBuffer(cpu.NDBuffer):  # type: ignore[misc,unused-ignore]
     """zarr's buffer of arrays, which allocates in shared memory.
 
     Arrays of dtypes that cannot lie there (variable-length text, objects) are private, as zarr makes them.
-    Where shared memory has no room, reading raises MemoryError: whoever asked for a shared array is not given
-    another one.
+    If there is not enough shared memory, reading raises MemoryError, since the program has requested
+    shared arrays and must not get others.
     """
 
     @classmethod
@@ -56,7 +57,7 @@ class NDBuffer(cpu.NDBuffer):  # type: ignore[misc,unused-ignore]
         order : {"C", "F"}, optional
             Whether the last or the first axis is contiguous.
         fill_value : object, optional
-            What is in it; by default zeros.
+        Initial value of the elements; by default zeros.
 
         Returns
         -------
@@ -66,15 +67,16 @@ class NDBuffer(cpu.NDBuffer):  # type: ignore[misc,unused-ignore]
         Raises
         ------
         MemoryError
-            Shared memory has no room for it.
+        Not enough shared memory.
         """
         sizes = tuple(shape)
         if not _can_be_shared(dtype):
             made: NDBuffer = super().create(shape=sizes, dtype=dtype, order=order, fill_value=fill_value)
             return made
-        made = cls.empty(sizes, dtype, order)
-        made.fill(0 if fill_value is None else fill_value)
-        return made
+        # Zeros of text are empty text, and not "0": as `full` would have it.
+        if fill_value is None or (isinstance(fill_value, int) and fill_value == 0):
+            return cls(zeros(sizes, dtype, order))
+        return cls(full(sizes, fill_value, dtype, order))
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], dtype: DTypeLike, order: Literal["C", "F"] = "C") -> NDBuffer:
@@ -97,7 +99,7 @@ class NDBuffer(cpu.NDBuffer):  # type: ignore[misc,unused-ignore]
         Raises
         ------
         MemoryError
-            Shared memory has no room for it.
+        Not enough shared memory.
         """
         if not _can_be_shared(dtype):
             made: NDBuffer = super().empty(shape, dtype, order)

@@ -1,5 +1,5 @@
 /// \file
-/// The exception family: what was tried, on what, and what the system answered.
+/// The exceptions of the library: what was tried, on what, and what the system answered.
 #pragma once
 
 #include <memory>
@@ -12,7 +12,7 @@
 
 namespace sharedmem {
 
-/// The operating system refused something.
+/// The operating system refused a call.
 /// `what()` reads "shmat(id 7, 1048576 bytes): Cannot allocate memory [ENOMEM]".
 /// Copies never throw: they share the texts.
 class SHAREDMEM_API error : public std::system_error {
@@ -34,12 +34,12 @@ class SHAREDMEM_API error : public std::system_error {
   std::shared_ptr<const texts> texts_;
 };
 
-/// There is no room; the text says how many bytes were asked for, how many are available, which
-/// limit was met and what changes it. Copies never throw.
+/// There is not enough memory; the text says how many bytes were requested and are available, which
+/// limit was reached and what changes it. Copies never throw.
 class SHAREDMEM_API no_memory : public std::bad_alloc {
  public:
   /// \param text  what `what()` returns.
-  /// \throws std::bad_alloc  there was no room for the text either.
+  /// \throws std::bad_alloc  there was not enough memory for the text either.
   explicit no_memory(std::string text);
   no_memory(const no_memory&) noexcept = default;
   no_memory& operator=(const no_memory&) noexcept = default;
@@ -51,7 +51,7 @@ class SHAREDMEM_API no_memory : public std::bad_alloc {
   std::shared_ptr<const std::string> text_;
 };
 
-/// A name or handle of something that has gone, or that never was what it claims to be.
+/// A name or handle of something that no longer exists, or that never was what it claims to be.
 class SHAREDMEM_API stale_handle : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -60,7 +60,7 @@ class SHAREDMEM_API stale_handle : public std::runtime_error {
   ~stale_handle() override;
 };
 
-/// Shared bytes that make no sense: an arena's header or table; the text names it.
+/// Shared bytes that are invalid: in an arena's header or table; the text names it.
 class SHAREDMEM_API corrupted : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

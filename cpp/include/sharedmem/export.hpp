@@ -1,5 +1,5 @@
 /// \file
-/// Marks what the library shows; everything else stays hidden.
+/// Marks the symbols that the library exports; all others are hidden.
 #pragma once
 
 #if !defined(__linux__) && !defined(_WIN32)

@@ -14,7 +14,7 @@
 
 namespace sharedmem {
 
-/// What tells a file from every other one of this host, also from one that was given its inode later.
+/// Distinguishes a file from every other one of this host, also from one that is given the same inode later.
 struct file_identity {
   std::uint64_t device = 0;  ///< st_dev
   std::uint64_t inode = 0;   ///< st_ino
@@ -30,38 +30,38 @@ enum class file_mode : bool {
 };
 
 /// One reference to the bytes of a regular file, mapped whole as they are when it is opened. Empty: refers to none.
-/// No descriptor stays open. What is written is in the file as soon as it is stored, whatever becomes of the process;
-/// only a crash of the machine loses what was not flushed.
-/// Ownership: the last reference of a process unmaps the file. Copies are references of their own.
+/// No descriptor stays open. Data is in the file as soon as it is stored, whatever happens to the process afterwards;
+/// only a crash of the machine loses data that was not flushed.
+/// Ownership: the last reference of a process unmaps the file. Copies are separate references.
 /// Threads: one object belongs to one thread at a time; different ones may be used at once.
 /// Processes: a forked child has a copy of every reference of its parent, and the mappings.
-/// A file that others cut short keeps its mapping; a page behind its end is then a SIGBUS.
+/// If another program truncates the file, the mapping stays, but a page beyond the new end is a SIGBUS.
 class SHAREDMEM_API file_view {
  public:
   file_view() noexcept = default;
 
-  /// Opens a file. A mapping of it in the same mode that is there already is used again, unless the file has grown.
+  /// Opens a file. An existing mapping of it in the same mode is reused, unless the file has grown.
   /// \param path  absolute: others open the file by it.
   /// \param mode  whether the mapping can be written.
-  /// \throws std::invalid_argument  it is no regular file, but a pipe, a device or a socket.
+  /// \throws std::invalid_argument  it is not a regular file, but a pipe, a device or a socket.
   /// \throws sharedmem::error       ENOENT, EACCES, EISDIR, ENOMEM (address space), EOVERFLOW, ...
   static file_view open(const std::string& path, file_mode mode);
-  /// Opens the file that somebody else has opened before.
+  /// Opens a file that another process has opened before.
   /// \param path      absolute.
   /// \param mode      whether the mapping can be written.
-  /// \param expected  what it is.
-  /// \param bytes     what must be there of it.
+  /// \param expected  which file it must be.
+  /// \param bytes     how long it must be at least.
   /// \throws stale_handle           another file has that path now.
   /// \throws std::invalid_argument  it is shorter than `bytes`.
   /// \throws sharedmem::error       as above; ENOENT: it has been removed or renamed.
   static file_view open(const std::string& path, file_mode mode, const file_identity& expected,
                         std::uint64_t bytes);
-  /// Makes a file of `bytes` zeros and opens it for reading and writing. Its blocks are reserved: a full disk is an
-  /// error here, not a SIGBUS later. It takes the place of a file that was there when it is complete; whoever has that
-  /// one mapped keeps it as it was.
+  /// Creates a file of `bytes` zeros and opens it for reading and writing. Its blocks are reserved: a full disk is an
+  /// error here, not a SIGBUS later. It replaces an existing file when it is complete; processes that have the old
+  /// one mapped keep it unchanged.
   /// \param path   absolute.
-  /// \param bytes  of the file.
-  /// \param head   what its first bytes are instead of zeros; no longer than `bytes`.
+  /// \param bytes  size of the file.
+  /// \param head   its first bytes, instead of zeros; no longer than `bytes`.
   /// \throws sharedmem::error  ENOSPC, EDQUOT, EFBIG, EACCES, ENOENT (its folder), ...; nothing has changed then.
   static file_view create(const std::string& path, std::uint64_t bytes, std::span<const std::byte> head = {});
   /// The mapping that holds address `p`; empty if there is none.
@@ -70,11 +70,11 @@ class SHAREDMEM_API file_view {
   static bool holds(const void* p) noexcept;
 
   explicit operator bool() const noexcept { return shared_ != nullptr; }
-  // What follows needs a reference that is not empty.
+  // The following members need a reference that is not empty.
   [[nodiscard]] std::byte* data() const noexcept;        ///< first byte; null if the file is empty
   [[nodiscard]] std::uint64_t bytes() const noexcept;    ///< of the file when it was mapped
   [[nodiscard]] file_mode mode() const noexcept;         ///< as it was opened
-  [[nodiscard]] const std::string& path() const noexcept;  ///< by which it was opened first
+  [[nodiscard]] const std::string& path() const noexcept;  ///< by which this process first opened it
   [[nodiscard]] file_identity identity() const noexcept;   ///< which file it is
 
   /// Waits until the pages of a range are on the disk.

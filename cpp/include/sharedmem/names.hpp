@@ -1,16 +1,17 @@
 #pragma once
 
 /// \file
-/// Names of blocks, for processes of one user that know nothing of each other.
+/// Names of blocks, for unrelated processes of one user.
 ///
-/// Named blocks lie in one arena for each user, IPC namespace and value of SHAREDMEM_NAMESPACE, which is found through
-/// the kernel's list of System V segments, or made. A name is weak: it lives as long as its block does, and neither
-/// keeps the other. Of all processes and threads one at most builds what a name will stand for; that ends by
+/// Named blocks lie in one arena for each user, IPC namespace and value of SHAREDMEM_NAMESPACE. It is found through
+/// the kernel's list of System V segments, or made. A name is weak: it exists as long as its block, and neither
+/// keeps the other. Of all processes and threads, at most one builds the block of a name; the building ends by
 /// `bind_name`, `fail_name`, `give_up_name`, or with the proven death of the process.
 ///
-/// What throws, throws, besides what is said, `sharedmem::error` (ENOSYS, EPERM: no System V memory here; ENOMEM, ...),
-/// `no_memory` (the arena has too many processes) and `corrupted` (a stray write hit it).
-/// Threads: any function, at any time. Processes: a forked child may do all but end what its parent builds.
+/// Functions that throw may throw, in addition to what they say, `sharedmem::error` (ENOSYS, EPERM: System V memory is
+/// not available; ENOMEM, ...), `no_memory` (the arena has too many processes) and `corrupted` (by a stray write).
+/// Threads: any function, at any time. Processes: a forked child may call all, but cannot end its parent's building.
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -23,18 +24,18 @@ namespace sharedmem {
 
 inline constexpr std::size_t max_name_bytes = 255;
 inline constexpr std::size_t max_description_bytes =
-    1744;  ///< of a bound name; longer texts of failures are cut
+    1744;  ///< of a bound name; longer texts of failures are truncated
 
 enum class name_status : std::uint8_t {
   none,
-  building,  ///< somebody makes what it will stand for
-  ready,     ///< it stands for a block
-  failed,    ///< whoever built has failed, and those who waited for it are to know
+  building,  ///< a process is making the block to which it will refer
+  ready,     ///< it refers to a block
+  failed,    ///< the building has failed, and the text is there for those that waited
 };
 
 /// One state of one use of a name. A plain value; equal if nothing happened to the name in between.
 struct name_ticket {
-  arena* host = nullptr;
+  std::array<std::uint64_t, 2> host{};  ///< uuid of the arena of names
   std::uint32_t entry = 0;
   std::uint64_t word = 0;
 
@@ -46,41 +47,46 @@ struct name_ticket {
 struct name_found {
   name_status what = name_status::none;
   name_ticket at;
-  allocation block;        ///< ready: held from now on, and the caller's to release
+  allocation block;        ///< ready: a reference that the caller has to release
   std::string text;        ///< ready: the description; failed: why
-  std::uint32_t pid = 0;   ///< who builds, or built, in its pid namespace
-  std::uint64_t age_ns = 0;  ///< since it began to build, or ended; 0: not known
+  std::uint32_t pid = 0;   ///< of the process that builds, or built, in its pid namespace
+  std::uint64_t age_ns = 0;  ///< since it began to build, or ended; 0: unknown
 };
 
-/// What a name stands for now. Makes no arena. \pre  `name` has 1 to max_name_bytes bytes.
+/// What a name refers to now. Makes no arena. \pre  `name` has 1 to max_name_bytes bytes.
 SHAREDMEM_API name_found find_name(std::string_view name);
 
-/// Claims a name for which `find_name` found nothing: true, and this thread builds. False: somebody was faster, look
-/// again. \throws no_memory  all names are in use.
+/// Claims a name for which `find_name` found nothing: true, and this thread builds. False: another one was faster; call
+/// `find_name` again. \throws no_memory  all names are in use.
 SHAREDMEM_API bool claim_name(std::string_view name, name_ticket& mine);
-/// Ends the building: the name stands for the block of `ref`, which lies in `name_arena()` and is held.
+/// Ends the building: the name refers to the block of `ref`, which lies in `name_arena()` and is held.
 /// \pre  `description` has at most max_description_bytes bytes.
-/// \throws std::logic_error  the caller is a forked child of who builds.
+/// \throws std::logic_error  the caller is a forked child of the building process.
 SHAREDMEM_API void bind_name(const name_ticket& mine, const block_ref& ref, std::string_view description);
-/// Ends the building: those who wait get `text`, cut to max_description_bytes. No effect in a forked child.
+/// Ends the building: those that wait get `text`, truncated to max_description_bytes. No effect in a forked child.
 SHAREDMEM_API void fail_name(const name_ticket& mine, std::string_view text) noexcept;
-/// Ends the building: somebody who waits builds, or nobody. No effect in a forked child.
+/// Ends the building: a waiting process, if any, builds next. No effect in a forked child.
 SHAREDMEM_API void give_up_name(const name_ticket& mine) noexcept;
 
-/// The name, ready or failed, stands for nothing any more. False: something else happened to it first.
+/// Removes the name, which is ready or failed. False: something else happened to it first.
 SHAREDMEM_API bool vacate_name(const name_ticket& at) noexcept;
 
-/// Sleeps while the name is being built, a tenth of a second and `ns` nanoseconds at most, then looks whether who builds
-/// is alive, and takes back what the dead held. `round`: how often the caller has called this.
-/// \return  whether something happened to the name.
+/// Sleeps while the name is being built, for a tenth of a second and `ns` nanoseconds at most; then checks whether the
+/// building process is alive, and frees what the dead held. `round`: how often the caller has called this.
+/// \return  whether the state of the name has changed.
 SHAREDMEM_API bool wait_for_name(const name_ticket& at, unsigned round, std::uint64_t ns = 100000000);
 /// Sleeps until some name is bound, or given up; a tenth of a second and `ns` nanoseconds at most.
 SHAREDMEM_API void wait_for_names(std::uint64_t ns);
 
-/// The arena that blocks must lie in to be named. Made if there is none; stays attached.
+/// The arena in which blocks must lie to be named, for the present value of SHAREDMEM_NAMESPACE. Made if there is none.
+/// It stays attached until any thread calls a function of this header with another value, and after that as long as
+/// this process holds anything in it: a block, a building, an `attached_arenas` of home.hpp.
 SHAREDMEM_API arena& name_arena();
+/// The arena in which a building was claimed. It stays attached until the building has ended. nullptr in a child
+/// that was forked by the builder.
+SHAREDMEM_API arena* name_arena(const name_ticket& mine) noexcept;
 
-/// While one lives, this thread's new blocks lie in an arena, its `allocate` and `allocate_cached` included.
+/// While such an object lives, this thread's new blocks lie in an arena, also those of its `allocate_cached`.
 /// Threads: of one thread. Processes: a forked child's blocks lie in its home arena, also while the copy lives.
 class SHAREDMEM_API placing {
  public:
@@ -92,7 +98,7 @@ class SHAREDMEM_API placing {
  private:
   arena* before_;
 };
-/// The same for who cannot have an object on the stack: returns what was set before, which is to be set again.
+/// The same for callers without such an object on the stack: returns the previous setting, to be restored later.
 SHAREDMEM_API arena* place_in(arena* there) noexcept;
 
 /// A name, for reports.

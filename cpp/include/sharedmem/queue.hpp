@@ -1,5 +1,5 @@
 /// \file
-/// A queue of messages in shared memory that no death of a process can break.
+/// A queue of messages in shared memory that a killed process cannot break.
 #pragma once
 
 #include <atomic>
@@ -19,9 +19,9 @@ namespace sharedmem {
 struct queue_bell;
 struct queue_report;
 
-/// A message that is put. Owns nothing.
+/// A message to put. Owns nothing.
 struct queue_message {
-  /// Leases that the message needs, of blocks of the queue's arena, each out: the queue keeps them from then on.
+  /// Leases that the message needs, of blocks of the queue's arena, all in use: the queue keeps them from then on.
   std::span<const claim> claims;
   std::span<const std::byte> bytes;  ///< empty if `in_block`
   bool in_block = false;             ///< the bytes are the first `length` of the block of the first claim
@@ -29,7 +29,7 @@ struct queue_message {
   std::uint64_t checksum = 0;        ///< `queue_checksum` of its bytes
 };
 
-/// A message that was taken: offsets into the vectors of `queue_taken`.
+/// A message that was taken, as offsets into the vectors of `queue_taken`.
 struct queue_entry {
   std::uint64_t number = 0;  ///< of the message, from 0, in the order of the queue
   std::uint64_t length = 0;
@@ -40,37 +40,37 @@ struct queue_entry {
   bool in_block = false;
 };
 
-/// Messages that were taken. This process stands for their leases.
+/// Messages that were taken. This process is responsible for their leases.
 struct queue_taken {
   std::vector<queue_entry> entries;
   std::vector<std::byte> bytes;
   std::vector<claim> claims;
 };
 
-/// Of a message, against stray writes: 64 bits that differ if any byte does, but for one case in 2^64.
+/// Checksum of a message, against stray writes: 64 bits that differ if any byte does, except in one case of 2^64.
 [[nodiscard]] SHAREDMEM_API std::uint64_t queue_checksum(std::span<const std::byte> bytes) noexcept;
 
 /// A queue of messages, first in, first out, in a block of an arena. Messages lie in a ring, which is a block of its own
 /// and is replaced by a larger one when it is full; long ones in blocks of their own.
 ///
-/// Everything that tells which messages there are is one record, of which there are two: an operation writes the one
-/// that is not valid and makes it valid by a single store, its commit. Whoever is killed has committed or has not, and
-/// the kernel hands its lock on. What leases and blocks it had in its hands is noted beside, and is settled by the next
-/// one that takes the lock (doc/model/queue.pml):
+/// The state of the queue is one record, of which there are two copies: an operation writes the copy that is not valid
+/// and makes it valid by a single store, its commit. A process that is killed has committed or has not, and the kernel
+/// passes its lock on. The leases and blocks that it was handling are noted beside, and the next owner of the lock
+/// gives them back or completes the operation (doc/model/queue.pml):
 ///
-/// | killed within    | before the commit                        | after it                                         |
-/// | ---------------- | ---------------------------------------- | ------------------------------------------------ |
-/// | `try_put`        | the message is lost, its leases go back  | the message is there                             |
-/// | `try_get`        | the message is there                     | the message is lost, leases still kept go back   |
-/// | `set_ring`       | the old ring stays, the new one goes back | the new ring is there, the old one goes back     |
+/// | killed within    | before the commit                              | after it                                      |
+/// | ---------------- | ---------------------------------------------- | --------------------------------------------- |
+/// | `try_put`        | the message is lost, its leases are given back | the message is there                          |
+/// | `try_get`        | the message is there                           | it is lost, leases still kept are given back  |
+/// | `set_ring`       | the old ring stays, the new one is freed       | the new ring is there, the old one is freed   |
 ///
-/// The block keeps the leases of messages and of the ring (`arena::keep_in`), not any process. When it is freed they go
-/// back.
+/// The leases of messages and of the ring belong to the queue's block (`arena::keep_in`), not to a process. When it is
+/// freed they are given back.
 ///
 /// Ownership: the object holds references to the queue's block and its ring, and drops them at its end.
 /// Threads: members may be called by several threads, but not while another destroys the object. No member waits for
-///   another process, but for `wait_for_lock` and the `wait_*`.
-/// Processes: a forked child may go on using its copy. All processes must be of one pid namespace.
+///   another process, except `wait_for_lock` and the `wait_*`.
+/// Processes: a forked child may use its copy. All processes must be of one pid namespace.
 class SHAREDMEM_API queue {
  public:
   static constexpr std::size_t block_bytes = 1024;
@@ -79,14 +79,14 @@ class SHAREDMEM_API queue {
 
   enum class outcome : std::uint8_t {
     done,
-    busy,     ///< another thread or process is in the queue: `wait_for_lock`, then again
-    nothing,  ///< there is no message, no room within the bound, or there are unfinished tasks
-    no_ring   ///< the ring has no room: `set_ring`, then again
+    busy,     ///< another thread or process has the lock: call `wait_for_lock`, then try again
+    nothing,  ///< there is no message, the queue is full, or there are unfinished tasks
+    no_ring   ///< the ring is full: call `set_ring`, then try again
   };
 
   struct counts {
     std::uint64_t waiting = 0;     ///< messages in the queue
-    std::uint64_t unfinished = 0;  ///< messages put, less calls of `task_done`
+    std::uint64_t unfinished = 0;  ///< messages put, minus calls of `task_done`
     std::uint64_t bytes = 0;       ///< of the messages in the queue, without what their leases keep
     std::uint64_t ring_bytes = 0;  ///< of the ring
   };
@@ -105,7 +105,7 @@ class SHAREDMEM_API queue {
 
   /// Makes a queue.
   /// \param block  where, of `block_bytes` bytes at least; takes the reference over, also if it throws.
-  /// \param most   messages that it holds; 0: no bound.
+  /// \param most   the most messages that it contains; 0: no bound.
   /// \throws no_memory  and what robust_mutex::create throws.
   void create(allocation& block, std::uint64_t most);
   /// Opens the queue that lies in `block`; takes the reference over, also if it throws.
@@ -118,11 +118,11 @@ class SHAREDMEM_API queue {
   const allocation& block() const noexcept { return block_; }
   std::uint64_t most() const noexcept;  ///< the bound; 0: none
 
-  // Each of these takes the lock if it is free, and settles what a dead owner left.
+  // Each of these acquires the lock if it is free, and repairs what a dead owner left.
   // \throws corrupted, and what arena::acquire throws.
 
   /// Puts messages, as many as there is room for; each is committed by itself. `put`: how many were.
-  /// `done`: all; `nothing` and `no_ring`: why not the next one. `seen` is for `wait_for_room`.
+  /// `done`: all; `nothing` and `no_ring`: why the next one was not. `seen` is for `wait_for_room`.
   [[nodiscard]] outcome try_put(std::span<const queue_message> messages, std::size_t& put,
                                 std::uint32_t& seen);
   /// Takes at most `most` messages, and at most some 16 MiB; each is committed by itself. `seen` is for `wait_for_message`.
@@ -133,19 +133,19 @@ class SHAREDMEM_API queue {
   /// Whether the ring takes much more memory than its messages need.
   bool ring_is_large() const noexcept { return large_; }
   [[nodiscard]] outcome count(counts& found);
-  /// The same without the lock, for reports. False: others changed it during each of many looks, or it makes no sense.
+  /// The same without the lock, for reports. False: it changed during each of many attempts to read it, or is invalid.
   [[nodiscard]] bool look(counts& found) const noexcept;
-  /// Threads that sleep in one of the `wait_*`, each of a process that lives; of very many, `most_listed` of them.
-  /// Takes no lock. A pid that was given to another process after its owner was killed in its sleep is listed, too.
+  /// Threads that sleep in one of the `wait_*`, each of a process that is alive; at most `most_listed` of them.
+  /// Acquires no lock. A pid that was given to another process after its owner was killed in its sleep is listed, too.
   [[nodiscard]] std::vector<sleeper> sleepers() const;
   static constexpr std::size_t most_listed = 32;
-  /// One task less. `nothing`: there is no unfinished one.
+  /// Finishes one task. `nothing`: there is no unfinished one.
   [[nodiscard]] outcome task_done();
   /// `done`: no unfinished task; `nothing`: there are some. `seen` is for `wait_for_tasks`.
   [[nodiscard]] outcome try_join(std::uint32_t& seen);
 
-  // Waiting: for at most `limit`, or until a signal handler ran, or for no reason; then look again. Whoever was meant to
-  // wake us may have been killed before it did: waits of more than `longest_wait` would have to trust that it was not.
+  // Waiting: for at most `limit`, or until a signal handler ran, or spuriously; then the caller tries again. A process that
+  // should wake us may be killed before it does: so no wait is longer than `longest_wait`.
   // Before they sleep they take the lock, and throw what it throws.
 
   static constexpr std::chrono::milliseconds longest_wait{250};
@@ -187,11 +187,11 @@ class SHAREDMEM_API queue {
   std::atomic<std::uint8_t> short_waits_{0};  // since the last one
 };
 
-/// A queue as whoever looks at its arena sees it, taking no lock.
+/// A queue as seen from its arena, without acquiring a lock.
 struct queue_report {
-  arena* home = nullptr;      ///< null: seen from outside
+  arena* home = nullptr;      ///< null: read from outside
   std::uint32_t block = 0;    ///< that it lies in
-  /// False: it lies in a segment that cannot be read here; `holders` and `kept_bytes` alone are known.
+  /// False: it lies in a segment that cannot be read here; only `holders` and `kept_bytes` are known.
   bool readable = false;
   queue::counts now;          ///< of one moment
   std::uint64_t kept_bytes =

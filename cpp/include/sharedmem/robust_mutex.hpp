@@ -19,18 +19,18 @@ namespace sharedmem {
 /// | held       | busy                           | no       | left                          |
 /// | left       | inherited: held by me          | no       | -                             |
 ///
-/// A thread that ends in any way, `SIGKILL` included, while it holds the lock leaves it to the next
-/// one that asks: the kernel does that, by the thread's list of robust futexes. What the lock guards
-/// may then be half-written, which `inherited` tells.
+/// A thread that ends in any way, even by `SIGKILL`, while it holds the lock leaves it to the next
+/// one that tries to acquire it: the kernel does that, by the thread's list of robust futexes. The data that the lock
+/// guards may then be half-written, which `inherited` reports.
 ///
 /// Ownership: it is a view of `bytes` bytes that belong to the caller. They must stay attached and
 /// must not be used for anything else while a thread of this process holds the lock, since the
 /// thread's list refers to them.
-/// Threads, processes: every member may be called at any time. A forked child does not hold what its
-/// parent holds.
+/// Threads, processes: every member may be called at any time. A forked child does not hold the locks of
+/// its parent.
 class SHAREDMEM_API robust_mutex {
  public:
-  /// Size of the lock in memory, the same for every process of one kind of machine.
+  /// Size of the lock in memory, the same for all processes of one word size.
   static constexpr std::size_t bytes = 64;
   static constexpr std::size_t alignment = 16;
 
@@ -38,33 +38,33 @@ class SHAREDMEM_API robust_mutex {
 
   robust_mutex() noexcept = default;
 
-  /// Makes a free lock in `bytes` bytes at `where`, which nobody else uses yet.
+  /// Makes a free lock in `bytes` bytes at `where`, which no other thread uses yet.
   /// \throws std::invalid_argument  `where` is not aligned.
   /// \throws sharedmem::error       ENOTSUP and the like: this system has no such lock.
   [[nodiscard]] static robust_mutex create(void* where);
 
   /// The lock that is at `where`.
   /// \throws std::invalid_argument  there is none; or it was made by a program of another word size,
-  ///         or in another pid namespace, where thread ids mean something else.
+  ///         or in another pid namespace, where thread ids are not valid.
   [[nodiscard]] static robust_mutex open(void* where);
 
   /// Does not wait. \throws sharedmem::error  EDEADLK: this thread holds it; ENOTRECOVERABLE.
   [[nodiscard]] outcome try_lock();
 
-  /// Waits for at most `limit` (not at all if that is negative), by the system's clock: longer if that is set back meanwhile. Signals
-  /// do not end the wait. Throws what `try_lock` throws.
+  /// Waits for at most `limit` (not at all if that is negative), by the system's clock: longer if that is set back
+  /// meanwhile. Signals do not end the wait. Throws what `try_lock` throws.
   [[nodiscard]] outcome try_lock_for(std::chrono::nanoseconds limit);
 
   /// \pre  this thread holds it.
   void unlock() noexcept;
 
-  /// What `owner` found.
+  /// The result of `owner`.
   struct owner_report {
-    /// `unknown`: this system does not tell; `left`: its owner has ended, and nobody has taken it since.
+    /// `unknown`: this system does not report it; `left`: its owner has ended, and no thread has acquired it since.
     enum class state : std::uint8_t { unknown, free, held, left } what = state::unknown;
     std::uint32_t thread = 0;  ///< if it is held: the system's id of the thread that holds it
   };
-  /// Who holds it, for reports: a look that takes nothing and waits for nobody. Others go on meanwhile.
+  /// Which thread holds it, for reports. It neither acquires the lock nor waits; others go on meanwhile.
   [[nodiscard]] owner_report owner() const noexcept;
 
  private:

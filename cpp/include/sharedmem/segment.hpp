@@ -1,5 +1,5 @@
 /// \file
-/// Names of kernel shared-memory objects, and removal of those that nobody can name any more.
+/// Names of kernel shared-memory objects, and removal of those that no process can refer to any more.
 #pragma once
 
 #include <cstddef>
@@ -9,10 +9,10 @@
 
 namespace sharedmem {
 
-/// What holds the bytes of a segment. The values are stored in shared bytes: never renumber.
+/// The kind of object that contains a segment's bytes. The values are stored in shared bytes: never renumber.
 enum class backing : std::uint8_t {
   none = 0,
-  sysv = 1,   ///< System V shared memory, marked for removal at birth
+  sysv = 1,   ///< System V shared memory, marked for removal when it is created
   memfd = 2,  ///< memfd_create, reached by others through /proc/PID/fd
   section = 3,  ///< Windows: a named section of the paging file
 };
@@ -30,11 +30,11 @@ struct segment_name {
 /// Removes System V segments that a process of this user left behind when it was killed between
 /// `shmget` and `IPC_RMID`. System V segments are meant to persist, and other programs may have keys with the
 /// same upper half, so all of this must hold: the key is the one that this library computes from the creator's
-/// pid and the size; mode 0600; owner and creator are the effective user; nobody is attached; not marked for
-/// removal; the creator is surely dead; and there is no page in it, or, in a census, only the census's magic.
-/// Segments under whose keys processes of this user meet have keys and sizes of their own, by which they are known.
-/// Segments whose makers were of another pid namespace, or made while /proc/sysvipc/shm cannot be read, stay.
-/// \return  how many were removed. Errors are passed over: the next caller tries again.
+/// pid and the size; mode 0600; owner and creator are the effective user; no process is attached; it is not marked for
+/// removal; the creator is certainly dead; and it contains no page or, if it is a census, only the census's magic.
+/// Segments by whose keys processes of this user find each other have other keys and sizes, by which they are recognized.
+/// Segments whose creators were in another pid namespace, or created while /proc/sysvipc/shm cannot be read, stay.
+/// \return  how many were removed. Errors are ignored: the next caller tries again.
 SHAREDMEM_API std::size_t sweep_orphans() noexcept;
 
 }  // namespace sharedmem

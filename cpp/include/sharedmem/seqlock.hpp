@@ -11,18 +11,18 @@
 
 namespace sharedmem {
 
-/// A value with a sequence number, which is odd while the value is being written. Readers copy the value and look
-/// whether the number has stayed the same; if not, they try again. They never write, so that memory attached for reading
-/// only will do, and any number of them costs the writer nothing.
+/// A value with a sequence number, which is odd while the value is being written. Readers copy the value and check
+/// whether the number has stayed the same; if not, they try again. They never write, so memory that is attached
+/// read-only is sufficient, and any number of them costs the writer nothing.
 ///
 /// | who dies   | when                | what is left                                                             |
 /// | ---------- | ------------------- | ------------------------------------------------------------------------ |
 /// | a reader   | at any time         | nothing                                                                  |
 /// | the writer | outside of `store`  | the last value                                                           |
-/// | the writer | within `store`      | `try_load` returns false until the next `store`, which sets things right |
+/// | the writer | within `store`      | `try_load` returns false until the next `store`, which repairs the value |
 ///
-/// Bytes that are zero are a seqlock with a value of zeros. Its layout is the same in every process of one kind of machine.
-/// Threads, processes: `store` by one thread at a time, of all processes; `try_load` and `sequence` by anybody at any time.
+/// Zeroed bytes are a seqlock with a value of zeros. Its layout is the same in all processes of one word size.
+/// Threads, processes: `store` by one thread at a time, of all processes; `try_load` and `sequence` by any at any time.
 ///
 /// Sources: H.-J. Boehm, "Can Seqlocks Get Along With Programming Language Memory Models?", MSPC 2012: the value is copied
 /// by relaxed atomic words between two fences, since a plain copy would be a data race.
@@ -37,7 +37,7 @@ class seqlock {
   seqlock(const seqlock&) = delete;
   seqlock& operator=(const seqlock&) = delete;
 
-  /// Makes `value` the one that readers get. Twice as many calls as have been made: that is `sequence`.
+  /// Makes `value` the one that readers get. `sequence` is then twice the number of calls so far.
   /// \pre  no other thread of any process is in `store`; one that was killed there does not count.
   void store(const T& value) noexcept {
     words copy{};
@@ -47,14 +47,14 @@ class seqlock {
         sequence.load(std::memory_order_relaxed) | 1;  // odd already: a writer died in here
     sequence.store(writing, std::memory_order_relaxed);
     std::atomic_thread_fence(
-        std::memory_order_release);  // who reads one of the words below finds an odd number, or a later one
+        std::memory_order_release);  // a reader of one of the words below finds an odd number, or a later one
     for (std::size_t i = 0; i < count; ++i) {
       std::atomic_ref<std::size_t>(value_[i]).store(copy[i], std::memory_order_relaxed);
     }
     sequence.store(writing + 1, std::memory_order_release);
   }
 
-  /// Copies the value to `out`, if nobody wrote meanwhile; else `out` is unspecified and the caller tries again.
+  /// Copies the value to `out` if it was not written meanwhile; otherwise `out` is unspecified, and the caller tries again.
   [[nodiscard]] bool try_load(T& out) const noexcept {
     words copy{};
     const std::uint64_t before = sequence();
@@ -65,7 +65,7 @@ class seqlock {
     return true;
   }
 
-  /// Changes with each `store`; odd while somebody writes, or after a writer was killed.
+  /// Changes with each `store`; odd while it is being written, or after a writer was killed.
   [[nodiscard]] std::uint64_t sequence() const noexcept {
     return __atomic_load_n(&sequence_, __ATOMIC_ACQUIRE);
   }

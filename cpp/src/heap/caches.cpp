@@ -17,7 +17,7 @@ constinit thread_local thread_cache* current_cache = nullptr;
 
 namespace {
 
-/// Held while a thread that ends gives its cache back, and while an arena that goes tells its caches.
+/// Held while an ending thread gives its cache back, and while an arena that is left notifies its caches.
 std::mutex& ending() {
   static auto* const lock = make_wiped<std::mutex>();  // outlives every thread
   return *lock;

@@ -28,17 +28,16 @@ constexpr auto acq_rel = std::memory_order_acq_rel;
 constexpr auto sc = std::memory_order_seq_cst;
 constexpr std::uint32_t max_chunks = ~std::uint32_t{0};
 
-/// Where memory must be promised, a chunk has its memory before anybody owns it: who adopts one from the dead need not
-/// ask. Memory that was promised to a chunk which another process then claims is there for that one.
+/// Where memory must be committed, a chunk has its memory before it has an owner, so that adopting one of a dead owner
+/// cannot fail. If another process then claims the chunk, the committed memory belongs to that one.
 void commit_chunks(tables& words, std::uint32_t c, std::uint32_t n) {
   if constexpr (os::memory_is_promised) {
     mapping& memory = words.extent_of_chunk(c).memory;
     const std::size_t bytes = std::size_t{n} * chunk_bytes;
     if (!memory.commit(static_cast<std::size_t>(words.chunk_data(c) - memory.data()), bytes))
-      throw no_memory(
-          "cannot allocate " + std::to_string(bytes) +
-          " bytes of shared memory: the system has no memory left to promise (its commit limit); free "
-          "arrays, end other programs, or make the paging file larger");
+      throw no_memory("cannot allocate " + std::to_string(bytes) +
+                      " bytes of shared memory: the system's commit limit has been reached; free "
+                      "arrays, end other programs, or make the paging file larger");
   }
 }
 
@@ -173,7 +172,7 @@ bool heap::can_describe(std::uint32_t c, std::uint32_t count) const noexcept {
 
 /// Descriptors for `count` blocks in a chunk: the run it has if that is long enough, else a new one. Runs
 /// have power-of-two lengths and an outgrown one is abandoned, so a chunk takes at most twice its largest.
-/// A run never moves to another chunk: generations go on, and a stale bit in it is never somebody's claim.
+/// A run never moves to another chunk: generations continue, and a stale bit in it is never taken for a claim.
 void heap::ensure_descriptors(std::uint32_t c, std::uint32_t count) {
   chunk_entry& e = words.chunk(c);
   if (e.capacity.load(relaxed) >= count) return;
@@ -190,7 +189,7 @@ void heap::ensure_descriptors(std::uint32_t c, std::uint32_t count) {
           "SHAREDMEM_ARENA_SIZE raises the limit");
     // Before the count says that they are there: `has_block` goes by it.
     if (!tables::commit_descriptors(x, at, length, words.head().descriptor_bytes))
-      throw no_memory("the system has no memory left to promise for " + std::to_string(length) +
+      throw no_memory("the system's commit limit has been reached by " + std::to_string(length) +
                       " block descriptors (its commit limit)");
   } while (!used.compare_exchange_weak(at, at + length, relaxed));
   e.published.store(0, sc);

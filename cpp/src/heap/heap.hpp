@@ -4,7 +4,7 @@
 ///
 /// It works on private memory, under one lock, and writes of the shared tables only what an owner alone may
 /// write: the chunk table's entries of its own chunks, and hints. It never looks for dead processes, asks no
-/// limit of memory and makes no segment: who calls it decides what to try next when it has no room.
+/// limit of memory and makes no segment: its callers decide what to try next when it has no room.
 ///
 /// Locks: the object is the lock itself (`std::lock_guard lock(heap)`); functions say so where they need
 /// none. It is the last lock that a thread takes; nothing is called out of the library while it is held.
@@ -53,7 +53,7 @@ class heap {
 
   // ---- blocks (lock held)
 
-  /// Whether a block of this size class can be had at once.
+  /// Whether a block of this size class is available at once.
   bool has_room(std::uint32_t size_class) const noexcept { return with_room[size_class] != nullptr; }
   /// Takes a block of this size class. \pre has_room(size_class).
   taken take_small(std::uint32_t size_class) noexcept { return pop(*with_room[size_class]); }
@@ -70,10 +70,10 @@ class heap {
 
   /// A cached run of exactly `chunks`; nullptr: there is none. \throws std::bad_alloc
   slab* uncache(std::uint32_t chunks);
-  /// Claims chunks that nobody owns, of which the first can have descriptors for so many blocks; nullptr: no such
+  /// Claims chunks without an owner, of which the first can have descriptors for that many blocks; nullptr: no such
   /// room in the attached segments. \throws std::bad_alloc
   slab* claim_fresh(std::uint32_t chunks, std::uint32_t blocks = 1);
-  /// Whether a chunk has descriptors for so many blocks, or its segment has as many left.
+  /// Whether a chunk has descriptors for that many blocks, or its segment has as many left.
   bool can_describe(std::uint32_t chunk, std::uint32_t blocks) const noexcept;
   /// Keeps a run for later.
   void cache_run(slab* run) noexcept { cache_run(run, {}); }
@@ -132,7 +132,7 @@ class heap {
 
   // ---- caches of threads
 
-  /// A block of a cached class from this thread's cache; no owner: none is at hand. No lock. (fast_path.hpp)
+  /// A block of a cached class from this thread's cache; no owner: it has none. No lock. (fast_path.hpp)
   taken take_cached(std::uint32_t size_class) noexcept;
   /// Puts a block into this thread's cache. False: it is not of a cached class, is shared, the cache is full,
   /// or there is none. No lock. (fast_path.hpp)

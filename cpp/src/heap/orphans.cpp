@@ -1,4 +1,4 @@
-/// Chunks whose owner has died: they go to who needs memory, and beyond the limit of the cache back to the system.
+/// Chunks whose owner has died: processes that need memory adopt them; beyond the cache limit they are given back.
 /// The stores are those of the table in chunks.cpp.
 #include <algorithm>
 
@@ -98,7 +98,7 @@ bool heap::is_free_orphan(std::uint32_t c, cut_word cut) const noexcept {
       std::min(small ? blocks_per_chunk(cut.size_class) : 1, e.capacity.load(relaxed));
   const std::uint32_t first = e.first.load(relaxed), published = e.published.load(relaxed);
   for (std::uint32_t i = 0; i < std::min(count, published); ++i)
-    // Acquire, as in `sweep`: whoever freed it writes no more to its bytes.
+    // Acquire, as in `sweep`: the process that freed it has finished writing to its bytes.
     if (life_word::from(words.block(first + i)[at_life].load(std::memory_order_acquire)).state !=
         life_state::free)
       return false;

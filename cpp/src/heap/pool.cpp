@@ -172,7 +172,7 @@ void heap::sweep(slab& s) noexcept {
     return;
   }
   for (std::uint32_t i = 0; i < s.carved; ++i) {
-    // Acquire: pairs with `share`, which is not under `pool`; who reads `published` sees LIVE or what follows.
+    // Acquire: pairs with `share`, which is not under `pool`; a thread that reads `published` sees LIVE or a later state.
     const use state = s.states[i].load(std::memory_order_acquire);
     if (state == use::listed || state == use::in_use) continue;
     if (i >= published ||

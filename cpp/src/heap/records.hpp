@@ -15,7 +15,7 @@ namespace sharedmem {
 
 struct record {
   std::uint32_t count = 0;  // 0: this process holds no bit of the block
-  bool carried = false;     // see arena::mark_carried; means nothing while `count` is 0
+  bool carried = false;     // see arena::mark_carried; unspecified while `count` is 0
   std::uint64_t generation = 0;
 };
 

@@ -22,7 +22,7 @@ std::uint64_t heap::cached_everywhere() const noexcept {
   std::uint64_t sum = 0;
   const auto mark = static_cast<std::uint32_t>(words.head().slot_mark.load(relaxed));
   for (std::uint32_t s = 0; s < mark && s < words.slots(); ++s) {
-    // Who frees a block of a process that has just been repaired adds to a slot that is VOID by now.
+    // Freeing a block of a process that has just been repaired adds to a slot that is VOID by now.
     if (words.slot(s).ctl.load(relaxed) != 0) sum += words.slot(s).cached.load(relaxed);
   }
   return sum;
@@ -42,7 +42,7 @@ heap::run_node heap::remove_cached(slab* run) noexcept {
 }
 
 /// Merges a free run with its neighbours and puts it into the list; `run` is then what it became. False, only
-/// if no node is at hand: there is no private memory for one, and the run is left to the next `sweep_all`.
+/// if there is no node, because there is no private memory for one: the run is left to the next `sweep_all`.
 bool heap::list_cached(slab*& run, run_node node) noexcept {
   run->zeroed = false;
   run->carved = 1;

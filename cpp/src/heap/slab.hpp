@@ -11,8 +11,8 @@
 
 namespace sharedmem {
 
-/// Private state of a block of an owned chunk. FREE in the shared `life` says "no claim by anybody
-/// else"; the owner alone knows whether it uses the block itself.
+/// Private state of a block of an owned chunk. FREE in the shared `life` says "no claim by another
+/// process"; only the owner knows whether it uses the block itself.
 enum class use : std::uint8_t {
   unlisted = 0,   // neither free nor ours: held by others, as found when the chunk was adopted
   listed = 1,     // in a free list

@@ -1,6 +1,6 @@
 #pragma once
 
-/// Free small blocks at hand for one thread, so that allocating and dropping one takes no lock.
+/// Free small blocks kept for one thread, so that allocating and dropping one takes no lock.
 /// A cache lies in pages that a forked child finds zeroed (madvise(2), MADV_WIPEONFORK). In a child made
 /// without fork handlers all counts and capacities are therefore 0: nothing can be taken from the cache or put
 /// into it, so that every call takes the slow path, which notices that this is a new process.
@@ -42,7 +42,7 @@ struct magazine {
 
 struct thread_cache {
   /// The heap whose blocks these are, which has the cache in its list; null after a fork, and when that
-  /// heap is gone. Other threads write null only, while nobody may use the arena.
+  /// heap is gone. Other threads only write null, at a time when the arena may not be used.
   std::atomic<void*> home;
   /// Set around each use; prepare_fork waits until no thread is within (asymmetric: it pairs with a
   /// membarrier(2) there, so that here a plain store is enough).

@@ -39,7 +39,7 @@ bool membership::reserve_slot_is_hopeless() const noexcept {
   return true;
 }
 
-/// Announces that a child will use an overflow slot, and returns which: one that nobody is clearing. See
+/// Announces that a child will use an overflow slot, and returns which: one that is not being cleared. See
 /// clear_overflow.
 std::uint32_t membership::enter_overflow() noexcept {
   word64& overflow = words.head().overflow;
@@ -54,7 +54,7 @@ std::uint32_t membership::enter_overflow() noexcept {
 }
 
 /// Publishes what only this process knew, and sets the child's bit on all that is held. All locks are held.
-/// It must not fail, since a child without claims would see its arrays overwritten by others; hence it needs no memory.
+/// It must not fail, since a child without claims would see its arrays overwritten by others; so it uses no memory.
 void membership::claim_for(std::uint32_t child) noexcept {
   refs.each_held([&](std::uint32_t b, const record& r) { refs.rules.hold(b, child, r.generation); },
                  [&](std::uint32_t b) { __builtin_prefetch(words.block(b), 1); });
@@ -128,7 +128,8 @@ void membership::after_fork_in_child() noexcept {
   try {
     peers.identify();  // the parent may have called unshare(2) for its children
   } catch (const no_memory&) {
-    child_slot = none;  // nobody could tell whether we live: start anew, and fail there with a reason
+    child_slot =
+        none;  // others could not tell whether this process lives: start anew, and fail there with a reason
   }
   if (child_slot != none) {
     participant_entry& mine = words.slot(child_slot);

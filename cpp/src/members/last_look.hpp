@@ -1,6 +1,6 @@
 #pragma once
 
-/// What an arena's tables say, at the end of a process, of messages that nobody has read.
+/// What an arena's tables say, at the end of a process, about unread messages.
 #include <cstdint>
 
 #include <vector>
@@ -23,7 +23,7 @@ struct last_look {
   std::uint32_t first_extended_block;  // blocks from there on lie in extension segments
   segment_name primary;                // the arena's primary segment
 
-  /// Not those that a block keeps: nobody reads its messages who does not hold that block.
+  /// Leases that a block keeps do not count: only a process that holds that block reads its messages.
   bool leases_out() noexcept {
     bool any = false;
     tables.each_lease([&](std::uint32_t, lease_word v, auto*) {
@@ -32,8 +32,8 @@ struct last_look {
     return any;
   }
 
-  /// Whether the arena is needed and nobody else is sure to keep it: no other participant is there that has not
-  /// begun to end, or a message of ours is out for a block in an extension, which perhaps nobody else has attached.
+  /// Whether the arena is needed and it is not certain that another process keeps it: all other participants have
+  /// begun to end, or a message of this process uses a block in an extension, which perhaps no other has attached.
   bool must_linger() noexcept { return (leases_out() && !others_stay()) || sent_from_extension(); }
 
   /// Whether the process that ends still uses the arena: it is alive, and has not become another program. That
@@ -46,7 +46,7 @@ struct last_look {
   }
 
   /// In the lingering process, after the end of the one that it was forked from: ENDING(me) -> ENDING(this process),
-  /// unless somebody has begun to repair the slot.
+  /// unless another process has begun to repair the slot.
   void take_over_slot() const noexcept {
     const process_id self = this_process();
     std::uint64_t seen = slot_word{slot_state::ending, me}.bits();

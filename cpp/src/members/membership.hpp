@@ -2,7 +2,7 @@
 
 /// How a process comes to take part in an arena: it joins, or its parent prepares its fork.
 ///
-/// Locks: `joining`, for who leaves an overflow slot; it is taken before the lock of `repairer`. Fork takes all
+/// Locks: `joining`, for leaving an overflow slot; it is acquired before the lock of `repairer`. Fork takes all
 /// locks of the layers up to this one, from here downwards.
 #include <cstdint>
 #include <mutex>

@@ -1,4 +1,4 @@
-/// Who takes part in an arena: slots, joining, telling the dead from the living.
+/// Who participates in an arena: slots, joining, distinguishing dead from living processes.
 #include "members/participants.hpp"
 
 #include <algorithm>
@@ -33,9 +33,10 @@ std::uint32_t participant_table::namespace_index() {
     if (seen == 0 && words.head().namespaces[i].compare_exchange_strong(seen, word, sc)) return i;
     if (seen == word) return i;
   }
-  throw no_memory("processes of " + std::to_string(max_namespaces) +
-                  " pid or time namespaces use this arena already, its limit; SHAREDMEM_ARENA=new gives this "
-                  "process an arena of its own");
+  throw no_memory(
+      "processes of " + std::to_string(max_namespaces) +
+      " pid or time namespaces already use this arena, which is the limit; SHAREDMEM_ARENA=new gives this "
+      "process an arena of its own");
 }
 
 /// Repairs slots that this process had before it called execve(2), as servers do to restart. Pid and start time are
@@ -85,12 +86,11 @@ std::uint32_t membership::take_slot(slot_state as) {
   }
   const std::string all = "all " + std::to_string(words.overflow_slot()) + " process slots of ";
   if (words.head().names != 0)
-    throw no_memory(
-        all +
-        "the arena of names are taken, which so many processes can use at a time; end some, or give "
-        "groups of them names of their own with SHAREDMEM_NAMESPACE");
+    throw no_memory(all +
+                    "the arena of names are in use, the limit for its processes; end some, or give "
+                    "groups of them separate names with SHAREDMEM_NAMESPACE");
   throw no_memory(all +
-                  "this arena are taken (254, or four per core, fixed when the first process made it); end "
+                  "this arena are in use (254, or four per core, fixed when the first process made it); end "
                   "some processes, or "
                   "give groups of them arenas of their own with SHAREDMEM_ARENA=new");
 }
@@ -112,7 +112,7 @@ void membership::start_anew() noexcept {
 void membership::leave_overflow() {
   const std::lock_guard alone(joining);
   if (!peers.in_overflow()) return;
-  // RESERVED until our own bits are set: for the census we are still a process without a slot, so that nobody
+  // RESERVED until our own bits are set: for the census this is still a process without a slot, so that none
   // clears the overflow slot, whose bits hold our blocks until then.
   const std::uint32_t own = take_slot(slot_state::reserved);
   const auto locks = refs.all_stripes();
@@ -134,7 +134,7 @@ bool participant_table::is_counted(const actor& who) const noexcept {
                         maps_segment(who.pid, words.at(0).memory.name(), false));
 }
 
-/// Whether the census counts the actors that take part and that `expected` picks, each of them, and nobody else.
+/// Whether the census counts exactly the participating actors that `expected` selects.
 template <class Pick>
 bool participant_table::census_is(Pick&& expected) const noexcept {
   if (!attendance) return false;

@@ -1,10 +1,10 @@
 #pragma once
 
-/// Who takes part in an arena: which slot is whose, who this process is, and what can be told of the others.
+/// Who participates in an arena: which slot belongs to whom, who this process is, and whether others are alive.
 ///
-/// Locks: none. Functions that look at the census use a list of this object's: one thread at a time, which is
+/// Locks: none. Functions that read the census use a list of this object, so only one thread at a time may call them:
 /// the one that has the lock of `repairer`.
-/// Processes: a forked child is somebody else than its parent (`identify`).
+/// Processes: a forked child is another participant than its parent (`identify`).
 #include <cstdint>
 
 #include "heap/zero_table.hpp"
@@ -24,20 +24,20 @@ class participant_table {
   /// Called once, when `words` is open and before any other function. \throws std::bad_alloc
   void open() { roll.reserve(words.slots()); }
 
-  /// Counts the processes that can touch the arena. Empty: there is no such count here.
+  /// Counts the processes that can touch the arena. Empty: there is no such count in this arena.
   census attendance;
 
   // ---- this process
 
-  /// As slots name it.
+  /// This process, as in the words of slots.
   const actor& me() const noexcept { return me_; }
-  /// Asks the system who this process is.
-  /// \throws no_memory  the arena's table of namespaces is full; `me` has the namespaces of before then.
+  /// Reads from the system who this process is.
+  /// \throws no_memory  the arena's table of namespaces is full; `me` keeps its previous namespaces then.
   void identify();
-  /// \pre  The slot is known. The same for the two that follow.
+  /// \pre  The slot is known. The same for the next two.
   std::uint32_t slot() const noexcept { return identity.index(); }
   bool has_slot() const noexcept { return words.is_own(slot()); }
-  /// Whether it shares its slot with other children that found none of their own.
+  /// Whether it shares its slot with other children for which no slot of their own was free.
   bool in_overflow() const noexcept { return words.is_overflow(slot()); }
 
   // ---- others

@@ -1,5 +1,5 @@
-/// Taking back what the dead held. There is no thread and no daemon: whoever needs room, joins, forks or
-/// asks for it makes a pass, at most each 100 ms; every step may be repeated.
+/// Freeing what dead processes held. There is no thread and no daemon: a process that needs memory, joins, forks or
+/// is asked to makes a pass, at most every 100 ms; every step may be repeated.
 #include "members/repair.hpp"
 
 #include <algorithm>
@@ -32,7 +32,7 @@ bool repairer::look_for_dead(bool now) {
   std::uint64_t last = last_look.load(relaxed);
   if (!now && time - last < look_pause.load(relaxed)) return false;
   const std::unique_lock lock(repairing, std::try_to_lock);
-  if (!lock.owns_lock()) return false;  // another thread of ours is at it
+  if (!lock.owns_lock()) return false;  // another thread of this process is doing so
   last_look.store(time, relaxed);
   const std::uint64_t start = thread_time_ns();
   std::uint64_t repairing_took = 0;
@@ -70,20 +70,20 @@ bool repairer::look_for_dead(bool now) {
       repair(s, seen);
   }
   for (std::uint32_t k = 0; k < overflow_slots; ++k) clear_overflow(k);
-  // To look costs some microseconds a participant: never more than one part in fifty of the time. Only processor time
-  // counts, since on a loaded machine a pass may stand still for long, and until the next one memory of the dead is not
-  // used again. Repairs do not count, as each is done once.
+  // A search takes some microseconds for each participant; it may use at most one part in fifty of the time. Only
+  // processor time counts, since on a loaded machine a pass may be suspended for long, and memory of the dead is not
+  // reused before the next one. Repairs do not count, as each is done once.
   look_pause.store(std::max(look_interval_ns, 50 * (thread_time_ns() - start - repairing_took)), relaxed);
   return repaired;
 }
 
-/// All that the process of a slot held, and what it left half-done. False, with nothing done: a part of the arena
-/// cannot be attached here.
+/// Frees all that the process of a slot held, and what it left half-done. False, with nothing done: a part of the
+/// arena cannot be attached here.
 bool repairer::take_back(std::uint32_t slot_of_dead) {
   // This must come after the slot was claimed for repair, because the process may have added a segment before it died.
   if (!words.try_sync()) return false;
   if (name_table<native_atomics, tables>(words).settle(slot_of_dead)) words.ring_names_bell();
-  // A process that joins a full arena has no slot yet. It signs with the one that it repairs, which nobody else uses.
+  // A process that joins a full arena has no slot yet. It signs with the slot that it repairs, which no other uses.
   const std::uint32_t signer = peers.has_slot() ? peers.slot() : slot_of_dead;
   refs.rules.repair(
       slot_of_dead, on_arena_clock() ? monotonic_ns() + lease_grace_ns : UINT64_MAX,
@@ -102,7 +102,7 @@ bool repairer::take_back(std::uint32_t slot_of_dead) {
       [this, signer](std::uint32_t b) {
         const auto v = life_word::from(words.block(b)[at_life].load(sc));
         if (v.state == life_state::free || refs.rules.claimed(b, v.generation))
-          return;  // try_free would find the same: this saves the lock
+          return;  // try_free would find the same; this avoids the lock
         const std::lock_guard lock(refs.stripe(b));
         refs.free_if_unclaimed(b, signer);
       });
@@ -127,7 +127,7 @@ bool repairer::repair_slot(std::uint32_t dead, std::uint64_t seen) {
 }
 
 /// Whether this process has the clock of deadlines, that of the arena's first process: time namespaces have
-/// clocks of their own. Who has another writes none, and such a lease is kept until `collect(leases)`.
+/// separate clocks. A process with another clock writes none, and such a lease is kept until `collect(leases)`.
 bool repairer::on_arena_clock() const noexcept {
   const auto clock_of = [this](std::uint32_t space) {
     return static_cast<std::uint32_t>(words.head().namespaces[space].load(relaxed));
@@ -135,8 +135,8 @@ bool repairer::on_arena_clock() const noexcept {
   return clock_of(peers.me().space) == clock_of(0);
 }
 
-/// Gives back leases for which `expired(lease_word, clock)` holds, but for those on blocks in a part of the arena
-/// that is not attached here: who gives a lease back must be able to free its block.
+/// Gives back leases for which `expired(lease_word, clock)` holds, except those on blocks in a part of the arena
+/// that is not attached here: a process that gives a lease back must be able to free its block.
 template <class Expired>
 std::uint64_t repairer::end_leases(Expired&& expired) {
   words.try_sync();
@@ -157,7 +157,7 @@ std::uint64_t repairer::expire(bool now) {
          });
 }
 
-/// What a freed block kept may have kept something itself: a queue in a message of a queue.
+/// A freed block that kept a lease may have kept the block of another queue: a queue in a message of a queue.
 std::uint64_t repairer::drop_unkept() noexcept {
   std::uint64_t all = 0;
   std::uint64_t some = 0;
@@ -169,7 +169,7 @@ std::uint64_t repairer::drop_unkept() noexcept {
   return all;
 }
 
-/// Gives back leases of living senders, whose clock is when they were taken.
+/// Gives back leases of living senders; their clock is the time when they were acquired.
 std::uint64_t repairer::revoke(std::uint64_t older_than_ns) {
   const std::uint64_t time = monotonic_ns();
   return end_leases([&](lease_word v, std::uint64_t taken) {
@@ -177,7 +177,7 @@ std::uint64_t repairer::revoke(std::uint64_t older_than_ns) {
   });
 }
 
-/// Makes overflow slot `k` ready to be cleared: true if no process has its bits, and no fork gives them to a child, now or
+/// Prepares overflow slot `k` for clearing: true if no process has its bits, and no fork gives them to a child, now or
 /// while `overflow_clearing(k)` is set.
 bool repairer::stop_overflow(std::uint32_t k) noexcept {
   word64& overflow = words.head().overflow;
@@ -191,14 +191,14 @@ bool repairer::stop_overflow(std::uint32_t k) noexcept {
   for (std::uint32_t s = 0; s < words.overflow_slot(); ++s)
     under_way = under_way || (words.slot(s).ctl.load(sc) != 0 && words.slot(s).forking.load(sc) != 0);
   if (!under_way && peers.no_child_without_slot())
-    return true;  // asked again, as a fork may have ended in between
+    return true;  // checked again, as a fork may have ended in between
   overflow.fetch_and(~overflow_clearing(k), sc);
   return false;
 }
 
-/// Bits and leases of an overflow slot belong to all children in it together: they are taken back when the
-/// census shows that there is no child without a slot. The slot's `ctl` says who does so. While that process
-/// lives nobody takes the work over, however long it is stopped: it would later clear bits of children born since.
+/// Bits and leases of an overflow slot belong to all children in it together: they are freed when the
+/// census shows that there is no child without a slot. The slot's `ctl` says which process does so. While that process
+/// lives no other takes the work over, however long it is stopped: it would later clear bits of children born since.
 void repairer::clear_overflow(std::uint32_t k) {
   if ((words.head().overflow.load(sc) & overflow_used(k)) == 0 || !peers.has_slot()) return;
   const std::uint32_t shared_slot = words.overflow_slot() + k;

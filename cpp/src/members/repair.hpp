@@ -1,10 +1,10 @@
 #pragma once
 
-/// Taking back what the dead held: their references, their messages, their chunks, and last their slots.
+/// Freeing what dead processes held: their references, their messages, their chunks, and last their slots.
 ///
 /// Locks: the object is the lock itself (`std::lock_guard lock(repairer)`), so that one thread of this process
-/// repairs at a time. `look_for_dead` takes it; functions say so where the caller holds it. The stripes of
-/// `references` and the lock of the heap are taken after it.
+/// repairs at a time. `look_for_dead` acquires it; functions say so if the caller holds it. The stripes of
+/// `references` and the lock of the heap are acquired after it.
 /// Processes: several may repair at once; each slot is repaired by one of them, and by another one if that dies.
 #include <atomic>
 #include <cstdint>
@@ -17,7 +17,7 @@
 
 namespace sharedmem {
 
-/// A process that has no need to look for the dead, but passes by, does so again after this time at the earliest.
+/// Least time between two searches for the dead by a process that does not need one.
 inline constexpr std::uint64_t look_interval_ns = 100'000'000;
 
 class repairer {
@@ -32,25 +32,25 @@ class repairer {
   /// In a child made without fork handlers: the lock may be held by a thread that does not exist there.
   void renew_lock() noexcept { new (&repairing) std::mutex; }
 
-  /// Repairs the slots of dead processes; true if there were any. Not `now`: only if nobody here has done so for a
-  /// while. No lock.
+  /// Repairs the slots of dead processes; true if there were any. Not `now`: only if this process has not done so for
+  /// a while. No lock.
   bool look_for_dead(bool now);
-  /// The next `look_for_dead` looks. In a forked child: so that it does not take new memory before it has used what
-  /// children before it left, however soon after its parent's last look it was born.
+  /// Makes the next `look_for_dead` search. For a forked child, so that it does not take new memory before it has used
+  /// what earlier children left, however recently its parent had searched.
   void forget_last_look() noexcept { last_look.store(0, std::memory_order_relaxed); }
-  /// Repairs a slot whose `ctl` is `seen`. False: somebody else does, or a part of the arena cannot be attached here.
+  /// Repairs a slot whose `ctl` is `seen`. False: another process does, or a part of the arena cannot be attached here.
   /// Lock held.
   bool repair_slot(std::uint32_t dead, std::uint64_t seen);
 
   // ---- messages. No lock.
 
   bool on_arena_clock() const noexcept;
-  /// Gives back leases of dead senders whose grace is over (`now`: all of them). Returns how many. What they were taken
-  /// for is lost: for callers that have no room otherwise, or were asked to do so.
+  /// Gives back leases of dead senders whose grace is over (`now`: all of them). Returns how many. Their messages are
+  /// lost: for callers that have no memory otherwise, or were asked to do so.
   std::uint64_t expire(bool now);
-  /// Gives back what blocks kept that have been freed. Returns how many leases.
+  /// Gives back leases that were kept by blocks freed since. Returns how many.
   std::uint64_t drop_unkept() noexcept;
-  /// Gives back leases of living senders that were taken so long ago. Returns how many.
+  /// Gives back leases of living senders that were acquired that long ago. Returns how many.
   std::uint64_t revoke(std::uint64_t older_than_ns);
 
  private:

@@ -23,7 +23,7 @@ class census {
   census& operator=(const census&) = delete;
   ~census();
 
-  /// Makes a census and takes part in it.
+  /// Makes a census and attaches it.
   /// \throws sharedmem::error  ENOSPC (shmmni, shmall), ENOSYS, EPERM, ENOMEM, ...; nothing is left
   ///         behind. Where System V memory is refused there is no census.
   [[nodiscard]] static census create();
@@ -40,7 +40,7 @@ class census {
   /// The shmid; -1 if empty.
   [[nodiscard]] std::int32_t id() const noexcept { return id_; }
 
-  /// Processes attached now, this one included; 0 if empty: nobody can tell.
+  /// Processes attached now, this one included; 0 if empty: unknown.
   /// \throws sharedmem::error  the kernel does not answer.
   [[nodiscard]] int processes() const;
 

@@ -1,5 +1,5 @@
 /// \file
-/// Pipes and local sockets, as far as somebody who writes to them can look at them.
+/// Pipes and local sockets: what their writer can find out about them.
 #pragma once
 
 #include <cstddef>
@@ -14,15 +14,15 @@ struct channel_status {
   std::uint64_t inode = 0;
 };
 channel_status channel_look(int fd) noexcept;
-/// Nobody has the other end open.
+/// No process has the other end open.
 bool channel_abandoned(int fd, bool pipe) noexcept;
 /// Nothing that was written is still to be read.
 bool channel_drained(int fd, bool pipe) noexcept;
-/// A descriptor that names the pipe and is no end of it; -1: none to be had.
+/// A descriptor that refers to the pipe but is not an end of it; -1: impossible.
 int pipe_name(int fd) noexcept;
-/// A writing end of the pipe that `name` names; -1: none to be had.
+/// A writing end of the pipe to which `name` refers; -1: impossible.
 int pipe_open(int name) noexcept;
-/// What nobody has read of an abandoned pipe; a part of it where the system gives no more.
+/// The unread bytes of an abandoned pipe, or a part of them if the system returns no more.
 /// \throws std::bad_alloc
 std::vector<std::byte> pipe_unread(int fd);
 void file_close(int fd) noexcept;

@@ -16,7 +16,7 @@ struct file_facts {
   std::uint64_t bytes = 0;
 };
 
-/// A file whose bytes are mapped whole, shared with everybody who maps it. No descriptor is kept.
+/// A file whose bytes are mapped whole, shared with all processes that map it. No descriptor is kept.
 struct file_bytes {
   std::byte* data = nullptr;  // null: the file is empty
   file_facts facts;

@@ -35,17 +35,17 @@ namespace os {
 std::uint32_t pid() noexcept;
 }  // namespace os
 
-/// This process, asked anew at each call: right in a forked child.
+/// This process, determined at each call, so that the result is correct in a forked child.
 process_id this_process() noexcept;
 
-/// Which program this process runs: exec keeps pid and start time but draws this anew, and children inherit it
+/// Which program this process runs: exec keeps pid and start time but changes this, and children inherit it
 /// by fork. All copies of this library in one process read the same. 0: the system does not tell.
 std::uint64_t this_program() noexcept;
 
 /// The effective user of this process now.
 std::uint32_t effective_user() noexcept;
 
-/// The namespaces of this process, asked anew at each call.
+/// The namespaces of this process, determined at each call.
 process_namespaces this_namespaces() noexcept;
 
 /// What can be told of another process.

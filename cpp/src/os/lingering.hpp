@@ -24,7 +24,7 @@ struct kept_range {
 /// \throws std::bad_alloc
 void keep_what_runs(const void* frame, std::vector<kept_range>& memory);
 
-/// Forks, without fork handlers, a process that is nobody's child, in a session of its own and with all signals
+/// Forks, without fork handlers, an orphan process, in a session of its own and with all signals
 /// blocked. True in that process, which may only call what is async-signal-safe; false in the caller, also where
 /// fork failed.
 bool fork_to_linger() noexcept;

@@ -19,7 +19,7 @@ std::uint64_t thread_time_ns() noexcept;
 unsigned core_count() noexcept;
 /// Bytes of RAM.
 std::uint64_t physical_memory() noexcept;
-/// For a loop that waits for another thread, with the number of its round: lets others run. Who only yields does
+/// For a loop that waits for another thread, with the number of its round: lets others run. Only yielding does
 /// not let threads of lower priority run (sched_yield(2)), which may be the one that is waited for.
 void let_others_run(unsigned round) noexcept;
 /// Whether this thread is the process's first one: in a forked child the one that forked.
@@ -28,7 +28,7 @@ bool is_first_thread() noexcept;
 namespace os {
 /// Ends this process at once, as SIGKILL does: nothing of its own runs any more.
 [[noreturn]] void die() noexcept;
-/// Stops this process, as SIGSTOP does, until somebody sends SIGCONT.
+/// Stops this process, as SIGSTOP does, until it receives SIGCONT.
 void stop() noexcept;
 }  // namespace os
 

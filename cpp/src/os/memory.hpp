@@ -1,5 +1,5 @@
 /// \file
-/// How much memory there is to be had, by the system's own account.
+/// How much memory is available, according to the system.
 #pragma once
 
 #include <cstddef>
@@ -14,11 +14,11 @@ struct memory_estimate {
   const char* limit = "";       ///< which one `available` comes from, for messages: "RAM" or "cgroup"
 };
 
-/// What can be had now: the least of
+/// Available memory now: the smallest of
 /// - memory that the kernel calls available, and free swap;
 /// - for the memory cgroup of this process and each one above it that is visible, 63/64 of its limit less
 ///   its usage, not counting file pages that it would drop: a process that meets the limit is killed.
-/// Reads some ten small files. Where /proc tells nothing, `sysinfo` is asked.
+/// Reads some ten small files. If /proc is not available, `sysinfo` is used.
 memory_estimate available_memory() noexcept;
 
 /// Address space that `ulimit -v` leaves this process; UINT64_MAX: no limit.

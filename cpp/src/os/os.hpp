@@ -11,7 +11,7 @@
 /// | census.hpp       | how many processes have an arena attached                                          |
 /// | channel.hpp      | what a pipe or socket says about its other end                                     |
 /// | identity.hpp     | who is this process, is that one alive, does it have a segment; random bytes       |
-/// | memory.hpp       | how much memory there is to be had, and which limit says so                        |
+/// | memory.hpp       | how much memory is available, and which limit bounds it                            |
 /// | machine.hpp      | private pages, barriers over threads, the clock, the size of the machine           |
 /// | threads.hpp      | work divided among threads for the length of one call; how many cores there are    |
 /// | fork_handlers.hpp| fork handlers, the environment                                                     |

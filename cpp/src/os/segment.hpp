@@ -85,7 +85,7 @@ class segment {
   static std::vector<segment_name> list(std::uint32_t tag, std::span<const std::uint32_t> numbers);
 
   /// Shows it whole, read-only, for the time of the call. Returns what `view` returned. Where `memory_is_promised` the
-  /// first page has its memory then; false, if that cannot be had.
+  /// first page has its memory then; false if there is none.
   /// \throws sharedmem::stale_handle  it is not the object that was opened any more.
   /// \throws sharedmem::error         ENOMEM: no address space; ...
   bool look(viewer view, void* context) const;
@@ -101,7 +101,7 @@ class segment {
   ///         ENOENT without /proc, EBADF if its descriptor was closed by others, EMFILE, ENFILE; ...
   [[nodiscard]] segment attach_read_only() const;
 
-  /// Promises memory to a range, for every process at once: from then on anybody may touch it, until the object goes.
+  /// Commits memory to a range, for all processes: from then on any may touch it, until the object is destroyed.
   /// Has no effect where that was done before, or where `memory_is_promised` is false. Allocates no private memory.
   /// \pre    this one is attached, for writing.
   /// \param offset, bytes  whole pages, in the segment.
@@ -118,7 +118,7 @@ class segment {
   [[nodiscard]] segment_name name() const noexcept;
   /// What messages call it.
   [[nodiscard]] std::string text() const;
-  /// Bytes in memory or swap, whoever touched them; where `memory_is_promised`, those that are promised. 0: unknown.
+  /// Bytes in memory or swap, whichever process touched them; if `memory_is_promised`, those that are committed. 0: unknown.
   [[nodiscard]] std::uint64_t resident() const noexcept;
 
  private:

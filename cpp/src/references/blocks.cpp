@@ -29,7 +29,7 @@ void references::empty_pages(std::uint32_t b) noexcept {
   const std::uint64_t place = words.block(b)[at_place].load(relaxed);
   const std::uint64_t bytes = words.block(b)[at_bytes].load(relaxed);
   extent& e = words.extent_of_block(b);
-  if (place % chunk_bytes != 0 || !e.has(place, bytes)) return;  // a table that makes no sense
+  if (place % chunk_bytes != 0 || !e.has(place, bytes)) return;  // an invalid table
   if (e.memory.discard(
           static_cast<std::size_t>(e.data - e.memory.data() + static_cast<std::ptrdiff_t>(place)),
           static_cast<std::size_t>(bytes)))
@@ -59,12 +59,12 @@ void references::after_free(std::uint32_t b, std::uint64_t place) {
 }
 
 /// Several processes may be in the overflow slot: in its name one could take another's FREEING for its own.
-/// They leave the block LIVE, and whoever clears that slot looks at all blocks.
+/// They leave the block LIVE, and clearing that slot checks all blocks.
 bool references::free_if_unclaimed(std::uint32_t b) {
   return words.is_own(slot()) && free_if_unclaimed(b, slot());
 }
 
-/// `signer`: the slot that FREEING names; nobody else may use it at this time.
+/// `signer`: the slot that FREEING refers to; no other process may use it at this time.
 bool references::free_if_unclaimed(std::uint32_t b, std::uint32_t signer) {
   const std::uint64_t place = words.block(b)[at_place].load(relaxed);
   const bool freed = rules.try_free(
@@ -172,11 +172,11 @@ bool references::keeper_is_gone(std::uint64_t keeper) const noexcept {
 references::located references::acquire(const claim& c) {
   if (c.block >= words.block_count()) words.sync();
   if (c.block >= words.block_count() || !words.has_descriptor(c.block) || c.generation > generation_mask)
-    throw stale_handle("the handle names " + name_of(c) + ", which this arena does not have");
+    throw stale_handle("the handle refers to " + name_of(c) + ", which this arena does not have");
   if (!words.has_block(c.block))
     throw stale_handle(
         "the memory of this array is gone (" + name_of(c) +
-        "): the process that made this part of the arena ended before any other had attached it");
+        "): the process that made this part of the arena ended before any other process had attached it");
   const std::lock_guard lock(stripe(c.block));
   auto* block = words.block(c.block);
   record& r = held.at(c.block);
@@ -210,7 +210,7 @@ references::located references::acquire(const claim& c) {
     }
     throw corrupted("the descriptor of " + name_of(c) + " lies outside the arena's data (place " +
                     std::to_string(place) + ", " + std::to_string(bytes) +
-                    " bytes): a stray write hit the tables");
+                    " bytes): a stray write has changed the tables");
   }
   if (r.count == 0)
     begin(r, c.generation);
@@ -293,9 +293,9 @@ references::all_locks references::all_stripes() {
 }
 
 bool references::none_held() noexcept {
-  if (count_.load(relaxed) != 0) return false;
+  if (holds_any()) return false;
   for (std::mutex& m : stripes) const std::lock_guard released(m);  // the last release has left its lock
-  return true;
+  return !holds_any();
 }
 
 void references::forget() noexcept {

@@ -1,14 +1,14 @@
 #pragma once
 
-/// What this process holds: for each block that is shared and referenced here a count, the block's generation, and
-/// this process's bit in it.
+/// The references that this process holds: for each shared block that it references a count, the block's generation,
+/// and this process's bit in it.
 ///
-/// It makes, confirms and drops claims by the protocol, frees the blocks that nobody claims any more, and tells
-/// their owners. It does not know who else takes part in the arena, looks for no dead processes and keeps to no
-/// limit: who calls it decides what to do when there is no lease.
+/// It adds, confirms and drops claims by the protocol, frees the blocks that have none left, and notifies
+/// their owners. It does not know who participates in the arena, does not look for dead processes and knows no
+/// limits: its callers decide what to do when there is no lease.
 ///
-/// Locks: sixteen stripes, by block; functions say so where the caller holds them. The lock of the heap is taken
-/// after them. Nothing is called out of the library while one is held.
+/// Locks: sixteen stripes, selected by block; functions say so if the caller holds them. The lock of the heap is
+/// acquired after them. No code outside the library is called while one is held.
 /// Processes: fork takes all stripes, and the child starts with what its parent held (members/fork.cpp). A child
 /// made without fork handlers holds nothing (`renew_locks`, `forget`).
 #include <array>
@@ -71,8 +71,8 @@ class references {
     for (std::mutex& m : stripes) new (&m) std::mutex;
   }
 
-  // ---- references of this process. `owner` is what this process knows of the block's chunk if that is its own, and
-  // nullptr else, or once the block was shared.
+  // ---- references of this process. `owner` is the private state of the block's chunk if that belongs to this process;
+  // otherwise, or once the block was shared, it is nullptr.
 
   /// Changes in a child made without fork handlers: references of another epoch were only copied into this process.
   std::uint32_t epoch() const noexcept { return epoch_; }
@@ -80,22 +80,22 @@ class references {
   /// \throws corrupted       it is not counted here.
   /// \throws std::bad_alloc  no private memory for its count.
   std::uint64_t publish(std::uint32_t b, slab* owner);
-  /// Takes a lease on the block of `c`, which is of `bytes` bytes and held; sets lease and nonce in `c`. False: the
+  /// Acquires a lease on the block of `c`, which has `bytes` bytes and is held; sets lease and nonce in `c`. False: the
   /// table is full. stripe(c.block) held.
   bool send(claim& c, std::uint64_t bytes);
-  /// A reference to the block that `c` names; consumes its lease if it has one. No lock.
-  /// \pre    this process is not in an overflow slot: its bit is shared there, and a claim could not be taken back.
-  /// \throws what arena::acquire throws, but for no_memory.
+  /// Acquires a reference to the block of `c`; consumes its lease if it has one. No lock.
+  /// \pre    this process is not in an overflow slot: its bit is shared there, and a claim could not be removed again.
+  /// \throws what arena::acquire throws, except no_memory.
   located acquire(const claim& c);
   /// One more reference to a block that is shared and held. No lock.
   void acquire_again(std::uint32_t b);
-  /// Notes that this process got the block, which is shared and held, as a copy of its own. No lock.
+  /// Notes that this process got the block, which is shared and held, as a private copy. No lock.
   void mark_carried(std::uint32_t b) noexcept;
   /// Drops one. No lock.
   void release(std::uint32_t b, slab* owner) noexcept;
-  /// Whether somebody else claims block b, which is held here. No lock.
+  /// Whether another process claims block b, which is held here. No lock.
   bool held_elsewhere(std::uint32_t b) const noexcept;
-  /// The block that holds address `p`, if this process holds a reference to it. No lock.
+  /// The block that contains address `p`, if this process holds a reference to it. No lock.
   located find(const void* p) const noexcept;
   /// Counts the first reference to a block that was published in generation g. stripe(b) held, and `held` has a
   /// record of it.
@@ -110,12 +110,14 @@ class references {
   void each_held(F&& f) const {
     held.each_held(std::forward<F>(f));
   }
-  /// Whether nothing shared is held, and whoever released the last of it is done with it. No lock.
+  /// Whether a shared block is held; cheaper than `none_held`. No lock.
+  bool holds_any() const noexcept { return count_.load(std::memory_order_relaxed) != 0; }
+  /// Whether no shared block is held, and the thread that released the last one has finished doing so. No lock.
   bool none_held() noexcept;
-  /// In a child made without fork handlers: what was copied into it is nobody's.
+  /// In a child made without fork handlers: forgets what was copied into it.
   void forget() noexcept;
 
-  // ---- leases: what arena.hpp says of the functions of these names. No lock.
+  // ---- leases: see the functions of these names in arena.hpp. No lock.
 
   void give_back(const claim& c) noexcept;
   bool note_read(const claim& c) noexcept;
@@ -126,12 +128,12 @@ class references {
   bool keep_in(const claim& c, const claim& keeper) noexcept;
   bool take_from_keeper(const claim& c) noexcept;
   bool give_back_kept(const claim& c) noexcept;
-  /// Whether the block that a kept lease names, by `kept_by`, is freed for sure.
+  /// Whether the block of a kept lease, as given by `kept_by`, is certainly freed.
   bool keeper_is_gone(std::uint64_t keeper) const noexcept;
 
   // ---- freeing
 
-  /// Frees b if nothing claims it; true if this call did. stripe(b) held.
+  /// Frees b if it has no claim; true if this call did. stripe(b) held.
   bool free_if_unclaimed(std::uint32_t b);
   bool free_if_unclaimed(std::uint32_t b, std::uint32_t signer);
 

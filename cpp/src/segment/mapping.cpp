@@ -62,7 +62,7 @@ bool mapping::holds(std::size_t offset, std::size_t bytes) const noexcept {
 }
 
 bool mapping::discard(std::size_t offset, std::size_t bytes) noexcept {
-  // The kernel would round the length up, over bytes that nobody gave back.
+  // The kernel would round the length up, over bytes that were not given back.
   const std::size_t page = os::page_size();
   if (!holds(offset, bytes) || offset % page != 0 || bytes % page != 0) return false;
   return os::punch(data() + offset, bytes);

@@ -91,7 +91,7 @@ class mapping {
   [[nodiscard]] segment_name name() const noexcept { return object_.name(); }
   explicit operator bool() const noexcept { return data() != nullptr; }
 
-  /// Bytes of the segment in memory or swap, whoever touched them; 0 if unknown.
+  /// Bytes of the segment in memory or swap, whichever process touched them; 0 if unknown.
   [[nodiscard]] std::size_t resident() const noexcept;
 
   /// Promises memory to a range: see `os::segment::commit`, which takes the same. True also for a range that is ignored.

@@ -4,8 +4,8 @@
 /// The numbered steps between which a process may die: each is a name in the list below, and
 /// `step<point::x>()` stands in the code right after the store it is named for. In a build with
 /// SHAREDMEM_FAULT_POINTS the environment variable SHAREDMEM_FAULT="name:count" makes the process kill
-/// itself (SIGKILL) at the count-th pass through that step, and "name:count:stop" stops it there (SIGSTOP) until somebody
-/// sends SIGCONT; elsewhere a step is nothing at all.
+/// itself (SIGKILL) at the count-th pass through that step, and "name:count:stop" stops it there (SIGSTOP) until it
+/// receives SIGCONT; in other builds a step does nothing.
 #include <cstdint>
 
 // clang-format off

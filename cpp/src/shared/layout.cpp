@@ -56,9 +56,9 @@ geometry_plan geometry_plan::extension(std::uint32_t chunks, std::uint32_t descr
 }
 
 header* make_header(std::byte* where, const geometry_plan& plan, const arena_identity& of) noexcept {
-  // Not made anew: others may have condemned a host arena meanwhile (`state`).
+  // `state` is not written: others may have condemned a host arena meanwhile.
   auto* h = reinterpret_cast<header*>(where);
-  // Its last page is there from the start, so that who looks at the arena from outside changes nothing.
+  // Its last page exists from the start, so that reading the arena from outside changes nothing.
   h->names_mark.store(0, std::memory_order_relaxed);
   h->kind = of.kind;
   h->magic = arena_magic;

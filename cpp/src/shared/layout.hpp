@@ -58,7 +58,8 @@ struct alignas(64) participant_entry {
   word64 forking;  ///< not 0: its process gives an overflow slot's bits to a child that it is about to fork
   word64
       program;  ///< of its process: changes with exec; 0 while it is not known, and whenever the slot is VOID
-  word64 reserver;  ///< of a RESERVED slot: one more than the slot of who reserved it; 0: not known yet
+  word64
+      reserver;  ///< of a RESERVED slot: one more than the slot of the process that reserved it; 0: unknown
   word64 reserved[1];
 
   /// Forgets the process that had the slot before. `runs`: the program of the one that has it now; 0: none has.
@@ -140,7 +141,7 @@ struct header {
   alignas(64) word64 ends;  ///< numbers given to ends of connections, see arena::new_ends
   word64 read_elsewhere[end_words];  ///< a bit per number, modulo their count: see arena::read_elsewhere
   alignas(64) word64 names_mark;  ///< entries of the table of names at or above it were never used
-  word32 names_bell;  ///< rises, and wakes who sleeps on it, when what was being built has an end
+  word32 names_bell;  ///< incremented, and its waiters woken, when a building ends
   word32 state;  ///< birth
 };
 static_assert(std::is_standard_layout_v<header> && sizeof(header) <= 2 * page_bytes);
@@ -168,7 +169,7 @@ struct cut_word {
 
 /// Bits of `header::overflow`. A child that finds no slot of its own shares an overflow slot with others. Once
 /// none of them is left, the slot's bits are cleared, which no child may meet that is born meanwhile: it
-/// gets the other overflow slot. One of the two is cleared at a time, so a fork never waits for who clears.
+/// gets the other overflow slot. One of the two is cleared at a time, so a fork never waits for the clearing.
 ///
 /// Whether a child may have bits of overflow slot k.
 constexpr std::uint64_t overflow_used(std::uint32_t k) noexcept { return std::uint64_t{1} << 62 >> 2 * k; }

@@ -1,8 +1,8 @@
 #pragma once
 
 /// \file
-/// Leases: references in flight. Whoever sends a block takes one, whoever loads the message consumes it, and
-/// while it is out the block is claimed, whatever becomes of its sender.
+/// Leases: references in flight. The sender of a block acquires one, and loading the message consumes it. As long as
+/// it is OUT the block is claimed, whatever happens to its sender.
 ///
 /// | lease          | send by s    | load with nonce n by r | r confirmed | repair of dead s           | deadline passed |
 /// | -------------- | ------------ | ---------------------- | ----------- | -------------------------- | --------------- |
@@ -12,20 +12,20 @@
 /// | OUT(nobody,n)  | -            | LOADING(r,n)           | -           | -                          | VACANT, try_free|
 /// | LOADING(r,n)   | -            | no lease               | VACANT      | r dead: VACANT             | -               |
 ///
-/// A lease may be kept by a block (a queue's) in place of a process: `keep` makes OUT(any,n) OUT(kept,n), with the block
-/// in its clock; `take_from_keeper` makes it OUT(r,n) for the process r that takes the message out. No death changes a
-/// kept lease. It becomes VACANT, with `try_free`, when its block has been freed and somebody looks (`expire`).
+/// A lease may be kept by a block (a queue's) instead of a process: `keep` turns OUT(any,n) into OUT(kept,n), with the
+/// block in its clock; `take_from_keeper` turns it into OUT(r,n) for the process r that takes the message out. No death
+/// changes a kept lease. It becomes VACANT, with `try_free`, by the next `expire` after its block was freed.
 ///
-/// Two more steps change a lease that is out, whoever stands for it: a process r that reads the bytes of its
-/// message without loading them, or writes them somewhere, stands for it from then on, OUT(r,n); and whoever knows
-/// that nobody has the bytes any more gives it back, VACANT(n), and calls `try_free`.
+/// Two more steps change a lease that is OUT, whichever process is responsible for it. A process r that reads the bytes
+/// of its message without loading them, or writes them somewhere, becomes responsible: OUT(r,n). A process that knows
+/// that the bytes are lost gives it back, VACANT(n), and calls `try_free`.
 ///
 /// What a death leaves behind: OUT (loaded, or taken back after its grace), FILLING or LOADING (repair:
 /// VACANT). The rules that make a lease a claim are those of protocol.hpp.
 ///
 /// `Tables` says where the words are:
 ///
-///     word* block(b)          of a block's words `lease_groups` alone is touched here
+///     word* block(b)          only `lease_groups` of a block's words is used here
 ///     word* lease(i)          word, what, clock, bytes
 ///     word& lease_mark(g)     version:32, mark:32: entries of group g at or above `mark` are VACANT
 ///     uint32 lease_group_entries(), uint32 block_count()
@@ -41,7 +41,7 @@
 
 namespace sharedmem {
 
-/// How long a lease of a sender found dead is kept for its message, from that finding.
+/// How long a lease is kept for its message after its sender was found dead.
 inline constexpr std::uint64_t lease_grace_ns = 60'000'000'000;
 
 /// The policy that the library is compiled with; tests have another.
@@ -59,10 +59,10 @@ struct lease_id {
   std::uint64_t nonce = 0;
 };
 
-/// Who stood for a lease before.
+/// Which process was responsible for a lease before.
 enum class taken_over : std::uint8_t { not_out, own, another_process };
 
-/// The entries that all processes share, and where this process found room last.
+/// The entries that all processes share, and where this process last found a free one.
 /// Threads: any, at any time. Processes: any; each entry changes hands by compare-and-swap.
 template <class Atomics, class Tables>
 class lease_table {
@@ -80,11 +80,11 @@ class lease_table {
     return std::uint64_t{b} << 32 | (g & 0xffffffffu);
   }
 
-  /// Takes a lease on b (whose bit of s is set and stays set until this returns). Empty: the table is full.
+  /// Acquires a lease on b (whose bit of s is set and stays set until this returns). Empty: the table is full.
   std::optional<lease_id> send(std::uint32_t b, std::uint64_t g, std::uint32_t s, std::uint64_t now,
                                std::uint64_t bytes) {
     word* d = t_.block(b);
-    // Full groups are not searched again for a while: with most entries out each send would look at all.
+    // Full groups are not searched again for a while: with most entries in use each send would search them all.
     constexpr std::uint32_t rest = 256;
     const std::uint32_t first = sends_.fetch_add(1, relaxed) % rest == 0 ? 0 : spill_.load(relaxed);
     for (std::uint32_t k = 0; k < lease_group_count; ++k) {
@@ -96,13 +96,13 @@ class lease_table {
       Atomics::template step<point::lease_filling>();
       word* e = t_.lease(found->entry);
       e[at_what].store(what(b, g), relaxed);  // published by OUT
-      // Release: who reads it sees FILLING; a repairer changes no clock but that of the lease it settles.
+      // Release: a process that reads it sees FILLING; a repairer only changes the clock of the lease that it repairs.
       e[at_clock].store(now, release);
       e[at_lease_bytes].store(bytes, relaxed);
       Atomics::template step<point::lease_described>();
       d[at_lease_groups].fetch_or(std::uint64_t{1} << group, sc);
       Atomics::template step<point::lease_hinted>();
-      // Release: whoever reads s's bit as cleared (acquire; `protocol::claimed`) sees this OUT, by rule 3.
+      // Release: a process that reads s's bit as cleared (acquire; `protocol::claimed`) sees this OUT, by rule 3.
       e[at_word].store(lease_word{lease_state::out, s, found->nonce}.bits(), release);
       Atomics::template step<point::lease_out>();
       return found;
@@ -110,7 +110,7 @@ class lease_table {
     return std::nullopt;
   }
 
-  /// OUT(any, n) -> LOADING(s, n). False: that lease is not out (loaded before, expired, revoked).
+  /// OUT(any, n) -> LOADING(s, n). False: that lease is not OUT (loaded before, expired, revoked).
   bool begin_load(lease_id id, std::uint32_t s) {
     word& w = t_.lease(id.entry)[at_word];
     std::uint64_t seen = w.load(sc);
@@ -131,7 +131,7 @@ class lease_table {
     lower_mark(id.entry);
   }
 
-  /// OUT(any, n) -> VACANT(n) for a message that will never be loaded; the caller owes `try_free`.
+  /// OUT(any, n) -> VACANT(n) for a message that will never be loaded; the caller has to call `try_free`.
   bool give_back(lease_id id) {
     word& w = t_.lease(id.entry)[at_word];
     std::uint64_t seen = w.load(sc);
@@ -145,7 +145,7 @@ class lease_table {
     return true;
   }
 
-  /// OUT(any, n) -> OUT(s, n): the process of slot s has the bytes of the message, and stands for it from now on.
+  /// OUT(any, n) -> OUT(s, n): the process of slot s has the bytes of the message, and is responsible from now on.
   taken_over take_over(lease_id id, std::uint32_t s) {
     word& w = t_.lease(id.entry)[at_word];
     std::uint64_t seen = w.load(sc);
@@ -160,14 +160,14 @@ class lease_table {
     }
   }
 
-  /// OUT(any, n) -> OUT(kept, n) by the block that `keeper` (`kept_by`) names. False: the lease is not out.
+  /// OUT(any, n) -> OUT(kept, n) by the block in `keeper` (`kept_by`). False: the lease is not OUT.
   bool keep(lease_id id, std::uint64_t keeper) {
     word* e = t_.lease(id.entry);
     std::uint64_t seen = e[at_word].load(sc);
     for (;;) {
       const auto v = lease_word::from(seen);
       if (v.state != lease_state::out || v.nonce != id.nonce) return false;
-      // Before the word: a kept lease that names no block would look like one whose block has gone.
+      // Before the word: a kept lease without a block would look like one whose block was freed.
       e[at_clock].store(keeper, sc);
       Atomics::template step<point::lease_keeper_named>();
       if (e[at_word].compare_exchange_weak(seen, lease_word{lease_state::out, kept, id.nonce}.bits(), sc,
@@ -189,7 +189,7 @@ class lease_table {
     return true;
   }
 
-  /// OUT(kept, n) -> VACANT(n); the caller owes `try_free`. False: it is not kept.
+  /// OUT(kept, n) -> VACANT(n); the caller has to call `try_free`. False: it is not kept.
   bool give_back_kept(lease_id id) {
     std::uint64_t seen = lease_word{lease_state::out, kept, id.nonce}.bits();
     if (!t_.lease(id.entry)[at_word].compare_exchange_strong(
@@ -200,23 +200,23 @@ class lease_table {
     return true;
   }
 
-  /// Says that there may be several copies of the message. On the lease of another message, should this one have
-  /// been loaded meanwhile, it does no harm: that is kept until it is loaded.
+  /// Records that there may be several copies of the message. If this message was loaded meanwhile and the lease
+  /// belongs to another one, this does no harm: that one is kept until it is loaded.
   void note_copies(lease_id id) { t_.lease(id.entry)[at_lease_bytes].fetch_or(copied_message, sc); }
 
-  /// Whether that lease is out, and the process of slot s stands for it.
+  /// Whether that lease is OUT, and the process of slot s is responsible for it.
   bool is_out(lease_id id, std::uint32_t s) {
     return t_.lease(id.entry)[at_word].load(sc) == lease_word{lease_state::out, s, id.nonce}.bits();
   }
 
-  /// Whether that lease still claims its block: it is out, whoever stands for it, or being loaded.
+  /// Whether that lease still claims its block: it is OUT, whoever is responsible for it, or being loaded.
   bool claims_block(lease_id id) {
     const auto v = lease_word::from(t_.lease(id.entry)[at_word].load(sc));
     return v.nonce == id.nonce && (v.state == lease_state::out || v.state == lease_state::loading);
   }
 
-  /// OUT(s, n) -> VACANT(n): nobody has the bytes of its message, of which there was one copy, and s stood for it.
-  /// One step: whoever took the message over meanwhile keeps it. The caller owes `try_free`.
+  /// OUT(s, n) -> VACANT(n): the only copy of its message is lost, and s was responsible for it.
+  /// One step: a process that took the message over meanwhile keeps it. The caller has to call `try_free`.
   bool give_back_lost(lease_id id, std::uint32_t s) {
     if ((t_.lease(id.entry)[at_lease_bytes].load(sc) & copied_message) != 0) return false;
     std::uint64_t mine = lease_word{lease_state::out, s, id.nonce}.bits();
@@ -243,7 +243,7 @@ class lease_table {
     return given;
   }
 
-  /// Calls f(entry, lease_word, words) for every lease below its group's mark, whatever a stray write made of that.
+  /// Calls f(entry, lease_word, words) for every lease below its group's mark, even if a stray write has changed that.
   template <class F>
   void each(F&& f) {
     for (std::uint32_t g = 0; g < lease_group_count; ++g) {
@@ -256,22 +256,22 @@ class lease_table {
     }
   }
 
-  /// Whether a lease in one of `groups` (bits) claims block b in its generation g: it is out or being loaded.
+  /// Whether a lease in one of `groups` (bits) claims block b in its generation g: it is OUT or being loaded.
   bool claims(std::uint64_t groups, std::uint32_t b, std::uint64_t g) {
     for (; groups != 0; groups &= groups - 1)
       if (leased(static_cast<std::uint32_t>(std::countr_zero(groups)), b, g)) return true;
     return false;
   }
 
-  /// Settles what the dead process of slot d left: FILLING and LOADING become VACANT, OUT waits as OUT(nobody)
-  /// until `deadline`. Safe to run twice.
-  /// Looks above the marks too: an entry may be FILLING there, by a process that died before it raised the
-  /// mark again. Entries are used from below, hence a row of never used ones ends a group's used part.
+  /// Repairs what the dead process of slot d left: FILLING and LOADING become VACANT, OUT waits as OUT(nobody)
+  /// until `deadline`. Idempotent.
+  /// It looks above the marks, too, where an entry may be FILLING by a process that died before it raised the
+  /// mark again. Entries are used from the lowest on, so a row of never used ones ends the used part of a group.
   void settle(std::uint32_t d, std::uint64_t deadline) {
     constexpr std::uint32_t unused_row = 64;
     for (std::uint32_t g = 0; g < lease_group_count; ++g) {
       const std::uint64_t marks = t_.lease_mark(g).load(sc);
-      if (marks == 0) continue;  // never raised: no entry was ever taken, and looking would allocate the page
+      if (marks == 0) continue;  // never raised: no entry was ever used, and reading would allocate the page
       std::uint32_t unused = 0;
       for (std::uint32_t k = 0; k < t_.lease_group_entries() && unused < unused_row; ++k) {
         const std::uint32_t i = g * t_.lease_group_entries() + k;
@@ -329,8 +329,8 @@ class lease_table {
     return lease_id{i, nonce};
   }
 
-  /// Runs after FILLING: an entry at the top changes the mark's version, so that whoever read it as
-  /// VACANT before cannot lower the mark below it any more.
+  /// Runs after FILLING: for an entry at the top it changes the mark's version, so that a process that read it as
+  /// VACANT before can no longer lower the mark below it.
   void raise_mark(std::uint32_t group, std::uint32_t k) {
     word& m = t_.lease_mark(group);
     std::uint64_t seen = m.load(sc);
@@ -340,8 +340,8 @@ class lease_table {
     }
   }
 
-  /// Lowers the mark over VACANT entries at the top, or each drop would pay for the worst moment of
-  /// the past. `entry` has just become VACANT.
+  /// Lowers the mark over VACANT entries at the top; otherwise each later walk would take as long as after the
+  /// greatest number of leases ever. `entry` has just become VACANT.
   void lower_mark(std::uint32_t entry) {
     const std::uint32_t entries = t_.lease_group_entries();
     const std::uint32_t group = entry / entries;
@@ -361,8 +361,8 @@ class lease_table {
     word* e = t_.lease(i);
     std::uint64_t seen = v.bits();
     if (v.state == lease_state::out) {
-      // Before the word says nobody, or it would expire at once; but not once the entry is another
-      // sending's, which `revoke` would then not see to be old. The two clocks differ.
+      // Before the word says nobody, or the lease would expire at once; but not if the entry belongs to another
+      // message by now, whose age `revoke` would then not see. The two clocks differ.
       std::uint64_t sent = e[at_clock].load(acquire);
       if (e[at_word].load(sc) != seen) return;
       e[at_clock].compare_exchange_strong(sent, deadline, relaxed, relaxed);
@@ -376,7 +376,7 @@ class lease_table {
 
   Tables& t_;
   std::array<std::atomic<std::uint32_t>, lease_group_count> cursor_{};
-  std::atomic<std::uint32_t> spill_{0}, sends_{0};  // how far from its own group a process found room last
+  std::atomic<std::uint32_t> spill_{0}, sends_{0};  // distance from its own group to the last free entry
 };
 
 }  // namespace sharedmem

@@ -1,26 +1,26 @@
 #pragma once
 
 /// \file
-/// The table of names: who makes the array of a name, and which array has it then. doc/model/names.pml is the same
-/// thing for SPIN, and names the steps.
+/// The table of names: which process builds the array of a name, and which array it then refers to.
+/// doc/model/names.pml is the same protocol for SPIN, with the same names of steps.
 ///
 /// | word             | who may write the entry's fields | who may change the word                              |
 /// | ---------------- | -------------------------------- | ---------------------------------------------------- |
-/// | VACANT(n)        | nobody                           | anybody -> FILLING(s,n)                              |
+/// | VACANT(n)        | none                             | any -> FILLING(s,n)                                  |
 /// | FILLING(s,n)     | s: the name                      | s -> CLAIMING; repair of dead s                      |
-/// | CLAIMING(s,n)    | nobody                           | s -> BUILDING; whoever wants the same name -> VACANT; repair |
-/// | BUILDING(s,n)    | s: array, description or text    | s -> READY, FAILED, VACANT; repair. Nobody else      |
-/// | READY(n)         | nobody                           | anybody -> VACANT: the array has gone, or `unlink`   |
-/// | FAILED(n)        | nobody                           | anybody -> VACANT, but for those who waited for n    |
+/// | CLAIMING(s,n)    | none                             | s -> BUILDING; any that wants the same name -> VACANT; repair |
+/// | BUILDING(s,n)    | s: array, description or text    | only s -> READY, FAILED, VACANT; repair              |
+/// | READY(n)         | none                             | any -> VACANT: the array is gone, or `unlink`        |
+/// | FAILED(n)        | none                             | any -> VACANT, except those that waited for n        |
 ///
-/// VACANT is VACANT(n+1) there: a compare-and-swap succeeds only on the word that was read.
+/// VACANT as a target is VACANT(n+1): a compare-and-swap succeeds only on the word that was read.
 ///
-/// Two processes that claim one name have both stored CLAIMING before either looks at all other entries. One of them
-/// at least sees the other, and takes the other's claim away or gives its own up: never two build. Both may lose, and
-/// begin anew. A claimer that is stopped holds up nobody.
+/// Two processes that claim one name both store CLAIMING before either examines all other entries. At least one of them
+/// sees the other, and revokes the other's claim or gives up its own: never do two build. Both may lose, and
+/// start again. A claimer that is stopped delays no other.
 ///
-/// A name is weak: READY claims nothing. Who finds it holds the block in its generation, and vacates the entry if
-/// that is stale.
+/// A name is weak: READY is not a claim on the block. A process that finds it acquires the block in its generation, and
+/// vacates the entry if that is stale.
 ///
 /// `Tables` says where the words are:
 ///
@@ -42,7 +42,7 @@
 
 namespace sharedmem {
 
-/// An entry as it was read: what a later change of it is compared with.
+/// An entry as it was read; a later change compares it with the current word.
 struct named {
   std::uint32_t entry = 0;
   name_word word;
@@ -77,7 +77,7 @@ class name_table {
  public:
   explicit name_table(Tables& tables) noexcept : t_(tables) {}
 
-  /// The entry of that name which is being built, bound, or failed.
+  /// Finds the entry of that name if it is being built, bound, or failed.
   std::optional<named> find(std::string_view name) {
     const std::uint64_t hash = hash_name(name);
     const std::uint32_t mark = this->mark();
@@ -86,7 +86,7 @@ class name_table {
     return std::nullopt;
   }
 
-  /// What an entry holds; nothing if it has changed since it was read.
+  /// The contents of an entry; nothing if it has changed since it was read.
   std::optional<name_content> content(const named& of) {
     word* f = t_.name_fields_of(of.entry);
     name_content c;
@@ -109,8 +109,8 @@ class name_table {
     named mine;  ///< BUILDING, if claimed
   };
 
-  /// Claims a name that `find` did not find, for the process `claimer` of slot s. Lost: another one was there, look
-  /// again. `pause()` is called at most once, and lets others run for a millisecond.
+  /// Claims a name that `find` did not find, for the process `claimer` of slot s. Lost: another one was there; call
+  /// `find` again. `pause()` is called at most once, and lets others run for a millisecond.
   template <class Pause>
   claim_result claim(std::string_view name, std::uint32_t s, std::uint64_t claimer, std::uint64_t now,
                      Pause&& pause) {
@@ -121,12 +121,12 @@ class name_table {
     write(i, name, hash, claimer, now);
     Atomics::template step<point::name_written>();
     const name_word claiming{name_state::claiming, s, filling->word.nonce};
-    // Set, then look at all others, both seq_cst: of two that do so one sees the other (litmus claim_claim).
+    // Set, then read all others, both seq_cst: of two that do so at least one sees the other (litmus claim_claim).
     t_.name(i).store(claiming.bits(), sc);
     Atomics::template step<point::name_claiming>();
     if (!others_yield(i, name, hash, claiming, pause)) return {outcome::lost, {}};
     const name_word building{name_state::building, s, claiming.nonce};
-    std::uint64_t expected = claiming.bits();  // failure: it was taken away
+    std::uint64_t expected = claiming.bits();  // failure: the claim was revoked
     if (!t_.name(i).compare_exchange_strong(expected, building.bits(), sc, sc)) return {outcome::lost, {}};
     Atomics::template step<point::name_building>();
     return {outcome::claimed, {i, building}};
@@ -146,7 +146,7 @@ class name_table {
     return finish(mine, name_state::failed, text, now);
   }
 
-  /// BUILDING(s,n) -> VACANT(n+1): somebody else shall build.
+  /// BUILDING(s,n) -> VACANT(n+1): another process may build.
   void give_up(const named& mine) {
     t_.name(mine.entry).store(mine.word.vacated(), release);
     Atomics::template step<point::name_vacated>();
@@ -160,7 +160,7 @@ class name_table {
     return true;
   }
 
-  /// What the dead process of slot d was at. True: others may have waited for it. Safe to run twice.
+  /// Repairs the entry of the dead process of slot d. True: others may have waited for it. Idempotent.
   bool settle(std::uint32_t d) {
     bool any = false;
     const std::uint32_t mark = this->mark();
@@ -173,6 +173,16 @@ class name_table {
     return any;
   }
 
+  /// Whether the process of slot s is at one of the entries: it claims a name or builds.
+  bool any_of(std::uint32_t s) {
+    const std::uint32_t mark = this->mark();
+    for (std::uint32_t i = 0; i < mark; ++i)
+      if (const auto w = name_word::from(t_.name(i).load(sc));
+          w.slot == s && w.state >= name_state::filling && w.state <= name_state::building)
+        return true;
+    return false;
+  }
+
   /// Calls f(named) for each entry that is being built, bound, or failed.
   template <class F>
   void each(F&& f) {
@@ -183,19 +193,19 @@ class name_table {
   }
 
  private:
-  /// Whatever a stray write made of it.
+  /// The mark, limited to the table's size in case a stray write has changed it.
   std::uint32_t mark() {
     return static_cast<std::uint32_t>(std::min<std::uint64_t>(t_.names_mark().load(sc), t_.name_count()));
   }
 
-  /// The word of an entry if it has that name, else VACANT. CLAIMING and later only: before, the name is not there.
+  /// The word of an entry if it has that name, else VACANT. CLAIMING and later only: before, the name is incomplete.
   name_word read(std::uint32_t i, std::string_view name, std::uint64_t hash) {
     for (;;) {
       const std::uint64_t seen = t_.name(i).load(sc);
       const auto w = name_word::from(seen);
       if (w.state < name_state::claiming) return {};
       const bool same = has_name(i, name, hash);
-      // The fields are of this word if it is still there: who writes them changed it before.
+      // If the word is still there, the fields belong to it: they are only written after the word was changed.
       if (t_.name(i).load(acquire) != seen) continue;
       return same ? w : name_word{};
     }
@@ -225,7 +235,7 @@ class name_table {
     return text;
   }
 
-  /// Release, each of them: who reads one of these sees the word that allowed to write it.
+  /// Each store is a release: a process that reads one of them also sees the word that allowed writing it.
   static void put(word* to, std::string_view text) {
     for (std::size_t at = 0; at < text.size(); at += 8) to[at / 8].store(packed(text, at), release);
   }
@@ -262,7 +272,7 @@ class name_table {
     put(f + at_name_bytes, name);
   }
 
-  /// Whether no other entry has the name any more. False: this one has been given up.
+  /// Whether no other entry has the name any more. False: this claim was given up.
   template <class Pause>
   bool others_yield(std::uint32_t mine, std::string_view name, std::uint64_t hash, const name_word& claiming,
                     Pause&& pause) {
@@ -272,7 +282,7 @@ class name_table {
       if (k == mine) continue;
       name_word w = read(k, name, hash);
       if (w.state == name_state::claiming && k < mine &&
-          !paused) {  // who is first here need not lose as well
+          !paused) {  // the first one here need not lose as well
         paused = true;
         pause();
         w = read(k, name, hash);
@@ -281,7 +291,7 @@ class name_table {
         std::uint64_t seen = w.bits();
         if (t_.name(k).compare_exchange_strong(seen, w.vacated(), sc, sc))
           Atomics::template step<point::name_taken_away>();
-        --k;  // look again: if it was not taken away it is being built now, or has another name
+        --k;  // check again: if it was not revoked it is being built now, or has another name
       } else if (w.state >= name_state::building) {
         std::uint64_t expected = claiming.bits();
         t_.name(mine).compare_exchange_strong(expected, claiming.vacated(), sc, relaxed);

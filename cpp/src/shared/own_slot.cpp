@@ -10,7 +10,7 @@ namespace sharedmem {
 
 void own_slot::open() {
   void* p = map_private(sizeof(page));
-  if (p == nullptr) throw no_memory("no page of private memory for an arena's participant");
+  if (p == nullptr) throw no_memory("cannot allocate a page of private memory for a participant of an arena");
   wipe_on_fork(p, sizeof(page));  // a kernel without it: a child made by raw clone must not use the library
   page_ = new (p) page;  // default-initialised: the zeros stay
 }

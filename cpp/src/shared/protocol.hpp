@@ -3,29 +3,29 @@
 /// \file
 /// The life of a block between processes: every operation on the words that several processes write.
 ///
-/// Nobody ever waits for anybody. Five rules carry everything:
-///   1. Set, then confirm: who sets a holders bit afterwards looks at `life` and turns FREEING back to LIVE.
-///   2. Clear, then try_free: who removes a claim afterwards calls `try_free`. Always.
-///   3. Holders before leases: a look for claims reads all holders words first, then the leases. Hence a
-///      claim moves safely from bit to lease (sending) and from lease to bit (loading).
-///   4. Anybody may call `try_free` at any time; the loser's last compare-and-swap fails.
+/// No process ever waits for another. The protocol rests on five rules:
+///   1. Set, then confirm: a process that has set a holders bit then reads `life` and turns FREEING back to LIVE.
+///   2. Clear, then try_free: a process that has removed a claim then always calls `try_free`.
+///   3. Holders before leases: a check for claims reads all holders words first, then the leases. So a claim that
+///      moves from bit to lease (sending) or from lease to bit (loading) is never missed.
+///   4. Any process may call `try_free` at any time; if two do, the last compare-and-swap of one of them fails.
 ///   5. A slot becomes VOID last, after every trace of its process is gone.
 ///
-/// | `life`         | publish | confirm(g), bit set              | try_free by s: no claim | s looked again            | repair of dead x |
+/// | `life`         | publish | confirm(g), bit set              | try_free by s: no claim | s has checked again       | repair of dead x |
 /// | -------------- | ------- | -------------------------------- | ----------------------- | ------------------------- | ---------------- |
 /// | FREE(g)        | LIVE(g) | stale                            | -                       | lost                      | -                |
 /// | LIVE(g)        | -       | valid if equal g, else stale     | FREEING(s,g)            | lost                      | try_free         |
 /// | FREEING(x,g)   | -       | equal g: LIVE(g), valid; or stale| FREEING(s,g)            | x=s: LIVE(g) or FREE(g+1), EMPTYING(s,g+1) | try_free |
 /// | EMPTYING(x,g)  | -       | stale                            | -                       | x=s, pages gone: FREE(g)  | FREE(g)          |
 ///
-/// The other claim on a block, the lease, has its table and its operations in lease_table.hpp.
+/// The other kind of claim on a block, the lease, has its table and its operations in lease_table.hpp.
 ///
 /// What a death leaves behind: a bit (repair clears it and calls try_free), FREEING of a dead process
-/// (any try_free takes it over, any load rescues it), EMPTYING (repair: FREE), and leases. The same protocol
-/// is model-checked in doc/model; names and steps here are the model's.
+/// (any try_free takes it over, any load turns it back to LIVE), EMPTYING (repair: FREE), and leases. The same
+/// protocol is model-checked in doc/model, with the same names and steps.
 ///
 /// The template takes its atomics from a policy, so that tests run the same code under a scheduler that
-/// orders steps and kills participants. `Tables` says where the words are: those of lease_table.hpp, and
+/// orders steps and kills participants. `Tables` says where the words are: those listed in lease_table.hpp, and
 ///
 ///     word* block(b)          life, lease_groups, place, bytes, then the holders words
 ///     word& slot_mark()       slots at or above it are VOID and own no bit
@@ -54,8 +54,8 @@ class protocol {
 
   lease_table<Atomics, Tables> leases;
 
-  /// Makes the first claim on a block that only its owner knew: FREE(g) -> LIVE(g). Returns g.
-  /// `place` and `bytes` describe the block to whoever loads a handle of it.
+  /// Adds the first claim on a block that only its owner knew: FREE(g) -> LIVE(g). Returns g.
+  /// `place` and `bytes` describe the block to processes that load a handle of it.
   std::uint64_t publish(std::uint32_t b, std::uint32_t s, std::uint64_t place, std::uint64_t bytes) {
     word* d = t_.block(b);
     d[at_place].store(place, relaxed);  // published by LIVE below; read after a confirm
@@ -63,7 +63,7 @@ class protocol {
     holders(d, s).fetch_or(bit(s), sc);
     Atomics::template step<point::publish_bit>();
     d[at_lease_groups].store(0, relaxed);
-    auto v = life_word::from(d[at_life].load(relaxed));  // FREE, and the owner alone may leave FREE
+    auto v = life_word::from(d[at_life].load(relaxed));  // FREE, which only the owner may change
     std::uint64_t expected = v.bits();
     const life_word live{life_state::live, 0, v.generation};
     d[at_life].compare_exchange_strong(expected, live.bits(), acq_rel, relaxed);
@@ -71,8 +71,8 @@ class protocol {
     return v.generation;
   }
 
-  /// The same for a fork, which claims for a child too: plain stores, since nobody can name the block
-  /// before they are all done, and bits that strangers left in a FREE block mean nothing. Returns g.
+  /// The same for a fork, which adds claims for a child too: plain stores, since no other process can refer to the
+  /// block before they are all done, and bits that others left in a FREE block have no effect. Returns g.
   std::uint64_t publish_for_two(std::uint32_t b, std::uint32_t s, std::uint32_t child, std::uint64_t place,
                                 std::uint64_t bytes) {
     word* d = t_.block(b);
@@ -87,13 +87,13 @@ class protocol {
     }
     Atomics::template step<point::publish_bit>();
     const auto v = life_word::from(d[at_life].load(relaxed));
-    // Release: the bits are there before LIVE, for whoever repairs after us.
+    // Release: the bits are there before LIVE, for a process that repairs after our death.
     d[at_life].store(life_word{life_state::live, 0, v.generation}.bits(), release);
     Atomics::template step<point::publish_live>();
     return v.generation;
   }
 
-  /// Whether anything claims block b in its generation g. Rule 3: holders first, then leases.
+  /// Whether block b has claims in its generation g. Rule 3: holders first, then leases.
   /// Orders: the loads of holders pair with `fetch_or` in `hold`, those of leases with OUT in
   /// `lease_table::send`.
   bool claimed(std::uint32_t b, std::uint64_t g) {
@@ -104,7 +104,7 @@ class protocol {
     return leases.claims(d[at_lease_groups].load(sc), b, g);
   }
 
-  /// Whether anything but slot s's bit claims block b in its generation g. For a report: others may change it meanwhile.
+  /// Whether block b has claims in its generation g besides slot s's bit. For reports: others may change it meanwhile.
   bool claimed_by_others(std::uint32_t b, std::uint64_t g, std::uint32_t s) {
     word* d = t_.block(b);
     const auto words = (static_cast<std::uint32_t>(t_.slot_mark().load(sc)) + 63) / 64;
@@ -115,10 +115,10 @@ class protocol {
     return leases.claims(d[at_lease_groups].load(sc), b, g);
   }
 
-  /// Frees b if nothing claims it. `keep()` says whether its pages may stay warm, `empty(b)` gives them
+  /// Frees b if it has no claim. `keep()` says whether its pages may stay warm, `empty(b)` gives them
   /// back to the system. Returns true if this call freed it.
-  /// Orders: the compare-and-swap to FREEING and the second look are a store-buffering pair with
-  /// `hold` (bit, then life); both seq_cst, or the freer frees what the acquirer thinks LIVE.
+  /// Orders: the compare-and-swap to FREEING and the second check are a store-buffering pair with
+  /// `hold` (bit, then life). Both are seq_cst; otherwise a block could be freed that its acquirer sees as LIVE.
   template <class Keep, class Empty>
   bool try_free(std::uint32_t b, std::uint32_t s, Keep&& keep, Empty&& empty) {
     word* d = t_.block(b);
@@ -134,7 +134,7 @@ class protocol {
     } while (!d[at_life].compare_exchange_weak(seen, freeing.bits(), sc, sc));
     Atomics::template step<point::set_freeing>();
     std::uint64_t mine = freeing.bits();
-    if (claimed(b, freeing.generation)) {  // failure: rescued or taken over, theirs now
+    if (claimed(b, freeing.generation)) {  // failure: another process has turned it back or taken it over
       const life_word live{life_state::live, 0, freeing.generation};
       d[at_life].compare_exchange_strong(mine, live.bits(), sc, relaxed);
       Atomics::template step<point::back_to_live>();
@@ -147,8 +147,8 @@ class protocol {
       Atomics::template step<point::set_free>();
       return won;
     }
-    // Pages go in EMPTYING: in FREEING a rescue would revive an array with holes, after FREE its next
-    // life may have begun.
+    // Pages are given back in EMPTYING: in FREEING a load could still revive the array, with holes; after FREE its
+    // next life may have begun.
     const life_word emptying{life_state::emptying, s, next};
     if (!d[at_life].compare_exchange_strong(mine, emptying.bits(), sc, relaxed)) return false;
     Atomics::template step<point::set_emptying>();
@@ -160,7 +160,7 @@ class protocol {
   }
 
   /// Sets slot s's bit on b and confirms generation g: true if s now holds it. False: the handle is
-  /// stale, the bit is cleared again, and the caller owes `try_free` (rule 2: others saw the bit).
+  /// stale, the bit is cleared again, and the caller has to call `try_free` (rule 2: others saw the bit).
   bool hold(std::uint32_t b, std::uint32_t s, std::uint64_t g) {
     word* d = t_.block(b);
     holders(d, s).fetch_or(bit(s), sc);
@@ -174,9 +174,9 @@ class protocol {
     return false;
   }
 
-  /// Clears slot s's bit on b; the caller owes `try_free`. The RMW releases the last writes to the
-  /// bytes (the freer's load of holders acquires them) and, seq_cst, pairs with another dropper's whose
-  /// bit lies in another word: each clears its own, then looks at the other's.
+  /// Clears slot s's bit on b; the caller has to call `try_free`. The RMW releases the last writes to the
+  /// bytes (the freer's load of holders acquires them). It is seq_cst, so that of two processes with bits in different
+  /// words, each of which clears its own bit and then reads the other's, at least one sees that both are clear.
   void clear(std::uint32_t b, std::uint32_t s) {
     holders(t_.block(b), s).fetch_and(~bit(s), sc);
     Atomics::template step<point::clear_bit>();
@@ -184,7 +184,7 @@ class protocol {
 
   bool holds(std::uint32_t b, std::uint32_t s) { return (holders(t_.block(b), s).load(sc) & bit(s)) != 0; }
 
-  /// Takes back what the dead process of slot d held; `ctl[d]` is REPAIR(caller). Safe to run twice.
+  /// Frees what the dead process of slot d held; `ctl[d]` is REPAIR(caller). Idempotent.
   /// Afterwards leases of d wait as OUT(nobody) until `deadline`. `free(b)` runs `try_free`.
   template <class Orphan, class Free>
   void repair(std::uint32_t d, std::uint64_t deadline, Orphan&& orphan_chunks, Free&& free) {

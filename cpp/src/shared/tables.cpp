@@ -24,7 +24,7 @@ segment_name unpack(backing kind, std::uint64_t name) noexcept {
   return {kind, static_cast<std::int32_t>(name), 0};
 }
 
-/// Names a memfd so that nobody takes one extent of an arena for another.
+/// Names a memfd so that one extent of an arena cannot be mistaken for another.
 std::uint64_t tag_of(const header& h, std::uint32_t index) noexcept { return h.uuid[0] + index; }
 
 struct expected_extent {
@@ -140,7 +140,7 @@ void tables::sync() {
     try {
       memory = mapping::attach(unpack(static_cast<backing>(head_->kind), w.name), plan.bytes,
                                tag_of(*head_, k), is_extent, &wish);
-    } catch (const stale_handle&) {  // its maker died before anybody else had attached it
+    } catch (const stale_handle&) {  // its creator died before another process had attached it
     }
     add(std::move(memory), plan.chunks, plan);
   }
@@ -161,7 +161,7 @@ bool tables::extend(std::uint32_t wanted) {
   const std::uint32_t k = extents();
   const std::uint32_t used = chunk_count();
   if (k == max_extents || wanted > head_->chunk_capacity - used) return false;
-  // As large as the primary segment where that can be had, else what is needed.
+  // As large as the primary segment if possible, otherwise as large as needed.
   std::uint32_t chunks = std::min(std::max(wanted, head_->chunks), head_->chunk_capacity - used);
   for (;; chunks = std::max(wanted, chunks / 2)) {
     const auto plan = geometry_plan::extension(chunks, stride_);

@@ -16,7 +16,7 @@
 
 namespace sharedmem {
 
-/// A word of the tables as the functions of futex.hpp take it.
+/// A word of the tables in the type that the functions of futex.hpp take.
 inline const std::uint32_t* futex_word(const word32& word) noexcept {
   static_assert(sizeof word == sizeof(std::uint32_t) && word32::is_always_lock_free);
   return reinterpret_cast<const std::uint32_t*>(&word);
@@ -29,12 +29,12 @@ struct extent {
   std::byte* descriptors = nullptr;
   std::uint32_t first_chunk = 0, chunks = 0;
   std::uint32_t first_block = 0, blocks = 0;
-  /// The data once more, through a mapping that cannot write; null until somebody asks for it.
+  /// The data again, through a read-only mapping; null until it is needed.
   std::atomic<std::byte*> read_only_data{nullptr};
   mapping read_only_memory;
 
-  /// Its segment went with the last process that had it attached, before this one had: nothing in it is
-  /// held by anybody, and nothing there can be read. Its numbers stay taken.
+  /// Its segment was removed with the last process that had it attached, before this one had: no process holds anything
+  /// in it, and it cannot be read. Its numbers stay in use.
   bool lost() const noexcept { return data == nullptr; }
   bool has(const void* p) const noexcept {
     return !lost() && static_cast<std::uint64_t>(static_cast<const std::byte*>(p) - data) <
@@ -46,7 +46,7 @@ struct extent {
     return seen != nullptr && static_cast<std::uint64_t>(static_cast<const std::byte*>(p) - seen) <
                                   std::uint64_t{chunks} * chunk_bytes;
   }
-  /// Whether a descriptor with this place and size makes sense here: that of an aligned block within the data.
+  /// Whether a descriptor with this place and size is valid here: that of an aligned block within the data.
   bool has(std::uint64_t place, std::uint64_t bytes) const noexcept {
     const std::uint64_t room = std::uint64_t{chunks} * chunk_bytes;
     return place % 64 == 0 && place <= room && bytes <= room - place;
@@ -68,10 +68,10 @@ class tables {
   /// The first overflow slot. Each slot below it is one process's.
   std::uint32_t overflow_slot() const noexcept { return head_->slots - overflow_slots; }
   bool is_overflow(std::uint32_t s) const noexcept { return s - overflow_slot() < overflow_slots; }
-  /// Whether s is a slot that one process has for itself.
+  /// Whether s is a slot that belongs to a single process.
   bool is_own(std::uint32_t s) const noexcept { return s < overflow_slot(); }
 
-  // What protocol.hpp asks for.
+  // Required by protocol.hpp.
   word* block(std::uint32_t b) const noexcept {
     const extent* e = &extents_[0];
     if (b >= e->blocks) [[unlikely]]
@@ -83,13 +83,13 @@ class tables {
   word& slot_mark() const noexcept { return head_->slot_mark; }
   std::uint32_t lease_group_entries() const noexcept { return lease_entries_; }
   std::uint64_t lease_count() const noexcept { return std::uint64_t{lease_group_count} * lease_entries_; }
-  // What name_table.hpp asks for.
+  // Required by name_table.hpp.
   word& name(std::uint32_t i) const noexcept { return names_[i].word; }
   word& name_hash(std::uint32_t i) const noexcept { return names_[i].hash; }
   word* name_fields_of(std::uint32_t i) const noexcept { return name_fields_[i].words; }
   word& names_mark() const noexcept { return head_->names_mark; }
   std::uint32_t name_count() const noexcept { return head_->names; }
-  /// Wakes who waits for a name.
+  /// Wakes threads that wait for a name.
   void ring_names_bell() const noexcept {
     head_->names_bell.fetch_add(1, std::memory_order_release);
     (void)wake(futex_word(head_->names_bell), std::numeric_limits<int>::max());
@@ -103,7 +103,7 @@ class tables {
   bool has_block(std::uint32_t b) const noexcept {
     return b < block_count() && has_descriptor(b) && !extent_of_block(b).lost();
   }
-  /// Whether b was ever given to a chunk, so that its descriptor has memory; true for each where a touch gives it that.
+  /// Whether b was ever part of a chunk, so that its descriptor has memory; true for each where a touch allocates that.
   /// \pre  b < block_count().
   bool has_descriptor([[maybe_unused]] std::uint32_t b) const noexcept {
     if constexpr (!os::memory_is_promised) return true;
@@ -128,7 +128,7 @@ class tables {
   std::uint32_t extents() const noexcept { return extent_count_.load(std::memory_order_acquire); }
   extent& at(std::uint32_t index) noexcept { return extents_[index]; }
   const extent& at(std::uint32_t index) const noexcept { return extents_[index]; }
-  /// Promises memory to `count` descriptors of an attached segment, the first of which is its `first`-th. False: there
+  /// Commits memory to `count` descriptors of an attached segment, from its `first`-th on. False: there
   /// is none.
   [[nodiscard]] static bool commit_descriptors(extent& e, std::uint64_t first, std::uint64_t count,
                                                std::size_t stride) noexcept {
@@ -150,13 +150,13 @@ class tables {
   std::uint64_t chunk_place(std::uint32_t c) const noexcept {
     return std::uint64_t{c - extent_of_chunk(c).first_chunk} * chunk_bytes;
   }
-  /// The chunk in which a described block lies; chunk_count() if the descriptor makes no sense.
+  /// The chunk in which a described block lies; chunk_count() if the descriptor is invalid.
   std::uint32_t chunk_of(std::uint32_t b, std::uint64_t place) const noexcept {
     const extent& e = extent_of_block(b);
     const std::uint64_t c = place / chunk_bytes;
     return c < e.chunks ? e.first_chunk + static_cast<std::uint32_t>(c) : chunk_count();
   }
-  /// The chunk that holds `p`, or chunk_count(). Only addresses of the writable mapping count.
+  /// The chunk that contains `p`, or chunk_count(). Only addresses of the writable mapping count.
   std::uint32_t chunk_at(const void* p) const noexcept;
 
   /// The address of the same byte in the writable mapping, if `p` is one in a read-only mapping of the data; else
@@ -166,24 +166,24 @@ class tables {
       return nullptr;
     return find_writable(p);
   }
-  /// The address of the same byte in the read-only mapping, which is made now if it is not there.
+  /// The address of the same byte in the read-only mapping, which is made if it does not exist.
   /// \pre    `p` is in the data space, in the writable mapping.
   /// \throws sharedmem::error  what mapping::view_read_only throws.
   std::byte* read_only(const void* p);
 
-  /// Attaches extension segments that joined the arena since; those that have gone count as lost.
-  /// \throws what mapping::attach throws, but for stale_handle.
+  /// Attaches extension segments that were added to the arena since; those that no longer exist count as lost.
+  /// \throws what mapping::attach throws, except stale_handle.
   void sync();
   /// The same; false if it threw.
   bool try_sync() noexcept;
-  /// Makes an extension segment with room for a run of `chunks` and joins it; false if the tables have no
+  /// Makes an extension segment with room for a run of `chunks` and adds it to the arena; false if the tables have no
   /// room for another. \throws sharedmem::error what the kernel refused.
   bool extend(std::uint32_t chunks);
 
   /// Around fork: no other thread is in `sync` or `extend` meanwhile.
   void hold_growth() noexcept { growing_.lock(); }
   void let_grow() noexcept { growing_.unlock(); }
-  /// In a child forked without handlers, where whoever held the lock does not exist.
+  /// In a child forked without handlers, where the thread that held the lock does not exist.
   void forget_lock() noexcept { new (&growing_) std::mutex; }
 
  private:

@@ -7,17 +7,17 @@
 
 /// \file
 /// How the protocol's 64-bit words are packed (bit 0 is the lowest) and in which order they lie. A word of
-/// zeros, as a fresh page holds it, is the resting state of every kind: FREE, VACANT, VOID, UNCLAIMED.
+/// zeros, as in a fresh page, is the initial state of every kind: FREE, VACANT, VOID, UNCLAIMED.
 namespace sharedmem {
 
 inline constexpr int generation_bits = 48;
 inline constexpr std::uint64_t generation_mask = (std::uint64_t{1} << generation_bits) - 1;
 inline constexpr std::uint32_t max_slots = 1u << 14;
 
-/// Slot of "nobody" in a lease: its sender is known to be dead.
+/// Slot "nobody" in a lease: its sender is known to be dead.
 inline constexpr std::uint32_t nobody = max_slots - 1;
-/// Slot in a lease that stands for no process: a block keeps it, the one that its clock names (`kept_by`). Such a
-/// lease is out for as long as that block lives, whoever dies.
+/// Slot in a lease that belongs to no process: the block in its clock (`kept_by`) keeps it. Such a
+/// lease is in use as long as that block lives, whichever process dies.
 inline constexpr std::uint32_t kept = max_slots - 2;
 /// The clock of a kept lease. No time has its highest bit.
 inline constexpr std::uint64_t keeper_mark = std::uint64_t{1} << 63;
@@ -29,10 +29,10 @@ constexpr std::uint64_t kept_by(std::uint32_t block, std::uint64_t generation) n
 enum : int { at_life = 0, at_lease_groups = 1, at_place = 2, at_bytes = 3, at_holders = 4 };
 /// Words of a lease entry.
 enum : int { at_word = 0, at_what = 1, at_clock = 2, at_lease_bytes = 3, lease_entry_words = 4 };
-/// Bit of the word `at_lease_bytes`: its message was written twice, or by a process that did not stand for it. Then
-/// nobody knows all copies, and the lease stays out until one is loaded.
+/// Bit of the word `at_lease_bytes`: its message was written twice, or by a process that was not responsible for it.
+/// Then not all copies are known, and the lease stays in use until one is loaded.
 inline constexpr std::uint64_t copied_message = std::uint64_t{1} << 63;
-/// Groups of the lease table, a bit each in `lease_groups`.
+/// Number of groups of the lease table, each with a bit in `lease_groups`.
 inline constexpr std::uint32_t lease_group_count = 64;
 
 /// `life` of a block: state:2, slot:14, generation:48.
@@ -69,14 +69,14 @@ struct lease_word {
   }
 };
 
-/// `word` of an entry of the table of names: state:3, slot:14, nonce:47. The nonce rises when the entry is vacated.
+/// `word` of an entry of the table of names: state:3, slot:14, nonce:47. Vacating an entry increments the nonce.
 enum class name_state : std::uint8_t {
   vacant = 0,
-  filling = 1,   ///< the slot's process writes name and hash; nobody else looks at it
-  claiming = 2,  ///< provisional: anybody who wants the same name may take it away
-  building = 3,  ///< the slot's process, and nobody else, makes what will be named
-  ready = 4,     ///< names an array, as long as that lives
-  failed = 5,    ///< the text of an exception, for those who waited
+  filling = 1,   ///< the slot's process writes name and hash, which no other process reads
+  claiming = 2,  ///< provisional: any process that wants the same name may revoke it
+  building = 3,  ///< only the slot's process makes the block of this name
+  ready = 4,     ///< refers to an array, as long as that lives
+  failed = 5,    ///< has the text of an exception, for those that waited
 };
 
 struct name_word {
@@ -93,7 +93,7 @@ struct name_word {
   constexpr std::uint64_t bits() const noexcept {
     return static_cast<std::uint64_t>(state) | std::uint64_t{slot} << 3 | nonce << 17;
   }
-  /// What the entry becomes when it is vacated.
+  /// The word of the entry after it is vacated.
   constexpr std::uint64_t vacated() const noexcept {
     return name_word{name_state::vacant, 0, (nonce + 1) & nonce_mask}.bits();
   }
@@ -115,9 +115,9 @@ enum : std::uint32_t {
 inline constexpr std::size_t longest_name = 255;  ///< bytes of UTF-8
 inline constexpr std::size_t longest_text = (name_field_words - at_text_bytes) * 8;
 
-/// A process, unique for ever within a boot of the machine: its namespaces' index in the arena's
-/// table, its start time and its pid (22 bits, the kernel's PID_MAX_LIMIT). Because a claim names its
-/// actor it needs no second word and has no ABA.
+/// A process, unique within a boot of the machine: its namespaces' index in the arena's
+/// table, its start time and its pid (22 bits, the kernel's PID_MAX_LIMIT). The actor is part of the words that
+/// refer to a process, so a compare-and-swap on them cannot suffer from ABA.
 struct actor {
   std::uint32_t pid = 0;
   std::uint64_t start = 0;
@@ -126,10 +126,10 @@ struct actor {
   friend constexpr bool operator==(const actor&, const actor&) = default;
 };
 
-/// `empty` is what comments and the model call VOID, which is a keyword here.
+/// Comments and the model call `empty` VOID; `void` is a keyword of C++.
 /// `ctl` of a participant's slot: state:3, namespace:5, start:34, pid:22.
-/// ENDING: a process that has begun its orderly end. It takes part as an ACTIVE one does, and is repaired as one
-/// when it dies, but nobody who ends as well counts on it to keep the arena (doc/model/ending.pml).
+/// ENDING: a process that has begun its orderly end. It participates like an ACTIVE one, and is repaired like one
+/// when it dies, but other ending processes do not rely on it to keep the arena (doc/model/ending.pml).
 enum class slot_state : std::uint8_t { empty = 0, active = 1, reserved = 2, repair = 3, ending = 4 };
 
 /// Whether the slot belongs to a process that uses the arena.

@@ -137,7 +137,7 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("a look at a segment in which nobody has promised memory yet shows zeros") {
+TEST_CASE("a segment in which no memory was committed yet reads as zeros") {
   for (const backing kind : os::segment_kinds) {
     CAPTURE(static_cast<int>(kind));
     const os::segment s = os::segment::create(kind, bytes, tag);

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Sequence
-from fractions import Fraction
 
-_UNITS = {"": 1}
-for _power, _letter in enumerate("KMGT", start=1):
-    _UNITS[_letter] = _UNITS[_letter + "IB"] = 1024**_power
-    _UNITS[_letter + "B"] = 1000**_power
+from sharedmem._sizes import read_size
 
 
 def parse_bytes(text: str) -> int:
@@ -21,11 +16,9 @@ def parse_bytes(text: str) -> int:
     ValueError
         `text` is not a size, or none that an array can have.
     """
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?(?:I?B)?)", text.strip().upper())
-    unit = found and _UNITS.get("" if found[2] == "B" else found[2])
-    if not found or not unit:
+    nbytes = read_size(text.strip())
+    if nbytes is None:
         raise ValueError(f"{text!r} is not a size such as 64MiB or 1GiB")
-    nbytes = int(Fraction(found[1]) * unit)
     if not 0 < nbytes < 2**63:
         raise ValueError(f"{text!r} is not a size that an array can have")
     return nbytes
@@ -53,7 +46,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Prints a table; by rich where it is installed, else as aligned plain text.
+    """Prints a table; by rich where it is installed, no wider than the terminal, else as aligned plain text.
 
     Parameters
     ----------
@@ -69,6 +62,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     headings = [heading.lstrip(">") for heading in columns]
     try:
         from rich.box import SIMPLE_HEAD
+        from rich.cells import cell_len, set_cell_size
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
@@ -76,18 +70,31 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         _print_plain(title, headings, right, cells)
         return
     console = Console(file=sys.stdout)
-    widths = _widths(headings, cells)
+    widths = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading, to_right in zip(headings, right, strict=True):
-        table.add_column(heading, justify="right" if to_right else "left", no_wrap=True)
-    # Where the terminal is narrow, the last column gives way; rich would take from all of them.
-    room = max(console.width - sum(widths[:-1]) - 2 * len(widths) + 1, len(headings[-1]), 8)
+    # Where the terminal is narrow, the last column gives way first, then rich breaks the other columns of
+    # text into lines. Numbers stay whole.
+    for i, (heading, to_right) in enumerate(zip(headings, right, strict=True)):
+        whole = to_right or i == len(headings) - 1
+        table.add_column(heading, justify="right" if to_right else "left", no_wrap=whole, overflow="fold")
+    room = max(console.width - sum(widths[:-1]) - 2 * len(widths) + 1, len(headings[-1]), 12)
     for row in cells:
-        if len(row[-1]) > room:
-            row[-1] = row[-1][: room - 3] + "..."
+        if cell_len(row[-1]) > room:
+            row[-1] = set_cell_size(row[-1], room - 3).rstrip() + "..."
         table.add_row(*(Text(cell) for cell in row))
     console.print(Text(title, style="bold"))
     console.print(table)
+
+
+def print_text(text: str) -> None:
+    """Prints a sentence; by rich where it is installed, in lines no wider than the terminal."""
+    try:
+        from rich.console import Console
+        from rich.text import Text
+    except ImportError:
+        print(text)
+        return
+    Console(file=sys.stdout).print(Text(text))
 
 
 def print_plain(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -97,12 +104,8 @@ def print_plain(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     _print_plain(title, [heading.lstrip(">") for heading in columns], right, cells)
 
 
-def _widths(headings: list[str], cells: list[list[str]]) -> list[int]:
-    return [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-
-
 def _print_plain(title: str, headings: list[str], right: list[bool], cells: list[list[str]]) -> None:
-    widths = _widths(headings, cells)
+    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
     print(title)
     for line in [headings, *cells]:
         padded = (

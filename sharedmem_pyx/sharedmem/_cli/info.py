@@ -11,7 +11,7 @@ from typing import Any
 
 import sharedmem
 from sharedmem import NameInfo
-from sharedmem._cli.console import format_bytes, format_seconds, print_table
+from sharedmem._cli.console import format_bytes, format_seconds, print_table, print_text
 from sharedmem._cli.segments import Process, Segment, find_memfd, survey
 from sharedmem._reports import inspect_arena
 
@@ -93,7 +93,7 @@ def _print(found: dict[str, Any]) -> None:
             [_segment_row(segment) for segment in found["segments"]],
         )
     else:
-        print(f"No shared-memory segments of {user}, but for those that this command made itself.")
+        print_text(f"No shared-memory segments of {user}, but for those that this command made itself.")
     if found["processes"]:
         print()
         print_table(
@@ -196,7 +196,7 @@ def _short(text: str, most: int) -> str:
 def _print_arena(arena: dict[str, Any], commands: dict[int, str]) -> None:
     title = f"Arena of segment {arena['segment']}"
     if "error" in arena:
-        print(f"{title} cannot be read: {arena['error']}")
+        print_text(f"{title} cannot be read: {arena['error']}")
         return
     print_table(
         f"{title}, {arena['arena']}: its participants",
@@ -209,7 +209,7 @@ def _print_arena(arena: dict[str, Any], commands: dict[int, str]) -> None:
                 participant["chunks"],
                 format_bytes(participant["bytes"]),
                 format_bytes(participant["bytes_in_flight"]),
-                f"{participant['oldest_in_flight']:.0f} s" if participant["leases"] else "",
+                format_seconds(participant["oldest_in_flight"]) if participant["leases"] else "",
                 commands.get(participant["pid"], ""),
             )
             for participant in arena["participants"]
@@ -223,8 +223,8 @@ def _print_arena(arena: dict[str, Any], commands: dict[int, str]) -> None:
         print_table(
             f"Queues in the arena of segment {arena['segment']}", QUEUE_COLUMNS, queue_rows(arena["queues"])
         )
-    print(
+    print_text(
         f"Free but kept warm {format_bytes(arena['cached_bytes'])}; "
         f"in flight {format_bytes(arena['bytes_in_flight'])} by {arena['leases']} leases"
-        + (f", the oldest since {arena['oldest_in_flight']:.0f} s." if arena["leases"] else ".")
+        + (f", the oldest since {format_seconds(arena['oldest_in_flight'])}." if arena["leases"] else ".")
     )

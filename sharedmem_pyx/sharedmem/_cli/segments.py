@@ -1,4 +1,4 @@
-"""What the kernel tells of shared memory: segments of this user, and who maps ours."""
+"""What the kernel reports on shared memory: segments of this user, and processes that map ours."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ def _table(title: str, columns: Sequence[str], rows: list[tuple[object, ...]]) -
 
 @contextlib.contextmanager
 def _keys() -> Iterator[Any]:
-    """A function that waits so many seconds for a key, and tells whether it means the end."""
+    """A function that waits that many seconds for a key, and returns whether it is one that ends `top`."""
     descriptor = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else -1
     before = termios.tcgetattr(descriptor) if descriptor >= 0 else None
 

@@ -32,7 +32,7 @@ TYPECODES = {
 
 DATA = (ctypes._SimpleCData, ctypes.Array, ctypes.Structure, ctypes.Union)
 
-# Types whose value is an address that means something to one process alone, with what to do instead.
+# Types whose value is an address, which is valid in one process only, with what to do instead.
 _POINTERS = {
     ctypes.py_object: "Python objects belong to one process",
     ctypes.c_char_p: "the text would stay private; use Array('c', ...)",
@@ -86,7 +86,7 @@ def _refuse_pointers(type_: Any, where: str) -> None:
         if issubclass(leaf, pointer):
             raise TypeError(f"{where} can't lie in shared memory: {reason}")
     if issubclass(leaf, (ctypes._Pointer, CFuncPtr)):
-        raise TypeError(f"{where} can't lie in shared memory: it points into one process")
+        raise TypeError(f"{where} can't lie in shared memory: it is a pointer, valid in one process only")
     for name, field, *_ in fields(leaf):
         _refuse_pointers(field, f"{where}.{name}")
 
@@ -137,7 +137,7 @@ def dtype_of(type_: Any) -> Any:
     except (TypeError, NotImplementedError) as error:
         raise TypeError(f"values of {leaf.__name__} have no NumPy dtype: {error}") from None
     if dtype.hasobject:
-        raise TypeError(f"values of {leaf.__name__} are Python objects, of one process alone")
+        raise TypeError(f"values of {leaf.__name__} are Python objects, which are valid in one process only")
     return dtype
 
 
@@ -145,7 +145,7 @@ def _dtype_of_structure(type_: Any) -> Any:
     names, formats, offsets = [], [], []
     for name, field, *bits in fields(type_):
         if bits:
-            raise TypeError(f"{type_.__name__}.{name} is a bit field, which no NumPy dtype has")
+            raise TypeError(f"{type_.__name__}.{name} is a bit field, which NumPy dtypes do not support")
         names.append(name)
         formats.append(dtype_of(field))
         offsets.append(getattr(type_, name).offset)

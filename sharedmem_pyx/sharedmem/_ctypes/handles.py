@@ -48,7 +48,7 @@ def _sendable(type_):
     except KeyError:
         if issubclass(type_, ctypes._SimpleCData) and importable(type_) is not type_:
             raise TypeError(
-                "a single number of the other byte order can't be sent; an array of one element can"
+                "a single number in non-native byte order can't be sent; an array of one element can"
             ) from None
         members = {"_private_type": type_, "__module__": type_.__module__, "__doc__": type_.__doc__}
         sendable = type(type_)(type_.__name__, (_ByHandle, type_), members)
@@ -58,7 +58,7 @@ def _sendable(type_):
 def attach(element, lengths, memory):
     """The ctypes object over the bytes `memory`, one element or a nested array of them; it travels by handle.
 
-    `element` is the type of the elements, or a dtype that stands for one that can't be imported.
+    `element` is the type of the elements, or a dtype that replaces one that can't be imported.
     """
     type_ = nest(type_of(element) if isinstance(element, np.dtype) else element, lengths)
     if memory.dtype != np.uint8 or memory.ndim != 1 or memory.nbytes != ctypes.sizeof(type_):

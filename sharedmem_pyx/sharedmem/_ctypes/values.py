@@ -19,7 +19,7 @@ __all__ = ["Array", "RawArray", "RawValue", "Value"]
 
 
 def _new(type_, length=None):
-    """A new object of the type, or array of `length` of it, all bytes zero."""
+    """A new object of the type, or an array of `length` of them, all bytes zero."""
     nbytes = ctypes.sizeof(type_) * (1 if length is None else length)
     element, lengths = split(type_)
     if length is not None:
@@ -30,16 +30,16 @@ def _new(type_, length=None):
 def RawArray(typecode_or_type, size_or_initializer):
     """Array of ctypes elements in shared memory, without a lock.
 
-    As `multiprocessing.RawArray`; besides, it can be sent by any pickle at any time, also through
+    Like `multiprocessing.RawArray`, but it can be sent in any pickle at any time, also through
     a queue to a process that already runs.
 
     Parameters
     ----------
     typecode_or_type : str or ctypes type
-        Type of the elements: a letter of the `array` module, "c", or a ctypes type that holds no
-        pointer.
+        Type of the elements: a letter of the `array` module, "c", or a ctypes type without
+        pointers.
     size_or_initializer : int or sequence
-        Length, the elements being zero, or the elements.
+        The length, for elements that are zero; or the elements.
 
     Returns
     -------
@@ -50,15 +50,15 @@ def RawArray(typecode_or_type, size_or_initializer):
     Raises
     ------
     MemoryError
-        No room.
+        Not enough memory.
     TypeError
-        The type is unknown or holds pointers, or the initializer is neither.
+        The type is unknown or contains pointers, or the initializer is neither of the two.
     ValueError
         The length is negative.
 
     See Also
     --------
-    shmem_as_ndarray : the array as NumPy sees it.
+    shmem_as_ndarray : Returns it as an array of NumPy.
 
     Examples
     --------
@@ -89,14 +89,14 @@ def RawArray(typecode_or_type, size_or_initializer):
 def RawValue(typecode_or_type, *args):
     """Value of a ctypes type in shared memory, without a lock.
 
-    As `multiprocessing.RawValue`; besides, it can be sent by any pickle at any time.
+    Like `multiprocessing.RawValue`, but it can be sent in any pickle at any time.
 
     Parameters
     ----------
     typecode_or_type : str or ctypes type
         As for `RawArray`.
     *args : object
-        What the type is initialized with; without any its bytes are zero.
+        Arguments of the type; without any, its bytes are zero.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def RawValue(typecode_or_type, *args):
 def Array(typecode_or_type, size_or_initializer, *, lock=True):
     """Array of ctypes elements in shared memory, with a lock.
 
-    As `multiprocessing.Array`; besides, with its own lock it can be sent by any pickle at any time,
+    Like `multiprocessing.Array`, but with its own lock it can be sent in any pickle at any time,
     also through a queue to a process that already runs.
 
     Parameters
@@ -132,9 +132,9 @@ def Array(typecode_or_type, size_or_initializer, *, lock=True):
     size_or_initializer : int or sequence
         As for `RawArray`.
     lock : bool or lock, optional
-        True: a new lock that lies in shared memory too, recursive, and that survives its owner.
-        False: none, the result is a `RawArray`. A lock of `multiprocessing` is used as it is; the
-        array can then be given to a process only as that starts.
+        True: a new recursive lock, which also lies in shared memory and survives its owner.
+        False: no lock; the result is a `RawArray`. A lock of `multiprocessing` is used as it is; the
+        array can then be passed to a process only when that starts.
 
     Returns
     -------
@@ -151,13 +151,13 @@ def Array(typecode_or_type, size_or_initializer, *, lock=True):
     Warns
     -----
     RuntimeWarning
-        When the lock is taken after its owner ended without giving it back: what it guards may be
-        half-written.
+        When the lock is acquired after its owner ended without releasing it: the data that it
+        guards may be half-written.
 
     Notes
     -----
-    The lock is a robust mutex: the kernel passes it on when the thread that holds it ends, by `SIGKILL`,
-    too [1]_. It serves threads and processes of one pid namespace.
+    The lock is a robust mutex: the kernel passes it on when the thread that holds it ends, even by
+    `SIGKILL` [1]_. It works among threads and processes of one pid namespace.
 
     References
     ----------
@@ -178,14 +178,14 @@ def Array(typecode_or_type, size_or_initializer, *, lock=True):
 def Value(typecode_or_type, *args, lock=True):
     """Value of a ctypes type in shared memory, with a lock.
 
-    As `multiprocessing.Value`; besides, with its own lock it can be sent by any pickle at any time.
+    Like `multiprocessing.Value`, but with its own lock it can be sent in any pickle at any time.
 
     Parameters
     ----------
     typecode_or_type : str or ctypes type
         As for `RawArray`.
     *args : object
-        What the type is initialized with.
+        Arguments of the type.
     lock : bool or lock, optional
         As for `Array`.
 
@@ -227,7 +227,7 @@ def _with_lock(obj, lock):
 
 
 class _SentWithLock:
-    """Pickles object and lock, when each of them can be."""
+    """Pickles object and lock, if both can be pickled."""
 
     def __reduce__(self):
         return _synchronized, (self._obj, self._lock)
@@ -235,7 +235,7 @@ class _SentWithLock:
 
 def _synchronized(obj, lock):
     """multiprocessing's wrapper for the object, with its class changed to one that can be sent."""
-    # A context is named here, since to ask for the default one would fix it for the whole program.
+    # A context is named here, since requesting the default one would fix it for the whole program.
     context = multiprocessing.get_context("spawn")
     wrapper = sharedctypes.synchronized(obj, lock, context)
     kind = type(wrapper)

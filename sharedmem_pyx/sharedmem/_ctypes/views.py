@@ -14,7 +14,7 @@ __all__ = ["as_ctypes", "shmem_as_ndarray"]
 
 
 def as_ctypes(a):
-    """View of a shared array as a ctypes object.
+    """Return a ctypes object over the memory of a shared array.
 
     Parameters
     ----------
@@ -32,12 +32,12 @@ def as_ctypes(a):
     TypeError
         There is no ctypes type for the elements.
     ValueError
-        The array is not shared, not contiguous or read-only.
+        The array is not shared, is not contiguous, or is read-only.
 
     See Also
     --------
-    shmem_as_ndarray : the way back.
-    numpy.ctypeslib.as_ctypes : the same for private memory.
+    shmem_as_ndarray : Does the reverse.
+    numpy.ctypeslib.as_ctypes : Does the same for private memory.
 
     Examples
     --------
@@ -54,25 +54,25 @@ def as_ctypes(a):
     if not a.flags.c_contiguous:
         raise ValueError(
             f"an array with strides {a.strides} is not C-contiguous: "
-            "sharedmem.array(a, order='C') is a copy that is"
+            "sharedmem.array(a, order='C') returns a copy that is"
         )
     if not a.flags.writeable:
         raise ValueError("ctypes objects can be written to, but the array is read-only")
     if a.nbytes and not is_shared(a):
-        raise ValueError("the array is not in shared memory: sharedmem.asshared(a) is a copy that is")
+        raise ValueError("the array is not in shared memory: sharedmem.asshared(a) returns a copy that is")
     return attach(a.dtype, a.shape, asshared(a).reshape(-1).view(np.uint8))
 
 
 def shmem_as_ndarray(raw_array, shape=None):
-    """Array over the memory of a ctypes object.
+    """Return an array over the memory of a ctypes object.
 
     Parameters
     ----------
     raw_array : ctypes object
         What `Array`, `RawArray`, `Value` or `RawValue` returned, of this package or of
-        `multiprocessing`. A lock is neither taken nor needed: that is left to the caller.
+        `multiprocessing`. The lock is not acquired: the caller decides whether that is needed.
     shape : int or tuple of int, optional
-        Lengths of the axes, for as many elements as there are; one of them may be -1. By default
+        Lengths of the axes; they must fit the number of elements, and one of them may be -1. By default
         those of the ctypes array, or ``()`` for a value.
 
     Returns
@@ -85,9 +85,9 @@ def shmem_as_ndarray(raw_array, shape=None):
     Raises
     ------
     TypeError
-        The object is no ctypes object, or its elements (pointers, bit fields) have no dtype.
+        It is not a ctypes object, or its elements (pointers, bit fields) have no dtype.
     ValueError
-        The shape has another number of elements.
+        The shape does not fit the number of elements.
 
     Examples
     --------

@@ -36,6 +36,12 @@ _KEY = "sharedmem"
 _UNSPLIT = 1 << 62  # bytes of a frame from which on Dask would split it
 _OFFLOAD = 4 << 20  # bytes of frames from which on they are looked at, and copied, in another thread
 
+# Dask keeps the last thousand messages that it sent, to help those who look for faults, but none of so
+# many bytes (distributed.batched.BatchedSend). A message with handles is small in the socket, yet, as long
+# as it is kept, so are all its arrays. So Dask is told that it is large.
+_NOT_LOGGED = 1_000_000
+_LARGE = 4 << 10  # bytes of a message by value that may have arrays in it
+
 _NO_HANDLES = b"\xc0"  # the frame that goes before those of a message: msgpack's nil
 
 
@@ -81,6 +87,11 @@ def _open(handles: list[bytes]) -> list[memoryview]:
             raise
     _tally["opened"] += len(opened)
     return opened
+
+
+def _told(written: int) -> int:
+    """The size that Dask is told of a message that was sent as bytes."""
+    return max(written, _NOT_LOGGED) if written >= _LARGE else written
 
 
 class _Sharing(tcp.TCP):
@@ -138,7 +149,7 @@ class _Sharing(tcp.TCP):
     async def write(self, msg: Any, serializers: Any = None, on_error: Any = "message") -> Any:
         """See Comm."""
         if not self._shares:
-            return await super().write(msg, serializers=serializers, on_error=on_error)
+            return _told(await super().write(msg, serializers=serializers, on_error=on_error))
         frames = await to_frames(
             msg,
             allow_offload=self.allow_offload,
@@ -154,7 +165,7 @@ class _Sharing(tcp.TCP):
         rest = [f for f, handle in zip(frames, parcel.handles, strict=True) if handle is None]
         del frames
         if not parcel.nbytes:
-            return await _write_frames(self, [_NO_HANDLES, *rest])
+            return _told(await _write_frames(self, [_NO_HANDLES, *rest]))
         if parcel.refused is not None:
             _warn_once("some large buffers are sent as bytes", parcel.refused)
         self._outbox.add(parcel)
@@ -166,7 +177,7 @@ class _Sharing(tcp.TCP):
         _tally["handles"] += len(parcel.handles) - len(rest)
         _tally["bytes"] += parcel.nbytes
         _tally["carried"] += parcel.carried
-        return written
+        return max(written + parcel.nbytes, _NOT_LOGGED)
 
     async def read(self, deserializers: Any = None) -> Any:
         """See Comm."""
@@ -203,7 +214,9 @@ class _Sharing(tcp.TCP):
             opened = iter(_open([handle for handle in handles if handle is not None]))
         except Exception as error:
             self.abort()
-            raise CommClosedError(f"in {self}: memory of the other end cannot be had: {error}") from error
+            raise CommClosedError(
+                f"in {self}: memory of the other end cannot be attached: {error}"
+            ) from error
         rest = iter(frames[1:])
         return [next(rest) if handle is None else next(opened) for handle in handles]
 

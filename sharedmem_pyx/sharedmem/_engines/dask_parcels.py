@@ -22,10 +22,21 @@ _left: deque[tuple[float, Parcel]] = deque()
 
 
 def revoke_overdue() -> None:
-    """Call back what connections left behind and nobody has opened in time."""
+    """Call back what connections left behind and nobody has opened in time.
+
+    Any thread may call it, also within itself: a connection that nobody closed ends where it is collected. So
+    each parcel is taken out before it is looked at.
+    """
     now = time.monotonic()
-    while _left and (_left[0][0] <= now or _left[0][1].delivered):
-        _left.popleft()[1].revoke()
+    while True:
+        try:
+            when, parcel = _left.popleft()
+        except IndexError:
+            return
+        if when > now and not parcel.delivered:
+            _left.appendleft((when, parcel))
+            return
+        parcel.revoke()
 
 
 class Outbox:

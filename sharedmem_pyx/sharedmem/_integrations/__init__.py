@@ -1,6 +1,6 @@
 """Which modules of other packages this library adds itself to, and by what.
 
-None of them is imported here: each is dealt with as soon as somebody imports it. A library that has a
+None of them is imported here: each is handled when it is imported. A library that has a
 pickler, a type or a pool of its own has one file in this folder, whose functions take the module.
 """
 
@@ -34,7 +34,7 @@ HOOKS = (
     ("pandas.core.arrays.string_arrow", "pandas_", "add_columns"),
     ("torch.multiprocessing", "torch_", "add_tensors"),
     ("torch.multiprocessing.queue", "torch_", "hook_queues"),
-    # What its workers have sent and nobody has read when a loop over it ends early.
+    # Unread messages of its workers when a loop over it ends early.
     ("torch.utils.data.dataloader", "torch_unread", "watch_loaders"),
 )
 
@@ -83,7 +83,7 @@ def _call(file: str, function: str, module: ModuleType) -> None:
     except (
         AttributeError,
         ImportError,
-    ) as error:  # another version; whoever imports it can use it all the same
+    ) as error:  # another version, which can be used nevertheless
         warnings.warn(
             f"sharedmem does not know this version of {module.__name__}, which sends arrays as if sharedmem "
             f"were not there: {error}",

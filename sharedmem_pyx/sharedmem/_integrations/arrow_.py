@@ -14,7 +14,7 @@ from sharedmem._transfers.reducing import Reducer
 
 
 def load_buffer(load: Callable[..., Any], *args: Any) -> Any:
-    """A buffer over the array that ``load(*args)`` gives; what pickles of buffers call.
+    """Return a buffer over the array that ``load(*args)`` returns; pickles of buffers call this function.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def load_buffer(load: Callable[..., Any], *args: Any) -> Any:
     Returns
     -------
     pyarrow.Buffer
-        Nobody can write through it.
+        It is read-only.
     """
     array = load(*args)
     array.flags.writeable = False
@@ -34,7 +34,7 @@ def load_buffer(load: Callable[..., Any], *args: Any) -> Any:
 
 
 def load_mutable_buffer(load: Callable[..., Any], *args: Any) -> Any:
-    """The same for a buffer that could be written, and that nobody else has: as its pickle would arrive.
+    """The same for a mutable buffer that no other process has, as it would arrive when pickled.
 
     Parameters
     ----------

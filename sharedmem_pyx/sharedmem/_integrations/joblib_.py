@@ -118,5 +118,5 @@ def make_backend(**options: Any) -> Any:
 
 
 def add_backend(module: ModuleType) -> None:
-    """Register the backend in `joblib.parallel`. Its module is imported as soon as somebody asks for it."""
+    """Register the backend in `joblib.parallel`. Its module is imported when it is first requested."""
     module.register_parallel_backend("sharedmem", make_backend)

@@ -15,6 +15,7 @@ Tested with joblib 1.4.2, 1.5.3 and 1.6.0.
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,7 @@ from joblib._parallel_backends import LokyBackend
 from sharedmem._copying import copy
 from sharedmem._integrations.joblib_ import warn_once
 from sharedmem._integrations.loky_ import Messages
-from sharedmem._messages import by_value
+from sharedmem._messages import Message, by_value, current_message
 from sharedmem._transfers.messages import hook
 from sharedmem._transfers.reducing import (
     Reducer,
@@ -92,28 +93,15 @@ class Task:
     def __init__(self, function: Callable[[], Any], copies: ByArray) -> None:
         self.function = function
         self.copies = copies
-        #: The copies that its message names. The message has no leases for them: where workers are killed,
-        #: nobody could tell whether they had read it.
+        #: The copies that its message names.
         self.named: list[Any] = []
+        #: The leases of its message, which end with it: where workers are killed, nobody can tell what they
+        #: had read and not loaded yet.
+        self.leases: Message | None = None
 
     def __reduce__(self) -> _Reduced:
-        return itself, (self.function,)
-
-
-def itself(function: Callable[[], Any]) -> Callable[[], Any]:
-    """What a pickled `Task` calls.
-
-    Parameters
-    ----------
-    function : callable
-        The task.
-
-    Returns
-    -------
-    callable
-        The same.
-    """
-    return function
+        # Not by a function in Python, at which cloudpickle would have a closer look for each task.
+        return operator.getitem, ((self.function,), 0)
 
 
 def _new_reducer() -> Reducer:
@@ -221,15 +209,22 @@ class TaskMessages(Messages):
         used = _new_reducer()
         hook(pickler, used)
         otherwise = table[np.ndarray]
+        begun = []
 
         def begin(task: Task) -> _Reduced:
             # What is pickled from here on belongs to this task: it is all that there is in the message.
             if not by_value.get():
                 table[np.ndarray] = table[SharedArray] = _TaskMessage(task, theirs, otherwise).reduce
+            task.leases = Message()
+            begun.append(current_message.set(task.leases))
             return task.__reduce__()
 
         table[Task] = begin
-        pickler.dump(obj)
+        try:
+            pickler.dump(obj)
+        finally:
+            for before in begun:
+                current_message.reset(before)
         count(used)
 
 

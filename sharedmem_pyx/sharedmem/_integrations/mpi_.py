@@ -33,6 +33,10 @@ def check_communicator(comm: Any, name: str) -> None:
 
 def agree(comm: Any, error: Exception | None, value: Any = None) -> list[Any]:
     """The values of all ranks; if any rank has an error, every rank raises its own or the first of others."""
+    try:
+        pickle.dumps(value)
+    except Exception as failed:  # of an argument of a wrong kind; the others wait for this rank
+        error, value = failed, None
     said = None if error is None else (type(error).__name__, str(error))
     found = comm.allgather((said, value))
     if error is not None:
@@ -57,8 +61,31 @@ def rank_in(comm: Any, root: Any) -> int:
     """An argument that names a rank, as an int."""
     number = operator.index(root)
     if not 0 <= number < comm.size:
-        raise ValueError(f"root is rank {number}, and the communicator has the ranks 0 to {comm.size - 1}")
+        raise ValueError(f"root is rank {number}, but the communicator has the ranks 0 to {comm.size - 1}")
     return number
+
+
+def ranks_of(node: Any, comm: Any) -> list[int]:
+    """The numbers in `comm` of the ranks of one of its nodes."""
+    inner, outer = node.Get_group(), comm.Get_group()
+    try:
+        found: list[int] = inner.Translate_ranks(None, outer)
+    finally:
+        inner.Free()
+        outer.Free()
+    if MPI.UNDEFINED in found:
+        raise ValueError("node has ranks that comm has not; pass what sharedmem.mpi.node(comm) returned")
+    return found
+
+
+def check_nodes(nodes: list[tuple[int, ...]]) -> None:
+    """Raise unless what all ranks have for their nodes, which ends in the number of ranks, fits together."""
+    for each in nodes:
+        if nodes.count(each) != each[-1]:
+            raise ValueError(
+                "the ranks pass node communicators that do not fit together; all must pass what "
+                "sharedmem.mpi.node(comm) returned"
+            )
 
 
 # -- arrays
@@ -78,7 +105,9 @@ def attach(comm: Any, handle: bytes, made: SharedArray | None) -> SharedArray:
     error: Exception | None = None
     if made is None:
         try:
-            made = pickle.loads(handle)
+            loaded = pickle.loads(handle)
+            # Without elements it was pickled as an ndarray.
+            made = loaded if isinstance(loaded, SharedArray) else loaded.view(SharedArray)
         except Exception as failed:
             error = RuntimeError(
                 f"cannot use the array of another rank, {type(failed).__name__}: {failed}; "
@@ -110,7 +139,7 @@ def probe(comm: Any) -> list[SharedArray | None]:
         except Exception:  # whatever it is: that memory cannot be used
             found.append(None)
     comm.Barrier()
-    del mine  # not before everybody has looked
+    del mine  # only after all ranks have read it
     return found
 
 
@@ -120,7 +149,7 @@ _kept: int | None = None
 def keep(comm: Any, arrays: list[SharedArray | None]) -> None:
     """Keep arrays as long as a communicator: the memory that they are in stays attached.
 
-    Attaching it anew, and its page tables, would take longer than all else in each call.
+    Attaching it again, with its page tables, would take most of the time of each call.
     """
     global _kept
     if _kept is None:

@@ -81,7 +81,7 @@ def _stack(batch: Any, *, collate_fn_map: Any = None) -> Any:
 
 
 def _stack_in_worker(batch: Any, *, collate_fn_map: Any = None) -> Any:
-    """The same in a worker of a DataLoader; elsewhere the batch is sent to nobody, and torch makes it."""
+    """The same in a worker of a DataLoader; elsewhere the batch is not sent, and torch makes it."""
     torch: Any = importlib.import_module("torch")
     if torch.utils.data.get_worker_info() is not None:
         return _stack(batch, collate_fn_map=collate_fn_map)
@@ -150,7 +150,7 @@ class _Carried:
 def _reduce_private(tensor: Any) -> Any:
     """What a worker's pickle has for a tensor in private memory; None: it is left to torch.
 
-    Whoever shares a tensor by torch's means wants it shared, and so does whoever sends one from elsewhere.
+    A tensor that is shared by torch's means is meant to be shared, and so is one that is sent from elsewhere.
     """
     torch: Any = importlib.import_module("torch")
     if (

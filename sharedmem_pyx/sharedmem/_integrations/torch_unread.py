@@ -1,9 +1,9 @@
-"""What workers of torch's DataLoader have sent and nobody has read when they are stopped.
+"""Unread messages of workers of torch's DataLoader when these are stopped.
 
-A loop over a DataLoader that ends early leaves batches in the pipe of its workers, which end, too. Nobody can
-tell a message of a dead process that nobody has read yet from one that nobody will read; its memory would be
-kept until memory is short. Whoever stops the workers is the only reader of that pipe: it reads the rest, and
-gives its memory back.
+A loop over a DataLoader that ends early leaves batches in the pipe of its workers, which end, too. A message
+of a dead process that was not read yet cannot be distinguished from one that will never be read, so its
+memory would be kept until memory is short. But the process that stops the workers is the only reader of that
+pipe: it reads the rest, and frees its memory.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ def _discard_all(data: bytes) -> None:
         at += size
 
 
+def _is_parent_of(workers: list[Any]) -> bool:
+    return all(each._parent_pid == os.getpid() for each in workers)
+
+
 def watch_loaders(module: ModuleType) -> None:
     """Have the iterators of `torch.utils.data.dataloader` give up what their workers leave."""
     owner: Any = module
@@ -59,7 +63,8 @@ def watch_loaders(module: ModuleType) -> None:
     @functools.wraps(plain)
     def shutdown_workers(self: Any) -> None:
         rest = None
-        if not getattr(self, "_shutdown", True):
+        # A forked child that drops its copy of the iterator is not who reads that pipe.
+        if not getattr(self, "_shutdown", True) and _is_parent_of(self._workers):
             # Its own descriptor: torch closes the queue where it pins memory.
             with contextlib.suppress(AttributeError, OSError, TypeError):
                 rest = os.dup(self._worker_result_queue._reader._handle)

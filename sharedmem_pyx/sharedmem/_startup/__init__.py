@@ -21,6 +21,7 @@ from sharedmem import _core
 
 if TYPE_CHECKING:
     from importlib.abc import Loader, MetaPathFinder
+    from typing import Any
 else:
     Loader = MetaPathFinder = object
 
@@ -41,7 +42,7 @@ class _Compiled(MetaPathFinder):
 
 sys.meta_path.insert(0, _Compiled())
 
-#: Held by whoever imports a module of this package in a function, when it is first needed, and while this
+#: Held while code imports a module of this package in a function, when it is first needed, and while this
 #: process forks. A child has only the thread that forked: in the middle of another thread's import it would
 #: wait for that thread's lock of the module for ever. Where an import of another package is under way, its
 #: lock is held already, and this one is not taken: two threads could wait for each other.
@@ -62,9 +63,13 @@ _Action = Callable[[ModuleType], None]
 class _Loader(Loader):
     """Runs a module's own loader, then actions on the module."""
 
-    def __init__(self, loader: Loader, actions: list[_Action]) -> None:
+    def __init__(self, loader: Loader) -> None:
         self.loader = loader
-        self.actions = actions
+
+    def __getattr__(self, name: str) -> "Any":
+        if name == "loader":  # of an object that is being copied
+            raise AttributeError(name)
+        return getattr(self.loader, name)  # get_code, get_source and the like, which runpy and others call
 
     def create_module(self, spec: ModuleSpec) -> "ModuleType | None":
         return self.loader.create_module(spec)
@@ -73,40 +78,40 @@ class _Loader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
         module.__loader__ = self.loader
-        try:
-            self.loader.exec_module(module)
-        except BaseException:
-            _finder.awaited[module.__name__] = self.actions
-            raise
-        for action in self.actions:
+        self.loader.exec_module(module)
+        for action in _finder.awaited.pop(module.__name__, ()):
             action(module)
 
 
 class _Finder(MetaPathFinder):
-    """Finds nothing by itself: asks the others, and wraps the loader of a module that is awaited."""
+    """Finds nothing by itself: asks the others, and wraps the loader of a module that is awaited.
+
+    A module is awaited until it has been run: whoever asks `importlib.util.find_spec` whether it is there
+    need not import it.
+    """
 
     def __init__(self) -> None:
         self.awaited: dict[str, list[_Action]] = {}
+        # For which the others are being asked. One thread at a time: the import system has a lock for it.
+        self.asking: set[str] = set()
 
     def find_spec(
         self, name: str, path: "Sequence[str] | None", target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
-        actions = self.awaited.pop(name, None)  # popped: the others are asked through here, too
-        if actions is None:
+        if name not in self.awaited or name in self.asking:  # the others are asked through here, too
             return None
-        spec = None
+        self.asking.add(name)
         try:
             for other in list(sys.meta_path):
                 if other is not self and hasattr(other, "find_spec"):
                     spec = other.find_spec(name, path, target)
-                if spec is not None:
-                    break
+                    if spec is not None:
+                        if spec.loader is not None:
+                            spec.loader = _Loader(spec.loader)
+                        return spec
+            return None
         finally:
-            if spec is None or spec.loader is None:
-                self.awaited[name] = actions
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, actions)
-        return spec
+            self.asking.discard(name)
 
 
 _finder = _Finder()

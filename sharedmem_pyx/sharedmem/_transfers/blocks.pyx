@@ -98,7 +98,7 @@ cdef bint home_is_readable() noexcept:
 
 cdef int refuse_user() except -1:
     raise PermissionError(
-        f"cannot send through shared memory: transport was called by user {user_of_setting}, who could not "
+        f"cannot send through shared memory: transport was called by user {user_of_setting}, who cannot "
         f"attach memory of this process's user, {geteuid()}")
 
 

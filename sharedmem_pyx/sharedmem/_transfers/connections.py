@@ -1,11 +1,11 @@
-"""What multiprocessing's connections tell `sharedmem._in_flight`, and which of them carry values.
+"""Hooks by which multiprocessing's connections notify `sharedmem._in_flight`, and which of them carry values.
 
 Every transfer of multiprocessing writes and reads by ``Connection._send_bytes`` and ``_recv_bytes``: `Pipe`,
 `Queue`, `SimpleQueue`, `Pool`, `concurrent.futures`. They are replaced here, and so are the functions that
 make, close and send connections.
 
-`Connection.send` pickles by value where the connection may lead to another host: a handle would mean nothing
-there.
+`Connection.send` pickles by value if the connection may lead to another host, where a handle would be
+invalid.
 """
 
 import contextlib
@@ -58,8 +58,8 @@ def rebuild(df: Any, readable: bool, writable: bool, end: tuple[str, int]) -> An
 def giving_up(method: Any, variable: str) -> Any:
     """A version of a method that reads and loads a message, which gives up one that cannot be loaded.
 
-    What an object raises while it is loaded leaves the rest of the message to nobody: the bytes are in a
-    variable of that method, and go with it.
+    If an object raises while it is loaded, the rest of the message is lost: its bytes are in a local
+    variable of that method.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def giving_up(method: Any, variable: str) -> Any:
 
 
 def watch_queues(module: ModuleType) -> None:
-    """Have the queues of `multiprocessing.queues`, or of a copy of it, give up what cannot be loaded.
+    """Make the queues of `multiprocessing.queues`, or of a copy, give up messages that cannot be loaded.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def watch_queues(module: ModuleType) -> None:
 
 
 def watch(module: ModuleType, reducing: ModuleType = reduction, rebuild: Any = rebuild) -> None:
-    """Have the connections of `multiprocessing.connection`, or of a copy of it, keep the ledger.
+    """Make the connections of `multiprocessing.connection`, or of a copy of it, keep the ledger.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def watch(module: ModuleType, reducing: ModuleType = reduction, rebuild: Any = r
             return plain_reduce(conn)
         conn._check_closed()
         if not (conn.readable and conn.writable):
-            # The kernel says enough about a pipe: its reader need not import this library before it reads.
+            # The kernel reports enough about a pipe: its reader need not import this library before it reads.
             _in_flight.say_read_elsewhere(end)
             return plain_reduce(conn)
         return rebuild, (duplicate(conn._handle), conn.readable, conn.writable, end)
@@ -161,11 +161,11 @@ def watch(module: ModuleType, reducing: ModuleType = reduction, rebuild: Any = r
 
 
 def watch_without_descriptors(module: ModuleType) -> None:
-    """Do as much of `watch` as there can be on Windows, where connections have no descriptors.
+    """Do the parts of `watch` that are possible on Windows, where connections have no descriptors.
 
-    Nothing can be told there of a pipe's other end, so that no ledger is kept: what is lost with a reader
-    stays until its sender ends. Connections that are no pipes are sockets, which may lead to another host:
-    they send by value.
+    The state of a pipe's other end cannot be determined there, so no ledger is kept: messages that are lost
+    with a reader stay until their sender ends. Connections that are not pipes are sockets, which may lead to
+    another host: they send by value.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ def watch_without_descriptors(module: ModuleType) -> None:
 
 
 def install() -> None:
-    """Have the connections of multiprocessing keep the ledger, where that can be."""
+    """Make the connections of multiprocessing keep the ledger, if that is possible."""
     if sys.platform == "win32":
         watch_without_descriptors(connection)
     else:

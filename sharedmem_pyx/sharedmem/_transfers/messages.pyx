@@ -1,11 +1,11 @@
-"""Messages of transfers that deliver once: what makes their bytes, and the entries that their picklers get.
+"""Messages of transfers that deliver once: creating their bytes, and the entries of their picklers.
 
-A transfer has its pickler made as ever. Before that writes, `hook` puts the entries for arrays into the
-dispatch table of this one pickler, which is a copy of its own: the classes of picklers stay as they are, and
-objects that are no arrays cost nothing. Whoever makes a pickler of such a class himself gets what he always
-got.
+A transfer creates its pickler as usual. Before the pickler writes, `hook` puts the entries for arrays into
+the dispatch table of this one pickler, which is a copy. So the classes of picklers do not change, objects
+that are not arrays cost nothing, and a program that creates a pickler of such a class itself gets the
+unchanged class.
 
-For modules of this package that send something themselves::
+For modules of this package that send messages themselves::
 
     r = reducing.reducer(protocol, min_bytes=1, zero_copy_from=0)    # all data goes through the arena
     data = messages.dumps(obj, protocol, r)                          # a memoryview, as ForkingPickler.dumps
@@ -13,7 +13,7 @@ For modules of this package that send something themselves::
     r.refused     # the first reason why some of it is in `data`: a MemoryError with the numbers, or None
 
 ``pickle.loads`` reads `data`. Each lease in it is consumed by the first load, and keeps its block until then,
-or until `sharedmem.revoke`. Without a reducer of one's own, the settings of `sharedmem.transport` hold.
+or until `sharedmem.revoke`. By default the settings of `sharedmem.transport` apply.
 """
 
 import copyreg
@@ -275,7 +275,7 @@ def transferring(pickler, dump):
             try:
                 PyContextVar_Reset(current_message, before)
             except BaseException:
-                complete = False    # nobody gets the message
+                complete = False    # the message is not sent
                 raise
             finally:
                 end_message(within, complete)

@@ -1,13 +1,14 @@
 """Parcels: buffers on their way to one reader, which their sender can call back.
 
-The layer below the integrations of engines that have connections of their own. An engine pickles as ever, by
+The layer below the integrations of engines that have connections of their own. An engine pickles as usual, by
 protocol 5, and leaves large buffers out of its pickles. Whoever writes those buffers to a connection makes a
 parcel of them first: a handle of some hundred bytes takes the place of each buffer that lies in shared
 memory, and of each large one that does not. The latter are *carried*: copied once, into a block of their own.
 
 Who may write into what arrives follows from whose it was:
 
-* What a program has allocated by this library is shared, and everybody who has it may write there.
+* Memory that a program has allocated by this library is shared, and all processes that have it may write to
+  it.
 * What is carried was private memory, and is its one reader's own when it arrives: as if it had come by
   a socket, and as writable. `arena::mark_carried` notes that with the block, in the reader's process. What
   pickles it there, in whatever it is wrapped, copies it again, so that no third process shares it. The note
@@ -31,9 +32,9 @@ from libc.stdint cimport uint64_t
 
 from sharedmem._messages cimport Message, end_message, is_in_flight, leases_of, new_message
 from sharedmem.array cimport is_carried as lies_in_carried
-from sharedmem._transfers.reducing cimport Reducer, reduce_exact
+from sharedmem._transfers.reducing cimport Reducer, reduce_exact, share_of_all_memory
 from sharedmem.libsharedmem.arena cimport allocation, arena
-from sharedmem.libsharedmem.home cimport arena_of, memory_total
+from sharedmem.libsharedmem.home cimport arena_of
 
 from sharedmem._handles import _drop, _load_exact
 from sharedmem._startup import import_lock
@@ -42,7 +43,6 @@ from sharedmem._transfers.reducing import reducer
 
 cdef enum:
     default_least = 32 << 10    # bytes of a private buffer from which on it is carried
-    share_of_memory = 16        # this part of the memory that there is may be carried at one time
 
 cnp.import_array()
 
@@ -68,12 +68,12 @@ def least_carried():
     if not text:
         return default_least
     with import_lock:
-        from sharedmem._transfers.settings import read_size
+        from sharedmem._sizes import read_size
     nbytes = read_size(text)
     if nbytes is None:
         raise ValueError(
-            f"SHAREDMEM_CARRY={text!r} is no size: it is a number of bytes such as 32768 or 64KiB, and 0 for "
-            "never")
+            f"SHAREDMEM_CARRY={text!r} is not a size: it is a number of bytes such as 32768 or 64KiB; with 0 "
+            "nothing is carried")
     return nbytes or None
 
 
@@ -136,7 +136,7 @@ def make_parcel(buffers, least=None):
     buffers : iterable of buffer
         Each is contiguous. They are not kept.
     least : int, optional
-        Private buffers of so many bytes are carried; None: none is.
+        Private buffers of at least that many bytes are carried; None: none.
 
     Returns
     -------
@@ -156,7 +156,7 @@ def make_parcel(buffers, least=None):
     ``SHAREDMEM_IN_FLIGHT_LIMIT`` says.
     """
     cdef Parcel made = Parcel.__new__(Parcel)
-    cdef Reducer by = None      # made when it is needed: to ask for the limit reads files of the system
+    cdef Reducer by = None      # made when it is needed: most messages are small
     cdef cnp.ndarray a
     cdef uint64_t nbytes, before
     cdef bytes handle
@@ -173,7 +173,7 @@ def make_parcel(buffers, least=None):
             a = np.frombuffer(view, np.uint8)
             if is_shared_with_others(a) or least is not None and nbytes >= <uint64_t>least:
                 if by is None:
-                    by = reducer(5, limit=memory_total() // share_of_memory)
+                    by = reducer(5, limit=share_of_all_memory())
                 before = by.carried
                 try:
                     reduced = reduce_exact(by, a, leases_of(made.within), False)
@@ -198,7 +198,7 @@ cdef bint is_shared_with_others(cnp.ndarray a) noexcept:
 
 
 def open_handle(bytes handle not None):
-    """The buffer that a handle of a parcel stands for.
+    """The buffer to which a handle of a parcel refers.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ def open_handle(bytes handle not None):
     cdef allocation found
     kind = handle[:1]
     if kind != mark_shared and kind != mark_carried:
-        raise ValueError("no handle of a parcel")
+        raise ValueError("not the handle of a parcel")
     a = _load_exact(handle[1:])
     if kind == mark_carried and cnp.PyArray_ISWRITEABLE(a):
         where = arena_of(cnp.PyArray_DATA(a))

@@ -1,8 +1,8 @@
-"""Which pickles hold an array until it is loaded, and which hold its data.
+"""Which pickles keep the memory of an array until they are loaded, and which contain its data.
 
 A pickle of a shared array is a handle. Transfers that deliver a message once (multiprocessing, and those of
 `sharedmem._integrations` as soon as they are imported) keep the memory of a handle until it is loaded, so
-that the sender may drop the array, or end. No other pickle does: nobody can tell how often it is loaded.
+that the sender may drop the array, or end. No other pickle does: it may be loaded any number of times.
 Functions that write files pickle by value: see `sharedmem._transfers.saving`.
 """
 
@@ -20,12 +20,12 @@ from sharedmem._transfers.messages import transferring, write_message
 
 @contextmanager
 def pickle_by_value() -> Iterator[None]:
-    """Within this context pickles of shared arrays hold their data and load as plain ndarrays.
+    """Within this context pickles of shared arrays contain their data and load as plain ndarrays.
 
-    For other hosts, and for what is saved by `pickle.dumps` or a `pickle.Pickler` of one's own; `pickle.dump`
-    and other functions that write files do so anyway. A lock is pickled as a new one. It is a context
-    variable: it reaches the code that runs in this context, not other threads, and so not the feeder
-    thread in which a `multiprocessing.Queue` pickles what was put into it.
+    For messages to other hosts, and for data that is saved by `pickle.dumps` or the program's own
+    `pickle.Pickler`; `pickle.dump` and other functions that write files do so anyway. A lock is pickled as a
+    new one. The setting is a context variable: it applies to the code that runs in this context, not to other
+    threads, and so not to the feeder thread in which a `multiprocessing.Queue` pickles its messages.
 
     Yields
     ------
@@ -45,8 +45,8 @@ def pickle_by_value() -> Iterator[None]:
 
 
 def hook_forking_pickler(module: ModuleType) -> None:
-    """Have transfers that use `multiprocessing.reduction`, or a copy of it, hold the arrays in their
-    messages.
+    """Make transfers that use `multiprocessing.reduction`, or a copy of it, keep the arrays in their
+    messages alive.
 
     Parameters
     ----------
@@ -67,12 +67,12 @@ def hook_forking_pickler(module: ModuleType) -> None:
 
 
 def install() -> None:
-    """Make messages of multiprocessing hold arrays, and set what the environment says of `transport`."""
+    """Make messages of multiprocessing keep their arrays, and apply the environment's `transport` setting."""
     hook_forking_pickler(reduction)
     # A variable that exists is later replaced by one store, for threads that read it by getenv(3) meanwhile.
     text = os.environ.setdefault("SHAREDMEM_TRANSPORT", "")
     if text:
         with import_lock:
-            from sharedmem._transfers.settings import apply  # which few programs need
+            from sharedmem._transfers.settings import apply  # not needed by most programs
 
         apply(text)

@@ -1,12 +1,12 @@
 """An array that cannot be loaded is an error of its task, not the end of a pool of processes.
 
-A worker of `multiprocessing.Pool` that reads a task takes every OSError for the end of its pipe and leaves
-without a word; any other error ends it with a traceback. The thread that reads the results does the same. In
-all these cases nobody answers, and who waits for the result waits for ever. A `ProcessPoolExecutor` breaks as
-a whole and does not say why.
+A worker of `multiprocessing.Pool` that reads a task takes every OSError for the end of its pipe and exits
+silently; any other error ends it with a traceback. The thread that reads the results does the same. In all
+these cases there is no answer, and the caller waits for the result for ever. A `ProcessPoolExecutor` breaks
+as a whole and does not say why.
 
-Hence a task with shared arrays is sent in a way that can always be loaded: what was wrong is raised when the
-worker calls the task's function, and reported as any error of it. What was wrong with the result of a Pool
+Therefore a task with shared arrays is sent in a way that can always be loaded: the error is raised when the
+worker calls the task's function, and reported like any error of it. An error in loading the result of a Pool
 becomes the result.
 """
 
@@ -25,12 +25,12 @@ from typing import Any, NoReturn
 
 from sharedmem._handles import _drop
 
-# The modules that a pickled handle names.
+# The modules to which a pickled handle refers.
 _with_arrays = re.compile(rb"sharedmem\.(?:array|_file_handles|_integrations)").search
 
 
 class _Nothing:
-    """Takes the place of every object in a message of which only its number is read."""
+    """Replaces every object in a message of which only its number is read."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         pass
@@ -42,18 +42,18 @@ class _Nothing:
 
 
 def _drop_array(handle: bytes, *rest: Any) -> _Nothing:
-    """Takes the place of what loads a handle: the message does not keep the array any longer."""
+    """Replaces the function that loads a handle: the message does not keep the array any longer."""
     with contextlib.suppress(Exception):
         _drop(handle)
     return _Nothing()
 
 
 def _drop_buffer(load: Any, *args: Any) -> Any:
-    """Takes the place of what calls `load` with a handle."""
+    """Replaces a function that calls `load` with a handle."""
     return load(*args)
 
 
-# What takes the place of functions in a message of which only its number is read.
+# Replacements for functions in a message of which only its number is read.
 _DROPPING = {
     ("sharedmem.array", "_load"): _drop_array,
     ("sharedmem.array", "_load_exact"): _drop_array,

@@ -1,9 +1,9 @@
 """Whether the process at the other end of a connection can use this one's shared memory: it is tried.
 
-Equal places (`sharedmem.place`) say what the system allows in general. A filter of system calls, an arena
-with as many processes as it can have, or a process that has attached as many arenas as it can, may still
-stand in the way. So each end sends a *probe* first: a handle of 64 bytes that it holds. Whoever can load it,
-and finds in it what the sender says is there, answers that.
+Equal places (`sharedmem.place`) mean that the system allows it in general. It may still fail because of a
+filter of system calls, an arena with the most processes that it can have, or a process that has attached the
+most arenas that it can. So each end first sends a *probe*: a handle of 64 bytes that it holds. The other end
+loads it, compares its contents with those that the sender states, and answers whether they are equal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BYTES = 64
 
 _lock = threading.Lock()
 _known: tuple[str, int, bytes, Any] | None = None  # place and pid for which it was made; handle, array
-at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]
+at_fork(after_in_child=lambda: _lock._at_fork_reinit())  # type: ignore[attr-defined]
 
 
 def _handle_of(array: Any) -> bytes:
@@ -81,5 +81,7 @@ def load_probe(probe: Any) -> Any:
         return None
     array = _load(probe["handle"])
     if array.tobytes() != probe["content"]:
-        raise ValueError("the memory at the other end of a connection is not what it seems")
+        raise ValueError(
+            "the memory at the other end of a connection does not contain what was written to it"
+        )
     return array

@@ -28,3 +28,7 @@ cdef bint goes_by_value(ndarray a) noexcept
 
 # Counts a message that was pickled completely.
 cdef void count_message(Reducer self) noexcept
+
+# Bytes that messages of this process may keep in shared memory where nothing else was set: a part of what
+# machine and cgroup allow.
+cdef uint64_t share_of_all_memory() noexcept

@@ -1,13 +1,13 @@
-"""What the picklers of transfers have for arrays that are no SharedArrays.
+"""How the picklers of transfers reduce arrays that are not SharedArrays.
 
 An exact ndarray whose bytes lie in a block that this process holds is pickled as a handle, and arrives as an
 exact ndarray over the same memory. While `sharedmem.transport` is on, the bytes of a large private array are
-copied into a block of their own, and a handle of that is pickled. The receiver copies them out, so that what
-arrives is private and writable as what pickling makes, or has the block itself where the sender asked for no
-second copy. All other arrays are pickled as ever.
+copied into a separate block, and a handle of that is pickled. The receiver copies them out, so that the
+array is private and writable as after pickling, or it uses the block itself if the sender asked for no
+second copy. All other arrays are pickled as usual.
 
-The lease of such a block belongs to the message, and is given back if that is not pickled to its end. What is
-under way at one time is bounded: whoever sends handles is not slowed down by a pipe that is full.
+The lease of such a block belongs to the message, and is given back if that is not pickled completely. The
+bytes in flight at one time are bounded, because a sender of handles is not slowed down by a full pipe.
 """
 
 import numpy as np
@@ -79,7 +79,7 @@ cdef enum:
     least_carried = 1024        # bytes of an array below which its handle costs as much as its bytes
     zero_copy_least = 1 << 20   # bytes of an array from which on there is no second copy, if asked for
     first_unknown_type = 24     # NumPy's type numbers from here on are not built in
-    share_of_memory = 16        # without a limit this part of the memory that there is may be under way
+    share_of_memory = 16        # without a limit this part of the memory may be in flight
 
 
 cnp.import_array()
@@ -97,7 +97,7 @@ cdef set changed_by_pickle = {
 @cython.final
 @cython.freelist(8)
 cdef class Reducer:
-    """What one pickler has for arrays: an entry of its dispatch table.
+    """Reduces arrays for one pickler: an entry of its dispatch table.
 
     Not thread-safe: a pickler is used by one thread.
     """
@@ -164,9 +164,9 @@ def reducer(int protocol, *, uint64_t min_bytes=1, uint64_t zero_copy_from=0, ui
     min_bytes : int, optional
         Data of a message, in bytes, from which on the arrays that follow go through the arena.
     zero_copy_from : int, optional
-        Arrays of so many bytes arrive as arrays over the block; smaller ones are copied out.
+        Arrays of at least that many bytes arrive as arrays over the block; smaller ones are copied out.
     limit : int, optional
-        Bytes that may be under way; beyond it arrays are pickled with their bytes.
+        Most bytes in flight; beyond that arrays are pickled with their bytes.
 
     Returns
     -------
@@ -278,7 +278,7 @@ cdef object carry(Reducer self, cnp.ndarray a, uint64_t nbytes, message* leases)
         except (MemoryError, ValueError) as error:
             refuse(self, error)
             return None
-        # Should memory be short from here on, pickling fails, and the message gives the lease back.
+        # If an allocation fails from here on, pickling fails, and the message gives the lease back.
         text = dtype_text(descr)
         state = encode_array(copy, &block, descr, text, lease)
         mine.enter(block.ref.home, lease, admitted)
@@ -296,7 +296,7 @@ cdef int take_or_look(uint64_t nbytes, allocation* block, in_hand* noted) except
     try:
         return take_memory(nbytes, block, noted)
     except MemoryError:
-        if look() == 0:     # nothing was kept for messages that nobody can read any more
+        if look() == 0:     # no memory was kept by messages that can no longer be read
             raise
     return take_memory(nbytes, block, noted)
 
@@ -360,17 +360,28 @@ def count(Reducer reducer not None):
 
 # -- settings and numbers
 
+cdef uint64_t share_of_all = 0
+
+
+cdef uint64_t share_of_all_memory() noexcept:
+    """The bytes that may be under way without a limit. They are found out once: it takes 100 us or more."""
+    global share_of_all
+    if share_of_all == 0:
+        share_of_all = memory_total() // share_of_memory
+    return share_of_all
+
+
 def set_transport(uint64_t min_bytes, uint64_t zero_copy_from, limit=None):
     """Set what `sharedmem.transport` does in this process; a `min_bytes` of 0 switches it off."""
     readers_are_this_user()
-    settings.limit.store(memory_total() // share_of_memory if limit is None else limit)
+    settings.limit.store(share_of_all_memory() if limit is None else limit)
     settings.zero_copy_from.store(zero_copy_from)
     settings.min_bytes.store(min_bytes)
 
 
 def most_in_flight():
-    """Bytes that messages of this process may keep: what `sharedmem.transport` was told, or its default."""
-    return settings.limit.load() if settings.min_bytes.load() != 0 else memory_total() // share_of_memory
+    """Bytes that messages of this process may keep: the setting of `sharedmem.transport`, or its default."""
+    return settings.limit.load() if settings.min_bytes.load() != 0 else share_of_all_memory()
 
 
 def transport_stats():

@@ -1,11 +1,11 @@
-"""Which functions write the data of shared arrays instead of handles: those that write files or feed engines.
+"""Functions that write the data of shared arrays instead of handles: those that write files or feed engines.
 
-A handle in a file is of no use once the array has gone, nor is one in a message that Dask, Ray or MPI
-keeps, forwards to another machine or reads twice. So the functions in the tables below pickle by value. Their
-modules are not imported here: each is dealt with as soon as somebody imports it.
+A handle in a file is of no use once the array is freed, nor is one in a message that Dask, Ray or MPI stores,
+forwards to another machine or reads twice. So the functions in the tables below pickle by value. Their
+modules are not imported here: each is changed when it is imported.
 
-What has no function to replace still writes handles: a `pickle.Pickler` of one's own, and the bytes of
-`pickle.dumps` that are then written. Loading those later is a StaleHandleError that says so.
+Where there is no function to replace, handles are still written: by the program's own `pickle.Pickler`, and
+when it writes the bytes of `pickle.dumps`. Loading those later raises a StaleHandleError that says so.
 """
 
 import functools

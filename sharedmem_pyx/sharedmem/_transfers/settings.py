@@ -1,16 +1,16 @@
-"""`sharedmem.transport`: what it is set to here, and in the processes that are started from here."""
+"""`sharedmem.transport`: its setting in this process, and in the processes that are started from it."""
 
 from __future__ import annotations
 
 import operator
 import os
-import re
 import threading
 import weakref
 from multiprocessing import process
 from types import TracebackType
 from typing import Any
 
+from sharedmem._sizes import read_size
 from sharedmem._startup import at_fork
 from sharedmem._transfers.reducing import never_zero_copy, set_transport, zero_copy
 
@@ -19,21 +19,20 @@ from sharedmem._transfers.reducing import never_zero_copy, set_transport, zero_c
 _VARIABLE = "SHAREDMEM_TRANSPORT"
 _KEY = "sharedmem.transport"
 
-_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _DEFAULT = 65536
 
 _OFF = ""
 _now = _OFF
 
-# The settings that can still be given back, in the order in which they were set.
+# The settings that can still be closed, in the order in which they were made.
 _open: list[weakref.ref[transport]] = []
 _changing = threading.RLock()  # a signal handler, or a destructor, may close one in the middle
 # Another thread may hold it while a child is forked.
-at_fork(after_in_child=_changing._at_fork_reinit)  # type: ignore[attr-defined]
+at_fork(after_in_child=lambda: _changing._at_fork_reinit())  # type: ignore[attr-defined]
 
 
 class _Carried:
-    """The setting of a process among the configuration of a child: loading it sets it there."""
+    """The setting of a process, as a part of a child's configuration: loading it applies it there."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -43,12 +42,12 @@ class _Carried:
 
 
 def take_over(text: str) -> _Carried:
-    """Set what the parent of this process had set when it started this process.
+    """Apply the setting that the parent of this process had when it started this process.
 
     Parameters
     ----------
     text : str
-        As the environment variable's.
+        In the format of the environment variable.
     """
     apply(text)
     return _Carried(text)
@@ -76,29 +75,14 @@ def _read_part(part: str) -> tuple[str, int]:
     nbytes = read_size(value) if name in ("min_bytes", "max_in_flight") else None
     if nbytes is None:
         raise ValueError(
-            f"{_VARIABLE}: {part!r} means nothing; the variable is 1, 0, or a list such as "
+            f"{_VARIABLE}: {part!r} is invalid; the variable is 1, 0, or a list such as "
             "'min_bytes=64KiB,copy=1,max_in_flight=1GiB', of which parts can be left out"
         )
     return name, nbytes
 
 
-def read_size(text: str) -> int | None:
-    """Bytes in a text, by the rule of the other variables: 1G and 1GiB are 2**30, 1GB is 10**9."""
-    found = re.fullmatch(
-        r"\+?(?=\.?[0-9])([0-9]*)\.?([0-9]*)(?:[eE]([+-]?[0-9]{1,2}))?\s*(?:([kKmMgGtT])(i?))?([bB]?)", text
-    )
-    if found is None:
-        return None
-    whole, decimals, exponent, prefix, binary, bytes_ = found.groups()
-    base = 1000 if bytes_ and not binary else 1024
-    nbytes: int = int(whole + decimals) * base ** _POWERS[(prefix or "").upper()]
-    shift = int(exponent or 0) - len(decimals)
-    scale: int = 10 ** abs(shift)
-    return nbytes * scale if shift >= 0 else nbytes // scale
-
-
 def _read(text: str) -> tuple[int, bool, int | None] | None:
-    """The arguments of `transport` that a text stands for; None: it is off."""
+    """The arguments of `transport` that a text describes; None: it is off."""
     text = text.strip()
     if text in ("", "0"):
         return None
@@ -114,7 +98,7 @@ def _read(text: str) -> tuple[int, bool, int | None] | None:
 
 
 def apply(text: str) -> None:
-    """Set what a text of the environment variable stands for, for this process and those it starts.
+    """Apply a setting in the format of the environment variable, for this process and those it starts.
 
     Parameters
     ----------
@@ -124,7 +108,7 @@ def apply(text: str) -> None:
     Raises
     ------
     ValueError
-        It stands for nothing.
+        It is invalid.
     """
     global _now
     read = _read(text)
@@ -136,60 +120,60 @@ def apply(text: str) -> None:
     if text != os.environ.get(_VARIABLE):
         os.environ[_VARIABLE] = text
     config: dict[str, Any] = process.current_process()._config  # type: ignore[attr-defined]
-    # Off, too: a server of forked processes may have been started while it was on.
+    # Also if it is off, since a server of forked processes may have been started while it was on.
     config[_KEY] = _Carried(text)
     _now = text
 
 
 class transport:
-    """Send the data of large arrays through shared memory in place of the pipe, from now on.
+    """Send the data of large arrays through shared memory instead of the pipe, from now on.
 
     Messages of `multiprocessing` (`Pool`, `Queue`, `Pipe`, `Process` arguments and the like),
-    `concurrent.futures`, loky, joblib and multiprocess mean what they always meant: whoever receives an
-    ordinary array has a copy of its own, exact and writable, whatever the array was part of: a dict, a
-    dataclass, a DataFrame, a sparse matrix, an Arrow table. It gets there faster. An ndarray that lies in
-    shared memory, also one that NumPy made within `allocator`, is no ordinary one: it is shared. The
-    setting holds for the whole process, and for the processes that it starts from now on, by any start
+    `concurrent.futures`, loky, joblib and multiprocess keep their meaning but become faster: the receiver of
+    an ordinary array gets its own copy, exact and writable, whatever object contains the array: a dict, a
+    dataclass, a DataFrame, a sparse matrix, an Arrow table. An ndarray that lies in shared memory, also one
+    that NumPy created within `allocator`, is not an ordinary one: it is shared. The
+    setting applies to the whole process, and to the processes that it starts from now on, by any start
     method.
 
     Parameters
     ----------
     min_bytes : int, optional
-        Messages with less data of arrays than this are sent as ever.
+        Messages with less array data than this are sent as usual.
     copy : bool, optional
-        False spares the receiver's copy of arrays of 1 MiB and more: they arrive as ndarrays *in* shared
-        memory, which nobody else has. They differ from private ones in two ways: sent on, they are shared and
-        not copied, and a process that is forked later shares them with its parent.
+        False avoids the receiver's copy of arrays of 1 MiB and more: they arrive as ndarrays *in* shared
+        memory that no other process has. They differ from private ones in two ways: when sent on, they are
+        shared and not copied, and a process that is forked later shares them with its parent.
     max_in_flight : int, optional
         Bytes that messages of one process may keep in shared memory until they are read. By default 1/16 of
-        the memory that machine and cgroup allow. What would exceed it goes by the pipe.
+        the memory that machine and cgroup allow. Messages beyond that go through the pipe.
 
     Raises
     ------
     TypeError
-        `min_bytes` or `max_in_flight` is no int, or `copy` no bool.
+        `min_bytes` or `max_in_flight` is not an int, or `copy` not a bool.
     ValueError
         `min_bytes` is less than 1, or `max_in_flight` is negative.
 
     See Also
     --------
-    stats : Its ``transport`` counts messages, and those that went by the pipe although they were large.
+    stats : Its ``transport`` counts messages, and those that went through the pipe although they were large.
 
     Notes
     -----
-    Calling it sets it; used as a context manager it gives the former setting back at the end, and so does
+    The call enables it; as a context manager it restores the former setting at the end, and so does
     `close`. The environment variable ``SHAREDMEM_TRANSPORT`` sets it where the library is imported: ``1``,
-    ``0``, or a list such as ``min_bytes=64KiB,copy=1,max_in_flight=1GiB``. It is no decorator: the setting is
-    made by the call, not by entering a function.
+    ``0``, or a list such as ``min_bytes=64KiB,copy=1,max_in_flight=1GiB``. It is not a decorator: the call
+    applies the setting, not entering a function.
 
-    Sending never waits for room and never fails where pickling would not: where memory is short, the data
-    goes by the pipe. It is for processes of one user: a worker that has become another user (``os.setuid``)
-    sends its data by the pipe, but cannot load what is then sent to it through new memory. Connections that
-    lead to another host (TCP) carry values. Joblib goes on writing large arguments to files that its workers
-    map; ``max_nbytes=None`` switches that off.
+    Sending never waits for memory and never fails where pickling would not: if memory is short, the data
+    goes through the pipe. It is for processes of one user: a worker that has become another user
+    (``os.setuid``) sends its data through the pipe, but cannot load what is then sent to it in new memory.
+    Connections to another host (TCP) carry values. Joblib still writes large arguments to files that its
+    workers map; ``max_nbytes=None`` disables that.
 
-    Settings may overlap: closing one that is not the newest leaves the newest on. Any thread may call it;
-    messages that are pickled at that moment have the former setting or the new one.
+    Settings may overlap: closing one that is not the newest leaves the newest in effect. Any thread may call
+    it; messages that are being pickled at that moment use the former setting or the new one.
 
     Examples
     --------
@@ -215,16 +199,16 @@ class transport:
             _open.append(weakref.ref(self))
 
     def close(self) -> None:
-        """Give the setting back that was there before; once.
+        """Restore the previous setting; once.
 
-        Where another one was set meanwhile and is not closed, that goes on, and gives back what this one
+        If another one was made meanwhile and is not closed, that stays in effect, and restores what this one
         would have.
         """
         with _changing:
             before, self._before = self._before, None
             if before is None:
                 return
-            # A setting that nobody refers to any more cannot be closed, and is no reason to go on with it.
+            # A setting without references cannot be closed any more, and must not stay in effect for that.
             later = [each for each in (ref() for ref in _open) if each is not None]
             at = later.index(self)
             _open[:] = [weakref.ref(each) for each in later if each is not self]
@@ -235,7 +219,7 @@ class transport:
 
     def __enter__(self) -> transport:
         if self._before is None:
-            raise ValueError("this setting was given back already; make a new one")
+            raise ValueError("this setting has already been restored; create a new one")
         return self
 
     def __exit__(

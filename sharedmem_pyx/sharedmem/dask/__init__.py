@@ -1,4 +1,4 @@
-"""Shared memory between the processes of a Dask cluster that are in one place.
+"""Shared memory between the processes of a Dask cluster that can use each other's memory.
 
 >>> from distributed import Client, LocalCluster  # doctest: +SKIP
 >>> client = Client(LocalCluster(protocol="sharedmem"))  # doctest: +SKIP
@@ -20,7 +20,7 @@ __all__ = ["backend", "install", "tally"]
 
 
 def _missing() -> str | None:
-    """What this version of Dask does not have and the comms need; None: nothing."""
+    """What the comms need and this version of Dask lacks; None: nothing."""
     try:
         from distributed.comm import core, tcp
         from distributed.comm.utils import from_frames, to_frames  # noqa: F401
@@ -68,17 +68,17 @@ def _need_distributed() -> None:
 
 
 def backend() -> Any:
-    """What Dask asks for when it meets an address that begins with ``sharedmem://``.
+    """Return the backend for addresses that begin with ``sharedmem://``; Dask calls this function.
 
     Returns
     -------
     distributed.comm.registry.Backend
-        With a version of Dask that lacks what it needs, one that sends values, after a RuntimeWarning.
+        For a version of Dask that lacks what it needs, one that sends values, after a RuntimeWarning.
 
     Raises
     ------
     ImportError
-        There is no distributed.
+        distributed is not installed.
     """
     _need_distributed()
     missing = _missing()
@@ -96,20 +96,20 @@ def backend() -> Any:
 
 
 def install() -> bool:
-    """Have connections of ``tcp://`` and ``tls://`` use shared memory, from now on, in this process.
+    """Make connections of ``tcp://`` and ``tls://`` use shared memory, from now on, in this process.
 
     `sharedmem.dask.preload` calls it. Both ends of a connection must have called it before the connection was
-    made; with others values are exchanged. Can be repeated.
+    made; connections to other processes carry values. It can be called repeatedly.
 
     Returns
     -------
     bool
-        False: this version of Dask lacks what it needs, and a RuntimeWarning was given.
+        False: this version of Dask lacks what is needed, and a RuntimeWarning was issued.
 
     Raises
     ------
     ImportError
-        There is no distributed.
+        distributed is not installed.
     """
     _need_distributed()
     missing = _missing()
@@ -128,7 +128,7 @@ def install() -> bool:
 
 
 def tally() -> dict[str, int]:
-    """What connections of this process have sent and received by handle.
+    """Report what connections of this process have sent and received by handle.
 
     Returns
     -------
@@ -136,14 +136,14 @@ def tally() -> dict[str, int]:
         handles, bytes
             Frames that were sent by handle, and their size in bytes.
         carried
-            Bytes of those that were copied into shared memory for it.
+            Bytes of those that were copied into shared memory for this.
         opened
             Frames that were received by handle.
 
     Raises
     ------
     ImportError
-        There is no distributed.
+        distributed is not installed.
     """
     _need_distributed()
     with import_lock:

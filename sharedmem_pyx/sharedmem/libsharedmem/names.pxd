@@ -19,7 +19,6 @@ cdef extern from "<sharedmem/names.hpp>" namespace "sharedmem" nogil:
         failed
 
     cdef cppclass name_ticket:
-        arena* host
         uint32_t entry
         uint64_t word
         uint64_t use() noexcept
@@ -41,6 +40,7 @@ cdef extern from "<sharedmem/names.hpp>" namespace "sharedmem" nogil:
     bool wait_for_name(const name_ticket&, unsigned, uint64_t) except +set_python_error
     void wait_for_names(uint64_t) except +set_python_error
     arena& name_arena() except +set_python_error
+    arena* name_arena(const name_ticket&) noexcept
     arena* place_in(arena*) noexcept
 
     cdef cppclass name_report:

@@ -77,7 +77,7 @@ void leave_out_of_dumps(std::byte* base, std::size_t bytes) {
     throw error(errno, "madvise(MADV_DONTDUMP)", bytes_text(bytes));
 }
 
-// An emulator may accept MADV_REMOVE and do nothing: a page of our own tells.
+// An emulator may accept MADV_REMOVE and do nothing: this is tested with a page of our own.
 bool punching_works() noexcept {
   static std::atomic<int> known{0};  // 1: yes, 2: no
   int answer = known.load(std::memory_order_relaxed);

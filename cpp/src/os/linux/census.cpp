@@ -55,7 +55,7 @@ census census::create() {
     throw;
   }
   census made{base, id};
-  // Before the mark for removal that `attach` asks for: who sees the mark sees the bytes.
+  // Before the mark for removal that `attach` requires: a process that sees the mark sees the bytes.
   std::memcpy(base, os::census_magic, sizeof os::census_magic);
   if (const int code = os::sysv_remove(id); code != 0) {
     throw error(code, "shmctl(IPC_RMID)", "id " + std::to_string(id));

@@ -1,4 +1,4 @@
-/// Pipes and local sockets, as far as somebody who writes to them can look at them.
+/// Pipes and local sockets: what their writer can find out about them.
 #include <cerrno>
 #include <cstdio>
 
@@ -32,7 +32,7 @@ class descriptor {
   int fd_;
 };
 
-/// Opens what a descriptor refers to, anew.
+/// Opens again what a descriptor refers to.
 int open_again(int fd, int flags) noexcept {
   char name[32];
   std::snprintf(name, sizeof name, "/proc/self/fd/%d", fd);

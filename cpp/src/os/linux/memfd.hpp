@@ -28,7 +28,7 @@ void file_attach(int fd, const reservation& room, access mode);
 int memfd_reopen_read_only(int fd);
 bool file_look(int fd, file_status& status) noexcept;
 /// A descriptor of our own for the memfd `name`, that process `pid` has as `fd`; -1: it is not there, or, by
-/// errno, there is no descriptor to be had: `none_left`.
+/// errno, no descriptor is left: `none_left`.
 int memfd_open(std::int32_t pid, std::int32_t fd, std::string_view name) noexcept;
 /// The same, wherever a process of this user has it open.
 int memfd_search(std::string_view name);

@@ -115,12 +115,13 @@ robust_mutex robust_mutex::open(void* where) {
   require_aligned(where);
   auto* at = static_cast<record*>(where);
   if (at->mark != magic) {
-    throw std::invalid_argument("there is no lock in this memory, or it is one of another kind of program");
+    throw std::invalid_argument(
+        "there is no lock in this memory, or one of a program with another word size");
   }
   const std::uint32_t here = this_namespaces().pid;
   if (at->pid_namespace != 0 && here != 0 && at->pid_namespace != here) {
     throw std::invalid_argument(
-        "this lock was made in another pid namespace, whose thread ids mean nothing here");
+        "this lock was made in another pid namespace, whose thread ids are not valid here");
   }
   return robust_mutex{at};
 }

@@ -91,7 +91,7 @@ void segment::reset() noexcept {
     if (base_ != nullptr) sysv_detach(base_);
   } else if (kind_ == backing::memfd) {
     if (base_ != nullptr) unmap(base_, bytes_);
-    // A program that closes every descriptor (os.closerange) may have got the number anew.
+    // A program that closes every descriptor (os.closerange) may have reused the number.
     file_status status;
     if (file_look(id_, status) && status.inode == changed_ && status.sealed) file_close(id_);
   }

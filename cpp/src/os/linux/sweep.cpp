@@ -44,11 +44,11 @@ bool is_orphan(const os::sysv_table::row& r) noexcept {
   const os::sysv_status& s = r.status;
   if (s.owner != user || s.creator != user || s.mode != 0600 || s.removed || s.attaches != 0) return false;
   if (s.creator_pid <= 0 || os::probe(static_cast<std::uint32_t>(s.creator_pid)) != ESRCH) return false;
-  // A dead maker opens its candidate no more; who finds it meanwhile finds it gone, and makes another.
+  // A dead creator cannot open its candidate any more; a process that meanwhile finds it gone makes another.
   if ((r.key & os::meeting_key_mask) == os::meeting_keys && s.bytes % os::huge_page_size != 0 &&
       s.bytes % os::huge_page_size < os::page_size())
     return (s.bytes % os::huge_page_size & 0xf00) == 0xf00;
-  // Nobody writes into an arena before it is marked.
+  // No process writes into an arena before it is marked for removal.
   if (has_our_key(r, os::arena_keys)) return r.resident == 0;
   return has_our_key(r, os::census_keys) && is_unmarked_census(r);
 }

@@ -94,7 +94,7 @@ int sysv_create(std::uint32_t keys, std::size_t bytes) {
   int code = 0;
   for (std::uint32_t attempt = 0; attempt < 64; ++attempt) {
     std::uint32_t key = sysv_key(keys, pid(), bytes, attempt);
-    if (attempt >= keys_of_maker) {  // somebody holds all of those: what is left behind then stays
+    if (attempt >= keys_of_maker) {  // all of those are in use: segments left behind then stay
       std::uint16_t random = 0;
       random_bytes(&random, sizeof random);
       key = keys | random;

@@ -71,7 +71,8 @@ robust_mutex robust_mutex::open(void* where) {
     throw std::invalid_argument("a lock must be aligned to 16 bytes");
   auto* at = static_cast<record*>(where);
   if (at->mark != magic)
-    throw std::invalid_argument("there is no lock in this memory, or it is one of another kind of program");
+    throw std::invalid_argument(
+        "there is no lock in this memory, or one of a program with another word size");
   return robust_mutex{at};
 }
 

@@ -152,7 +152,7 @@ def _shape(size: int | None) -> Shape:
     edge = 1024 if size >= 2**26 else 256
     least = edge * edge * _DTYPE.itemsize
     if size < least:
-        raise InputError(f"--size: {size} bytes hold no image; {least} bytes hold one")
+        raise InputError(f"--size: {size} bytes are too few for one image, which needs {least} bytes")
     return size // least, edge, edge
 
 
@@ -160,7 +160,7 @@ def _workers(workers: int | None, images: int) -> int:
     if workers is None:
         return min(images, 8, max(2, len(os.sched_getaffinity(0))))
     if workers > images:
-        raise InputError(f"--workers: {workers} are too many, there are {images} images to work on")
+        raise InputError(f"--workers: {workers} are too many for {images} images")
     return workers
 
 

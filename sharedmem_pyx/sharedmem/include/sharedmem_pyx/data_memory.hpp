@@ -4,7 +4,7 @@
 ///
 /// NumPy keeps the handler of its birth with each array and calls it for as long as the array lives: from any
 /// thread, in a forked child for what it inherited, and while the interpreter ends, when Python's API must not be
-/// called any more. So nothing is noted here about what was handed out. The address tells: `arena_of` finds the
+/// called any more. So no record is kept of allocated memory. The address is sufficient: `arena_of` finds the
 /// arena, `arena::find` the block, if this process holds it.
 ///
 /// NumPy asks for zeroed memory (calloc) whenever a dtype has Python objects in it, and for `np.zeros`; the request
@@ -28,7 +28,7 @@
 
 namespace sharedmem_pyx {
 
-/// Looks for memory that is kept by messages which nobody can read any more; 0: there was none. GIL held.
+/// Looks for memory that is kept by messages which can no longer be read; 0: there was none. GIL held.
 using memory_search = int (*)();
 
 inline PyDataMemAllocator numpys{};       // of NumPy's default handler
@@ -50,7 +50,7 @@ inline bool take_anew(std::size_t bytes, sharedmem::allocation& made) noexcept {
   }
 }
 
-/// A block of at least `bytes`; large ones are had without the GIL if the caller has it, as NumPy does.
+/// A block of at least `bytes`; large ones are allocated without the GIL if the caller has it, as NumPy does.
 /// \param may_wait  whether other threads may run meanwhile.
 inline bool take(std::size_t bytes, sharedmem::allocation& made, bool may_wait) {
   constexpr std::size_t large_bytes = std::size_t{1} << 20;

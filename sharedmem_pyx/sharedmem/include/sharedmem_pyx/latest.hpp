@@ -1,14 +1,14 @@
 #pragma once
 /// \file
-/// The newest of a sequence of arrays, in shared memory: what `sharedmem.Latest` consists of.
+/// The newest of a sequence of arrays, in shared memory: the words of `sharedmem.Latest`.
 ///
 ///   | step of `put`, under a lock   | killed after it                                                                  |
 ///   | ----------------------------- | -------------------------------------------------------------------------------- |
-///   | take a lease of the new array | the lease is nobody's until memory would be refused; readers get the array before |
-///   | write the oldest cell         | the same; a cell half-written is refused by its seqlock, and nobody looks at it   |
-///   | store the number              | the array is there; who sleeps looks at the number by himself, ten times a second |
-///   | wake who sleeps               | the lease of the array before stays until memory would be refused                 |
-///   | give back the lease before    | nothing                                                                           |
+///   | take a lease of the new array | the lease stays until memory would be refused; readers get the previous array    |
+///   | write the oldest cell         | the same; a half-written cell is not read, and its seqlock would reject it       |
+///   | store the number              | the array is there; sleeping readers check the number ten times a second         |
+///   | wake sleeping readers         | the lease of the previous array stays until memory would be refused              |
+///   | give back the previous lease  | nothing                                                                          |
 ///
 /// A reader copies the cell of the newest number and sets its bit on the block, without consuming the lease; it then
 /// confirms that the block is still that array's (`arena::acquire` of a claim without a lease). If a newer array was
@@ -43,7 +43,7 @@ struct frame {
 
 /// Three cells: the newest array, the one before, which readers may be copying, and the one that is written.
 /// Bytes that are zero but for `mark` are one into which nothing was put.
-/// Threads, processes: `write` and `set_writer` under a lock; the others by anybody at any time.
+/// Threads, processes: `write` and `set_writer` under a lock; the others by any thread at any time.
 struct latest_words {
   static constexpr std::uint64_t magic = 0x0100'5453'5445'4c6d;  // "mLETST", a version
 

@@ -15,7 +15,7 @@
 namespace sharedmem_pyx {
 
 /// A message that is being pickled, and the leases of the handles in it. At its end they are given back,
-/// unless it was pickled completely: then they belong to whoever loads it.
+/// unless it was pickled completely: then they belong to the process that loads it.
 /// Threads: the one that made it, with the GIL where there is one.
 /// Processes: a child that is forked meanwhile gives back only what it took itself.
 class message {
@@ -59,7 +59,7 @@ class message {
   void keep(const void* data, PyObject* keeper) noexcept { find(data).keeper = Py_NewRef(keeper); }
 
   /// Ends the complete message, and appends the leases that it took in an arena to `taken`: they are the caller's. Those
-  /// of other arenas belong to whoever loads the message.
+  /// of other arenas belong to the process that loads the message.
   void end_into(const uuid& arena, std::vector<sharedmem::claim>& taken) {
     taken.reserve(taken.size() + leases_.size());
     for (const lease& each : leases_)

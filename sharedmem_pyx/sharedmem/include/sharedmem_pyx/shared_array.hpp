@@ -27,7 +27,7 @@ struct tail {
   bool large;                // giving the block back may take long
 };
 
-/// Blocks of at least so many bytes are made, filled and given back without the GIL.
+/// Blocks of at least this size are allocated, filled and given back without the GIL.
 inline constexpr std::uint64_t large_bytes = std::uint64_t{1} << 20;
 
 /// What `__reduce_ex__(protocol)` returns for a SharedArray.
@@ -66,8 +66,8 @@ inline void dealloc(PyObject* self) {
 // `tp_new` stays ndarray's: `ndarray.__new__(type(a), ...)`, as np.ma calls it, refuses types that have another.
 inline PyObject* refuse_call(PyObject*, PyObject* const*, std::size_t, PyObject*) {
   PyErr_SetString(PyExc_TypeError,
-                  "SharedArray is not made by calling it: use sharedmem.empty, zeros, ones, full or array, "
-                  "or asshared for what exists already");
+                  "SharedArray cannot be created directly: use sharedmem.empty, zeros, ones, full or array, "
+                  "or asshared for an existing array");
   return nullptr;
 }
 
@@ -161,13 +161,13 @@ inline PyMethodDef* methods() noexcept {
        "The array itself."},
       {"__reduce_ex__", reduce_ex, METH_O,
        "__reduce_ex__($self, protocol, /)\n--\n\n"
-       "A handle if the memory is shared; else as an ndarray pickles."},
+       "A handle if the memory is shared; otherwise as an ndarray is pickled."},
       {"__reduce__", reduce_2, METH_NOARGS,
        "__reduce__($self, /)\n--\n\n"
        "As `__reduce_ex__`."},
       {"__setstate__", setstate, METH_O,
        "__setstate__($self, state, /)\n--\n\n"
-       "As `ndarray.__setstate__`; nothing is to be done for the empty state of a handle."},
+       "As `ndarray.__setstate__`; does nothing for the empty state of a handle."},
       {"setflags", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(setflags)),
        METH_VARARGS | METH_KEYWORDS,
        "setflags($self, /, write=None, align=None, uic=None)\n--\n\n"
@@ -182,14 +182,14 @@ inline PyMethodDef* methods() noexcept {
 
 inline constexpr const char* shared_array_doc =
     "An ndarray in shared memory.\n\n"
-    "Made by `sharedmem.empty`, `zeros`, `ones`, `full`, `array`, `asshared` and the like, never by\n"
-    "calling the class. A pickle of it is a handle: whoever loads it, in any process of the same\n"
-    "user on the same host, has the same memory, not a copy. The memory lives as long as any\n"
+    "Created by `sharedmem.empty`, `zeros`, `ones`, `full`, `array`, `asshared` and the like, never by\n"
+    "calling the class. A pickle of it is a handle: loading it, in any process of the same\n"
+    "user on the same host, gives the same memory, not a copy. The memory lives as long as any\n"
     "array over it in any process.\n\n"
     "Views, slices, `.T` and `reshape` are SharedArrays over the same memory. Arithmetic gives plain\n"
-    "arrays in private memory; in-place operators and `out=` give back the array itself. Copies\n"
+    "arrays in private memory; in-place operators and `out=` return the array itself. Copies\n"
     "(`a.copy()`, `a[[0, 1]]`, `copy.deepcopy`) are SharedArrays over private memory, which pickle\n"
-    "with their data; `sharedmem.is_shared` tells them apart and `sharedmem.copy` makes a shared copy.\n";
+    "with their data; `sharedmem.is_shared` distinguishes them; `sharedmem.copy` makes a shared copy.\n";
 
 /// Makes the type ready and returns it; null with an exception set.
 inline PyObject* make_shared_array_type() {

@@ -16,7 +16,7 @@ namespace sharedmem_pyx {
 struct transport_settings {
   /// Bytes of data from which on a message is sent so; 0: none is.
   std::atomic<std::uint64_t> min_bytes{0};
-  /// Arrays of so many bytes arrive in shared memory, not copied out.
+  /// Arrays of at least this size arrive in shared memory, not copied out.
   std::atomic<std::uint64_t> zero_copy_from{0};
   /// Bytes that may be under way.
   std::atomic<std::uint64_t> limit{0};
@@ -35,9 +35,9 @@ struct transport_counts {
 inline transport_settings settings;
 inline transport_counts counts;
 
-/// The blocks that this process has sent and nobody has loaded yet, each with its lease.
+/// The blocks that this process has sent and that were not loaded yet, each with its lease.
 /// An entry stays until `admit` or `bytes` find that its lease is no longer out.
-/// Threads: any; one lock, held for the time of a look at the entries.
+/// Threads: any; one lock, held while the entries are examined.
 /// Processes: a forked child starts with nothing under way, since what its parent sent is its parent's.
 class under_way {
  public:
