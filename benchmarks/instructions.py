@@ -55,6 +55,12 @@ PATHS = {
         "from sharedmem import ones; a = ones(100); dumps = ForkingPickler.dumps",
         "loads(dumps(a))",
     ),
+    "small dict sent and loaded": (
+        "from multiprocessing.reduction import ForkingPickler; from pickle import loads; "
+        "import sharedmem; sharedmem.transport(); a = {'a': 1}; dumps = ForkingPickler.dumps",
+        "loads(dumps(a))",
+    ),
+    "queue": ("from sharedmem import Queue; q = Queue()", "q.put((1, 2, 3)); q.get()"),
     # Walks what this process holds: it is not to grow with the arena, nor is a fork, which walks it, too.
     "stats": ("from sharedmem import ones, stats; a = ones(100)", "stats()"),
 }

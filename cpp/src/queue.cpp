@@ -166,7 +166,7 @@ queue::outcome queue::try_put(std::span<const queue_message> messages, std::size
     }
     ++put;
   }
-  if (how == outcome::nothing) seen = at_->room.expect();
+  if (how == outcome::nothing) seen = at_->room.load(relaxed);
   const std::uint32_t sleepers = put == 0 ? 0 : at_->messages.change();
   const int count = static_cast<int>(std::min<std::size_t>(put, 1U << 20));
   lock.unlock();
@@ -231,7 +231,7 @@ queue::outcome queue::try_get(std::size_t most, queue_taken& taken, std::uint32_
       break;
     }
   }
-  if (count == 0) seen = at_->messages.expect();
+  if (count == 0) seen = at_->messages.load(relaxed);
   const state& s = at_->now();
   large_ = s.ring_bytes > large_ring_bytes && s.tail - s.head < s.ring_bytes / 16;
   const std::uint32_t sleepers = count == 0 || at_->most == 0 ? 0 : at_->room.change();
@@ -267,7 +267,7 @@ queue::outcome queue::try_join(std::uint32_t& seen) {
   guard lock(*this);
   if (!lock) return outcome::busy;
   if (at_->now().unfinished == 0) return outcome::done;
-  seen = at_->tasks.expect();
+  seen = at_->tasks.load(relaxed);
   return outcome::nothing;
 }
 
@@ -279,12 +279,18 @@ void queue::wait_for_lock(std::chrono::nanoseconds limit) {
     mutex_.unlock();
 }
 
-void queue::wait_on_bell(queue_bell& b, std::uint32_t seen, nanoseconds limit, wanted what) const {
+void queue::wait_on_bell(queue_bell& b, std::uint32_t seen, nanoseconds limit, wanted what) {
   const auto start = steady_clock::now();
   const std::uint8_t looks = looks_.load(relaxed);
   if (look_at(b, seen, start + std::min(limit, looks != 0 ? long_look : short_look))) {
     if (looks != looks_after_success) looks_.store(looks_after_success, relaxed);
     return;
+  }
+  {
+    // Whoever rings makes a system call if a sleeper is expected, so that none is before it sleeps.
+    guard lock(*this);
+    if (!lock || b.load(relaxed) != seen) return;
+    b.expect();
   }
   {
     const listed_sleeper me(at_->sleepers, what);
@@ -300,15 +306,15 @@ void queue::wait_on_bell(queue_bell& b, std::uint32_t seen, nanoseconds limit, w
   }
 }
 
-void queue::wait_for_message(std::uint32_t seen, nanoseconds limit) const {
+void queue::wait_for_message(std::uint32_t seen, nanoseconds limit) {
   wait_on_bell(at_->messages, seen, limit, wanted::message);
 }
 
-void queue::wait_for_room(std::uint32_t seen, nanoseconds limit) const {
+void queue::wait_for_room(std::uint32_t seen, nanoseconds limit) {
   wait_on_bell(at_->room, seen, limit, wanted::room);
 }
 
-void queue::wait_for_tasks(std::uint32_t seen, nanoseconds limit) const {
+void queue::wait_for_tasks(std::uint32_t seen, nanoseconds limit) {
   wait_on_bell(at_->tasks, seen, limit, wanted::tasks);
 }
 

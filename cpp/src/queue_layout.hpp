@@ -35,12 +35,11 @@ struct alignas(64) queue_bell {
   std::uint32_t sleepers = 0;
 
   std::uint32_t load(std::memory_order how) noexcept { return std::atomic_ref(word).load(how); }
-  /// With the queue's lock: the caller is about to sleep.
-  std::uint32_t expect() noexcept {
+  /// With the queue's lock: the caller, who found the word as it is, is about to sleep.
+  void expect() noexcept {
     std::atomic_ref s(sleepers);
     const std::uint32_t next = s.load(std::memory_order_relaxed) + 1;
     s.store(next == 0 ? 1 : next, std::memory_order_relaxed);
-    return load(std::memory_order_relaxed);
   }
   /// With the lock, after a commit. The value is for `ring`; 0: no thread sleeps.
   std::uint32_t change() noexcept {

@@ -36,8 +36,9 @@ listed_sleeper::listed_sleeper(std::span<std::uint64_t, queue::most_listed> word
       return;
     }
   }
-  // Checks one of them: repeated sleepers find all words of dead processes sooner or later.
-  std::uint64_t* const at = &words[pid % words.size()];
+  // Checks one of them, another one each time: repeated sleepers find all words of dead processes sooner or later.
+  static std::atomic<std::uint32_t> turn{0};
+  std::uint64_t* const at = &words[(pid + turn.fetch_add(1, relaxed)) % words.size()];
   std::uint64_t seen = std::atomic_ref(*at).load(relaxed);
   if (seen != 0 && is_dead(seen) && std::atomic_ref(*at).compare_exchange_strong(seen, mine, relaxed))
     at_ = at;

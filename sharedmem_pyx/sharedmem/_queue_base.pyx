@@ -38,6 +38,17 @@ cdef double lock_patience = 1.0             # seconds that a call which must not
 cnp.import_array()
 
 
+cdef extern from "<sharedmem_pyx/plain_pickle.hpp>" namespace "sharedmem_pyx::plain":
+    size_t write_plain "sharedmem_pyx::plain::write"(object, byte*, size_t) noexcept
+    # The object of a pickle; `otherwise` if the pickle module has to read it.
+    object read_plain "sharedmem_pyx::plain::read"(const byte*, size_t, object otherwise)
+
+cdef enum:
+    most_plain = 1024           # bytes of a pickle that is written without a pickler
+
+cdef object not_plain = object()
+
+
 cdef inline double clock() except? -1:
     return time.monotonic()
 
@@ -46,6 +57,8 @@ cdef double end_of(object block, object timeout) except? -1:
     cdef double seconds
     if not block:
         return 0
+    if timeout is None:
+        return for_ever
     seconds = seconds_of(timeout)
     return clock() + seconds if seconds > 0 else 0
 
@@ -194,31 +207,36 @@ cdef class _Base:
             lock_end[0] = clock() + lock_patience
         return self.wait(the_lock, 0, max(end, lock_end[0]))
 
-    cdef int put_all(self, Outgoing out, double end) except -1:
+    cdef int put_messages(
+            self, const queue_message* messages, size_t count, size_t* put, double end) except -1:
+        """Puts `count` messages. `put`: how many of them were, also if it raises."""
         cdef queue_outcome how
         cdef uint32_t seen = 0
-        cdef size_t put = 0
+        cdef size_t now = 0
         cdef double lock_end = 0
+        while True:
+            now = 0
+            try:
+                how = self.c_obj.try_put(messages_in(messages + put[0], count - put[0]), now, seen)
+            finally:
+                put[0] += now
+            if how == queue_outcome.done:
+                return 0
+            if how == queue_outcome.no_ring:
+                self.c_obj.set_ring(bytes_in_ring(messages[put[0]]))
+            elif how == queue_outcome.busy:
+                if not self.wait_for_lock(&lock_end, end):
+                    raise Full
+            elif end == 0 or not self.wait(room, seen, end):
+                raise Full
+
+    cdef int put_all(self, Outgoing out, double end) except -1:
         try:
             out.point()
-            while True:
-                put = 0
-                try:
-                    how = self.c_obj.try_put(
-                        messages_in(out.messages.data() + out.put, out.messages.size() - out.put), put, seen)
-                finally:
-                    out.put += put
-                if how == queue_outcome.done:
-                    return 0
-                if how == queue_outcome.no_ring:
-                    self.c_obj.set_ring(bytes_in_ring(out.messages[out.put]))
-                elif how == queue_outcome.busy:
-                    if not self.wait_for_lock(&lock_end, end):
-                        raise Full
-                elif end == 0 or not self.wait(room, seen, end):
-                    raise Full
+            self.put_messages(out.messages.data(), out.messages.size(), &out.put, end)
         finally:
             out.give_back()
+        return 0
 
     cdef int take(self, queue_taken* taken, size_t most, double end) except -1:
         cdef queue_outcome how
@@ -251,6 +269,7 @@ cdef class _Base:
         cdef claim* claims = taken.claims.data() + e.claims_at
         cdef allocation body
         cdef bytes data
+        cdef const byte* at
         cdef char* to
         cdef bint same
         cdef size_t i
@@ -269,8 +288,13 @@ cdef class _Base:
                 finally:
                     release(body.ref)
             else:
-                data = PyBytes_FromStringAndSize(<char*>taken.bytes.data() + e.bytes_at, e.length)
-                same = queue_checksum(bytes_in(<byte*>PyBytes_AS_STRING(data), e.length)) == e.checksum
+                at = taken.bytes.data() + e.bytes_at
+                same = queue_checksum(bytes_in(at, e.length)) == e.checksum
+                if same and e.claims == 0:
+                    found = read_plain(at, e.length, not_plain)
+                    if found is not not_plain:
+                        return found
+                data = PyBytes_FromStringAndSize(<const char*>at, e.length)
             if not same:
                 raise RuntimeError(
                     f"message {e.number} of a queue was changed by a stray write: it is dropped")
@@ -286,9 +310,18 @@ cdef class _Base:
         return self.open_message(&taken, &taken.entries[0])
 
     cdef int put_one(self, object obj, double end) except -1:
-        cdef Outgoing out = outgoing(self.c_obj.home())
-        out.add(obj)
-        return self.put_all(out, end)
+        cdef byte pickled[most_plain]
+        cdef queue_message m
+        cdef size_t put = 0
+        cdef Outgoing out
+        m.length = write_plain(obj, pickled, sizeof(pickled))
+        if m.length == 0:
+            out = outgoing(self.c_obj.home())
+            out.add(obj)
+            return self.put_all(out, end)
+        m.bytes = bytes_in(pickled, m.length)
+        m.checksum = queue_checksum(m.bytes)
+        return self.put_messages(&m, 1, &put, end)
 
     cdef queue_counts count(self) except *:
         cdef queue_counts found

@@ -146,12 +146,13 @@ class SHAREDMEM_API queue {
 
   // Waiting: for at most `limit`, or until a signal handler ran, or spuriously; then the caller tries again. A process that
   // should wake us may be killed before it does: so no wait is longer than `longest_wait`.
+  // Before they sleep they take the lock, and throw what it throws.
 
   static constexpr std::chrono::milliseconds longest_wait{250};
   void wait_for_lock(std::chrono::nanoseconds limit);
-  void wait_for_message(std::uint32_t seen, std::chrono::nanoseconds limit) const;
-  void wait_for_room(std::uint32_t seen, std::chrono::nanoseconds limit) const;
-  void wait_for_tasks(std::uint32_t seen, std::chrono::nanoseconds limit) const;
+  void wait_for_message(std::uint32_t seen, std::chrono::nanoseconds limit);
+  void wait_for_room(std::uint32_t seen, std::chrono::nanoseconds limit);
+  void wait_for_tasks(std::uint32_t seen, std::chrono::nanoseconds limit);
 
   /// Bytes that a message takes in the ring.
   static std::size_t bytes_in_ring(const queue_message& m) noexcept;
@@ -171,7 +172,7 @@ class SHAREDMEM_API queue {
   void each_claim(const state& s, std::uint64_t from, std::uint64_t to, F&& f);
   bool put_one(const queue_message& m);
   void get_one(queue_taken& out);
-  void wait_on_bell(queue_bell& b, std::uint32_t seen, std::chrono::nanoseconds limit, wanted what) const;
+  void wait_on_bell(queue_bell& b, std::uint32_t seen, std::chrono::nanoseconds limit, wanted what);
   std::uint64_t position(const state& s, std::uint64_t bytes, bool& fits) const noexcept;
 
   layout* at_ = nullptr;
@@ -182,8 +183,8 @@ class SHAREDMEM_API queue {
   claim ring_claim_;
   bool large_ = false;
   // How this object waits; a guess, which threads may overwrite for each other.
-  mutable std::atomic<std::uint8_t> looks_{0};        // long looks that are worth while
-  mutable std::atomic<std::uint8_t> short_waits_{0};  // since the last one
+  std::atomic<std::uint8_t> looks_{0};        // long looks that are worth while
+  std::atomic<std::uint8_t> short_waits_{0};  // since the last one
 };
 
 /// A queue as seen from its arena, without acquiring a lock.

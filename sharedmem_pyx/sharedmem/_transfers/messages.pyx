@@ -23,14 +23,15 @@ from io import BytesIO
 from multiprocessing.reduction import ForkingPickler
 
 cimport numpy as cnp
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContextVar_Reset, PyContextVar_Set, get_value
 from libcpp.vector cimport vector
 
 from sharedmem._handles cimport dtype_text
 from sharedmem._messages cimport Message, end_message, end_message_into, leases_of, new_message
-from sharedmem._transfers.reducing cimport Reducer, count_message, new_reducer, reduce_exact
+from sharedmem._transfers.reducing cimport Reducer, count_message, goes_by_value, new_reducer, reduce_exact
 from sharedmem.libsharedmem.arena cimport arena, claim
+from sharedmem.libsharedmem.handle cimport byte
 
 from numpy import ndarray
 
@@ -38,14 +39,21 @@ from sharedmem._messages import by_value, current_message
 from sharedmem.array import SharedArray
 
 
+cdef extern from "<sharedmem_pyx/plain_pickle.hpp>" namespace "sharedmem_pyx::plain":
+    bint is_plain(object) noexcept
+    size_t write_plain "sharedmem_pyx::plain::write"(object, byte*, size_t) noexcept
+
+
 cdef enum:
     longest_short_bytes = 255   # bytes that the opcode SHORT_BINBYTES can hold
     first_unknown_type = 24     # NumPy's type numbers from here on are not built in
+    most_plain = 1024           # bytes of a pickle that is written without a pickler
 
 
 cnp.import_array()
 
 cdef int default_protocol = pickle.DEFAULT_PROTOCOL
+cdef object pickle_dumps = pickle.dumps
 
 # What else has entries: (type, function of a reducer that gives the entry), by integrations of other
 # libraries.
@@ -230,18 +238,25 @@ def transferring(pickler, dump):
     """
     plain = pickler.dumps.__func__
     elsewhere = copyreg.dispatch_table
-    alone = (ndarray, SharedArray)
+    # Whether it differs from the pickler in C by its entries alone: where objects are plain it uses none.
+    cdef bint has_entries_only = pickler.__bases__ == (pickle.Pickler,) and (
+        "persistent_id" not in vars(pickler) and "reducer_override" not in vars(pickler))
 
     def dumps(cls, obj, protocol=None, *args, **keywords):
         cdef Message within
         cdef Reducer reducer
         cdef bint complete = False
         kind = type(obj)
-        if kind in alone and cls is pickler and protocol is None and (
-                kind not in cls._extra_reducers and kind not in elsewhere):
-            pickled = dumps_alone(obj)
-            if pickled is not None:
-                return pickled
+        if cls is pickler and not args and not keywords:
+            if kind is ndarray or kind is SharedArray:
+                if protocol is None and kind not in cls._extra_reducers and kind not in elsewhere:
+                    if has_entries_only and kind is ndarray and goes_by_value(obj):
+                        return memoryview(pickle_dumps(obj))
+                    pickled = dumps_alone(obj)
+                    if pickled is not None:
+                        return pickled
+            elif has_entries_only and is_plain(obj) and cls.dump is held:
+                return memoryview(pickle_dumps(obj, protocol))
         buffer = BytesIO()
         made = cls(buffer, protocol, *args, **keywords) if args or keywords else cls(buffer, protocol)
         reducer = new_reducer(number_in(made, protocol))
@@ -273,28 +288,16 @@ def transferring(pickler, dump):
 
 # -- messages of queues in shared memory
 
-cdef bint is_plain(object obj) noexcept:
-    """Whether no pickler of any kind treats the object in a way of its own."""
-    return obj is None or type(obj) in (int, float, bool, str, bytes)
-
-
-cdef bint is_plain_or_tuple(object obj) noexcept:
-    if type(obj) is not tuple:
-        return is_plain(obj)
-    if len(<tuple>obj) > 16:
-        return False
-    for each in <tuple>obj:
-        if not is_plain(each):
-            return False
-    return True
-
-
 cdef bytes pickle_for_queue(object obj, arena* where, vector[claim]* kept):
     cdef Message within
     cdef Reducer reducer
     cdef bytes pickled = None
-    if is_plain_or_tuple(obj):
-        return pickle.dumps(obj, queue_protocol)
+    cdef byte plain[most_plain]
+    cdef size_t size = write_plain(obj, plain, sizeof(plain))
+    if size != 0:
+        return PyBytes_FromStringAndSize(<const char*>plain, size)
+    if is_plain(obj):
+        return pickle_dumps(obj, queue_protocol)
     kind = type(obj)
     reducer = new_reducer(queue_protocol)
     within = new_message()

@@ -23,6 +23,9 @@ cdef Reducer new_reducer(int protocol)
 # None: it is to be pickled as ever.
 cdef object reduce_exact(Reducer self, ndarray a, message* leases, bint among_others)
 
+# Whether an exact ndarray that is a message of its own is pickled as ever, by the settings.
+cdef bint goes_by_value(ndarray a) noexcept
+
 # Counts a message that was pickled completely.
 cdef void count_message(Reducer self) noexcept
 

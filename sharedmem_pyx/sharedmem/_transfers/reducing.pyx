@@ -197,6 +197,15 @@ cdef object reduce_exact(Reducer self, cnp.ndarray a, message* leases, bint amon
     return carry(self, a, nbytes, leases)
 
 
+cdef bint goes_by_value(cnp.ndarray a) noexcept:
+    """Whether an exact ndarray that is a message of its own is pickled as ever, by the settings."""
+    cdef uint64_t nbytes = cnp.PyArray_NBYTES(a)
+    cdef uint64_t min_bytes = settings.min_bytes.load()
+    if PyDataType_REFCHK(a.descr) or nbytes != 0 and arena_of(cnp.PyArray_DATA(a)) != NULL:
+        return False
+    return min_bytes == 0 or nbytes < min_bytes or nbytes < least_carried
+
+
 cdef bint is_one_segment(cnp.ndarray a) noexcept:
     """Whether the elements lie side by side, in whatever order of the axes."""
     cdef cnp.npy_intp expected = cnp.PyArray_ITEMSIZE(a)
