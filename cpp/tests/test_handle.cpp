@@ -281,7 +281,7 @@ TEST_CASE("bytes with a right checksum but a field out of range are refused, and
   named("strides", {1, 1, 1, 1, 0, 8, 1, 5}, 1);
   named("dtype", {1, 1, 1, 1, 1, 1, 0, 8, 1, 5, 1});
   named("dtype", {1, 1, 1, 1, 1, 1, 0, 8, 1, 5});
-  named("more bytes", {1, 1, 1, 1, 1, 1, 0, 8, 1, 5, 0, 0});
+  named("further bytes", {1, 1, 1, 1, 1, 1, 0, 8, 1, 5, 0, 0});
   named("offset", {1, 1, 1, 1, 1, 1, 0x80, 0x00, 8, 1, 5, 0});  // 0, but not in its shortest form
   // a C contiguous shape whose strides overflow
   named("shape", {1, 1, 1, 1, 1, 1, 0, 8, 3, 5, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 5, 0});
