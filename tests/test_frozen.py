@@ -4,6 +4,7 @@ import ast
 import pathlib
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 from support import TIMEOUT, check_python, environment
@@ -14,6 +15,7 @@ PROGRAM = """
 import multiprocessing
 import pickle
 import sys
+import sysconfig
 
 import sharedmem
 
@@ -69,6 +71,8 @@ refused
 @pytest.mark.parametrize("kind", ["--onedir", pytest.param("--onefile", marks=pytest.mark.slow)])
 def test_a_frozen_program(tmp_path, kind):
     pytest.importorskip("PyInstaller")
+    if not (sysconfig.get_config_var("Py_ENABLE_SHARED") or sysconfig.get_config_var("PYTHONFRAMEWORK")):
+        pytest.skip("PyInstaller needs a Python that is a shared library")
     (tmp_path / "program.py").write_text(PROGRAM)
     build = [sys.executable, "-m", "PyInstaller", "--log-level=WARN", kind, "program.py"]
     env = environment(PYINSTALLER_CONFIG_DIR=tmp_path)
