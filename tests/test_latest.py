@@ -77,7 +77,7 @@ def test_what_cannot_be_put():
         (np.zeros(0), ValueError, "without elements"),
         (np.zeros(3, "V0"), ValueError, "without elements"),
         (np.array([None]), TypeError, "object"),
-        (np.zeros(2, many), ValueError, "2008 would fit"),
+        (np.zeros(2, many), ValueError, "at most 2008 fit"),
         (np.zeros(2, np.dtype([("a", "i4")], metadata={"b": 1})), TypeError, "npy"),
     ):
         with pytest.raises(error, match=text):

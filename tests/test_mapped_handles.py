@@ -39,7 +39,7 @@ def test_a_file_that_was_replaced_removed_or_cut_short(file, open_here):
     os.rename(file, moved)
     check(FileNotFoundError, "No such file")
     file.write_bytes(whole)
-    check(StaleHandleError, "another file now")
+    check(StaleHandleError, "a different file now")
     os.remove(file)
     os.mkdir(file)
     check(IsADirectoryError, "directory")
