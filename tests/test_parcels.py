@@ -272,7 +272,7 @@ def test_a_handle_without_its_mark_is_refused_and_not_consumed():
     parcel = make_parcel([np.full(LARGE, 3, "u1")], LEAST)
     parcel.sent()
     handle = parcel.handles[0]
-    with pytest.raises(ValueError, match="no handle of a parcel"):
+    with pytest.raises(ValueError, match="not the handle of a parcel"):
         open_handle(b"X" + handle[1:])
     assert (open_handle(handle) == 3).all()
 
