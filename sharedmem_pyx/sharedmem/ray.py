@@ -2,10 +2,7 @@
 
 Ray's own store is left alone: arguments, results and ``ray.put`` carry values, which are read-only where they
 arrive. State that several actors and the driver read and *write* goes by a tensor transport (Ray Direct
-Transport), which this module adds::
-
-    sharedmem.ray.register()  # before the actors are created
-
+Transport), which ``sharedmem.ray.register()`` adds. Call it before the actors are created::
 
     @ray.remote
     class Simulation:
@@ -16,8 +13,8 @@ Transport), which this module adds::
         def share(self):
             return self.state
 
-or, from a driver, ``ref = sharedmem.ray.put(a)``. Whoever gets the reference has the same memory; a process
-that cannot use it, on another node for instance, has a copy of the values.
+A driver shares an array by ``ref = sharedmem.ray.put(a)``. Each process that gets the reference has the same
+memory; a process that cannot use it, for instance on another node, gets a copy of the values.
 
 Tested with Ray 2.60.0. Ray calls its transports *alpha*: where a version does not have what this module
 needs, there is one RuntimeWarning, and values travel.
