@@ -33,7 +33,8 @@ inline void spin_pause() noexcept {
 struct alignas(64) queue_bell {
   std::uint32_t word = 0;
   std::uint32_t sleepers = 0;  // 0: none; else the number of the thread that was the last to expect a call
-  std::uint32_t expected = 0;  // threads so far. It is never set back, or a late `ring` would take one for another
+  // Threads that expected one, so far. It is never set back, or a late `ring` would take one for another.
+  std::uint32_t expected = 0;
 
   std::uint32_t load(std::memory_order how) noexcept { return std::atomic_ref(word).load(how); }
   /// With the queue's lock: the caller, who found the word as it is, is about to sleep.
