@@ -72,6 +72,15 @@ def test_a_message_of_multiprocessing_has_the_bytes_that_it_always_had(value, pr
     assert bytes(ForkingPickler.dumps(value, protocol)) == file.getvalue()
 
 
+@pytest.mark.parametrize("bits", [7, 8, 15, 16, 24, 31, 32, 40, 48, 56, 62, 63, 64, 65])
+def test_integers_at_the_borders_arrive(bits):
+    queue = sharedmem.Queue()
+    for sign in (1, -1):
+        for d in (-1, 0, 1):
+            queue.put(sign * (1 << bits) + d)
+            assert queue.get() == sign * (1 << bits) + d
+
+
 def test_what_occurs_twice_arrives_as_one_object():
     queue = sharedmem.Queue()
     text, data, pair, numbers, table = "text" * 3, b"data" * 3, (1000, 2000), [3], {"k": 4}

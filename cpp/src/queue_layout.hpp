@@ -32,14 +32,15 @@ inline void spin_pause() noexcept {
 /// A word on which threads sleep, and whether perhaps one does.
 struct alignas(64) queue_bell {
   std::uint32_t word = 0;
-  std::uint32_t sleepers = 0;
+  std::uint32_t sleepers = 0;  // 0: none; else the number of the thread that was the last to expect a call
+  // Threads that expected one, so far. It is never set back, or a late `ring` would take one for another.
+  std::uint32_t expected = 0;
 
   std::uint32_t load(std::memory_order how) noexcept { return std::atomic_ref(word).load(how); }
   /// With the queue's lock: the caller, who found the word as it is, is about to sleep.
   void expect() noexcept {
-    std::atomic_ref s(sleepers);
-    const std::uint32_t next = s.load(std::memory_order_relaxed) + 1;
-    s.store(next == 0 ? 1 : next, std::memory_order_relaxed);
+    if (++expected == 0) expected = 1;
+    std::atomic_ref(sleepers).store(expected, std::memory_order_relaxed);
   }
   /// With the lock, after a commit. The value is for `ring`; 0: no thread sleeps.
   std::uint32_t change() noexcept {

@@ -11,6 +11,7 @@
 #include <sharedmem/queue.hpp>
 
 #include "arena_tools.hpp"
+#include "queue_layout.hpp"
 
 using namespace sharedmem;
 using namespace std::chrono_literals;
@@ -66,4 +67,29 @@ TEST_CASE("more sleepers than the list has words are let sleep unlisted") {
   CHECK(until(q, queue::most_listed).size() == queue::most_listed);
   for (std::thread& each : waiting) each.join();
   CHECK(q.sleepers().empty());
+}
+
+TEST_CASE("a late ring does not forget a thread that came meanwhile") {
+  queue_bell b;
+  b.expect();  // a thread that finds the word changed, and does not sleep
+  const std::uint32_t late = b.change();
+  const std::uint32_t next = b.change();
+  CHECK(late != 0);
+  CHECK(next == late);
+  b.ring(next, 1);  // wakes nobody, so that no thread is expected to sleep any more
+  CHECK(b.change() == 0);
+  b.expect();  // another thread, which is about to sleep
+  b.ring(late, 1);
+  const std::uint32_t seen = b.change();
+  CHECK(seen != 0);
+  b.expect();
+  b.ring(seen, 1);
+  CHECK(b.change() != 0);
+}
+
+TEST_CASE("a thread is expected to sleep also when the numbers of threads begin anew") {
+  queue_bell b;
+  b.expected = b.sleepers = ~0U;
+  b.expect();
+  CHECK(b.change() != 0);
 }

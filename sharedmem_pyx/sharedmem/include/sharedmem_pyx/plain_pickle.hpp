@@ -213,7 +213,7 @@ class reader {
  private:
   static constexpr int most = 96, most_marks = 8;
 
-  bool has(std::size_t bytes) const noexcept { return static_cast<std::size_t>(end_ - at_) >= bytes; }
+  bool has(std::uint64_t bytes) const noexcept { return static_cast<std::size_t>(end_ - at_) >= bytes; }
   std::uint64_t little_endian(int bytes) noexcept {
     std::uint64_t value = 0;
     for (int i = 0; i < bytes; ++i) value |= std::uint64_t{*at_++} << 8 * i;
@@ -244,7 +244,7 @@ class reader {
   int bottom() const noexcept { return marks_ == 0 ? 0 : mark_[marks_ - 1]; }
 
   bool number(int bytes, bool is_signed) noexcept {
-    if (!has(static_cast<std::size_t>(bytes))) return false;
+    if (!has(static_cast<std::uint64_t>(bytes))) return false;
     const std::uint64_t bits = little_endian(bytes);
     const int unused = 64 - 8 * bytes;
     if (bytes == 0) return push(PyLong_FromLong(0));
@@ -268,7 +268,7 @@ class reader {
   }
 
   bool sized(int bytes_of_size, bool text) noexcept {
-    if (!has(static_cast<std::size_t>(bytes_of_size))) return false;
+    if (!has(static_cast<std::uint64_t>(bytes_of_size))) return false;
     const std::uint64_t size = little_endian(bytes_of_size);
     if (!has(size)) return false;
     const char* from = reinterpret_cast<const char*>(at_);
@@ -308,18 +308,14 @@ class reader {
     return true;
   }
 
-  bool skip(std::size_t bytes) noexcept {
-    if (!has(bytes)) return false;
-    at_ += bytes;
-    return true;
-  }
+  bool protocol() noexcept { return has(1) && *at_++ <= 5; }
 
   bool step(unsigned char code) noexcept {
     switch (code) {
-      case op_proto: return skip(1) && at_[-1] <= 5;
-      case op_frame: return skip(8);
+      case op_proto: return protocol();
+      case op_frame: return has(8) && has(little_endian(8));
       case op_memoize:
-        return size_ != 0;  // whatever refers to what was memoized is read by the pickle module
+        return size_ > bottom();  // whatever refers to what was memoized is read by the pickle module
       case op_none: return push_new(Py_None);
       case op_true: return push_new(Py_True);
       case op_false: return push_new(Py_False);
