@@ -28,7 +28,7 @@ def no_lease_is_left():
     before = leases()
     yield
     settle()
-    assert leases() == before
+    assert leases() <= before  # those of earlier tests may go meanwhile
 
 
 def carry(array):
@@ -139,7 +139,7 @@ def test_buffers_that_are_not_contiguous_are_rejected_and_nothing_is_kept():
     with pytest.raises((ValueError, BufferError)):
         make_parcel([sharedmem.ones(10), memoryview(np.ones((300, 300)))[::2]], LEAST)
     settle()
-    assert leases() == before
+    assert leases() <= before  # those of earlier tests may go meanwhile
 
 
 def test_part_of_a_shared_array_arrives_as_that_part_of_the_same_memory():
@@ -190,7 +190,7 @@ def test_a_parcel_that_was_not_opened_can_be_called_back():
 def test_a_parcel_that_was_not_sent_is_called_back_with_it():
     before = leases()
     handle = make_parcel([np.ones(LARGE, "u1")], LEAST).handles[0]
-    assert leases() == before
+    assert leases() <= before  # those of earlier tests may go meanwhile
     with pytest.raises(StaleHandleError):
         open_handle(handle)
 
@@ -249,7 +249,7 @@ def test_calling_back_works_for_memory_of_a_foreign_arena():
     parcel = make_parcel([a], None)
     parcel.sent()
     assert check_python(code, parcel.handles[0].hex()) == "1"
-    assert leases() == before
+    assert leases() <= before  # those of earlier tests may go meanwhile
 
 
 def test_a_handle_can_be_consumed_unopened():
@@ -595,7 +595,7 @@ def test_a_probe_is_a_handle_whatever_is_pickled_around_it(monkeypatch):
     assert array.sum() == 10
     assert probing.load_probe(probe) is not None
     assert probing.load_probe(probe) is not None  # as often as one likes: no message has taken it along
-    assert leases() == before
+    assert leases() <= before  # those of earlier tests may go meanwhile
 
 
 def test_a_probe_of_another_place_is_made_anew(monkeypatch):
@@ -614,4 +614,4 @@ def test_probes_take_no_leases():
     before = leases()
     for _ in range(3):
         assert probing.load_probe(probing.make_probe()) is not None
-    assert leases() == before
+    assert leases() <= before  # those of earlier tests may go meanwhile
