@@ -94,6 +94,15 @@ def test_what_occurs_twice_arrives_as_one_object():
             assert first is inner
 
 
+@pytest.mark.parametrize("others", [21, 22, 23, 24, 25, 60])
+def test_what_occurs_twice_among_many_arrives_as_one_object(others):
+    queue = sharedmem.Queue()
+    twice = "text" * 3
+    queue.put([*(f"text {i}" for i in range(others)), twice, twice])
+    got = queue.get()
+    assert got[-1] is got[-2]
+
+
 def test_what_contains_itself_arrives():
     queue = sharedmem.Queue()
     around = []
