@@ -25,6 +25,7 @@ def leases():
 
 @pytest.fixture(autouse=True)
 def no_lease_is_left():
+    sharedmem.revoke(0)  # messages of earlier tests, which keep arenas attached
     before = leases()
     yield
     settle()
