@@ -44,7 +44,8 @@ cdef class _Base:
     cdef object memory(self)
     cdef bint wait(self, waiting_for what, uint32_t seen, double end) except -1
     cdef bint wait_for_lock(self, double* lock_end, double end) except -1
-    cdef int put_messages(self, const queue_message* messages, size_t count, size_t* put, double end) except -1
+    cdef int put_messages(
+            self, const queue_message* messages, size_t count, size_t* put, double end) except -1
     cdef int put_all(self, Outgoing out, double end) except -1
     cdef int take(self, queue_taken* taken, size_t most, double end) except -1
     cdef int make_smaller(self) noexcept
