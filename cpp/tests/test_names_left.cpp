@@ -2,10 +2,8 @@
 #include <doctest.h>
 
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -13,11 +11,8 @@
 #include <sharedmem/home.hpp>
 #include <sharedmem/names.hpp>
 
-#include "arena_tools.hpp"
 #include "host.hpp"
-#include "os/segment.hpp"
-#include "registry.hpp"
-#include "shared/layout.hpp"
+#include "names_left.hpp"
 #include "shared/name_table.hpp"
 
 using namespace sharedmem;
@@ -29,86 +24,6 @@ constexpr int groups_in_a_row = 100;  // an arena takes tens of milliseconds the
 #else
 constexpr int groups_in_a_row = 2000;
 #endif
-
-std::size_t segments() { return os::segment::list(host_tag, {}).size(); }
-
-std::string full_name(const std::string& test) { return test + " of " + std::to_string(::getpid()); }
-
-/// From now on this process asks for names of that group, which no other test has.
-void ask_in(const std::string& group) { ::setenv("SHAREDMEM_NAMESPACE", group.c_str(), 1); }
-
-/// Arenas that this process has attached, and lines of its map that are System V segments.
-struct counts {
-  std::size_t arenas = 0, mapped = 0;
-  friend bool operator==(const counts&, const counts&) = default;
-};
-
-counts now() {
-  counts n;
-  registry& r = the_registry();
-  {
-    const registry_lock lock(r);
-    for_each_attached(r, [&](entry&, std::uint32_t) { ++n.arenas; });
-  }
-  std::ifstream maps("/proc/self/maps");
-  for (std::string line; std::getline(maps, line);) n.mapped += line.find("/SYSV") != line.npos ? 1 : 0;
-  return n;
-}
-
-/// Runs a test in a process of its own, which has the arena of one group, empty, and is given the counts of then.
-template <class F>
-int alone(F&& test) {
-  const std::size_t before = segments();
-  child one([&] {
-    ::unsetenv("SHAREDMEM_ARENA");
-    ::setenv("SHAREDMEM_ARENA_SIZE", "32MiB", 1);
-    ::alarm(120);  // ends what waits for ever
-    ask_in(full_name("first"));
-    (void)name_arena();
-    return std::forward<F>(test)(now());
-  });
-  const int code = one.wait();
-  CHECK(segments() == before);
-  return code;
-}
-
-/// A block under a name; it is the caller's.
-allocation bound(const char* name, std::uint64_t bytes, std::uint64_t seed) {
-  name_ticket mine;
-  if (!claim_name(name, mine)) throw std::runtime_error("lost");
-  allocation x = make(*name_arena(mine), bytes, seed);
-  bind_name(mine, x.ref, "described");
-  return x;
-}
-
-allocation attached(const char* name) {
-  name_found got = find_name(name);
-  if (got.what != name_status::ready) throw std::runtime_error(std::string("no ") + name);
-  return got.block;
-}
-
-/// Another process in the arena of a group: it tells how many there are.
-class neighbour {
- public:
-  explicit neighbour(const std::string& group)
-      : process_([this, group] {
-          ask_in(group);
-          name_arena();
-          answers_.put(std::uint32_t{0});
-          while (requests_.get<char>() == 'n') answers_.put(name_arena().statistics().participants);
-          return 0;
-        }) {
-    (void)answers_.get<std::uint32_t>();
-  }
-  std::uint32_t participants() {
-    requests_.put('n');
-    return answers_.get<std::uint32_t>();
-  }
-
- private:
-  channel requests_, answers_;
-  child process_;
-};
 
 }  // namespace
 
@@ -178,8 +93,7 @@ TEST_CASE("a building keeps its arena until it ends, in whatever way") {
             ask_in(second);
             name_ticket mine;
             MUST(claim_name("x", mine));
-            ask_in(full_name("third"));
-            (void)name_arena();
+            move_to(full_name("third"));
             MUST(other.participants() == 2);
             arena* host = name_arena(mine);
             MUST(host != nullptr && host != &name_arena());
@@ -188,8 +102,7 @@ TEST_CASE("a building keeps its arena until it ends, in whatever way") {
             ask_in(second);
             const name_found seen = find_name("x");
             MUST(seen.what == name_status::building && seen.at.host == host->where().uuid);
-            ask_in(full_name("third"));
-            (void)name_arena();
+            move_to(full_name("third"));
             mine = seen.at;
             allocation x = make(*host, 5000, 4);
             if (how == 'b') bind_name(mine, x.ref, "described");
@@ -211,8 +124,7 @@ TEST_CASE("a building that ends when nothing else is held leaves its arena") {
           ask_in(second);
           name_ticket mine;
           MUST(claim_name("x", mine));
-          ask_in(full_name("third"));
-          (void)name_arena();
+          move_to(full_name("third"));
           MUST(other.participants() == 2);
           give_up_name(mine);
           MUST(other.participants() == 1);
@@ -224,21 +136,11 @@ TEST_CASE("what was read of a name says that it has changed when its arena was l
   CHECK(alone([](const counts& before) {
           const std::string second = full_name("second");
           neighbour other(second);
-          channel claimed;
-          child builder([&] {
-            ask_in(second);
-            name_ticket mine;
-            MUST(claim_name("x", mine));
-            claimed.put('c');
-            sleep_for_ever();
-            return 0;
-          });
-          (void)claimed.get<char>();
+          const builder of_x(second);
           ask_in(second);
           const name_found seen = find_name("x");
           MUST(seen.what == name_status::building && !wait_for_name(seen.at, 0, 1000));
-          ask_in(full_name("first"));
-          (void)name_arena();
+          move_to(full_name("first"));
           MUST(wait_for_name(seen.at, 0));
           MUST(!vacate_name(seen.at));
           MUST(now() == before && other.participants() == 2);
@@ -252,16 +154,7 @@ TEST_CASE("an arena stays as long as a thread waits in it") {
   CHECK(alone([](const counts& before) {
           const std::string second = full_name("second");
           neighbour other(second);
-          channel claimed;
-          child builder([&] {
-            ask_in(second);
-            name_ticket mine;
-            MUST(claim_name("x", mine));
-            claimed.put('c');
-            sleep_for_ever();
-            return 0;
-          });
-          (void)claimed.get<char>();
+          const builder of_x(second);
           ask_in(second);
           const name_found seen = find_name("x");
           std::atomic<int> rounds{0}, changed{0};
@@ -274,8 +167,7 @@ TEST_CASE("an arena stays as long as a thread waits in it") {
           });
           while (rounds.load() < 2) std::this_thread::yield();
           MUST(changed.load() == 0);
-          ask_in(full_name("first"));
-          (void)name_arena();
+          move_to(full_name("first"));
           for (int at = rounds.load() + 2; rounds.load() < at;) std::this_thread::yield();
           stop.store(true);
           waits.join();
@@ -294,8 +186,7 @@ TEST_CASE("an arena stays as long as a call uses it, and the last of these calls
             {
               const host_use by_uuid = attached_host(use->where().uuid), again = find_host_arena();
               MUST(&*by_uuid == &*use && &*again == &*use);
-              ask_in(first);
-              (void)name_arena();
+              move_to(first);
               MUST(now().arenas == 2 && other.participants() == 2);
               MUST(&*attached_host(use->where().uuid) == &*use);
               use->check();
@@ -313,161 +204,11 @@ TEST_CASE("what was taken while another arena was asked for is found by its addr
           allocation x;
           {
             const host_use use = host_arena();
-            ask_in(full_name("first"));
-            (void)name_arena();
+            move_to(full_name("first"));
             x = make(*use, 5000, 5);
           }
           MUST(arena_of(x.data) == x.ref.home && filled(x.data, 5000, 5));
           release(x.ref);
-          MUST(now() == before);
-          return 0;
-        }) == 0);
-}
-
-TEST_CASE("a forked child leaves what only its parent builds in, and does not end that") {
-  CHECK(alone([](const counts&) {
-          const std::string second = full_name("second");
-          neighbour other(second);
-          ask_in(second);
-          name_ticket mine;
-          MUST(claim_name("x", mine));
-          ask_in(full_name("third"));
-          (void)name_arena();
-          channel go, done;
-          child forked([&] {
-            done.put(now().arenas);
-            (void)go.get<char>();
-            if (name_arena(mine) != nullptr) return 1;
-            fail_name(mine, "not ours");
-            give_up_name(mine);
-            try {
-              allocation x = make(name_arena(), 100, 1);
-              bind_name(mine, x.ref, "");
-              return 2;
-            } catch (const std::logic_error&) {
-            }
-            ask_in(second);
-            return find_name("x").what == name_status::building ? 0 : 3;
-          });
-          MUST(done.get<std::size_t>() == 1);  // the third
-          MUST(other.participants() == 2);
-          go.put('g');
-          MUST(forked.wait() == 0);
-          allocation x = make(*name_arena(mine), 100, 1);
-          bind_name(mine, x.ref, "");
-          ask_in(second);
-          name_found got = find_name("x");
-          MUST(got.what == name_status::ready);
-          release(got.block.ref);
-          release(x.ref);
-          return 0;
-        }) == 0);
-}
-
-TEST_CASE("a forked child leaves the arena that only threads of its parent wait in") {
-  CHECK(alone([](const counts&) {
-          const std::string second = full_name("second");
-          neighbour other(second);
-          ask_in(second);
-          name_ticket mine;
-          MUST(claim_name("x", mine));
-          const name_found seen = find_name("x");
-          std::atomic<bool> stop{false};
-          std::thread waits([&] {
-            while (!stop.load()) (void)wait_for_name(seen.at, 0);
-          });
-          ask_in(full_name("first"));
-          (void)name_arena();
-          for (int i = 0; i < 5; ++i) {
-            ::usleep(20'000);
-            channel done, go;
-            child forked([&] {
-              done.put(now().arenas);
-              return go.get<char>() == 'g' ? 0 : 1;
-            });
-            MUST(done.get<std::size_t>() == 1 && other.participants() == 2);
-            go.put('g');
-            MUST(forked.wait() == 0);
-          }
-          stop.store(true);
-          give_up_name(mine);
-          waits.join();
-          MUST(other.participants() == 1);
-          return 0;
-        }) == 0);
-}
-
-TEST_CASE("a forked child keeps its blocks when its parent leaves the arena, and the other way round") {
-  CHECK(alone([](const counts& before) {
-          const std::string second = full_name("second");
-          ask_in(second);
-          allocation x = bound("x", 5000, 6);
-          ask_in(full_name("first"));
-          (void)name_arena();
-          channel go;
-          child forked([&] {
-            (void)go.get<char>();
-            MUST(filled(x.data, 5000, 6) && arena_of(x.data) == x.ref.home);
-            release(x.ref);
-            return now().arenas == 1 ? 0 : 1;
-          });
-          child keeps([&] {
-            (void)go.get<char>();
-            ask_in(second);
-            allocation again = attached("x");
-            return filled(again.data, 5000, 6) && again.data == x.data ? 0 : 1;
-          });
-          release(x.ref);
-          MUST(now() == before);
-          go.put('1');
-          go.put('2');
-          MUST(forked.wait() == 0 && keeps.wait() == 0);
-          return 0;
-        }) == 0);
-}
-
-TEST_CASE("blocks stay with others when the process that made them leaves the arena, and comes back") {
-  CHECK(alone([](const counts& before) {
-          const std::string second = full_name("second");
-          channel has, go, dropped;
-          child other([&] {
-            (void)go.get<char>();
-            ask_in(second);
-            allocation small = attached("small"), large = attached("large");
-            has.put('h');
-            (void)go.get<char>();
-            MUST(filled(small.data, 5000, 1) && filled(large.data, 3 * mib, 2));
-            release(small.ref);
-            dropped.put('d');
-            (void)go.get<char>();
-            return filled(large.data, 3 * mib, 2) ? 0 : 1;
-          });
-          ask_in(second);
-          allocation small = bound("small", 5000, 1), large = bound("large", 3 * mib, 2);
-          go.put('1');
-          (void)has.get<char>();
-          release(small.ref);
-          release(large.ref);
-          ask_in(full_name("first"));
-          (void)name_arena();
-          MUST(now() == before);
-          ask_in(second);
-          std::vector<allocation> more;
-          for (int i = 0; i < 20; ++i) more.push_back(make(name_arena(), 5000, 100 + i));
-          go.put('2');
-          (void)dropped.get<char>();
-          MUST(find_name("small").what == name_status::none);
-          allocation again = attached("large");
-          for (int i = 0; i < 20; ++i) more.push_back(make(name_arena(), 5000, 120 + i));
-          for (int i = 0; i < 40; ++i) MUST(filled(more[i].data, 5000, 100 + i));
-          MUST(filled(again.data, 3 * mib, 2));
-          name_arena().check();
-          go.put('3');
-          MUST(other.wait() == 0);
-          release(again.ref);
-          for (allocation& each : more) release(each.ref);
-          ask_in(full_name("first"));
-          (void)name_arena();
           MUST(now() == before);
           return 0;
         }) == 0);
