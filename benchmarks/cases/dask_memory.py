@@ -19,7 +19,7 @@ from typing import Any
 from ..contenders.base import Contender
 from ..dask_clusters import PAGE, TRANSFERS, WAYS, Cluster
 from ..model import Amount, Case, Goal, Sample, Setting
-from .transport_memory import memory
+from ..peak_memory import memory, samples
 
 #: A program that has used no shared memory: nothing of it is mapped when it starts.
 SPAWN = multiprocessing.get_context("spawn")
@@ -62,13 +62,7 @@ def peak(what: str, way: str, nbytes: int) -> int:
 
 
 def measure(contender: Contender, setting: Setting) -> Iterator[Sample]:
-    for what in ("worker to worker", "broadcast"):
-        found = {way: peak(what, way, setting["size"]) for way in WAYS}
-        for way, most in found.items():
-            yield Sample(f"{what}, {way}", most, unit="bytes")
-            yield Sample(f"{what}, {way}, arrays", most / setting["size"], unit="ratio")
-        for way in list(WAYS)[1:]:
-            yield Sample(f"{what}, {way} / tcp", found[way] / found["tcp"], unit="ratio")
+    yield from samples(peak, ("worker to worker", "broadcast"), list(WAYS), setting["size"])
 
 
 CASE = Case(

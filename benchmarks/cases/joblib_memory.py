@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from ..contenders.base import Contender
 from ..joblib_pools import WAYS, Pool
 from ..model import Amount, Case, Goal, Sample, Setting
-from .transport_memory import memory
+from ..peak_memory import memory, samples
 
 
 def memory_at_once(pids: list[int]) -> int:
@@ -48,13 +48,7 @@ def peak(what: str, way: str, nbytes: int) -> int:
 
 
 def measure(contender: Contender, setting: Setting) -> Iterator[Sample]:
-    for what in ("given", "results"):
-        found = {way: peak(what, way, setting["size"]) for way in WAYS}
-        for way, most in found.items():
-            yield Sample(f"{what}, {way}", most, unit="bytes")
-            yield Sample(f"{what}, {way}, arrays", most / setting["size"], unit="ratio")
-        for way in list(WAYS)[1:]:
-            yield Sample(f"{what}, {way} / loky", found[way] / found["loky"], unit="ratio")
+    yield from samples(peak, ("given", "results"), list(WAYS), setting["size"])
 
 
 CASE = Case(

@@ -12,13 +12,13 @@ measured in a process of its own, which has used no shared memory before.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..contenders.base import Contender
 from ..model import Amount, Case, Goal, Sample, Setting
+from ..peak_memory import memory
 from ..transport import FORK
 from .transport_by_size import WAYS, switched
 
@@ -31,16 +31,6 @@ def take(array: np.ndarray) -> float:
 
 def give(elements: int) -> np.ndarray:
     return np.ones(elements)
-
-
-def memory(pids: list[int]) -> int:
-    """Bytes of some processes together."""
-    total = 0
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines():
-            if line.startswith(b"Pss:"):
-                total += int(line.split()[1]) * 1024
-    return total
 
 
 def _map(
