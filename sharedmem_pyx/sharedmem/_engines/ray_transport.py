@@ -35,7 +35,7 @@ import sharedmem
 from sharedmem._engines import ray_values
 from sharedmem._integrations.ray_hooks import manager, this_actor
 from sharedmem._messages import by_value, current_message
-from sharedmem._startup import at_fork
+from sharedmem._startup import free_in_child
 from sharedmem._transfers.probing import load_probe, make_probe
 from sharedmem.array import SharedArray
 
@@ -43,7 +43,7 @@ NAME = "SHAREDMEM"
 _MOST_REACHED = 1024  # probes that are remembered
 
 _lock = threading.RLock()
-at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]
+free_in_child(_lock)
 
 
 # -- what travels

@@ -55,6 +55,11 @@ def at_fork(**handlers: Callable[[], object]) -> None:
         os.register_at_fork(**handlers)
 
 
+def free_in_child(lock: "Any") -> None:
+    """Free a lock of `threading` in forked children, where the thread that holds it does not exist."""
+    at_fork(after_in_child=lambda: lock._at_fork_reinit())  # without fork there is no such method
+
+
 at_fork(before=import_lock.acquire, after_in_parent=import_lock.release, after_in_child=import_lock.release)
 
 _Action = Callable[[ModuleType], None]

@@ -15,13 +15,13 @@ from typing import Any
 import sharedmem
 from sharedmem._handles import _load
 from sharedmem._messages import by_value, current_message
-from sharedmem._startup import at_fork
+from sharedmem._startup import free_in_child
 
 _BYTES = 64
 
 _lock = threading.Lock()
 _known: tuple[str, int, bytes, Any] | None = None  # place and pid for which it was made; handle, array
-at_fork(after_in_child=lambda: _lock._at_fork_reinit())  # type: ignore[attr-defined]
+free_in_child(_lock)
 
 
 def _handle_of(array: Any) -> bytes:

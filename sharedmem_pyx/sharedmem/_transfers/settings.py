@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from sharedmem._sizes import read_size
-from sharedmem._startup import at_fork
+from sharedmem._startup import free_in_child
 from sharedmem._transfers.reducing import never_zero_copy, set_transport, zero_copy
 
 # Where children look for the setting: a variable that every kind of child inherits, and a key of the
@@ -28,7 +28,7 @@ _now = _OFF
 _open: list[weakref.ref[transport]] = []
 _changing = threading.RLock()  # a signal handler, or a destructor, may close one in the middle
 # Another thread may hold it while a child is forked.
-at_fork(after_in_child=lambda: _changing._at_fork_reinit())  # type: ignore[attr-defined]
+free_in_child(_changing)
 
 
 class _Carried:
