@@ -176,7 +176,8 @@ def _import(name):
             import sharedmem._event as module
         case "_queue":
             import sharedmem._queue as module
-            import sharedmem._queue_base  # noqa: F401 -- only the compiled module before uses it
+            import sharedmem._queue_base  # only the compiled module before uses these two
+            import sharedmem._queue_outgoing  # noqa: F401
         case "version":
             import sharedmem.version as module
         case "atomics":

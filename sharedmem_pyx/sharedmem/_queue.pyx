@@ -6,7 +6,8 @@ from queue import Full
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from sharedmem._queue_base cimport Outgoing, _Base, end_of, outgoing, tasks
+from sharedmem._queue_base cimport _Base, end_of, tasks
+from sharedmem._queue_outgoing cimport Outgoing, outgoing
 from sharedmem.libsharedmem.queue cimport queue_outcome, queue_taken
 
 from sharedmem._arguments import read_arguments

@@ -1,8 +1,6 @@
 from libc.stdint cimport uint32_t, uint64_t
-from libcpp.vector cimport vector
 
-from sharedmem.libsharedmem.arena cimport arena
-from sharedmem.libsharedmem.handle cimport claim
+from sharedmem._queue_outgoing cimport Outgoing
 from sharedmem.libsharedmem.queue cimport (
     queue, queue_counts, queue_entry, queue_message, queue_report, queue_taken)
 
@@ -16,22 +14,6 @@ cdef enum waiting_for:
 
 # When a wait ends, by the monotonic clock in seconds; 0: it must not wait; infinity: never.
 cdef double end_of(object block, object timeout) except? -1
-
-
-cdef class Outgoing:
-    cdef list pickles                   # keeps the bytes
-    cdef vector[vector[claim]] claims
-    cdef vector[queue_message] messages
-    cdef size_t put                     # the first so many are in the queue
-    cdef arena* home
-
-    cdef int add(self, object obj) except -1
-    cdef int point(self) except -1
-    cdef void give_back_all(self, const vector[claim]& claims) noexcept
-    cdef int give_back(self) except -1
-
-
-cdef Outgoing outgoing(arena* home)
 
 
 cdef class _Base:

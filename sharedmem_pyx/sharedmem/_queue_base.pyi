@@ -16,8 +16,6 @@ class _QueueStats(TypedDict):
     pid: int
     seconds: float
 
-class Outgoing: ...
-
 class _Base(Generic[_T]):
     @property
     def _closed(self) -> bool: ...

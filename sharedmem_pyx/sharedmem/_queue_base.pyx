@@ -7,16 +7,15 @@ from queue import Empty, Full
 
 import numpy as np
 
-cimport cython
 cimport numpy as cnp
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from libcpp.vector cimport vector
 
 from sharedmem._atomics_waiting cimport seconds_of
-from sharedmem._transfers.messages cimport pickle_for_queue
+from sharedmem._queue_outgoing cimport Outgoing, most_plain, outgoing, write_plain
 from sharedmem.arena cimport home_arena
 from sharedmem.array cimport adopt
 from sharedmem.libsharedmem.arena cimport allocation, arena, pages
@@ -24,8 +23,8 @@ from sharedmem.libsharedmem.handle cimport byte, bytes_in, claim
 from sharedmem.libsharedmem.home cimport allocate, arena_of, release
 from sharedmem.libsharedmem.robust_mutex cimport nanoseconds
 from sharedmem.libsharedmem.queue cimport (
-    bytes_in_ring, claims_in, messages_in, queue_block_bytes, queue_checksum, queue_counts, queue_entry,
-    queue_message, queue_most_inline, queue_outcome, queue_report, queue_sleeper, queue_taken, queue_wanted,
+    bytes_in_ring, messages_in, queue_block_bytes, queue_checksum, queue_counts, queue_entry,
+    queue_message, queue_outcome, queue_report, queue_sleeper, queue_taken, queue_wanted,
     queues_in)
 
 from sharedmem._messages import by_value as _by_value, no_deep_copy
@@ -39,12 +38,8 @@ cnp.import_array()
 
 
 cdef extern from "<sharedmem_pyx/plain_pickle.hpp>" namespace "sharedmem_pyx::plain":
-    size_t write_plain "sharedmem_pyx::plain::write"(object, byte*, size_t) noexcept
     # The object of a pickle; `otherwise` if the pickle module has to read it.
     object read_plain "sharedmem_pyx::plain::read"(const byte*, size_t, object otherwise)
-
-cdef enum:
-    most_plain = 1024           # bytes of a pickle that is written without a pickler
 
 cdef object not_plain = object()
 
@@ -61,71 +56,6 @@ cdef double end_of(object block, object timeout) except? -1:
         return for_ever
     seconds = seconds_of(timeout)
     return clock() + seconds if seconds > 0 else 0
-
-
-@cython.final
-cdef class Outgoing:
-    """Messages that are about to be put, and the memory and leases that they own until then."""
-    cdef int add(self, object obj) except -1:
-        cdef queue_message m
-        cdef vector[claim] claims
-        cdef vector[claim] with_body
-        cdef allocation body
-        cdef const byte* data
-        cdef size_t size
-        pickled = pickle_for_queue(obj, self.home, &claims)
-        try:
-            data = <const byte*>PyBytes_AS_STRING(pickled)
-            size = PyBytes_GET_SIZE(pickled)
-            m.length = size
-            m.in_block = size > queue_most_inline
-            if m.in_block:
-                body = self.home.allocate(size)
-                try:
-                    with nogil:
-                        memcpy(body.data, data, size)
-                        m.checksum = queue_checksum(bytes_in(data, size))
-                    with_body.push_back(self.home.share(body.ref, True))
-                finally:
-                    release(body.ref)       # the lease keeps it
-                with_body.insert(with_body.end(), claims.begin(), claims.end())
-                claims.swap(with_body)
-            else:
-                m.bytes = bytes_in(data, size)
-                m.checksum = queue_checksum(m.bytes)
-                self.pickles.append(pickled)
-            self.claims.push_back(claims)
-            self.messages.push_back(m)
-        except BaseException:
-            self.give_back_all(claims)
-            raise
-        return 0
-
-    cdef int point(self) except -1:
-        """Make the messages refer to their claims, which do not move any more."""
-        cdef size_t i
-        for i in range(self.messages.size()):
-            self.messages[i].claims = claims_in(self.claims[i].data(), self.claims[i].size())
-        return 0
-
-    cdef void give_back_all(self, const vector[claim]& claims) noexcept:
-        cdef size_t i
-        for i in range(claims.size()):
-            self.home.give_back(claims[i])
-
-    cdef int give_back(self) except -1:
-        """Give back what the messages that were not put own."""
-        cdef size_t i
-        for i in range(self.put, self.messages.size()):
-            self.give_back_all(self.claims[i])
-        return 0
-
-
-cdef Outgoing outgoing(arena* home):
-    cdef Outgoing made = Outgoing.__new__(Outgoing)
-    made.home = home
-    made.pickles = []
-    return made
 
 
 cdef class _Base:
@@ -317,7 +247,7 @@ cdef class _Base:
         m.length = write_plain(obj, pickled, sizeof(pickled))
         if m.length == 0:
             out = outgoing(self.c_obj.home())
-            out.add(obj)
+            out.add_pickled(obj)
             return self.put_all(out, end)
         m.bytes = bytes_in(pickled, m.length)
         m.checksum = queue_checksum(m.bytes)

@@ -23,7 +23,7 @@ from io import BytesIO
 from multiprocessing.reduction import ForkingPickler
 
 cimport numpy as cnp
-from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContextVar_Reset, PyContextVar_Set, get_value
 from libcpp.vector cimport vector
 
@@ -31,7 +31,6 @@ from sharedmem._handles cimport dtype_text
 from sharedmem._messages cimport Message, end_message, end_message_into, leases_of, new_message
 from sharedmem._transfers.reducing cimport Reducer, count_message, goes_by_value, new_reducer, reduce_exact
 from sharedmem.libsharedmem.arena cimport arena, claim
-from sharedmem.libsharedmem.handle cimport byte
 
 from numpy import ndarray
 
@@ -41,13 +40,11 @@ from sharedmem.array import SharedArray
 
 cdef extern from "<sharedmem_pyx/plain_pickle.hpp>" namespace "sharedmem_pyx::plain":
     bint is_plain(object) noexcept
-    size_t write_plain "sharedmem_pyx::plain::write"(object, byte*, size_t) noexcept
 
 
 cdef enum:
     longest_short_bytes = 255   # bytes that the opcode SHORT_BINBYTES can hold
     first_unknown_type = 24     # NumPy's type numbers from here on are not built in
-    most_plain = 1024           # bytes of a pickle that is written without a pickler
 
 
 cnp.import_array()
@@ -292,10 +289,6 @@ cdef bytes pickle_for_queue(object obj, arena* where, vector[claim]* kept):
     cdef Message within
     cdef Reducer reducer
     cdef bytes pickled = None
-    cdef byte plain[most_plain]
-    cdef size_t size = write_plain(obj, plain, sizeof(plain))
-    if size != 0:
-        return PyBytes_FromStringAndSize(<const char*>plain, size)
     if is_plain(obj):
         return pickle_dumps(obj, queue_protocol)
     kind = type(obj)
