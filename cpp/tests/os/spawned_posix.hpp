@@ -41,7 +41,11 @@ inline bool spawned::read(void* to, std::size_t count) {
 }
 
 inline bool spawned::write(const void* from, std::size_t count) {
-  return ::write(to_, from, count) == static_cast<ssize_t>(count);
+  // The process may have died already, by a fault point above all: that is an answer, and must not end this one.
+  const auto before = ::signal(SIGPIPE, SIG_IGN);
+  const bool written = ::write(to_, from, count) == static_cast<ssize_t>(count);
+  ::signal(SIGPIPE, before);
+  return written;
 }
 
 inline void spawned::close_input() {

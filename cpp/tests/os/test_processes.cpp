@@ -73,6 +73,8 @@ const roles::declared makes_an_arena("make arena", [](const roles::arguments&) {
   return 0;
 });
 
+const roles::declared ends("end", [](const roles::arguments&) { return 0; });
+
 /// All that can be done with an arena: dies at the step that SHAREDMEM_FAULT names.
 const roles::declared works("work", [](const roles::arguments& words) {
   const auto a = arena_from(words);
@@ -115,6 +117,14 @@ TEST_CASE("another process that inherits nothing works on the same memory") {
     a->release(block.ref);
   }
   nothing_left(*a);
+}
+
+TEST_CASE("a process that has ended can be written to, which fails") {
+  process other("end", {});
+  char byte = 0;
+  CHECK_FALSE(other.read(&byte, 1));
+  CHECK_FALSE(other.write(&byte, 1));
+  CHECK(other.wait() == 0);
 }
 
 TEST_CASE("a message outlives its sender, however that ends") {
