@@ -52,7 +52,7 @@ def meson(*args, env=None):
 
 
 def pip(*args):
-    """Runs the pip of this interpreter; it asks no index."""
+    """Runs the pip of this interpreter, without an index."""
     return run(sys.executable, "-m", "pip", *args, "--no-deps", "--no-index")
 
 

@@ -6,7 +6,7 @@ from naming import program
 
 import sharedmem
 
-#: A builder that says so, and goes on when it is told to.
+#: A builder that reports when it builds, and continues when it receives a line.
 BUILDER = """
 def build():
     print("builds", flush=True)

@@ -105,7 +105,7 @@ class Checked:
         if not np.array_equal(found, expected):
             self.wrong.append(f"{kind}: wrong values")
         self.checked += 1
-        found += 1  # nobody else may see it, nor write there
+        found += 1  # no other process may see it or write to it
         self.kept.append((found, expected + 1))
 
     def again(self):

@@ -41,7 +41,7 @@ class Failed(Exception):
 
 
 def pattern(rng: random.Random, a: np.ndarray) -> np.ndarray:
-    """Fills an array so that it can be told whether it is complete."""
+    """Fills an array so that it can be recognised as complete."""
     a[1:] = rng.getrandbits(60) + np.arange(len(a) - 1)
     a[0] = zlib.crc32(a[1:])
     return a

@@ -58,7 +58,7 @@ def memory_goes_with_the_references():
         assert [float(a.sum()) for a in ray.get(refs)] == [2 * LARGE] * 4
     assert ray.get(owner.live.remote()) == before + 4 * 8 * LARGE
     del refs
-    until(lambda: ray.get(owner.live.remote()) == before, "the owner keeps what nobody can ask for")
+    until(lambda: ray.get(owner.live.remote()) == before, "the owner keeps an object without references")
     until(lambda: live_bytes() == here, "the driver keeps what it has dropped")
 
 
@@ -77,7 +77,7 @@ def what_the_driver_puts():
     del a
     assert ray.get(ref)[-1] == 5
     del ref, both
-    until(lambda: live_bytes() == before, "the driver keeps what nobody can ask for")
+    until(lambda: live_bytes() == before, "the driver keeps an object without references")
 
 
 def ordinary_arrays_are_copied_and_other_objects_stored_by_value():
@@ -247,7 +247,7 @@ def an_end_with_references():
     del a
     assert live_bytes() > before
     ray.shutdown()
-    until(lambda: live_bytes() <= before, "the driver keeps memory of a Ray that has gone")
+    until(lambda: live_bytes() <= before, "the driver keeps memory after Ray was shut down")
     del ref
 
 

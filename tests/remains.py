@@ -17,9 +17,9 @@ import subprocess
 import time
 from typing import NamedTuple
 
-import sharedmem  # at the start: the arena of its import is no test's
+import sharedmem  # at the start: the arena that importing it makes belongs to no test
 
-# What is about to end by itself gets this long, in seconds: longer than a process lingers on a busy machine.
+# Seconds for processes that are about to end by themselves: longer than a process lingers on a busy machine.
 GRACE = 60.0
 
 
@@ -90,7 +90,7 @@ def differences(before):
 
 
 def without_extensions(left, before):
-    """`left` but for as many segments as the arena of this process has grown by: it keeps them."""
+    """`left` without as many segments as the arena of this process has grown by: it keeps them."""
     grown = sharedmem.stats()["segments"] - before.arena
     mine = used()
     extensions = [memory for memory in left if memory[:2] in mine][:grown]
@@ -162,7 +162,7 @@ def command(pid):
 
 
 def segments():
-    """The System V segments of this user but for those that a process outside the test run made.
+    """The System V segments of this user, except those that a process outside the test run made.
 
     The maker's pid is 0 if it belongs to another pid namespace. One that has ended may have been ours.
     """

@@ -116,7 +116,7 @@ def test_a_size_from_which_on_buffers_are_carried():
     assert said["b"]["carried"] > 0, said
 
 
-def test_memory_that_cannot_be_had_means_values_and_one_warning():
+def test_memory_that_cannot_be_attached_means_values_and_one_warning():
     """A worker in the same place that cannot attach another's memory: as where all arenas are attached."""
     broken = """
 import sharedmem._transfers.probing as probing

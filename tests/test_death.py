@@ -88,7 +88,7 @@ def test_survivors_keep_what_they_share_and_get_the_rest_back(kind, way):
 
 @pytest.mark.parametrize("kind", ["subprocess", "unrelated"])
 @pytest.mark.parametrize("way", ["return", "os._exit", "SIGKILL", "segfault"])
-def test_interpreters_that_are_no_children_of_multiprocessing(kind, way):
+def test_interpreters_that_multiprocessing_did_not_start(kind, way):
     a = sharedmem.full(1000, 1.0)
     data = pickle.dumps(a)
     with Remote(kind) as remote:
@@ -283,7 +283,7 @@ def test_a_process_whose_main_thread_has_ended_lives():
 
 
 def outlive_main_thread(a, number):
-    """In a child: the main thread ends, another one goes on using its array."""
+    """In a child: the main thread ends, another one still uses its array."""
     import ctypes
     import threading
 

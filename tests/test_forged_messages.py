@@ -209,7 +209,7 @@ def test_a_shape_that_does_not_fit(shape, strides):
     ["f8", None, np.dtype(object), np.dtype([("a", "O")]), np.dtype(("f8", 2)), np.dtype("S0"), float],
     ids=repr,
 )
-def test_a_dtype_that_makes_no_sense(dtype):
+def test_an_invalid_dtype(dtype):
     with pytest.raises(ValueError, match="dtype"):
         restore_array(PIECE, dtype, (1,), None)
 
@@ -219,7 +219,7 @@ def test_a_dtype_that_makes_no_sense(dtype):
     [np.zeros((8, 10), "u1"), np.zeros(160, "u1")[::2], np.zeros(10), np.array([None] * 10)],
     ids=["2-d", "with gaps", "no bytes", "objects"],
 )
-def test_a_piece_that_makes_no_sense(piece):
+def test_an_invalid_piece(piece):
     with pytest.raises(ValueError, match="memory"):
         restore_array(piece, F8, (1,), None)
 

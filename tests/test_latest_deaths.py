@@ -103,7 +103,7 @@ def read_until_killed(latest, wrong, read):
 
 
 def test_killed_at_any_moment_no_array_is_mixed_and_nothing_leaks():
-    """Readers and the writer are killed at random: numbers rise, arrays are whole, others go on."""
+    """Readers and the writer are killed at random: numbers rise, arrays are whole, others continue."""
     latest, wrong, read = sharedmem.Latest(), sharedmem.zeros(1, int), sharedmem.zeros(1, int)
     context = multiprocessing.get_context("fork")
 
@@ -130,7 +130,7 @@ def test_killed_at_any_moment_no_array_is_mixed_and_nothing_leaks():
             readers[victim].close()
             readers[victim] = start(read_until_killed, wrong, read)
     count = read[0]
-    assert support.wait_until(lambda: read[0] > count)  # readers go on
+    assert support.wait_until(lambda: read[0] > count)  # readers continue
     for process in (writer, *readers):
         process.kill()
     assert support.join(writer, *readers) == [-signal.SIGKILL] * 4

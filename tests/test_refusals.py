@@ -149,7 +149,7 @@ def test_a_queue_that_others_find_by_a_name(own_names):  # noqa: F811
     assert shown.nbytes > 0
 
 
-def test_a_failed_name_is_replaced_when_it_is_asked_for_again(own_names):  # noqa: F811
+def test_a_failed_name_is_replaced_when_it_is_used_again(own_names):  # noqa: F811
     def fails():
         raise OSError("no file")
 

@@ -318,7 +318,7 @@ def become_sleep():
 
 
 def start_sleep(options):
-    """Starts a program that goes on after us; its pid."""
+    """Starts a program that outlives this process; returns its pid."""
     import subprocess
 
     quiet = subprocess.DEVNULL
