@@ -1,4 +1,4 @@
-"""What tests of `get_or_create` have in common: programs that build, and that wait for it."""
+"""Tools for tests of `get_or_create`: programs that build, and programs that wait for them."""
 
 import contextlib
 

@@ -1,7 +1,7 @@
 """What a test may leave behind: processes, System V segments, files in /dev/shm.
 
-A test is compared with its own start. Whatever belongs to processes outside the test run is none of its
-business: other programs, of other pid namespaces too, may make and drop segments and files at the same time.
+A test is compared with its own start. What belongs to processes outside the test run is ignored:
+other programs, of other pid namespaces too, may make and drop segments and files at the same time.
 The kernel keeps the pid of a segment's maker. It keeps none of a file's, so that a file counts if a process
 of the run has it mapped or open, or if its name has the pid of one, as those of joblib and torch have.
 """

@@ -1,4 +1,4 @@
-"""What the tests share: worker processes, interpreters, and looks at the system."""
+"""Tools for all tests: worker processes, interpreters, and queries about the system."""
 
 import contextlib
 import gc

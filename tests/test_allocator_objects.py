@@ -1,7 +1,7 @@
 """No array of Python objects gets into shared memory by sharedmem.allocator.
 
 NumPy requests zeroed memory for them, which the allocator leaves to NumPy. Should NumPy change which dtypes
-get zeroed memory, these tests fail, and `allocator` has to be looked at again: a forked child that drops such
+get zeroed memory, these tests fail, and `allocator` has to be revised: a forked child that drops such
 an array would give up references that are its parent's, too.
 """
 

@@ -1,4 +1,4 @@
-"""With nothing but `import sharedmem`, engines carry the data of shared arrays, not handles that go stale."""
+"""With only `import sharedmem`, engines carry the data of shared arrays, not handles that would become stale."""
 
 import shutil
 import subprocess

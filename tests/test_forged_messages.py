@@ -1,7 +1,7 @@
 """Messages of `sharedmem.dumps` that were altered: no array may read what is not its own.
 
-Whoever can alter the pickle of a message can run any code where it is loaded, as with every pickle. What is
-altered here are the numbers in it that say where data lies, and the data itself.
+A program that can alter the pickle of a message can run any code where it is loaded, as with every pickle.
+What is altered here are the numbers in it that say where data lies, and the data itself.
 """
 
 import pickle

@@ -135,7 +135,7 @@ def test_killed_at_any_moment_no_array_is_mixed_and_nothing_leaks():
         process.kill()
     assert support.join(writer, *readers) == [-signal.SIGKILL] * 4
     assert wrong[0] == 0
-    sharedmem.collect(leases=True)  # the dead's leases end now instead of a minute later
+    sharedmem.collect(leases=True)  # leases of the dead end now instead of a minute later
     latest.put(np.zeros(1))
     assert leases() == 1
     assert support.wait_until(lambda: sharedmem.collect() or sharedmem.stats()["shared_bytes"] < 1 << 20)

@@ -1,4 +1,4 @@
-"""What other libraries make of arrays travels as the page "What travels how" says, row by row."""
+"""Objects of other libraries over arrays travel as the page "What travels how" says, row by row."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""What ``python -m sharedmem`` tells of names: info, unlink, top."""
+"""What ``python -m sharedmem`` shows of names: info, unlink, top."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""`python -m sharedmem probe`: what it tells on Windows, and that it is for Windows only."""
+"""`python -m sharedmem probe`: what it prints on Windows, and that it is for Windows only."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What `repr` tells of locks, events and queues, and `locked` of locks."""
+"""What `repr` shows of locks, events and queues, and `locked` of locks."""
 
 import multiprocessing
 import os
@@ -66,7 +66,7 @@ def test_repr_of_a_lock_names_the_process_that_holds_it_until_that_is_killed(kin
     finally:
         process.kill()
         process.join()
-    for _ in range(2):  # a look takes nothing, nor the news of the death
+    for _ in range(2):  # looking neither acquires the lock nor consumes the report of the death
         assert (told(lock), lock.locked()) == ("left by a thread that has ended", False)
     with pytest.warns(RuntimeWarning, match="half-written"):
         assert lock.acquire()

@@ -158,7 +158,7 @@ def test_a_cache_of_joblib_holds_data(tmp_path):
 
 
 class Writer:
-    """Something of one's own that can be written to, and has a descriptor perhaps."""
+    """An object of the program that can be written to, and may have a descriptor."""
 
     def __init__(self):
         self.data = b""

@@ -1,4 +1,4 @@
-"""Shared memory of other programs of the same user is none of our business, whatever its key."""
+"""Shared memory of other programs of the same user is left alone, whatever its key."""
 
 import ctypes
 

@@ -1,4 +1,4 @@
-"""Ordinary ndarrays over shared memory travel by handle, whatever wraps them; all else as it always did."""
+"""Ordinary ndarrays over shared memory travel by handle, whatever contains them; all else is unchanged."""
 
 import contextlib
 import dataclasses

@@ -1,8 +1,8 @@
 """What runs in the children of the tests; importable by spawned and by unrelated processes.
 
 Functions here take and return arrays by multiprocessing's pickler unless they say otherwise.
-Nothing but the standard library is imported at the top, so that a child may be told to
-do things before it has NumPy or sharedmem.
+Nothing but the standard library is imported at the top, so that a child may run
+functions before it imports NumPy or sharedmem.
 """
 
 import contextlib
