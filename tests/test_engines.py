@@ -1,4 +1,4 @@
-"""With only `import sharedmem`, engines carry the data of shared arrays, not handles that would become stale."""
+"""With only `import sharedmem`, engines carry the data of shared arrays, not handles that become stale."""
 
 import shutil
 import subprocess
