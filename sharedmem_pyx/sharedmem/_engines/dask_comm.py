@@ -65,7 +65,7 @@ _warned: set[str] = set()
 
 
 def _place(info: Any) -> Any:
-    """The place of the other end; None if it has none, or has a version of the library that is not understood."""
+    """The place of the other end; None if it has none, or sends it in a form that is not understood."""
     probe = info.get(_KEY) if isinstance(info, dict) else None
     return probe.get("place") if isinstance(probe, dict) else None
 
