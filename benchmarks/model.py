@@ -129,7 +129,7 @@ class Case:
     contenders : tuple of str
         Those for which the question makes sense.
     floors : mapping of str to callable
-        What nobody can undercut; ``floor(setting)`` yields samples, and is
+        What no contender can undercut; ``floor(setting)`` yields samples, and is
         run in a new process like a contender.
     floor : str
         The contender or floor that ratios in the table refer to.

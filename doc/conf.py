@@ -29,7 +29,7 @@ exclude_patterns = ["_build", "examples"]
 templates_path = ["_templates"]
 # Benchmarks write doc/performance/benchmarks.md; without them that folder is empty.
 source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
-# The part of the C++ page on each header declares the namespace anew.
+# The part of the C++ page on each header declares the namespace again.
 suppress_warnings = ["duplicate_declaration.cpp"]
 
 html_theme = "pydata_sphinx_theme"

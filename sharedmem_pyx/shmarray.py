@@ -1,7 +1,7 @@
 """Arrays in shared memory, in the manner of the shmarray module of 2009.
 
-A thin layer over `sharedmem`, for programs that were written for that module; new ones are better
-off with `sharedmem` itself, whose arrays have less to say and are made faster.
+A thin layer over `sharedmem`, for programs that were written for that module. New programs should use
+`sharedmem` itself, whose arrays are simpler and created faster.
 
 A `shmarray` pickles as its memory does. Those that `create`, `zeros`, `ones` and `create_copy` make
 lie in the memory of `sharedmem` and go by handle, at any time, to any process of this user on this

@@ -1,4 +1,4 @@
-"""What the tests that build something share: the source tree, and tools that may be missing."""
+"""Tools for tests that build something: the source tree, and programs that may be missing."""
 
 import importlib.util
 import os
@@ -30,7 +30,7 @@ def needs(*programs, modules=(), files=()):
 
 
 def run(*command, cwd=None, env=None):
-    """Output of a command that must succeed; if it does not, the test fails with all it said."""
+    """Output of a command that must succeed; if it does not, the test fails with its whole output."""
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
@@ -52,7 +52,7 @@ def meson(*args, env=None):
 
 
 def pip(*args):
-    """Runs the pip of this interpreter; it asks no index."""
+    """Runs the pip of this interpreter, without an index."""
     return run(sys.executable, "-m", "pip", *args, "--no-deps", "--no-index")
 
 

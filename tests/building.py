@@ -1,4 +1,4 @@
-"""What tests of `get_or_create` have in common: programs that build, and that wait for it."""
+"""Tools for tests of `get_or_create`: programs that build, and programs that wait for them."""
 
 import contextlib
 
@@ -6,7 +6,7 @@ from naming import program
 
 import sharedmem
 
-#: A builder that says so, and goes on when it is told to.
+#: A builder that reports when it builds, and continues when it receives a line.
 BUILDER = """
 def build():
     print("builds", flush=True)

@@ -201,7 +201,7 @@ class Controller:
     def kill(self, link: Connection) -> None:
         os.kill(self.workers[link][0].pid, signal.SIGKILL)
         self.counts["kills"] += 1
-        # What was in the pipe when it died must arrive all the same.
+        # What was in the pipe when it died must still arrive.
         with contextlib.suppress(EOFError, ConnectionError):
             while link.poll(0.2):
                 self.receive(link, killed=True)
@@ -320,7 +320,7 @@ def counts() -> dict:
 
 
 def left_behind(before: dict) -> list[str]:
-    """What there is more of than before, after all that can be taken back was."""
+    """What there is more of than before, after everything reclaimable was reclaimed."""
     sharedmem.collect()
     sharedmem.revoke(older_than=0)  # passed on to workers that were killed before they read it
     sharedmem.collect(leases=True)

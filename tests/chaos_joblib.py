@@ -3,8 +3,8 @@
 Calls of ``joblib.Parallel`` with the backend "sharedmem" give arrays of every kind to tasks, and get arrays
 back, while a thread stops and kills workers at random moments. A call returns all its results, each with the
 right checksum, or raises loky's `TerminatedWorkerError`; the next call has new workers. Results of earlier
-calls, whose workers have gone long since, keep their values; what is private is written into, and shared with
-nobody. When all is over, nothing is left.
+calls, whose workers have ended, keep their values; what is private is written into, and no other process sees
+that. In the end nothing is left.
 """
 
 import argparse
@@ -105,7 +105,7 @@ class Checked:
         if not np.array_equal(found, expected):
             self.wrong.append(f"{kind}: wrong values")
         self.checked += 1
-        found += 1  # nobody else may see it, nor write there
+        found += 1  # no other process may see it or write to it
         self.kept.append((found, expected + 1))
 
     def again(self):

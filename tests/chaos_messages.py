@@ -3,8 +3,8 @@
 Workers make arrays and send them. The parent passes the messages on, as the bytes that they are, to other
 workers, and kills workers with SIGKILL while unread messages lie before them. Every array travels with a
 number and its checksum. At the end every message that was given to a worker that still lived has arrived
-sound, memory did not grow while messages died with their readers, and whoever survived works on. Messages in
-flight do not count: those of the dead are kept until memory would be refused (doc/promises.rst).
+sound, memory did not grow while messages died with their readers, and the survivors continue to work.
+Messages in flight do not count: those of the dead are kept until memory would be refused (doc/promises.rst).
 
 Modes: ``pipe`` and ``duplex`` have one ``Pipe`` for each worker (``duplex=False`` twice, or ``True``);
 ``queue`` two queues for each worker; in ``pool`` and ``executor`` tasks kill their worker, and pools are

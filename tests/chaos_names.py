@@ -1,9 +1,9 @@
 """Processes that meet by names and are killed at random: ``python -m tests.chaos_names --minutes 2``.
 
-Workers ask for a few names: they create, attach, unlink, build, fail to build, fork and drop, own locks and
+Workers use a few names: they create, attach, unlink, build, fail to build, fork and drop, own locks and
 conditions and set events by name; the controller stops, continues and kills them, most often those that build
 or own a lock. Of each name at most one builder may be at work, no array may be found half made, a lock has at
-most one owner, nobody may hang, and when all are gone nothing may be left.
+most one owner, no process may hang, and when all have ended nothing may be left.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class Failed(Exception):
 
 
 def pattern(rng: random.Random, a: np.ndarray) -> np.ndarray:
-    """Fills an array so that it can be told whether it is complete."""
+    """Fills an array so that it can be recognised as complete."""
     a[1:] = rng.getrandbits(60) + np.arange(len(a) - 1)
     a[0] = zlib.crc32(a[1:])
     return a

@@ -6,8 +6,8 @@ share, senders say which message they are putting and which was put, receivers w
 are in `get`.
 
 Lost may be: the message that a killed sender was putting, and one message for each receiver that was killed
-between its call of `get` and its note of what it got. Nothing may be torn, doubled or out of order, nobody
-may hang, and at the end nothing may be left.
+between its call of `get` and its note of what it got. Nothing may be torn, doubled or out of order, no
+process may hang, and at the end nothing may be left.
 """
 
 from __future__ import annotations

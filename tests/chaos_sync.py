@@ -1,4 +1,4 @@
-"""Users of all that processes wait by, killed at random: ``python -m tests.chaos_sync --minutes 10``.
+"""Users of everything by which processes wait, killed at random: ``python -m tests.chaos_sync --minutes 10``.
 
 A quarter of the time each: a `Queue`; a buffer of a few places under a `Condition`; a `Lock` and an `RLock`;
 a `Latest`. The parent kills one user after the other with SIGKILL, at any moment, and starts another in its
@@ -8,13 +8,13 @@ sent, received
     Messages whose `put` began, and those that were got; changes of what a lock guards, begun and made;
     arrays whose `put` began, and reads of a `Latest`, of which readers skip some and share others.
 lost
-    Messages, changes and arrays that went with their killed owner, who was just putting, taking or making
-    them: but for `Latest`, what was sent and not received.
+    Messages, changes and arrays that were lost with their killed owner, which was just putting, taking or
+    making them; except for `Latest`, what was sent and not received.
 lost alone
     The same without such an owner.
 torn, doubled, disordered
-    Whose bytes don't fit their checksum, which arrived twice, or late; for locks: half a change that no
-    warning told of, and two owners at once.
+    Whose bytes don't fit their checksum, which arrived twice, or late; for locks: half a change without a
+    warning, and two owners at once.
 hung, left
     Processes without a step for a minute; messages, leases and blocks at the end.
 """

@@ -18,7 +18,7 @@ if sys.platform == "win32":
 else:
     import remains
 
-# How examples come about, and how fast, is no matter of health: it differs with the seed and the machine.
+# The number and the speed of examples say nothing about faults: they differ with the seed and the machine.
 hypothesis.settings.register_profile(
     "sharedmem", deadline=None, print_blob=True, suppress_health_check=list(hypothesis.HealthCheck)
 )

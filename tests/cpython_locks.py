@@ -3,7 +3,7 @@
     python tests/cpython_locks.py START_METHOD
 
 It prints what failed, a name a line, and "ran N". Python's distribution has these tests in its package
-`test`, which some systems leave out. `DIFFERENT` lists what is meant to differ.
+`test`, which some systems leave out. `DIFFERENT` lists the tests that are expected to differ.
 """
 
 import multiprocessing

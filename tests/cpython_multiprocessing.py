@@ -98,7 +98,7 @@ def compare(method, words=()):
 
 
 def outcomes_again(method, name, test):
-    """What becomes of one test by itself, three times: some fail where a machine is busy."""
+    """The outcome of one test alone, run three times, since some fail on a busy machine."""
     word = test.partition(".")[2]
     return [run(method, *RUNS[name], [word]).get(test, "not run") for _ in range(3)]
 

@@ -99,7 +99,7 @@ def settle():
     end = time.monotonic() + 60
     while True:
         gc.collect()
-        sharedmem.collect(leases=True)  # killed workers may have had results under way
+        sharedmem.collect(leases=True)  # results of killed workers may have been in flight
         numbers = sharedmem.stats()
         if numbers["leases"] == 0 and numbers["live_bytes"] <= live:
             return

@@ -1,4 +1,4 @@
-"""What the tests of lost messages have in common."""
+"""Tools for tests of lost messages."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""What tests of arrays in files have in common."""
+"""Tools for tests of arrays in files."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What tests of names have in common: programs that know nothing of each other."""
+"""Tools for tests of names: unrelated programs."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ import support
 
 import sharedmem
 
-#: One for all modules: their arena of names, the last that was asked for, stays attached between tests.
+#: One for all modules: their arena of names, the last one used, stays attached between tests.
 NAMESPACE = f"tests {os.getpid()} {uuid.uuid4()}"
 
 #: What a test may wait for whatever else runs; only a hang takes so long.
@@ -39,7 +39,7 @@ def own_names():
 
 @contextlib.contextmanager
 def program(code, *args, **env):
-    """A program that is no relative: it says what it has to say, line by line, and is killed at the end."""
+    """An unrelated program: it prints its results line by line, and is killed at the end."""
     with subprocess.Popen(
         [sys.executable, "-c", "import sys, os, time\nimport numpy as np\nimport sharedmem\n" + code, *args],
         env=support.environment(related=False, **env),

@@ -62,7 +62,7 @@ def _parts(path):
 
 
 def of(item):
-    """The markers of a pytest item, as names: its own, and those that its text or its parameters ask for."""
+    """The markers of a pytest item, as names: its own, and those that its text or its parameters require."""
     needed = {marker for marker in NEEDS if item.get_closest_marker(marker) is not None}
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
     if any(isinstance(value, str) and value in ("fork", "forkserver") for value in parameters):

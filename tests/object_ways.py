@@ -1,4 +1,4 @@
-"""What the tests of `share`, `dumps` and `loads` have in common."""
+"""Tools for tests of `share`, `dumps` and `loads`."""
 
 import pytest
 from support import settle

@@ -92,7 +92,7 @@ def arrays():
 
 
 def others():
-    """Objects by name that are no exact ndarrays, or are made of some."""
+    """Objects by name that are not exact ndarrays, or contain some."""
     a = array("f8")
     slots = Slots()
     slots.data = a

@@ -1,7 +1,7 @@
-"""What the tests of Ray run in a process of its own: `python ray_scenarios.py FOLDER NAME...`.
+"""Scenarios with one Ray, in a process of their own: `python ray_scenarios.py FOLDER NAME...`.
 
 Starts Ray, which keeps its files in the folder, and runs the functions of these names. Prints one line of
-JSON: for each what went wrong, None if nothing did.
+JSON: for each function the error, or None.
 """
 
 import functools
@@ -10,159 +10,14 @@ import json
 import os
 import signal
 import sys
-import time
 import traceback
-import warnings
 
 import numpy as np
 import ray
+from ray_actors import LARGE, Owner, User, check, live_bytes, objects, start, until
 
 import sharedmem
 import sharedmem.ray
-
-LARGE = 1 << 17  # elements of 8 bytes
-
-#: Seconds that processes have to give back what they had.
-SOON = 60
-
-sharedmem.ray.register()
-
-
-class Owner:
-    """An actor with state that others may write."""
-
-    def __init__(self, n=LARGE):
-        sharedmem.ray.register()
-        self.state = sharedmem.zeros(n)
-
-    @ray.method(tensor_transport="sharedmem")
-    def share(self):
-        return self.state
-
-    @ray.method(tensor_transport="sharedmem")
-    def make(self, n=LARGE):
-        return sharedmem.ones(n)
-
-    @ray.method(tensor_transport="sharedmem")
-    def objects(self):
-        return objects()
-
-    @ray.method(tensor_transport="sharedmem")
-    def number(self):
-        return 7
-
-    def put(self, through_list):
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            ref = sharedmem.ray.put(self.state)
-        return ([ref] if through_list else ref), [str(each.message) for each in said]
-
-    def values(self):
-        return {"bare": sharedmem.full(LARGE, 3.0), "in": [sharedmem.full(LARGE, 3.0)]}
-
-    def clear(self):
-        self.state[:] = 0
-
-    def sum(self):
-        return float(self.state.sum())
-
-    def live(self):
-        gc.collect()
-        return sharedmem.stats()["live_bytes"]
-
-    def pid(self):
-        return os.getpid()
-
-
-class User:
-    """An actor that gets arrays."""
-
-    def add(self, a, value=1):
-        a += value
-        return type(a).__name__, sharedmem.is_shared(a), float(a.sum())
-
-    def get_and_add(self, refs):
-        return [self.add(a) for a in ray.get(refs)]
-
-    def check(self, given, shared=True):
-        return check(given, shared)
-
-    def keep(self, a):
-        self.kept = a
-        return float(a.sum())
-
-    def look_at_kept(self):
-        return type(self.kept).__name__, float(self.kept.sum())
-
-    def refuse(self):
-        """From now on the system refuses other processes' memory to this actor, as far as we see."""
-        from sharedmem._engines import ray_transport
-
-        def load_probe(probe):
-            raise OSError(24, "this process has attached as many arenas as it can")
-
-        ray_transport.load_probe = load_probe
-
-    @ray.method(tensor_transport="sharedmem")
-    def make(self):
-        return sharedmem.ones(LARGE)
-
-
-def objects():
-    """Arrays of all kinds, those in shared memory under names that begin with s."""
-    given = np.arange(24.0).reshape(2, 3, 4)
-    shared = sharedmem.array(given)
-    frozen = sharedmem.array(given)
-    frozen.flags.writeable = False
-    record = np.array([(1, 2.5), (3, 4.5)], [("a", "i4"), ("b", "f8")])
-    return {
-        "s C": (shared, given),
-        "s F": (sharedmem.array(np.asfortranarray(given)), given),
-        "s view": (shared[::-1, :, 1::2], given[::-1, :, 1::2]),
-        "s scalar": (sharedmem.array(5.0), np.array(5.0)),
-        "s record": (sharedmem.array(record), record),
-        "s text": (sharedmem.array(["a", "bc"]), np.array(["a", "bc"])),
-        "s big-endian": (sharedmem.array(given.astype(">f4")), given.astype(">f4")),
-        "s frozen": (frozen, given),
-        "empty": (sharedmem.ones((0, 3)), np.ones((0, 3))),
-        "plain": (given, given),
-        "text": ("text", np.array("text")),
-    }
-
-
-def check(given, shared=True):
-    """What is wrong with what `objects` made, where it arrived; a list of text."""
-    wrong = []
-    for name, (a, expected) in given.items():
-        if not (np.shape(a) == expected.shape and np.array_equal(a, expected)):
-            wrong.append(f"{name}: {a!r}")
-        if isinstance(a, np.ndarray):
-            if a.size and sharedmem.is_shared(a) != (shared and name.startswith("s ")):
-                wrong.append(f"{name}: shared is {sharedmem.is_shared(a)}")
-            if a.dtype != expected.dtype:
-                wrong.append(f"{name}: {a.dtype}")
-            if shared and name.startswith("s ") and a.flags.writeable == (name == "s frozen"):
-                wrong.append(f"{name}: writable is {a.flags.writeable}")
-    if "s F" in given and not given["s F"][0].flags.f_contiguous:
-        wrong.append("s F: order")
-    return wrong
-
-
-def until(true, what):
-    """Wait until something holds; it has to before long."""
-    end = time.monotonic() + SOON
-    while not true():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
-
-
-def live_bytes():
-    gc.collect()
-    return sharedmem.stats()["live_bytes"]
-
-
-def start(cls, *args, **options):
-    return ray.remote(cls).options(num_cpus=0, **options).remote(*args)
 
 
 @functools.cache
@@ -171,7 +26,7 @@ def _pair():
 
 
 def pair():
-    """An owner whose state is zero, and a user; the same processes each time, which takes less time."""
+    """An owner whose state is zero, and a user; the same processes each time, to save time."""
     owner, user = _pair()
     ray.get(owner.clear.remote())
     return owner, user
@@ -203,7 +58,7 @@ def memory_goes_with_the_references():
         assert [float(a.sum()) for a in ray.get(refs)] == [2 * LARGE] * 4
     assert ray.get(owner.live.remote()) == before + 4 * 8 * LARGE
     del refs
-    until(lambda: ray.get(owner.live.remote()) == before, "the owner keeps what nobody can ask for")
+    until(lambda: ray.get(owner.live.remote()) == before, "the owner keeps an object without references")
     until(lambda: live_bytes() == here, "the driver keeps what it has dropped")
 
 
@@ -222,7 +77,7 @@ def what_the_driver_puts():
     del a
     assert ray.get(ref)[-1] == 5
     del ref, both
-    until(lambda: live_bytes() == before, "the driver keeps what nobody can ask for")
+    until(lambda: live_bytes() == before, "the driver keeps an object without references")
 
 
 def ordinary_arrays_are_copied_and_other_objects_stored_by_value():
@@ -392,7 +247,7 @@ def an_end_with_references():
     del a
     assert live_bytes() > before
     ray.shutdown()
-    until(lambda: live_bytes() <= before, "the driver keeps memory of a Ray that has gone")
+    until(lambda: live_bytes() <= before, "the driver keeps memory after Ray was shut down")
     del ref
 
 

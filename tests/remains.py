@@ -1,7 +1,7 @@
 """What a test may leave behind: processes, System V segments, files in /dev/shm.
 
-A test is compared with its own start. Whatever belongs to processes outside the test run is none of its
-business: other programs, of other pid namespaces too, may make and drop segments and files at the same time.
+A test is compared with its own start. What belongs to processes outside the test run is ignored:
+other programs, of other pid namespaces too, may make and drop segments and files at the same time.
 The kernel keeps the pid of a segment's maker. It keeps none of a file's, so that a file counts if a process
 of the run has it mapped or open, or if its name has the pid of one, as those of joblib and torch have.
 """
@@ -17,9 +17,9 @@ import subprocess
 import time
 from typing import NamedTuple
 
-import sharedmem  # at the start: the arena of its import is no test's
+import sharedmem  # at the start: the arena that importing it makes belongs to no test
 
-# What is about to end by itself gets this long, in seconds: longer than a process lingers on a busy machine.
+# Seconds for processes that are about to end by themselves: longer than a process lingers on a busy machine.
 GRACE = 60.0
 
 
@@ -90,7 +90,7 @@ def differences(before):
 
 
 def without_extensions(left, before):
-    """`left` but for as many segments as the arena of this process has grown by: it keeps them."""
+    """`left` without as many segments as the arena of this process has grown by: it keeps them."""
     grown = sharedmem.stats()["segments"] - before.arena
     mine = used()
     extensions = [memory for memory in left if memory[:2] in mine][:grown]
@@ -162,7 +162,7 @@ def command(pid):
 
 
 def segments():
-    """The System V segments of this user but for those that a process outside the test run made.
+    """The System V segments of this user, except those that a process outside the test run made.
 
     The maker's pid is 0 if it belongs to another pid namespace. One that has ended may have been ours.
     """

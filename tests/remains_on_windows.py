@@ -14,7 +14,7 @@ from ctypes import wintypes
 
 import sharedmem
 
-# What is about to end by itself gets this long, in seconds.
+# Seconds for processes that are about to end by themselves.
 GRACE = 60.0
 
 _SNAPSHOT_PROCESSES = 2  # TH32CS_SNAPPROCESS

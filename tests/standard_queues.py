@@ -1,6 +1,6 @@
 """CPython's own tests of queues, run against ours: ``python tests/standard_queues.py START_METHOD``.
 
-The tests are those that the interpreter ships. `DIFFERENT` lists what is meant to differ.
+The tests are those that the interpreter ships. `DIFFERENT` lists the tests that are expected to differ.
 """
 
 import multiprocessing

@@ -1,4 +1,4 @@
-"""What the tests share: worker processes, interpreters, and looks at the system."""
+"""Tools for all tests: worker processes, interpreters, and queries about the system."""
 
 import contextlib
 import gc
@@ -213,7 +213,7 @@ def run_python(code, *args, related=False, flags=(), prefix=(), data=b"", shell=
 
 
 def check_python(code, *args, **options):
-    """Runs `code` as `run_python`, wants success and silence on stderr; its stdout, as text."""
+    """Runs `code` as `run_python`, requires success and an empty stderr; its stdout, as text."""
     status, out, err = run_python(code, *args, **options)
     said = f"exit status {status}\n{out.decode(errors='replace')}\n{err.decode(errors='replace')}"
     assert (status, err) == (0, b""), said
@@ -323,7 +323,7 @@ def memory(name):
 def private_memory():
     """Address space of this process that is private and writable: what its allocators took.
 
-    The resident part of it also grows by itself, where the kernel puts huge pages in the place of small ones.
+    The resident part of it may also grow without use, when the kernel replaces small pages by huge ones.
     """
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData"))
@@ -336,7 +336,7 @@ def needs_memory(nbytes):
 
 
 def check_memory_message(message, nbytes):
-    """A MemoryError says what was asked for, what there is, which limit, and what can be done."""
+    """Checks that a MemoryError has the bytes requested and available, the limit, and what can be done."""
     numbers = {int(re.sub("[_,]", "", word)) for word in re.findall(r"\d[\d_,]*\d|\d", message)}
     assert nbytes in numbers, message
     if nbytes > sys.maxsize:

@@ -19,8 +19,8 @@ from sharedmem import is_shared
 #: More bytes than any machine has.
 TOO_MUCH = 1 << 44
 
-#: NumPy asks for at most 2 GiB there, and that much may be had.
-needs_64_bits = pytest.mark.skipif(sys.maxsize < TOO_MUCH, reason="NumPy never asks for so much on 32 bits")
+#: On 32 bits NumPy requests at most 2 GiB, which may succeed.
+needs_64_bits = pytest.mark.skipif(sys.maxsize < TOO_MUCH, reason="NumPy never requests so much on 32 bits")
 
 M = np.random.default_rng(0).random((50, 50)) + np.eye(50)
 
@@ -113,7 +113,7 @@ def test_what_is_made_in_private_memory(allocator):
         np.testing.assert_array_equal(a, make(), err_msg=what)
 
 
-def test_zeros_are_shared_where_asked_for():
+def test_zeros_are_shared_if_requested():
     for what, make in {**SHARED, **PRIVATE}.items():
         with sharedmem.allocator(zeros=True):
             a, b, c = np.zeros(1000), make(), np.zeros(1000)
@@ -218,7 +218,7 @@ def test_no_memory_says_why(allocator):
 
 
 @needs_64_bits
-def test_no_memory_that_was_caught_is_not_told_later(allocator):
+def test_a_memory_error_that_was_caught_is_not_the_cause_of_a_later_one(allocator):
     def fail():
         with allocator:
             with contextlib.suppress(MemoryError):

@@ -1,4 +1,4 @@
-"""For whom sharedmem.allocator holds: blocks within blocks, threads, tasks; and wrong use of it."""
+"""Which code sharedmem.allocator applies to: nested blocks, threads, tasks; and wrong use of it."""
 
 import asyncio
 import concurrent.futures

@@ -1,7 +1,7 @@
 """No array of Python objects gets into shared memory by sharedmem.allocator.
 
-NumPy asks for zeroed memory for them, which the allocator leaves to NumPy. Should NumPy change which dtypes
-get zeroed memory, these tests fail, and `allocator` has to be looked at again: a forked child that drops such
+NumPy requests zeroed memory for them, which the allocator leaves to NumPy. Should NumPy change which dtypes
+get zeroed memory, these tests fail, and `allocator` has to be revised: a forked child that drops such
 an array would give up references that are its parent's, too.
 """
 
@@ -102,7 +102,7 @@ if hasattr(np.dtypes, "StringDType"):
     WAYS["StringDType copied"] = lambda: np.array(["a", "b" * 100], np.dtypes.StringDType()).copy()
     WAYS["StringDType empty"] = lambda: np.empty(10, np.dtypes.StringDType())
 
-# Both make an array first and ask for memory for its items later, which NumPy does not have zeroed.
+# Both make an array first and request memory for its items later, which NumPy does not request as zeroed.
 KNOWN = {"pickle.loads", "load"}
 
 

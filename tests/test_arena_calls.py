@@ -1,4 +1,4 @@
-"""stats, participants, collect, revoke, new_arena: what a user asks and tells the arena."""
+"""stats, participants, collect, revoke, new_arena: calls by which a user inspects and controls the arena."""
 
 import os
 import pickle
@@ -125,7 +125,7 @@ def test_collect_of_nothing():
 
 
 @pytest.mark.parametrize("age", [-1, "soon", None])
-def test_revoke_wants_a_number_of_seconds(age):
+def test_revoke_takes_a_number_of_seconds(age):
     with pytest.raises((TypeError, ValueError)):
         sharedmem.revoke(age)
 

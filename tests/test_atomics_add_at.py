@@ -115,7 +115,7 @@ def test_add_at_with_wrong_arguments(indices, values, error):
     assert not a.any()
 
 
-def test_indices_that_change_meanwhile_do_no_harm():
+def test_indices_that_change_meanwhile_are_harmless():
     """Another thread makes indices wrong after they were checked: what lies around the array stays."""
     whole = sharedmem.zeros(3000, int)
     a = whole[1000:2000]

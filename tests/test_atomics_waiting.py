@@ -110,7 +110,7 @@ def test_other_threads_run_meanwhile():
 
 
 def test_values_and_indices_are_those_at_the_time_of_the_call():
-    """As `np.add.at` does it: neither indices nor values change while elements of theirs are added to."""
+    """As `np.add.at` does: neither indices nor values change while elements of theirs are added to."""
     ours, numpys = sharedmem.array(np.arange(10)), np.arange(10)
     for a, add_at in ((ours, sharedmem.atomics.add_at), (numpys, np.add.at)):
         add_at(a, np.array([0, 1, 2, 3]), a[[3, 0, 1, 2]])

@@ -1,4 +1,4 @@
-"""What one arena of a process has promised, another one does not promise again."""
+"""Memory that one arena of a process has promised is not promised again by another one."""
 
 from support import check_python, needs_64_bit
 

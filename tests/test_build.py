@@ -72,7 +72,7 @@ def lend_numpy(site):
 
 
 def output(python, code, *args):
-    """What a snippet prints in another environment; it must end well and say nothing else."""
+    """What a snippet prints in another environment; it must succeed and print nothing else."""
     done = subprocess.run(
         [python, "-I", "-c", textwrap.dedent(code), *args], check=False, capture_output=True, text=True
     )

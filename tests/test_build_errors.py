@@ -41,7 +41,7 @@ def test_an_exception_reaches_the_builder_and_all_waiting_callers():
     assert a[0] == 1
 
 
-def test_a_failure_is_listed_until_the_name_is_asked_for():
+def test_a_failure_is_listed_until_the_name_is_used():
     with pytest.raises(ZeroDivisionError):
         sharedmem.get_or_create("failed", lambda: 1 / 0)
     assert states("failed") == ["failed"]

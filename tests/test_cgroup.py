@@ -103,7 +103,7 @@ def test_filled_to_the_limit(size):
 @pytest.mark.parametrize("size", [50_000, 300_000, 4 * MEBI, 24 * MEBI])
 @pytest.mark.parametrize("processes", [4, 12])
 def test_filled_by_several_at_once(processes, size):
-    """An estimate: two that look in the same instant may both go on. That is seldom, though."""
+    """An estimate: two processes that look at the same instant may both continue, but that is rare."""
     code = """
     import os, sys, time
     import sharedmem

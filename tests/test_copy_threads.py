@@ -11,7 +11,7 @@ import support
 
 import sharedmem
 
-# Enough for three threads, in an interpreter of its own where the setting says so.
+# Enough for three threads, in an interpreter of its own with that setting.
 ITEMS = 50 << 20
 
 needs_room = pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""The C++ tests: cpp/ built by itself, with Meson, and run."""
+"""The C++ tests: cpp/ built alone, with Meson, and run."""
 
 import build_tools
 import pytest

@@ -277,7 +277,7 @@ def test_the_users_random_stream_is_left_alone():
     assert (np.random.random(3).tolist(), random.random()) == expected  # noqa: NPY002
 
 
-def test_nbytes_are_what_was_asked_for():
+def test_nbytes_are_those_requested():
     for nbytes in (1, 4095, 4096, 4097, 80_000):
         a = sharedmem.zeros(nbytes, "u1")
         assert a.nbytes == nbytes == memoryview(a).nbytes

@@ -1,4 +1,4 @@
-"""ctypes objects in shared memory: what multiprocessing has, and how they travel."""
+"""ctypes objects in shared memory: the interface of multiprocessing's, and how they travel."""
 
 import contextlib
 import copy

@@ -1,6 +1,6 @@
 """Daemon threads that are inside of the library while the interpreter ends.
 
-Python up to 3.13 ends such a thread by `pthread_exit` as soon as it asks for the GIL, which unwinds its
+Python up to 3.13 ends such a thread by `pthread_exit` as soon as it requests the GIL, which unwinds its
 stack: a function of the library that must not be unwound would abort the process.
 """
 

@@ -19,7 +19,7 @@ import json, sys
 PRELOAD
 import distributed
 import numpy as np
-import dask_scenarios as made, sharedmem.dask
+import dask_objects, dask_scenarios as made, sharedmem.dask
 kinds = ("array", "tuple", "own class", "reversed", "masked")
 with distributed.Client(sys.argv[1], timeout="60s") as client:
     workers = client.scheduler_info(n_workers=-1)["workers"]
@@ -28,15 +28,15 @@ with distributed.Client(sys.argv[1], timeout="60s") as client:
     cases = [(s, t, kind, shared) for s, t in pairs for kind in kinds for shared in (False, True)]
     there = [
         client.submit(
-            made.equals_object,
-            client.submit(made.one_object, kind, shared, workers=[s], pure=False),
+            dask_objects.equals_object,
+            client.submit(dask_objects.one_object, kind, shared, workers=[s], pure=False),
             kind, workers=[t], pure=False)
         for s, t, kind, shared in cases]
-    assert made.wrong(cases, client.gather(there)) == []
+    assert dask_objects.wrong(cases, client.gather(there)) == []
     here = client.gather([
-        client.submit(made.one_object, "tuple", shared, workers=[s], pure=False)
+        client.submit(dask_objects.one_object, "tuple", shared, workers=[s], pure=False)
         for s in names.values() for shared in (False, True)])
-    assert all(made.equals_object(each, "tuple") for each in here)
+    assert all(dask_objects.equals_object(each, "tuple") for each in here)
     del there, here
     for direct in (False, True):
         sent = client.scatter(np.full(made.LARGE, 2.0), broadcast=True, direct=direct, hash=False)
@@ -116,7 +116,7 @@ def test_a_size_from_which_on_buffers_are_carried():
     assert said["b"]["carried"] > 0, said
 
 
-def test_memory_that_cannot_be_had_means_values_and_one_warning():
+def test_memory_that_cannot_be_attached_means_values_and_one_warning():
     """A worker in the same place that cannot attach another's memory: as where all arenas are attached."""
     broken = """
 import sharedmem._transfers.probing as probing

@@ -1,4 +1,4 @@
-"""Processes that end in every way: only what they alone held goes, and it does go."""
+"""Processes that end in every way: what they alone held is freed, and nothing else."""
 
 import os
 import pickle
@@ -88,7 +88,7 @@ def test_survivors_keep_what_they_share_and_get_the_rest_back(kind, way):
 
 @pytest.mark.parametrize("kind", ["subprocess", "unrelated"])
 @pytest.mark.parametrize("way", ["return", "os._exit", "SIGKILL", "segfault"])
-def test_interpreters_that_are_no_children_of_multiprocessing(kind, way):
+def test_interpreters_that_multiprocessing_did_not_start(kind, way):
     a = sharedmem.full(1000, 1.0)
     data = pickle.dumps(a)
     with Remote(kind) as remote:
@@ -125,7 +125,7 @@ def test_memory_of_the_dead_is_used_again(kind):
 
 
 def test_a_dead_process_is_noticed_without_a_call():
-    """Joining is a slow path: who comes next takes the dead one's slot back."""
+    """A process that joins looks for dead ones first, and reuses the slot of one that it finds."""
     with Remote("spawn") as first:
         first.call(workers.hold_full, "own", 1000, 1.0)
         first.kill()
@@ -283,7 +283,7 @@ def test_a_process_whose_main_thread_has_ended_lives():
 
 
 def outlive_main_thread(a, number):
-    """In a child: the main thread ends, another one goes on using its array."""
+    """In a child: the main thread ends, another one still uses its array."""
     import ctypes
     import threading
 
@@ -302,7 +302,7 @@ def outlive_main_thread(a, number):
 
 
 def test_exec_without_leaving():
-    """The pid lives on, but another program does."""
+    """The pid is still alive, but it runs another program."""
     with Remote("spawn") as remote:
         remote.call(workers.hold_full, "own", 100_000, 2.0)
         data = remote.call(workers.plain_handle, "own")
@@ -335,7 +335,7 @@ def test_a_worker_that_dies_with_a_task_does_not_stop_the_others():
         second.call(workers.store_held, "a", 0, 2.0)
         assert a[0] == 2
         second.call(workers.hold_full, "b", 1000, 1.0)
-        assert second.call(workers.collect) == 0  # nothing was the dead one's alone
+        assert second.call(workers.collect) == 0  # the dead process held nothing alone
         assert first.pid not in pids()
         assert a[0] == 2
         assert second.call(workers.total_held, "b") == 1000

@@ -31,7 +31,7 @@ PAGES = sorted(
 
 
 def printed_by(program, folder):
-    """Output of a program that must succeed and say nothing on stderr, in a tree of its own."""
+    """Output of a program that must succeed and print nothing on stderr, in a process tree of its own."""
     done = subprocess.run(
         [sys.executable, program],
         cwd=folder,
@@ -113,7 +113,7 @@ def test_shown_files_exist():
 
 
 def test_every_program_is_tested():
-    """A program of doc/examples has its output beside it, unless a test of its own names it."""
+    """A program of doc/examples has its output beside it, unless another test names it."""
     tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     programs = {path.stem for path in DOC.glob("examples/*.py")} - set(PROGRAMS)
     assert not {name for name in programs if name not in tests}

@@ -1,4 +1,4 @@
-"""With nothing but `import sharedmem`, engines carry the data of shared arrays, not handles that go stale."""
+"""With only `import sharedmem`, engines carry the data of shared arrays, not handles that become stale."""
 
 import shutil
 import subprocess
@@ -27,7 +27,7 @@ def output(imports, engine, code, folder):
 
 QUIET = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 
-# What is sent: arrays in each kind of container, and what is asked of it on the other side.
+# What is sent: arrays in each kind of container, and what is computed from it on the other side.
 OBJECTS = """
 def make(n=3000):
     import sharedmem

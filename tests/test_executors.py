@@ -129,7 +129,7 @@ with sharedmem.transport():
     results = parallel(joblib.delayed(double)(np.full(50_000, i)) for i in range(3))
     assert sharedmem.stats()["transport"]["messages"] == before + 3
     assert [int(r[0]) for r in results] == [0, 2, 4] and not any(is_shared(r) for r in results)
-    # Joblib goes on mapping files for its largest arguments.
+    # Joblib still maps files for its largest arguments.
     kinds = parallel(joblib.delayed(kind)(np.ones(1 << 20)) for _ in range(2))
     assert kinds == ["memmap", "memmap"]
     assert sharedmem.stats()["transport"]["in_flight"] == 0

@@ -202,7 +202,7 @@ def test_the_import_starts_no_thread_no_process_and_no_tracker():
     check_python(code, flags=STRICT)
 
 
-def test_the_import_alone_makes_no_noise_and_changes_no_handlers():
+def test_the_import_alone_prints_nothing_and_changes_no_handlers():
     code = """
     import os, signal, sys, threading
     handlers = [signal.getsignal(number) for number in signal.valid_signals()]

@@ -81,7 +81,7 @@ def test_files_of_the_kernel(count, offset):
 
 @pytest.mark.skipif(not os.path.exists("/proc/kallsyms"), reason="this kernel lists no symbols")
 def test_many_bytes_of_the_kernel():
-    """More than the room that is made at first, so that the array has to grow."""
+    """More than is allocated at first, so that the array has to grow."""
     got = sharedmem.fromfile("/proc/kallsyms", "u1")
     with open("/proc/kallsyms", "rb") as file:
         assert got.tobytes() == file.read()

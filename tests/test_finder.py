@@ -34,7 +34,7 @@ def awaited(tmp_path, monkeypatch):
     assert not _startup._finder.asking
 
 
-def test_a_module_is_awaited_although_somebody_has_asked_whether_it_is_there(awaited):
+def test_a_module_is_awaited_although_find_spec_was_called_for_it(awaited):
     seen = awaited("awaited_asked")
     for _ in range(3):
         assert importlib.util.find_spec("awaited_asked") is not None
@@ -45,7 +45,7 @@ def test_a_module_is_awaited_although_somebody_has_asked_whether_it_is_there(awa
     assert seen == [module]
 
 
-def test_hooks_are_set_although_somebody_has_asked_whether_a_library_is_there():
+def test_hooks_are_set_although_find_spec_was_called_for_a_library():
     code = """
     import importlib.util
     import sharedmem
@@ -109,7 +109,7 @@ def test_actions_are_called_in_the_order_in_which_they_were_given(awaited):
     assert order == [1, 2, 3]
 
 
-def test_an_awaited_module_has_its_own_loader_and_whoever_finds_it_can_ask_that(awaited):
+def test_an_awaited_module_has_its_own_loader_which_can_be_used(awaited):
     awaited("awaited_source", "number = 5")
     spec = importlib.util.find_spec("awaited_source")
     assert copy.copy(spec.loader).get_source("awaited_source") == "number = 5"
@@ -138,7 +138,7 @@ def test_compiled_modules_and_those_of_the_interpreter_can_be_awaited():
 
 
 class _Asking:
-    """A finder that asks all finders before it answers, as those of editable installs do."""
+    """A finder that calls all finders before it answers, as those of editable installs do."""
 
     def __init__(self):
         self.asked = 0
@@ -151,7 +151,7 @@ class _Asking:
         return None
 
 
-def test_finders_that_ask_the_others_are_asked_once_more_and_no_further(awaited, monkeypatch):
+def test_finders_that_call_all_others_are_called_only_once_more(awaited, monkeypatch):
     seen = awaited("awaited_nested")
     finder, old = _Asking(), object()  # and one of the time before `find_spec`, which is left alone
     # After the finder for awaited modules.
@@ -183,7 +183,7 @@ def test_each_compiled_module_is_found_in_the_one_shared_object_and_nothing_else
         importlib.import_module("sharedmem.no_such_module")
 
 
-def test_they_are_found_before_the_file_system_is_asked():
+def test_they_are_found_before_the_file_system_is_searched():
     kinds = [each if isinstance(each, type) else type(each) for each in sys.meta_path]
     assert kinds.index(_startup._Compiled) < kinds.index(importlib.machinery.PathFinder)
     assert importlib.util.find_spec("sharedmem.lock").has_location

@@ -68,7 +68,7 @@ def test_a_million_arrays():
 
 
 def consume(conn, warm_up, rounds):
-    """Receives arrays, checks each one, and tells what grew meanwhile."""
+    """Receives arrays, checks each one, and reports what grew meanwhile."""
     before = None
     for i in range(warm_up + rounds):
         if i == warm_up:
@@ -108,7 +108,7 @@ def test_a_hundred_thousand_arrays_handed_over(method):
 
 
 def test_the_message_of_a_dead_sender_is_kept_beyond_its_grace_while_there_is_memory():
-    """Sixty seconds after its death was noticed it might be given up, but nothing needs its memory."""
+    """Sixty seconds after its death was noticed it may be given up, but no process needs its memory."""
     settle()
     before = sharedmem.stats()["leases"]
     with Remote("spawn") as remote:

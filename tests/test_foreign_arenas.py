@@ -20,7 +20,7 @@ def foreign_handle():
 
 
 @pytest.mark.parametrize("call", ["stats()", "cleanup()", "collect()", "revoke(1e6)", "arena.check()"])
-def test_it_is_not_left_under_a_thread_that_asks_about_it(call, foreign_handle):
+def test_it_is_not_left_while_a_thread_looks_for_an_address(call, foreign_handle):
     code = """
     import pickle, sys, threading
     import sharedmem, sharedmem.arena

@@ -1,6 +1,6 @@
 """Handles with altered fields whose checksum was made right again.
 
-A checksum keeps accidents out, not somebody who computes it: what lies behind it must let no array
+A checksum detects accidents, but a forger can compute it: the checks behind it must let no array
 read pointers, or bytes outside of its block.
 """
 
@@ -228,7 +228,7 @@ def test_whatever_loads_lies_in_its_block(seed):
     whole = [sharedmem.ones(shape, dtype) for shape, dtype in shapes]
     arrays = [*whole, whole[1][::-1, ::2], whole[2].transpose(2, 0, 1), whole[4][::1000]]
     given = [None if dtype is None else dtype if dtype == 5 else np.dtype(dtype) for dtype in GIVEN]
-    # A block may be larger than what was asked for, by its size class.
+    # A block may be larger than requested, because of its size class.
     seen = [*whole, *map(sharedmem.readonly, whole)]
     blocks = [(start, end + max(64, (end - start) // 4)) for start, end in map(reach, seen)]
     numbers = {Forgery(handle_of(a)).numbers["block"] for a in whole}

@@ -1,7 +1,7 @@
 """Messages of `sharedmem.dumps` that were altered: no array may read what is not its own.
 
-Whoever can alter the pickle of a message can run any code where it is loaded, as with every pickle. What is
-altered here are the numbers in it that say where data lies, and the data itself.
+A program that can alter the pickle of a message can run any code where it is loaded, as with every pickle.
+What is altered here are the numbers in it that say where data lies, and the data itself.
 """
 
 import pickle
@@ -209,7 +209,7 @@ def test_a_shape_that_does_not_fit(shape, strides):
     ["f8", None, np.dtype(object), np.dtype([("a", "O")]), np.dtype(("f8", 2)), np.dtype("S0"), float],
     ids=repr,
 )
-def test_a_dtype_that_makes_no_sense(dtype):
+def test_an_invalid_dtype(dtype):
     with pytest.raises(ValueError, match="dtype"):
         restore_array(PIECE, dtype, (1,), None)
 
@@ -219,7 +219,7 @@ def test_a_dtype_that_makes_no_sense(dtype):
     [np.zeros((8, 10), "u1"), np.zeros(160, "u1")[::2], np.zeros(10), np.array([None] * 10)],
     ids=["2-d", "with gaps", "no bytes", "objects"],
 )
-def test_a_piece_that_makes_no_sense(piece):
+def test_an_invalid_piece(piece):
     with pytest.raises(ValueError, match="memory"):
         restore_array(piece, F8, (1,), None)
 

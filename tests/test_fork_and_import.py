@@ -57,7 +57,7 @@ def test_a_fork_in_the_middle_of_the_import_itself():
     assert support.check_python(code).split() == ["0", "False"]
 
 
-#: Where an import of another package is under way whenever the function is called, so that its lock is held.
+#: Functions that are only called during an import of another package, so that its lock is held.
 INSIDE_OTHER_IMPORTS = {("_integrations/__init__.py", "_file"), ("_transfers/saving.py", "_change")}
 
 #: Called by a function that holds the lock.

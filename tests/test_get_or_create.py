@@ -1,4 +1,4 @@
-"""Building once on a host, whichever process asks, dies or is interrupted meanwhile."""
+"""Building once on a host, whichever process calls, dies or is interrupted meanwhile."""
 
 import collections
 import contextlib
@@ -241,7 +241,7 @@ def test_a_long_wait_is_logged(caplog, monkeypatch):
     )
 
 
-def test_a_builder_that_asks_for_its_own_name_gets_an_error():
+def test_a_builder_that_needs_its_own_name_gets_an_error():
     with pytest.raises(RuntimeError, match="would wait for itself"):
         sharedmem.get_or_create("own", lambda: sharedmem.get_or_create("own", lambda: 1))
     a = sharedmem.get_or_create("outer", lambda: sharedmem.get_or_create("inner", lambda: np.ones(3)) * 2)

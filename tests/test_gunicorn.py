@@ -36,7 +36,7 @@ def app(environ, start_response):
 
 @contextlib.contextmanager
 def server(folder, *options):
-    """A server with two workers in that folder; a function that asks it for the sum of a row."""
+    """A server with two workers in that folder; a function that requests the sum of a row from it."""
     (folder / "application.py").write_text(APPLICATION)
     env = support.environment(related=False, SHAREDMEM_NAMESPACE=str(folder), HOME=str(folder))
     command = [sys.executable, "-m", "gunicorn", "--workers=2", "--bind=127.0.0.1:0", *options]

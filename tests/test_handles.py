@@ -24,7 +24,7 @@ from support import (
 import sharedmem
 from sharedmem import StaleHandleError
 
-#: What is said of bytes before a field of theirs is believed, and so before any memory is looked for.
+#: Errors of bytes that are refused before any of their fields is used, and so before any memory is searched.
 NOT_READ = (
     "^handle: (these bytes are not a handle|it was made by a version|it is truncated|its checksum is wrong)"
 )
@@ -167,7 +167,7 @@ def test_handle_of_a_process_that_has_ended():
 
 
 def test_handle_kept_in_a_file_beyond_all_processes(tmp_path):
-    """A Pickler of one's own writes handles; the error says what it looks like."""
+    """A Pickler of the program writes handles; the error says that the pickle looks like a saved one."""
     code = """
     import pickle, sys, sharedmem
     with open(sys.argv[1], "wb") as file:

@@ -76,7 +76,7 @@ def queue(**changes):
 
 
 def everything():
-    """What `gather` might give on the largest and busiest machine."""
+    """What `gather` might return on a very large and busy machine."""
     arena = {
         "segment": 2147483647,
         "arena": "0123456789abcdef" * 2,

@@ -113,7 +113,7 @@ def live_and_sum(a):
     return sharedmem.stats()["live_bytes"], float(a[0])
 
 
-def test_values_by_array_go_with_the_array_and_are_no_other_arrays():
+def test_values_by_array_end_with_the_array_and_belong_to_no_other():
     from sharedmem._integrations.joblib_backend import ByArray
 
     values = ByArray()
@@ -121,7 +121,7 @@ def test_values_by_array_go_with_the_array_and_are_no_other_arrays():
     values.set(one, "one")
     assert values.get(one) == "one"
     assert values.get(two) is None
-    # The number of an array that has gone may be given to another one.
+    # The id of an array that was freed may be given to another one.
     values._values[id(two)] = values._values[id(one)]
     assert values.get(two) is None
     values.set(two, "two")
@@ -146,7 +146,7 @@ def test_copies_go_with_their_arrays_and_with_the_call(shared_backend):
     inputs = (np.full(LARGE, float(number)) for number in range(30))
     seen = run(live_and_sum, inputs, pre_dispatch=4, batch_size=1)
     assert [first for _, first in seen] == list(range(30))
-    # All of them would be 30: of arrays that nobody has any more nothing is kept.
+    # All of them would be 30, but nothing is kept of arrays that were dropped.
     assert max(bytes_ for bytes_, _ in seen) - before < 20 * LARGE * 8
     kept = np.ones(LARGE)
     run(describe, [kept])
@@ -174,7 +174,7 @@ def test_two_threads_that_call_at_the_same_time(shared_backend):
 
 
 class Made:
-    """Pickles as an array that nobody else has."""
+    """Pickles as an array that no other process has."""
 
     def __reduce__(self):
         return itself, (np.full(LARGE, 7.0),)

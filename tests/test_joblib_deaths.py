@@ -1,4 +1,4 @@
-"""joblib's backend "sharedmem" where workers are killed: what was under way is given back."""
+"""joblib's backend "sharedmem" when workers are killed: the memory of messages in flight is given back."""
 
 import pytest
 from joblib_calls import check

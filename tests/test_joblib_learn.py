@@ -58,7 +58,7 @@ def test_a_forest_is_the_same(workers, data):
     x, y = data
     make = lambda: RandomForestClassifier(20, random_state=1, n_jobs=2)
     expected = make().fit(x, y).predict_proba(x)
-    # It asks joblib for threads.
+    # It makes joblib use threads.
     assert np.array_equal(fitted(make, x, y, "sharedmem").predict_proba(x), expected)
     with joblib.parallel_config(backend="sharedmem", n_jobs=2):
         assert np.array_equal(cross_val_predict(make(), x, y, cv=2), cross_val_predict(make(), x, y, cv=2))

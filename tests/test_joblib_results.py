@@ -71,7 +71,7 @@ def calls_that_read():
 
 
 def test_messages_without_large_arrays_read_no_files_of_the_system(shared_backend):
-    """What may be under way depends on the machine's memory. To find that out takes longer than a message."""
+    """The limit of bytes in flight depends on the machine's memory, which takes long to read."""
     from joblib.externals.loky.backend import reduction
 
     from sharedmem._integrations.joblib_backend import ResultMessages

@@ -247,7 +247,7 @@ def test_large_messages(before):
     writer.close()
 
 
-def test_selectors_and_poll_are_no_other_readers(before):
+def test_selectors_and_poll_do_not_count_as_other_readers(before):
     reader, writer = multiprocessing.Pipe()
     assert not reader.poll(0)
     multiprocessing.connection.wait([reader], 0)

@@ -127,7 +127,7 @@ def test_wrong_arguments():
 
 @pytest.mark.parametrize("timeout", [None, 2 * support.TIMEOUT])
 def test_a_lost_wake_up_does_not_keep_a_reader_asleep(timeout):
-    """The writer was killed after it had stored the number, and rang no bell."""
+    """The writer was killed after it had stored the number, before it woke the readers."""
     latest = sharedmem.Latest()
     latest.put(np.zeros(1))
     found = []
@@ -308,7 +308,7 @@ def test_an_array_in_a_file_is_copied(tmp_path):
 
 
 def test_a_writer_holds_one_lock_at_a_time():
-    """Else two processes that took each other's place as writers could wait for each other for ever."""
+    """Otherwise two processes that replaced each other as writers could wait for each other for ever."""
     with support.Remote("fork") as remote:
         dropped, latest = sharedmem.Latest(), sharedmem.Latest()
         dropped.put(np.zeros(1))

@@ -103,7 +103,7 @@ def read_until_killed(latest, wrong, read):
 
 
 def test_killed_at_any_moment_no_array_is_mixed_and_nothing_leaks():
-    """Readers and the writer are killed at random: numbers rise, arrays are whole, others go on."""
+    """Readers and the writer are killed at random: numbers rise, arrays are whole, others continue."""
     latest, wrong, read = sharedmem.Latest(), sharedmem.zeros(1, int), sharedmem.zeros(1, int)
     context = multiprocessing.get_context("fork")
 
@@ -130,12 +130,12 @@ def test_killed_at_any_moment_no_array_is_mixed_and_nothing_leaks():
             readers[victim].close()
             readers[victim] = start(read_until_killed, wrong, read)
     count = read[0]
-    assert support.wait_until(lambda: read[0] > count)  # readers go on
+    assert support.wait_until(lambda: read[0] > count)  # readers continue
     for process in (writer, *readers):
         process.kill()
     assert support.join(writer, *readers) == [-signal.SIGKILL] * 4
     assert wrong[0] == 0
-    sharedmem.collect(leases=True)  # the dead's leases end now instead of a minute later
+    sharedmem.collect(leases=True)  # leases of the dead end now instead of a minute later
     latest.put(np.zeros(1))
     assert leases() == 1
     assert support.wait_until(lambda: sharedmem.collect() or sharedmem.stats()["shared_bytes"] < 1 << 20)

@@ -1,4 +1,4 @@
-"""Latest by name: programs that know nothing of each other have the same one."""
+"""Latest by name: unrelated programs have the same one."""
 
 import gc
 import os

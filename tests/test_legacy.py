@@ -116,7 +116,7 @@ def test_a_pickled_array_modified_by_a_process(module, context):
 
 
 def exchange(module_name, inbox, outbox):
-    """Receives an array, sends one of its own, and tells what came into it."""
+    """Receives an array, sends one of its own, and reports what was written into it."""
     module = __import__(module_name)
     received = inbox.get()
     received[...] = 5

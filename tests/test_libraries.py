@@ -1,4 +1,4 @@
-"""What other libraries make of arrays travels as the page "What travels how" says, row by row."""
+"""Objects of other libraries over arrays travel as the page "What travels how" says, row by row."""
 
 import pickle
 
@@ -159,7 +159,7 @@ def test_an_arrow_table_is_carried():
     assert nbytes > 8 * 100_000
 
 
-def test_small_arrow_buffers_are_pickled_as_ever():
+def test_small_arrow_buffers_are_pickled_as_usual():
     pa = use("pyarrow")
     table = pa.table({"n": [1, 2], "s": ["a", None]})
     expected = pickle.dumps(table)
@@ -258,8 +258,8 @@ def test_a_module_of_another_version_is_a_warning():
 
     from sharedmem import _integrations
 
-    with pytest.warns(RuntimeWarning, match="does not know this version of nobody"):
-        _integrations._call("joblib_", "wrap_reducers", types.ModuleType("nobody"))
+    with pytest.warns(RuntimeWarning, match="does not know this version of no_library"):
+        _integrations._call("joblib_", "wrap_reducers", types.ModuleType("no_library"))
 
 
 def test_the_page_names_a_test_for_each_of_its_rows():

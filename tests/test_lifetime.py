@@ -1,4 +1,4 @@
-"""Memory lives as long as anything that can reach it, in whatever order things go."""
+"""Memory lives as long as any object that can reach it, in whatever order the objects are dropped."""
 
 import copy
 import gc

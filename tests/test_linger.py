@@ -1,4 +1,4 @@
-"""Workers with an arena of their own, whose message is read after their end."""
+"""Messages of workers with an arena of their own, read after the end of these workers."""
 
 import os
 import pickle

@@ -102,7 +102,7 @@ def test_a_pickled_lock_is_the_same_lock():
     [sharedmem.zeros(64, "u1"), sharedmem.zeros(63, "u1"), sharedmem.zeros(8), np.zeros(64, "u1"), "text"],
     ids=["zeros", "short", "float", "private", "text"],
 )
-def test_memory_that_holds_no_lock(memory):
+def test_memory_without_a_lock_is_refused(memory):
     with pytest.raises((ValueError, TypeError)):
         RLock(_memory=memory)
 
@@ -323,7 +323,7 @@ def test_a_thread_that_gets_the_id_of_a_dead_owner(python):
     namespaces = ("--pid", "--fork", "--mount-proc", "--kill-child")
     support.needs_namespaces(*namespaces)
     if not os.access("/proc/sys/kernel/ns_last_pid", os.W_OK):
-        pytest.skip("the kernel lets nobody choose the next id")
+        pytest.skip("this kernel does not let a process choose the next id")
     found = {"released": False, "taken": True, "warnings": 1, "also taken": False}
     assert python(SAME_ID, prefix=("unshare", *namespaces)) == str(found)
 

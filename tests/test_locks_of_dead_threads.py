@@ -67,7 +67,7 @@ def test_it_is_freed_though_another_process_has_taken_and_released_it():
     assert is_gone(handle)
 
 
-def test_who_still_has_the_lock_is_warned_and_gets_it():
+def test_a_process_that_still_has_the_lock_is_warned_and_gets_it():
     lock = sharedmem.RLock()
     die_with(lock)
     take_new_locks(64)

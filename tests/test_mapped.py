@@ -141,7 +141,7 @@ def test_one_mapping_for_a_file_and_mode(file):
     assert len({address(a) for a in arrays}) == 1
     link = file.parent / "hard"
     os.link(file, link)
-    assert (load(link, mmap_mode="r") == arrays[0]).all()  # a mapping of its own, since its path is another
+    assert (load(link, mmap_mode="r") == arrays[0]).all()  # a mapping of its own, since its path differs
     del arrays
     assert mappings(file) == []
 

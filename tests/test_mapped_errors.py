@@ -60,7 +60,7 @@ def test_files_that_are_not_regular(tmp_path):
             assert os.path.exists(path)
 
 
-def test_arguments_that_make_no_sense(file, tmp_path):
+def test_invalid_arguments(file, tmp_path):
     for mode in ("c", "copyonwrite"):
         with pytest.raises(ValueError, match="not shared"):
             load(file, mmap_mode=mode)
@@ -109,7 +109,7 @@ def test_arguments_that_make_no_sense(file, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["a.npy"]
 
 
-def test_files_that_are_no_npy_files(file, tmp_path):
+def test_files_that_are_not_npy_files(file, tmp_path):
     whole = file.read_bytes()
     broken = tmp_path / "broken.npy"
     for data in (b"", b"\x93NUM", b"hello " * 50, whole[:100], whole[:-1], b"\x93NUMPY\x07\x00" + whole[8:]):

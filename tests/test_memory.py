@@ -1,4 +1,4 @@
-"""Memory that is not there: a MemoryError with the numbers, and the next allocation works."""
+"""More memory than is available is a MemoryError with the numbers, and the next allocation works."""
 
 import re
 
@@ -356,6 +356,6 @@ def test_the_environment_sets_the_limit_of_cached_memory():
 
 
 def test_the_tests_own_limits_are_wide_enough():
-    """Or what the tests above assert about MemoryError would hold for another reason."""
+    """Otherwise what the tests above assert about MemoryError could hold for another reason."""
     resource = pytest.importorskip("resource")
     assert resource.getrlimit(resource.RLIMIT_AS)[0] in (resource.RLIM_INFINITY, -1)

@@ -50,7 +50,7 @@ class Handle(NamedTuple):
 
 
 class Arrays(RuleBasedStateMachine):
-    """Twins get the same operations; what is alive is known, and what is not is stale."""
+    """Shared and plain arrays get the same operations; handles of freed arrays must be stale."""
 
     pairs = Bundle("pairs")
     handles = Bundle("handles")

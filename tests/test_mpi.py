@@ -234,7 +234,7 @@ def test_ranks_that_share_no_memory(tmp_path):
 
 
 @needs_mpi
-def test_nobody_is_believed(tmp_path):
+def test_ranks_that_cannot_use_the_memory_are_alone(tmp_path):
     """Equal places whose memory cannot be used after all: the ranks are apart."""
     code = """
     from sharedmem._integrations import mpi_

@@ -1,4 +1,4 @@
-"""What ``python -m sharedmem`` tells of names: info, unlink, top."""
+"""What ``python -m sharedmem`` shows of names: info, unlink, top."""
 
 import io
 import json
@@ -56,7 +56,7 @@ def test_info_lists_names_of_each_state():
     del a
 
 
-def test_a_name_whose_array_has_gone_is_not_listed():
+def test_a_name_whose_array_was_freed_is_not_listed():
     a = sharedmem.create("gone", 3)
     del a
     assert "gone" not in [name["name"] for name in names_told()]

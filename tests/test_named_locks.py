@@ -1,4 +1,4 @@
-"""Locks, events and conditions by name: processes that know nothing of each other have the same one."""
+"""Locks, events and conditions by name: unrelated processes have the same one."""
 
 import json
 import os

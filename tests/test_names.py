@@ -1,4 +1,4 @@
-"""Arrays by name: created, attached and unlinked by processes that know nothing of each other."""
+"""Arrays by name: created, attached and unlinked by unrelated processes."""
 
 import errno
 import multiprocessing

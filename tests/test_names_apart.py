@@ -61,7 +61,7 @@ def test_a_pid_namespace_has_the_same_names():
 
 
 @needs_root
-def test_without_system_v_memory_the_error_says_so():
+def test_without_system_v_memory_the_error_gives_that_reason():
     support.needs_namespaces("--ipc")
     # No segment may be made there, as in a sandbox that forbids them.
     code = """

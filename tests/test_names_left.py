@@ -1,4 +1,4 @@
-"""Arenas of names are left with the last that is held in them, once another namespace was asked for."""
+"""Arenas of names are left with the last thing held in them, once another namespace was used."""
 
 import support
 from naming import ended, own_names, program  # noqa: F401
@@ -88,7 +88,7 @@ assert counts() == alone, (counts(), alone)
 """)
 
 
-def test_a_function_that_builds_may_ask_for_names_of_another_group():
+def test_a_function_that_builds_may_use_names_of_another_group():
     check("""
 def build():
     made = np.full(1000, 3.0), sharedmem.full(1000, 4.0)

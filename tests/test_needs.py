@@ -100,7 +100,7 @@ def test_a_fixture(needed):
     assert needed("test_plain", "killed") == {"needs_signals"}  # one that is used without being named
 
 
-def test_a_parameter_and_no_decorator(needed):
+def test_a_parameter_instead_of_a_decorator(needed):
     assert needed("test_methods", method="fork") == {"needs_fork"}
     assert needed("test_methods", method="forkserver") == {"needs_fork"}
     assert needed("test_methods", method="spawn") == set()

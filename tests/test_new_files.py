@@ -127,7 +127,7 @@ def header(text):
         b"",
     ],
 )
-def test_headers_that_make_no_sense(tmp_path, text):
+def test_invalid_headers(tmp_path, text):
     path = tmp_path / "a.npy"
     path.write_bytes(header(text))
     for read in sharedmem.open_memmap, sharedmem.load:

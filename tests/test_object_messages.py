@@ -219,7 +219,7 @@ def test_what_cannot_be_pickled_raises_what_pickling_raises(way, obj):
 
 
 @pytest.mark.parametrize("data", [None, 5, "text", [b"bytes"], dumps], ids=repr)
-def test_loads_wants_bytes(data):
+def test_loads_takes_bytes(data):
     with pytest.raises(TypeError, match=f"not {type(data).__name__}"):
         loads(data)
 

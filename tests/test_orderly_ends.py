@@ -50,7 +50,7 @@ def total_elsewhere(message):
 # -- whom a message needs
 
 
-def test_a_message_from_an_arena_that_is_home_no_longer():
+def test_a_message_from_an_arena_that_is_no_longer_the_home():
     _, message = send("sharedmem.new_arena(); sharedmem.ones(1)", **LONG)
     assert total_elsewhere(message) == 3000
 
@@ -260,7 +260,7 @@ def test_sent_by_a_worker_whose_parent_has_not_imported_the_library(tmp_path, ma
 
 
 def memory_of(pid):
-    """(resident, proportional) bytes that a process has, but for segments of arenas."""
+    """(resident, proportional) bytes that a process has, without segments of arenas."""
     resident = proportional = 0
     counts = False
     with open(f"/proc/{pid}/smaps") as file:

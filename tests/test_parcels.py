@@ -1,71 +1,26 @@
-"""Parcels: buffers for one reader, which their sender can call back; and who may write into what arrives."""
+"""Parcels: buffers for one reader, which their sender can call back."""
 
-import gc
 import os
 import pickle
 import signal
-from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
+from parcel_tools import (  # noqa: F401
+    LARGE,
+    LEAST,
+    add_one,
+    carry,
+    leases,
+    no_lease_is_left,
+    open_and_keep,
+)
 from support import KINDS, Remote, check_python, in_fork, settle
 
 import sharedmem
 from sharedmem import StaleHandleError
-from sharedmem._transfers import parcels, probing
-from sharedmem._transfers.parcels import drop_handle, is_carried, make_parcel, open_handle
-
-LEAST = 32 << 10
-LARGE = 1 << 20
-
-
-def leases():
-    return sharedmem.stats()["leases"]
-
-
-@pytest.fixture(autouse=True)
-def no_lease_is_left():
-    sharedmem.revoke(0)  # messages of earlier tests, which keep arenas attached
-    before = leases()
-    yield
-    settle()
-    assert leases() <= before  # those of earlier tests may go meanwhile
-
-
-def carry(array):
-    """What another process would get of a private array, in this one."""
-    parcel = make_parcel([array], LEAST)
-    parcel.sent()
-    return open_handle(parcel.handles[0])
-
-
-# What the reader does; in another process.
-OPENED = {}
-
-
-def open_and_keep(key, handle):
-    OPENED[key] = open_handle(handle)
-    return is_carried(OPENED[key]), OPENED[key].flags.writeable
-
-
-def add_one(key):
-    OPENED[key] += 1
-
-
-def total(key):
-    return int(OPENED[key].sum(dtype="u8"))
-
-
-def parcel_of_kept(key):
-    """A parcel that is not called back when this process forgets it, and how much of it was copied."""
-    parcel = make_parcel([OPENED[key]], LEAST)
-    parcel.sent()
-    return parcel.handles[0], parcel.carried
-
-
-def forget(key):
-    del OPENED[key]
-
+from sharedmem._transfers import parcels
+from sharedmem._transfers.parcels import drop_handle, make_parcel, open_handle
 
 # -- by handle, carried, as bytes
 
@@ -95,7 +50,7 @@ def test_the_least_size_is_carried_and_one_byte_less_is_not():
         assert [handle is not None for handle in parcel.handles] == [carried] * 3
 
 
-def test_a_small_part_of_what_was_carried_is_no_shared_array():
+def test_a_small_part_of_a_carried_array_is_not_a_shared_array():
     a = carry(np.ones(LARGE, "u1"))
     assert make_parcel([a[:2000]], LEAST).handles == [None]
     assert make_parcel([a], None).handles == [None]
@@ -140,7 +95,7 @@ def test_buffers_that_are_not_contiguous_are_rejected_and_nothing_is_kept():
     with pytest.raises((ValueError, BufferError)):
         make_parcel([sharedmem.ones(10), memoryview(np.ones((300, 300)))[::2]], LEAST)
     settle()
-    assert leases() <= before  # those of earlier tests may go meanwhile
+    assert leases() <= before  # those of earlier tests may end meanwhile
 
 
 def test_part_of_a_shared_array_arrives_as_that_part_of_the_same_memory():
@@ -191,7 +146,7 @@ def test_a_parcel_that_was_not_opened_can_be_called_back():
 def test_a_parcel_that_was_not_sent_is_called_back_with_it():
     before = leases()
     handle = make_parcel([np.ones(LARGE, "u1")], LEAST).handles[0]
-    assert leases() <= before  # those of earlier tests may go meanwhile
+    assert leases() <= before  # those of earlier tests may end meanwhile
     with pytest.raises(StaleHandleError):
         open_handle(handle)
 
@@ -250,7 +205,7 @@ def test_calling_back_works_for_memory_of_a_foreign_arena():
     parcel = make_parcel([a], None)
     parcel.sent()
     assert check_python(code, parcel.handles[0].hex()) == "1"
-    assert leases() <= before  # those of earlier tests may go meanwhile
+    assert leases() <= before  # those of earlier tests may end meanwhile
 
 
 def test_a_handle_can_be_consumed_unopened():
@@ -291,7 +246,7 @@ def test_nothing_is_raised_where_no_more_may_be_in_flight():
     assert "SHAREDMEM_IN_FLIGHT_LIMIT" in said
 
 
-def test_why_shared_arrays_have_no_handles_is_told_too():
+def test_why_shared_arrays_have_no_handles_is_reported_too():
     code = """
     from sharedmem._transfers.parcels import make_parcel
     import sharedmem
@@ -318,195 +273,6 @@ def test_nothing_is_raised_where_the_arena_is_full():
     assert check_python(code, SHAREDMEM_ARENA_SIZE="32MiB") == "[False, True] MemoryError"
 
 
-# -- what was carried belongs to its reader
-
-
-def wrapped(a):
-    """Ways to lose every trace of a base but the address."""
-    yield "itself", a
-    yield "view", a[::2]
-    yield "other dtype", a.view("f8")
-    yield "from a memoryview", np.frombuffer(memoryview(a), "u1")
-    yield "by DLPack", np.from_dlpack(a)
-    yield "SharedArray", a.view(sharedmem.SharedArray)
-
-
-def pickles(a):
-    yield "plain pickle", pickle.dumps(a)
-    yield "protocol 5", pickle.dumps(a, 5)
-    yield "multiprocessing", bytes(ForkingPickler.dumps(a))
-    yield "a list, by multiprocessing", bytes(ForkingPickler.dumps([a]))
-
-
-def first(loaded):
-    return loaded[0] if isinstance(loaded, list) else loaded
-
-
-def test_no_pickle_of_it_shares_it():
-    a = carry(np.ones(LARGE, "u1"))
-    for name, each in wrapped(a):
-        for way, pickled in pickles(each):
-            loaded = first(pickle.loads(pickled))
-            assert not np.shares_memory(loaded, a), (name, way)
-            assert np.array_equal(loaded, each), (name, way)
-            assert loaded.flags.writeable or not each.flags.writeable  # by DLPack: of some versions of NumPy
-
-
-def test_no_message_of_the_transport_shares_it():
-    a = carry(np.ones(LARGE, "u1"))
-    with sharedmem.transport():
-        before = sharedmem.stats()["transport"]["messages"]
-        for name, each in wrapped(a):
-            loaded = pickle.loads(ForkingPickler.dumps([each]))[0]
-            assert not np.shares_memory(loaded, a), name
-            loaded[0] = 5
-        assert sharedmem.stats()["transport"]["messages"] > before  # carried again, not sent as bytes
-    assert (a == 1).all()
-
-
-@pytest.mark.parametrize("send", [sharedmem.share, lambda obj: sharedmem.loads(sharedmem.dumps(obj))])
-def test_share_and_messages_of_ones_own_copy_it(send):
-    a = carry(np.ones(LARGE, "u1"))
-    for _, each in wrapped(a):
-        sent = send({"a": each})["a"]
-        sent[0] = 5
-    assert (a == 1).all()
-
-
-def test_queues_copy_it():
-    a = carry(np.ones(LARGE, "u1"))
-    queue = sharedmem.Queue()
-    queue.put(a)
-    queue.put([a])
-    queue.get()[0] = 5
-    queue.get()[0][0] = 5
-    assert (a == 1).all()
-
-
-def test_asshared_copies_it_and_latest_puts_a_copy():
-    a = carry(np.ones(LARGE, "u1"))
-    assert sharedmem.is_shared(a)
-    shared = sharedmem.asshared(a)
-    assert not np.shares_memory(shared, a)
-    assert np.shares_memory(pickle.loads(pickle.dumps(shared)), shared)
-    latest = sharedmem.Latest()
-    latest.put(a)
-    assert not np.shares_memory(latest.get()[1], a)
-    del latest
-
-
-def test_the_next_reader_gets_a_copy_of_its_own():
-    with Remote("spawn") as first_reader, Remote("spawn") as second_reader:
-        parcel = make_parcel([np.ones(LARGE, "u1")], LEAST)
-        parcel.sent()
-        first_reader.call(open_and_keep, "a", parcel.handles[0])
-        handle, copied = first_reader.call(parcel_of_kept, "a")
-        assert copied == LARGE
-        assert second_reader.call(open_and_keep, "a", handle) == (True, True)
-        second_reader.call(add_one, "a")
-        assert second_reader.call(total, "a") == 2 * LARGE
-        assert first_reader.call(total, "a") == LARGE
-
-
-def test_read_only_it_is_passed_on_without_a_copy():
-    with Remote("spawn") as first_reader, Remote("spawn") as second_reader:
-        parcel = make_parcel([bytes(LARGE)], LEAST)
-        parcel.sent()
-        assert first_reader.call(open_and_keep, "a", parcel.handles[0]) == (False, False)
-        handle, copied = first_reader.call(parcel_of_kept, "a")
-        assert copied == 0
-        assert second_reader.call(open_and_keep, "a", handle) == (False, False)
-        first_reader.call(forget, "a")
-        assert second_reader.call(total, "a") == 0
-
-
-def test_a_read_only_view_of_it_is_copied_since_it_may_be_written_through_another():
-    a = carry(np.ones(LARGE, "u1"))
-    view = a[:]
-    view.setflags(write=False)
-    assert is_carried(view)
-    loaded = pickle.loads(pickle.dumps(view))
-    assert not np.shares_memory(loaded, a)
-    parcel = make_parcel([view], LEAST)
-    assert parcel.carried == LARGE
-
-
-def test_the_note_belongs_to_the_block_and_not_to_the_address():
-    a = carry(np.ones(LARGE, "u1"))
-    address = a.ctypes.data
-    kept = []
-    del a
-    for _ in range(64):  # the block is used again
-        kept.append(sharedmem.ones(LARGE, "u1"))
-        if kept[-1].ctypes.data == address:
-            break
-    else:
-        pytest.skip("the block was not used again")
-    assert not is_carried(kept[-1])
-    handle = pickle.dumps(kept[-1])
-    assert len(handle) < 1000
-    loaded = pickle.loads(handle)
-    assert np.shares_memory(loaded, kept[-1])
-    assert not is_carried(loaded)
-
-
-def test_a_forked_child_shares_it_with_its_parent_and_copies_it_too_when_it_passes_it_on():
-    a = carry(np.ones(LARGE, "u1"))
-
-    def child():
-        assert is_carried(a)
-        assert not np.shares_memory(pickle.loads(pickle.dumps(a)), a)
-        a[0] = 9
-
-    assert in_fork(child) == 0
-    assert a[0] == 9
-
-
-# -- protocol 5
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: sharedmem.ones((50, 40)),
-        lambda: sharedmem.ones((50, 40)).T,
-        lambda: sharedmem.ones(10, "i2, f8"),
-    ],
-    ids=["C", "Fortran", "fields"],
-)
-def test_by_value_with_buffers_gives_the_memory_itself(make):
-    a = make()
-    buffers = []
-    with sharedmem.pickle_by_value():
-        data = pickle.dumps({"a": a}, 5, buffer_callback=buffers.append)
-    assert len(buffers) == 1
-    assert np.shares_memory(np.frombuffer(buffers[0].raw(), "u1"), a)
-    loaded = pickle.loads(data, buffers=buffers)["a"]
-    assert type(loaded) is np.ndarray
-    assert np.shares_memory(loaded, a)
-    assert np.array_equal(loaded, a)
-
-
-def test_by_value_with_handles_in_place_of_buffers_gives_the_memory_itself():
-    a = sharedmem.ones((50, 40))
-    buffers = []
-    with sharedmem.pickle_by_value():
-        data = pickle.dumps({"a": a}, 5, buffer_callback=buffers.append)
-    parcel = make_parcel(buffers, None)
-    parcel.sent()
-    loaded = pickle.loads(data, buffers=[open_handle(handle) for handle in parcel.handles])["a"]
-    loaded += 1
-    assert (a == 2).all()
-
-
-def test_by_value_with_buffers_of_what_was_carried():
-    a = carry(np.ones(LARGE, "u1"))
-    buffers = []
-    data = pickle.dumps({"a": a}, 5, buffer_callback=buffers.append)
-    assert make_parcel(buffers, LEAST).carried == LARGE
-    assert np.shares_memory(pickle.loads(data, buffers=buffers)["a"], a)
-
-
 # -- how large
 
 
@@ -519,100 +285,7 @@ def test_the_size_from_which_on_buffers_are_carried(monkeypatch, text, least):
 
 
 @pytest.mark.parametrize("text", ["-1", "many", "1 parsec"])
-def test_a_size_that_means_nothing_is_an_error_that_names_the_variable(monkeypatch, text):
+def test_an_invalid_size_is_an_error_that_names_the_variable(monkeypatch, text):
     monkeypatch.setenv("SHAREDMEM_CARRY", text)
     with pytest.raises(ValueError, match="SHAREDMEM_CARRY"):
         parcels.least_carried()
-
-
-# -- probes
-
-ANSWER = """
-import pickle, sys
-from sharedmem._transfers.probing import load_probe
-print(load_probe(pickle.loads(bytes.fromhex(sys.argv[1]))) is not None)
-"""
-
-
-def probe_as_text(**changes):
-    return pickle.dumps({**probing.make_probe(), **changes}).hex()
-
-
-@pytest.mark.parametrize("related", [True, False])
-def test_a_probe_can_be_loaded_by_processes_in_the_same_place(related):
-    assert check_python(ANSWER, probe_as_text(), related=related) == "True"
-
-
-def test_a_probe_is_not_loaded_in_another_place():
-    assert check_python(ANSWER, probe_as_text(place="elsewhere")) == "False"
-
-
-def test_a_probe_with_other_contents_is_refused():
-    with pytest.raises(ValueError, match="does not contain what was written"):
-        probing.load_probe({**probing.make_probe(), "content": bytes(64)})
-
-
-def test_a_probe_whose_memory_cannot_be_had_is_refused():
-    probe = probing.make_probe()
-    with pytest.raises(ValueError):
-        probing.load_probe({**probe, "handle": probe["handle"][:-20]})
-
-
-def test_a_probe_of_a_forked_child_is_its_own():
-    mine = probing.make_probe()
-
-    def child():
-        signal.alarm(30)
-        assert probing.make_probe()["content"] != mine["content"]
-
-    assert in_fork(child) == 0
-    assert probing.make_probe() == mine
-    with probing._lock:  # as another thread may have it
-        assert in_fork(child) == 0
-    assert sharedmem.is_shared(probing.load_probe(mine))  # and keeps the arena attached
-
-
-def test_a_probe_is_a_handle_whatever_is_pickled_around_it(monkeypatch):
-    # Dask shakes hands in the middle of whatever the program does.
-    for around in (sharedmem.pickle_by_value(), pytest.MonkeyPatch.context()):
-        monkeypatch.setattr(probing, "_known", None)
-        with around:
-            assert probing.load_probe(probing.make_probe()) is not None
-
-    class Asking:
-        def __reduce__(self):
-            return dict, (), None, None, iter(probing.make_probe().items())
-
-    monkeypatch.setattr(probing, "_known", None)
-    with sharedmem.pickle_by_value():
-        probing.make_probe()
-        assert len(pickle.dumps(sharedmem.ones(LARGE, "u1"))) > LARGE  # it is as it was around it
-
-    before = leases()
-    monkeypatch.setattr(probing, "_known", None)
-    message = ForkingPickler.dumps([Asking(), sharedmem.ones(10)])
-    assert leases() == before + 1  # that of the array, which is kept by its message
-    probe, array = pickle.loads(message)
-    assert array.sum() == 10
-    assert probing.load_probe(probe) is not None
-    assert probing.load_probe(probe) is not None  # as often as one likes: no message has taken it along
-    assert leases() <= before  # those of earlier tests may go meanwhile
-
-
-def test_a_probe_of_another_place_is_made_anew(monkeypatch):
-    mine = probing.make_probe()
-    monkeypatch.setattr(sharedmem, "place", lambda: "elsewhere")
-    other = probing.make_probe()
-    assert (other["place"], probing.make_probe()) == ("elsewhere", other)
-    assert other["content"] != mine["content"]
-    monkeypatch.undo()
-    assert probing.load_probe(other) is None
-    gc.collect()
-    assert probing.load_probe(probing.make_probe()) is not None
-
-
-def test_probes_take_no_leases():
-    before = leases()
-    for _ in range(3):
-        assert probing.load_probe(probing.make_probe()) is not None
-    assert leases() <= before  # those of earlier tests may go meanwhile

@@ -16,7 +16,7 @@ PROTOCOLS = range(2, pickle.HIGHEST_PROTOCOL + 1)
 
 
 def check_same_memory(got, a):
-    """Another array object with the same look, over the same bytes."""
+    """Another array object with the same shape, strides and dtype, over the same bytes."""
     assert type(got) is type(a)
     assert got is not a
     assert (address(got), got.shape, got.strides) == (address(a), a.shape, a.strides)

@@ -15,7 +15,7 @@ import sharedmem._transfers.messages
 
 
 class Given(io.BytesIO):
-    """Instead of what a pickler wrote."""
+    """Loaded in place of an object that a pickler would have written."""
 
     pickled = b""
 

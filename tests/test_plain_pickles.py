@@ -238,7 +238,7 @@ def test_an_array_of_objects_that_hold_shared_arrays_takes_its_leases():
 
 @hypothesis.given(st.data())
 def test_a_queue_loads_what_the_pickle_module_loads(data):
-    """Pickles of the pickle module, which the queue's reader meets where it cannot write one by itself."""
+    """Pickles of the pickle module, which the queue's reader gets if the queue's writer needed a pickler."""
     queue = sharedmem.Queue()
     value = data.draw(st.lists(plain, min_size=1, max_size=4).map(lambda v: (v, v)))
     queue.put(value)

@@ -188,7 +188,7 @@ def add(a, b):
     return float((a + b).sum())
 
 
-def test_tasks_without_arrays_are_sent_as_ever(monkeypatch, context):
+def test_tasks_without_arrays_are_sent_as_usual(monkeypatch, context):
     from multiprocessing.reduction import ForkingPickler
 
     sent = []

@@ -1,4 +1,4 @@
-"""`python -m sharedmem probe`: what it tells on Windows, and that it is for Windows only."""
+"""`python -m sharedmem probe`: what it prints on Windows, and that it is for Windows only."""
 
 import sys
 
@@ -15,7 +15,7 @@ def test_it_says_that_it_is_for_windows():
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.skipif(sys.platform != "win32", reason="asks Windows")
+@pytest.mark.skipif(sys.platform != "win32", reason="for Windows only")
 def test_each_fact_is_a_line_and_the_library_works():
     status, out, err = commands.run("probe")
     assert (status, err) == (0, ""), err

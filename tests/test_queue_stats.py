@@ -136,7 +136,7 @@ def test_stats_of_a_queue_that_was_not_made():
         sharedmem.Queue.__new__(sharedmem.Queue).stats()
 
 
-def test_simple_queues_tell_as_well():
+def test_simple_queues_are_shown_as_well():
     q = sharedmem.SimpleQueue()
     q.put(np.arange(3))
     assert q.stats()["messages"] == 1

@@ -21,7 +21,7 @@ APART = ["unshare", "--ipc"]
 EXCHANGE = """
 import json, os, subprocess, sys, time
 import ray, sharedmem
-from ray_scenarios import LARGE, Owner, User, check, objects, start, until
+from ray_actors import LARGE, Owner, User, check, objects, start, until
 
 info = ray.init("local", num_cpus=2, resources={"near": 9}, include_dashboard=False, log_to_driver=False,
                 configure_logging=False, object_store_memory=80 << 20, _temp_dir=sys.argv[2])
@@ -73,7 +73,7 @@ ray.shutdown()
 THIRD = """
 import json, sys, warnings
 import ray, sharedmem
-from ray_scenarios import LARGE, User, check, objects, start
+from ray_actors import LARGE, User, check, objects, start
 
 ray.init(sys.argv[1], log_to_driver=False, configure_logging=False)
 a = sharedmem.zeros(LARGE)
@@ -149,7 +149,7 @@ def test_nodes_and_drivers_in_three_places():
 
 LEAVES = """
 import sys
-from ray_scenarios import LARGE, Owner, User, ray, sharedmem, start
+from ray_actors import LARGE, Owner, User, ray, sharedmem, start
 ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False,
          object_store_memory=80 << 20, _temp_dir=sys.argv[1])
 owner, user = start(Owner), start(User)

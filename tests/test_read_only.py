@@ -63,7 +63,7 @@ def test_all_attempts_to_write_fail_and_change_nothing():
 
 
 def test_the_same_attempts_succeed_with_the_numpy_flag_only():
-    """Otherwise the test above would show nothing."""
+    """Otherwise the test above would prove nothing."""
     a = filled()
     a.flags.writeable = False
     assert attempts.outcome(attempts.by_a_pointer, a) == "done"

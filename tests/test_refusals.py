@@ -1,4 +1,4 @@
-"""What errors say when something small was wrong: an argument, a path, a message that was loaded before."""
+"""What errors say about small mistakes: a wrong argument, a wrong path, a message that was loaded before."""
 
 import os
 
@@ -136,7 +136,7 @@ def test_invalid_sizes_of_transport(text):
 
 
 def test_a_queue_that_others_find_by_a_name(own_names):  # noqa: F811
-    """As the page on names tells it, to a program of another tree."""
+    """As the page on names describes it, with a program of another tree."""
     import pickle
 
     queue = sharedmem.Queue()
@@ -149,7 +149,7 @@ def test_a_queue_that_others_find_by_a_name(own_names):  # noqa: F811
     assert shown.nbytes > 0
 
 
-def test_a_failed_name_is_replaced_when_it_is_asked_for_again(own_names):  # noqa: F811
+def test_a_failed_name_is_replaced_when_it_is_used_again(own_names):  # noqa: F811
     def fails():
         raise OSError("no file")
 

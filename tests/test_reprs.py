@@ -1,4 +1,4 @@
-"""What `repr` tells of locks, events and queues, and `locked` of locks."""
+"""What `repr` shows of locks, events and queues, and `locked` of locks."""
 
 import multiprocessing
 import os
@@ -66,7 +66,7 @@ def test_repr_of_a_lock_names_the_process_that_holds_it_until_that_is_killed(kin
     finally:
         process.kill()
         process.join()
-    for _ in range(2):  # a look takes nothing, nor the news of the death
+    for _ in range(2):  # looking neither acquires the lock nor consumes the report of the death
         assert (told(lock), lock.locked()) == ("left by a thread that has ended", False)
     with pytest.warns(RuntimeWarning, match="half-written"):
         assert lock.acquire()
@@ -75,7 +75,7 @@ def test_repr_of_a_lock_names_the_process_that_holds_it_until_that_is_killed(kin
     assert not lock.locked()
 
 
-def test_a_lock_that_others_wait_for_is_still_told():
+def test_a_lock_that_others_wait_for_still_shows_its_holder():
     lock = sharedmem.Lock()
     with lock:
         process = fork.Process(target=lock.acquire)
@@ -102,7 +102,7 @@ def test_repr_of_a_recursive_lock_says_how_often_it_was_acquired():
         assert told(lock) == "held by this thread, depth 2"
 
 
-def test_events_tell_whether_they_are_set():
+def test_events_show_whether_they_are_set():
     event = sharedmem.Event()
     assert told(event) == "unset"
     event.set()
@@ -110,7 +110,7 @@ def test_events_tell_whether_they_are_set():
 
 
 @pytest.mark.parametrize("kind", [sharedmem.Queue, sharedmem.JoinableQueue, sharedmem.SimpleQueue])
-def test_queues_tell_what_is_in_them(kind):
+def test_queues_show_what_is_in_them(kind):
     q = kind()
     assert told(q) == "0 messages"
     q.put(1)

@@ -65,7 +65,7 @@ WAYS = {
     "torch": ("torch", "torch.save(what, path)", "torch.load(path, weights_only=False)"),
 }
 
-# Stands for the real one, which is large: it pickles as that does, with a Pickler of its own.
+# Stands for the real library, which is large: like that, it pickles with its own Pickler.
 TORCH = {
     "__init__.py": "from .serialization import load, save",
     "serialization.py": """
@@ -158,7 +158,7 @@ def test_a_cache_of_joblib_holds_data(tmp_path):
 
 
 class Writer:
-    """Something of one's own that can be written to, and has a descriptor perhaps."""
+    """An object of the program that can be written to, and may have a descriptor."""
 
     def __init__(self):
         self.data = b""

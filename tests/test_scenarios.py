@@ -1,4 +1,4 @@
-"""Whole stories that users tell, beyond what the other files take one by one."""
+"""Longer scenarios of users, which combine what the other files test one by one."""
 
 import contextlib
 import gc

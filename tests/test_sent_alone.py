@@ -1,4 +1,4 @@
-"""An array that is a message by itself: multiprocessing needs no pickler for it."""
+"""A message that is one array: multiprocessing needs no pickler for it."""
 
 import copyreg
 import pickle
@@ -43,7 +43,7 @@ def test_an_array_sent_alone_by_what_was_registered_for_it(monkeypatch):
     assert pickle.loads(dumps(a)) == 5
 
 
-def test_a_pickler_of_ones_own_is_asked():
+def test_a_pickler_of_the_program_is_used():
     class Doubling(ForkingPickler):
         def reducer_override(self, obj):
             return (float, (2.0,)) if isinstance(obj, sharedmem.SharedArray) else NotImplemented

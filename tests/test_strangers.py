@@ -1,4 +1,4 @@
-"""Shared memory of other programs of the same user is none of our business, whatever its key."""
+"""Shared memory of other programs of the same user is left alone, whatever its key."""
 
 import ctypes
 
@@ -35,7 +35,7 @@ def test_the_first_use_leaves_other_programs_segments_alone(key, mode, data):
     try:
         assert check_python("import sharedmem; print(sharedmem.ones(3).sum())") == "3.0"
         at = libc.shmat(identity, None, SHM_RDONLY)
-        assert at not in (None, ctypes.c_void_p(-1).value), "the segment has gone"
+        assert at not in (None, ctypes.c_void_p(-1).value), "the segment was removed"
         assert ctypes.string_at(at) == data.encode()
         libc.shmdt(at)
     finally:

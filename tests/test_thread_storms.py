@@ -210,7 +210,7 @@ def test_no_module_turns_the_gil_on():
     assert check_python(code, flags=["-Werror"]) == "False"
 
 
-def test_garbage_is_gone():
+def test_garbage_is_collected():
     before = live()
 
     def storm(i):

@@ -1,4 +1,4 @@
-"""`sharedmem.torch`: what it does where there is no torch, and `collate` without workers."""
+"""`sharedmem.torch` without torch, and `collate` without workers."""
 
 import collections
 import pickle

@@ -2,58 +2,21 @@
 
 import contextlib
 import os
-import pickle
 import signal
 import sys
 import time
 
-import conftest
-import numpy as np
 import pytest
-from support import TIMEOUT, check_python, dumps, needs_namespaces, run_python, settle, wait_until
+from support import check_python, needs_namespaces, run_python, settle, wait_until
 
 import sharedmem
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torch.utils.data")
 
-import torch_samples  # noqa: E402 -- it imports torch
-from torch.utils.data import DataLoader, default_collate  # noqa: E402
-from torch_samples import Failing, Images, Samples, Stream, Things, check, in_arena, tensors_in  # noqa: E402
-
-SIZE = 8
-
-# Seconds for one batch; torch knows no deadline unless it is given.
-WITHIN = TIMEOUT
-
-
-@pytest.fixture
-def installed():
-    sharedmem.torch.install()
-    yield
-    sharedmem.torch.uninstall()
-
-
-@pytest.fixture(autouse=True)
-def frees_all(request):
-    """Fails a test after which arrays or messages of the DataLoader are kept."""
-    before = counts()
-    yield
-    if request.node.stash.get(conftest.passed, False):
-        settle()
-        assert wait_until(lambda: counts() <= before), (counts(), before)
-
-
-def counts():
-    sharedmem.collect()
-    now = sharedmem.stats()
-    return now["leases"], now["live_blocks"]
-
-
-def loader(dataset, method="fork", **options):
-    workers = 2 if method in ("fork", None) else 1  # others import torch anew
-    options = {"batch_size": SIZE, "num_workers": workers, "timeout": WITHIN, **options}
-    return DataLoader(dataset, multiprocessing_context=method, **options)
+from torch.utils.data import default_collate  # noqa: E402 -- these import torch
+from torch_loading import SIZE, WITHIN, counts, frees_all, installed, loader  # noqa: E402, F401
+from torch_samples import Failing, Images, Samples, Stream, check, in_arena, tensors_in  # noqa: E402
 
 
 def descriptors():
@@ -96,7 +59,8 @@ def test_batches_are_right_and_in_the_arena(way, start_method):
     check(kept[0], 0, SIZE)
 
 
-def test_kept_batches_need_no_descriptors(installed):
+@pytest.mark.usefixtures("installed")
+def test_kept_batches_need_no_descriptors():
     batches = iter(loader(Images(80, 5000)))
     kept = [next(batches)]
     before = descriptors()
@@ -130,13 +94,15 @@ def test_uninstalling_gives_all_back():
         assert all(tensor.is_shared() and not in_arena(tensor) for tensor in tensors_in(kept))
 
 
-def test_without_workers_batches_stay_private(installed):
+@pytest.mark.usefixtures("installed")
+def test_without_workers_batches_stay_private():
     (batch,) = loader(Samples(SIZE), None, num_workers=0, timeout=0)
     check(batch, 0, SIZE)
     assert not any(in_arena(tensor) or tensor.is_shared() for tensor in tensors_in(batch))
 
 
-def test_a_function_of_the_program_for_tensors_stays(installed, monkeypatch):
+@pytest.mark.usefixtures("installed")
+def test_a_function_of_the_program_for_tensors_stays(monkeypatch):
     functions = sys.modules["torch.utils.data._utils.collate"].default_collate_fn_map
     sharedmem.torch.uninstall()
     monkeypatch.setitem(functions, torch.Tensor, sums)
@@ -150,99 +116,14 @@ def sums(batch, *, collate_fn_map=None):
     return torch.stack([each.sum() for each in batch])
 
 
-# -- what a collate_fn of one's own returns
+@pytest.mark.usefixtures("installed")
+def test_collate_makes_batches_in_the_arena_where_all_loaders_do():
+    assert in_arena(sharedmem.torch.collate([torch.ones(1000)] * 2))
 
 
-def only(batch):
-    return batch[0]
-
-
-@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_tensors_of_all_kinds_travel_as_they_are(method, installed):
-    wanted_ordinary, wanted_others = torch_samples.make_things()
-    ordinary, others = loader(Things(), method, batch_size=1, num_workers=1, collate_fn=only)
-    for name, wanted in wanted_ordinary.items():
-        got = ordinary[name]
-        assert type(got) is type(wanted), name
-        assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape), name
-        assert (got.requires_grad, got.is_leaf) == (wanted.requires_grad, wanted.is_leaf), name
-        assert torch.equal(got, wanted), name
-        assert not got.is_shared(), name
-        assert in_arena(got) or name in ("small", "scalar", "expanded"), name
-    for name in ("transposed", "expanded"):
-        assert ordinary[name].stride() == wanted_ordinary[name].stride()
-    assert ordinary["expanded"].untyped_storage().nbytes() == 4
-    assert ordinary["part"].untyped_storage().nbytes() == 45 * 34 * 4, "only what is seen is copied"
-    for name, wanted in wanted_others.items():
-        got = others[name]
-        assert (got.shape, got.layout, got.dtype) == (wanted.shape, wanted.layout, wanted.dtype), name
-        same = torch.equal(got.to_dense(), wanted.to_dense()) if got.is_sparse else torch.equal(got, wanted)
-        assert same or name == "conjugate", name  # torch's own way loses that it is one
-    assert others["shared by torch"].is_shared()
-    assert type(others["tag"]) is torch_samples.Tagged
-
-
-def test_what_has_a_history_is_refused_as_torch_does(installed):
-    with pytest.raises(RuntimeError, match="non-leaf"):
-        run_as_worker(lambda: dumps(torch.ones(1000, requires_grad=True) * 2))
-
-
-def run_as_worker(function):
-    """Calls the function as if this process were a worker of a DataLoader."""
-    worker = sys.modules["torch.utils.data._utils.worker"]
-    worker._worker_info = worker.WorkerInfo(id=0, num_workers=1, seed=0, dataset=None)
-    try:
-        return function()
-    finally:
-        worker._worker_info = None
-
-
-def test_only_workers_of_a_loader_copy(installed):
-    """Elsewhere torch promises that sender and receiver share a tensor."""
-    tensor = torch.ones(5000)
-    got = pickle.loads(run_as_worker(lambda: dumps(tensor)))
-    assert in_arena(got)
-    assert not tensor.is_shared()
-    got = pickle.loads(dumps(tensor))
-    assert got.is_shared()
-    got[0] = 5
-    assert tensor[0] == 5
-
-
-def test_a_tensor_that_is_sent_twice_in_a_batch_arrives_once(installed):
-    tensor = torch.ones(5000)
-    first, second = pickle.loads(run_as_worker(lambda: dumps([tensor, tensor])))
-    assert first is second
-
-
-def test_by_value_means_by_value(installed):
-    with sharedmem.pickle_by_value():
-        message = run_as_worker(lambda: dumps({"a": np.ones(5), "t": torch.ones(5000).share_memory_()}))
-        big = run_as_worker(lambda: dumps(torch.ones(5000)))
-    assert len(message) < 5000 or len(big)  # torch shares its own as usual
-    assert not in_arena(pickle.loads(big))
-
-
-def test_without_room_the_data_is_in_the_message():
-    printed = check_python("""
-        import contextlib, pickle, torch, sharedmem
-        from multiprocessing.reduction import ForkingPickler
-        from torch.utils.data._utils import worker
-        sharedmem.torch.install()
-        kept = []
-        for size in (1 << 30, 1 << 24):  # until all memory is promised to arrays that are never written
-            with contextlib.suppress(MemoryError):
-                while True:
-                    kept.append(sharedmem.empty(size, "u1", populate=False))
-        worker._worker_info = worker.WorkerInfo(id=0, num_workers=1, seed=0, dataset=None)
-        tensor = torch.arange(5.0 * (1 << 20))
-        message = ForkingPickler.dumps(tensor)
-        got = pickle.loads(message)
-        print(len(message) > tensor.nbytes, torch.equal(got, tensor), got.is_shared(), tensor.is_shared())
-        got[0] = 1
-    """)
-    assert printed == "True True False False"
+@pytest.mark.usefixtures("installed")
+def test_default_collate_elsewhere_is_torchs_own():
+    assert not in_arena(default_collate([torch.ones(5000)] * 2))
 
 
 # -- limits of the system
@@ -303,7 +184,8 @@ def test_killing_the_group_leaves_nothing():
 # -- the life of a loader
 
 
-def test_ten_epochs_use_the_memory_of_the_first(installed):
+@pytest.mark.usefixtures("installed")
+def test_ten_epochs_use_the_memory_of_the_first():
     mapped = []
     for _ in range(10):
         for images, _ in loader(Images(48, 1 << 20), batch_size=4):
@@ -313,24 +195,27 @@ def test_ten_epochs_use_the_memory_of_the_first(installed):
     assert max(mapped) <= 1.5 * mapped[0] + (1 << 20), mapped
 
 
-def test_persistent_workers_over_epochs(installed):
+@pytest.mark.usefixtures("installed")
+def test_persistent_workers_over_epochs():
     batches = loader(Images(40, 5000), persistent_workers=True, prefetch_factor=3)
     for epoch in range(3):
         for number, (images, labels) in enumerate(batches):
             assert labels.tolist() == list(range(number * SIZE, (number + 1) * SIZE))
             assert in_arena(images)
             if (epoch, number) == (1, 1):
-                break  # the next epoch reads what is under way
+                break  # the next epoch reads what is in flight
     del batches
 
 
-def test_iterable_datasets(installed):
+@pytest.mark.usefixtures("installed")
+def test_iterable_datasets():
     numbers = sorted(int(row[0]) for batch in loader(Stream(50)) for row in batch)
     assert numbers == list(range(50))
 
 
 @pytest.mark.parametrize("persistent", [False, True])
-def test_leaving_a_loop_early_gives_back_what_is_under_way(persistent, installed, start_method):
+@pytest.mark.usefixtures("installed")
+def test_leaving_a_loop_early_gives_back_what_is_in_flight(persistent, start_method):
     if persistent and start_method != "fork":
         pytest.skip("the same as with workers of one epoch")
     before = counts()
@@ -340,12 +225,13 @@ def test_leaving_a_loop_early_gives_back_what_is_under_way(persistent, installed
     assert wait_until(lambda: sharedmem.stats()["leases"] > before[0])
     del batches
     settle()
-    assert counts() == (before[0], before[1] + 1), "all but the batch that is kept"
+    assert counts() == (before[0], before[1] + 1), "everything except the batch that is kept"
     assert in_arena(images)
 
 
-def test_leaving_early_where_memory_is_pinned(installed, monkeypatch):
-    """torch closes its queue there before its workers have ended. Private copies play pinned memory."""
+@pytest.mark.usefixtures("installed")
+def test_leaving_early_where_memory_is_pinned(monkeypatch):
+    """torch closes its queue there before its workers have ended. Private copies stand for pinned memory."""
     monkeypatch.setattr(torch.accelerator, "is_available", lambda *args: True)
     monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
     monkeypatch.setattr(torch.accelerator, "set_device_index", lambda index: None)
@@ -363,7 +249,8 @@ def test_leaving_early_where_memory_is_pinned(installed, monkeypatch):
     assert all((images[:, 7] == images[:, 8]).all() for images in kept)
 
 
-def test_errors_of_a_worker_arrive(installed, monkeypatch):
+@pytest.mark.usefixtures("installed")
+def test_errors_of_a_worker_arrive(monkeypatch):
     # Seconds that torch waits for each worker, which does not end by itself then.
     monkeypatch.setattr(sys.modules["torch.utils.data._utils"], "MP_STATUS_CHECK_INTERVAL", 1.0)
     with pytest.raises(ValueError, match="no sample 20"):
@@ -371,7 +258,8 @@ def test_errors_of_a_worker_arrive(installed, monkeypatch):
     settle()
 
 
-def test_a_killed_worker_is_an_error_and_leaves_nothing(installed):
+@pytest.mark.usefixtures("installed")
+def test_a_killed_worker_is_an_error_and_leaves_nothing():
     with pytest.raises(RuntimeError, match="exited unexpectedly"):
         list(loader(Failing(400, 50_000, at=100, kill=True)))
 
@@ -397,7 +285,8 @@ def test_ctrl_c_in_a_loop():
     assert (status, out.split()) == (0, [b"0", b"0"]), err
 
 
-def test_processes_that_are_started_from_here_have_it_too(installed, context):
+@pytest.mark.usefixtures("installed")
+def test_child_processes_have_it_too(context):
     ours, theirs = context.Pipe()
     process = context.Process(target=send_one_batch, args=(theirs,))
     process.start()
@@ -412,33 +301,3 @@ def send_one_batch(conn):
     (images, _), *_ = loader(Images(SIZE, 5000), "fork", num_workers=1)
     conn.send(in_arena(images))
     conn.close()
-
-
-# -- what torch shares by itself
-
-
-def test_hogwild(installed):
-    """Parameters that the program shares by torch's means are updated in place by the children."""
-    model = torch.nn.Linear(3, 2)
-    model.share_memory()
-    before = model.weight.detach().clone()
-    for method in ("fork", "spawn"):
-        process = torch.multiprocessing.get_context(method).Process(target=add_one, args=(model,))
-        process.start()
-        process.join()
-        assert process.exitcode == 0
-    assert torch.allclose(model.weight.detach(), before + 2)
-    assert model.weight.is_shared()
-
-
-def add_one(model):
-    with torch.no_grad():
-        model.weight += 1
-
-
-def test_collate_makes_batches_in_the_arena_where_all_loaders_do(installed):
-    assert in_arena(sharedmem.torch.collate([torch.ones(1000)] * 2))
-
-
-def test_default_collate_elsewhere_is_torchs_own(installed):
-    assert not in_arena(default_collate([torch.ones(5000)] * 2))

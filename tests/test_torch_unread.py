@@ -1,4 +1,4 @@
-"""What a process that is no reader of a DataLoader does with that: nothing."""
+"""Only the reader of a DataLoader's pipe frees unread messages; other processes do not."""
 
 import os
 import struct
@@ -41,7 +41,7 @@ def test_a_forked_child_that_drops_an_iterator_reads_nothing_of_it():
             os._exit(7)
 
         assert in_fork(child) == 7
-        # The child has told the workers to stop, as torch does; what they had sent is there.
+        # The child has made the workers stop, as torch does; what they had sent is still there.
         images, labels = next(batches)
         assert images.shape == (2, 5000)
         assert labels.tolist() == [0, 1]
@@ -52,7 +52,7 @@ def test_a_forked_child_that_drops_an_iterator_reads_nothing_of_it():
 
 
 def messages(count):
-    """As a Connection writes them, each with one array that nobody else has."""
+    """As a Connection writes them, each with one array that no other object has."""
     for _ in range(count):
         message = bytes(dumps(sharedmem.ones(10)))
         yield struct.pack("!i", len(message)) + message
@@ -67,11 +67,11 @@ def test_each_message_is_discarded_to_the_last_and_what_is_cut_short_is_left():
     torch_unread._discard_all(whole[:3])
     torch_unread._discard_all(struct.pack("!i", 0) + whole + whole[:30])
     assert sharedmem.stats()["leases"] == before
-    # Of more than 2 GiB; the size follows, and nobody can say where the next one begins.
+    # Of more than 2 GiB; the size follows, and where the next message begins is not known.
     torch_unread._discard_all(struct.pack("!iQ", -1, 1 << 32) + b"...")
 
 
-def test_all_that_is_in_a_pipe_is_read_and_nobody_waits_for_more():
+def test_everything_in_a_pipe_is_read_without_waiting_for_more():
     reader, writer = os.pipe()
     try:
         assert torch_unread._read_all(reader) == b""

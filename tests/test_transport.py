@@ -42,7 +42,7 @@ def sent(obj, protocol=None):
 
 
 def alike(a, b):
-    """Whether two arrays can be told apart by nothing but where they are."""
+    """Whether two arrays differ in nothing but their addresses."""
     return (
         type(a) is type(b)
         and a.dtype == b.dtype
@@ -266,7 +266,7 @@ def test_repr():
         ((1, False), {}, TypeError, "positional"),
     ],
 )
-def test_settings_that_make_no_sense(args, keywords, error, text):
+def test_invalid_settings(args, keywords, error, text):
     with pytest.raises(error, match=text):
         sharedmem.transport(*args, **keywords)
     assert dumps(np.ones(MIB)) == pickle.dumps(np.ones(MIB))

@@ -149,7 +149,7 @@ def test_settings_that_overlap_end_with_the_last_of_them():
 
 
 def test_a_forked_child_does_not_keep_what_another_thread_is_sending():
-    """The thread does not go on in the child, where nothing else has what it was copying."""
+    """The thread does not exist in the child, where nothing else has what it was copying."""
 
     def shared_blocks():
         return sharedmem.stats()["shared_blocks"]
@@ -235,7 +235,7 @@ def test_buffers_of_arrow_arrive_as_mutable_as_pickled(protocol):
         assert got.size == made.size
 
 
-@pytest.mark.skipif(sys.maxsize < 1 << 50, reason="NumPy never asks for so much on 32 bits")
+@pytest.mark.skipif(sys.maxsize < 1 << 50, reason="NumPy never requests so much on 32 bits")
 def test_a_caught_refusal_of_the_allocator_is_not_the_cause_of_another_error():
     def fails_otherwise():
         with sharedmem.allocator():

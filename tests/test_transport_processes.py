@@ -1,4 +1,4 @@
-"""`sharedmem.transport` in other processes: who has the setting, and how much may be under way."""
+"""`sharedmem.transport` in other processes: which have the setting, and how much may be in flight."""
 
 import dataclasses
 import multiprocessing

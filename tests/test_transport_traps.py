@@ -39,7 +39,7 @@ def fork_and_write(a):
 
 
 @pytest.mark.parametrize("copy", [True, False])
-def test_a_process_that_is_forked_later_has_its_own_copy_unless_asked_otherwise(copy):
+def test_a_process_that_is_forked_later_has_its_own_copy_by_default(copy):
     with sharedmem.transport(copy=copy):
         got = pickle.loads(dumps([np.ones(MIB)]))[0]
     fork_and_write(got)
@@ -322,7 +322,7 @@ def test_forged_handles_of_carried_arrays_are_errors():
                 load(args[0][:-1] + bytes([args[0][-1] ^ 1]))
         with pytest.raises(TypeError, match="bytes"):
             _copy_out(None)
-        # What is not contiguous was made by nobody.
+        # What is carried is always contiguous; no pickler makes such a handle.
         a = np.asarray(sharedmem.ones((100, 100)))[::2, ::3]
         (handle,) = sharedmem.SharedArray.__reduce_ex__(a.view(sharedmem.SharedArray), 4)[1]
         with pytest.raises(ValueError, match="contiguous"):

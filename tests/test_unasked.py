@@ -1,4 +1,4 @@
-"""Ordinary ndarrays over shared memory travel by handle, whatever wraps them; all else as it always did."""
+"""Ordinary ndarrays over shared memory travel by handle, whatever contains them; all else is unchanged."""
 
 import contextlib
 import dataclasses
@@ -254,7 +254,7 @@ def write_into(frame):
     return frame
 
 
-# A start method that does not fork has to import pandas anew; two carriers are enough there.
+# Without fork each child has to import pandas; two carriers are enough there.
 @pytest.mark.parametrize(
     ("method", "carrier"), [*(("fork", each) for each in CARRIERS), ("spawn", "ProcessPoolExecutor")]
 )

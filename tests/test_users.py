@@ -57,7 +57,7 @@ except PermissionError as error:
 
 @needs_root
 def test_another_user_does_not_join():
-    """A locator in the environment of, say, `su` is passed over."""
+    """A locator of another user's arena in the environment, as after `su`, is ignored."""
     mine = sharedmem.stats()["arena"]
     sharedmem.collect()
     number = sharedmem.stats()["participants"]

@@ -300,7 +300,7 @@ def test_ctrl_c_ends_the_wait_for_a_condition_with_the_lock_taken_back():
 
 
 def test_ctrl_c_while_another_thread_has_the_lock():
-    """The lock can't be taken back: the interrupt is what the caller sees, not an error of the lock."""
+    """The lock can't be acquired again: the caller gets the interrupt, not an error of the lock."""
     condition, go_on, taken = sharedmem.Condition(), threading.Event(), threading.Event()
 
     def hold():

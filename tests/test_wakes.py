@@ -1,4 +1,4 @@
-"""Who sleeps is woken by what it waits for, and not by the look in case of a death, some times a second.
+"""A sleeping process is woken by what it waits for, and not only by its check for deaths some times a second.
 
 By such looks alone each round would take a tenth of a second. On a busy machine some rounds take as long:
 only a quarter of them must be quicker.

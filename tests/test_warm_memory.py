@@ -18,7 +18,7 @@ def send_one_after_the_other(conn, count, size):
     ("size", "collecting"), [(1000, True), (300_000, True), (19_000_000, True), (19_000_000, False)]
 )
 def test_generations_of_workers_use_the_same_warm_memory(size, collecting):
-    """Each worker of a generation adopts the memory that it needs, and none adopts that of all."""
+    """Each worker of a generation adopts as much memory as it needs, and no more."""
     context = multiprocessing.get_context("fork")
     mapped = []
     for _ in range(6):

@@ -10,7 +10,7 @@ import shmarray
 from sharedmem import atomics
 
 MANY = (object(),) * 12
-#: Names that begin with an underscore, but for `Class.__init__` and `Class.__new__`, which Python tells.
+#: Names that begin with an underscore, except `Class.__init__` and `Class.__new__`, which Python itself uses.
 PRIVATE = re.compile(r"(?<![\w.])_\w+|\._(?!_init__|_new__)\w+")
 #: They take any arguments, as exceptions and functions that pass them on do.
 TAKE_ALL = {"StaleHandleError", "RawValue", "Value"}
@@ -71,7 +71,7 @@ def test_a_method_says_what_is_wrong_without_private_names(kind, name):
 
 
 @pytest.mark.parametrize("kind", [sharedmem.Event, sharedmem.Lock, sharedmem.RLock])
-def test_what_takes_a_name_only_says_so(kind):
+def test_errors_of_classes_that_take_only_a_name(kind):
     for call in (lambda: kind(5), lambda: kind(5, name="x")):
         with pytest.raises(TypeError, match=rf"^{kind.__name__}\(\) takes no positional .*it takes name="):
             call()

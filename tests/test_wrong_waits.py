@@ -94,7 +94,7 @@ WAYS = [name for name in vars(Waits) if not name.startswith("_")]
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_timeouts_that_are_no_number(way):
+def test_timeouts_that_are_not_numbers(way):
     wrong = (NAN, ValueError), (np.float64(NAN), ValueError), ("1", TypeError), (1j, TypeError)
     for timeout, error in wrong:
         with pytest.raises(error):
@@ -102,7 +102,7 @@ def test_timeouts_that_are_no_number(way):
 
 
 def test_a_negative_timeout_of_names_is_refused():
-    """As there is no standard that says what it means; locks and queues do not wait, as multiprocessing's."""
+    """Its meaning is not standardised; with it locks and queues do not wait, as multiprocessing's do not."""
     for way in (Waits.attach, Waits.get_or_create):
         with pytest.raises(ValueError, match="0 or more"):
             way(-1)

@@ -105,7 +105,7 @@ class Failing(Images):
 
 
 class Things(Dataset):
-    """One thing of each kind in a list, a batch of its own: what a `collate_fn` of one's own may return."""
+    """One thing of each kind in a list, a batch of its own: what a `collate_fn` of the program may return."""
 
     def __len__(self):
         return 2

@@ -1,8 +1,8 @@
 """What runs in the children of the tests; importable by spawned and by unrelated processes.
 
 Functions here take and return arrays by multiprocessing's pickler unless they say otherwise.
-Nothing but the standard library is imported at the top, so that a child may be told to
-do things before it has NumPy or sharedmem.
+Nothing but the standard library is imported at the top, so that a child may run
+functions before it imports NumPy or sharedmem.
 """
 
 import contextlib
@@ -318,7 +318,7 @@ def become_sleep():
 
 
 def start_sleep(options):
-    """Starts a program that goes on after us; its pid."""
+    """Starts a program that outlives this process; returns its pid."""
     import subprocess
 
     quiet = subprocess.DEVNULL

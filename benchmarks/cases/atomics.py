@@ -1,7 +1,7 @@
 """Additions to elements that other processes add to as well.
 
 * ``one addition``: a counter plus one by ``sharedmem.atomics.add``; the floor
-  is ``multiprocessing.Value``, plus one under its lock. Nobody else is there.
+  is ``multiprocessing.Value``, plus one under its lock. No other process is there.
 * ``million additions, N``: a million indices in random order, and as many
   values, added to a table of N float64 by ``atomics.add_at``; the other floor
   is ``np.add.at``, which loses additions when others add, too.

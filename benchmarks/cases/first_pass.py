@@ -2,7 +2,7 @@
 
 Timed, by the other process: reading one byte of each page once it has
 received the array, for the first time and for the second. For libraries that
-close what they received after each use, the second time opens it anew. The
+close what they received after each use, the second time opens it again. The
 point "handed over and read" is the whole first call, timed by the sender.
 Not timed: making the array, every page of which its maker has written.
 

@@ -181,7 +181,7 @@ def recipe(setting: Setting) -> Iterator[Sample]:
 
 @contextlib.contextmanager
 def _others(count: int) -> Iterator[None]:
-    """So many System V segments of somebody else."""
+    """So many System V segments of another program."""
     libc = ctypes.CDLL(None)
     made = [libc.shmget(0, 4096, 0o1600) for _ in range(count)]
     try:

@@ -10,7 +10,7 @@ from .plain import Plain
 
 
 class Pickled(Plain):
-    """Each process has a copy; a write is seen by nobody else."""
+    """Each process has a copy; no other process sees a write."""
 
     name = "pickle"
 

@@ -26,7 +26,7 @@ constexpr int runs = 5;
 constexpr int places = 64;
 constexpr int most_processes = 64;
 
-// Keeps the compiler from dropping an allocation nobody uses.
+// Keeps the compiler from dropping an allocation that is not used.
 template <class T>
 void opaque(T& value) {
   asm volatile("" : : "r"(&value) : "memory");

@@ -36,7 +36,7 @@ void touch_corners(const geometry& g) {
   static_cast<void>(sink);
 }
 
-// Each search goes on behind the handle that the one before found.
+// Each search continues behind the handle that the previous one found.
 void find_all(const std::vector<std::byte>& message) {
   handle h;
   for (std::size_t at = 0, next = 0; (next = find_handle(message, at, h)) != 0; at = next)

@@ -18,7 +18,7 @@ namespace {
 constexpr auto relaxed = std::memory_order_relaxed;
 
 /// Fresh blocks of 2 MiB and more get their pages at once, huge ones, up to this part of what is
-/// available: a program that asks for more may mean to use the block sparsely.
+/// available: a program that allocates more may use the block sparsely.
 constexpr std::uint64_t eager_part = 2;
 
 }  // namespace
@@ -85,7 +85,7 @@ allocation arena::state::allocate_slowly(std::uint64_t bytes, std::uint64_t alig
   return a;
 }
 
-/// Makes pages present as `how` asks. The block is the caller's: no lock.
+/// Makes pages present as `how` says. The block belongs to the caller, so no lock is needed.
 void arena::state::populate(slab& from, const allocation& a, std::uint64_t bytes, pages how) noexcept {
   if (how == pages::lazy || bytes == 0 || from.populated) return;
   const bool is_run = from.size_class == no_class;

@@ -1,6 +1,6 @@
 #pragma once
 
-/// What the library itself has an arena do, and its users do not: around fork(2), and when the process ends.
+/// Functions of an arena for the library itself, not for its users: around fork(2), and when the process ends.
 #include <sharedmem/arena.hpp>
 
 namespace sharedmem {
@@ -8,7 +8,7 @@ namespace sharedmem {
 struct kept_arenas;
 
 struct arena_hooks {
-  /// Before fork(2): takes all locks, a slot for the child, and claims for it on what this process references.
+  /// Before fork(2): takes all locks and a slot for the child, and claims for it all blocks that this process holds.
   static void prepare_fork(arena& a) noexcept;
   static void after_fork_in_parent(arena& a) noexcept;  ///< after it, in the parent, also if it failed
   static void after_fork_in_child(arena& a) noexcept;   ///< after it, in the child: takes the slot over

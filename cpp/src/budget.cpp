@@ -61,7 +61,7 @@ std::uint64_t arena::state::claimed_bytes() const noexcept {
   return (mark - std::min(mark, missing)) * chunk_bytes;
 }
 
-/// Bytes of arrays that were not written yet.
+/// Bytes of arrays whose pages were not written yet.
 std::uint64_t arena::state::promised_bytes() const noexcept {
   if constexpr (os::memory_is_promised) return 0;  // the system counts committed memory as used
   // In this order, memory that others touch or claim meanwhile counts twice rather than not at all.

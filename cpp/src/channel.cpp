@@ -41,7 +41,7 @@ bool channel::same() const noexcept { return kind_ != kind::other && os::channel
 bool channel::abandoned() const noexcept {
   if (!same()) return false;
   if (!kept_) return os::channel_abandoned(fd_, is_pipe());
-  const int end = os::pipe_open(fd_);  // a writer for a moment; readers that met the end meet it again
+  const int end = os::pipe_open(fd_);  // a writer for a moment; readers at the end of the pipe see it again
   if (end < 0) return false;
   const bool answer = os::channel_abandoned(end, true);
   os::file_close(end);

@@ -14,8 +14,8 @@ namespace {
 constexpr auto relaxed = std::memory_order_relaxed;
 
 constexpr unsigned most_by_default = 8;
-/// Bytes for each thread, at least. To start and join one takes 20 to 50 us, in which a core copies some 100 KiB to
-/// 500 KiB: on 16 cores a copy of 2 MiB to each of several threads took less time by every number of them.
+/// Least bytes for each thread. Starting and joining a thread takes 20 to 50 us, in which a core copies some 100 KiB to
+/// 500 KiB. On 16 cores, with 2 MiB for each thread, every number of threads took less time than one.
 constexpr std::size_t least_share = std::size_t{2} << 20;
 constexpr std::size_t granule = 64;
 

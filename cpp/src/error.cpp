@@ -6,7 +6,7 @@
 namespace sharedmem {
 namespace {
 
-// strerrorname_np is glibc's alone; these are the codes that this library meets.
+// Only glibc has strerrorname_np; these are the codes that this library meets.
 const char* code_name(int code) noexcept {
   switch (code) {
     case EPERM: return "EPERM";

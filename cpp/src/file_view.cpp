@@ -39,9 +39,9 @@ namespace {
 
 using mapped = file_view::mapped;
 
-/// The mappings of this process. The lock is held for a few instructions, never over a system call. A mapping takes
-/// itself out when it has no reference any more, before its addresses are given back: until then whoever finds it
-/// here has to ask whether there is one.
+/// The mappings of this process. The lock is held for a few instructions, never during a system call. A mapping whose
+/// last reference was dropped removes itself from here, before its addresses are given back. Until then a thread that
+/// finds it here has to check whether it still has a reference.
 struct table {
   std::mutex lock;
   std::map<std::uintptr_t, mapped*> by_address;  // of the first byte

@@ -67,7 +67,7 @@ arena* find_home(registry& r) noexcept {
   return nullptr;
 }
 
-/// Decides which arena is home: one that the environment or an offer names, else a new one. Lock held.
+/// Chooses the home arena: one that the environment or an offer names, else a new one. Lock held.
 arena& decide(registry& r) {
   handle_forks(r);
   arena* found = find_home(r);

@@ -49,8 +49,8 @@ bool is_open_host(const void* base, std::size_t bytes, void* context) {
   return true;
 }
 
-/// The arena by the kernel's own list. A look that fails for another reason than that a segment has gone is an error,
-/// never "there is none".
+/// Finds the arena by the kernel's own list. If a look fails for another reason than that a segment was removed, this
+/// is an error; it never counts as "there is none".
 std::optional<locator> look(std::uint64_t name_space) {
   std::array<std::uint32_t, keys> numbers;
   for (std::uint32_t k = 0; k < keys; ++k) numbers[k] = host_key_number(name_space, k);
@@ -82,7 +82,7 @@ class host_maker {
   explicit host_maker(std::uint64_t name_space)
       : space_(name_space), bytes_(arena_size(size_setting("SHAREDMEM_ARENA_SIZE").value_or(0))) {}
 
-  /// nullptr: others are at it, or were: look again.
+  /// nullptr: another process makes it, or has made it: look again.
   std::unique_ptr<arena> attempt() {
     const auto plan =
         geometry_plan::primary(bytes_, host_slots, descriptor_bytes_for(host_slots), host_names);

@@ -15,7 +15,7 @@ host_use host_arena();
 /// The same, or none: makes none.
 host_use find_host_arena();
 
-/// What the key follows from under which it is made; `attempt`: 0, and others while that key is taken.
+/// The number from which the key of the arena follows while it is made. `attempt`: 0; others while that key is taken.
 std::uint32_t host_key_number(std::uint64_t name_space, std::uint32_t attempt) noexcept;
 
 }  // namespace sharedmem

@@ -22,7 +22,7 @@ namespace {
 constexpr auto relaxed = std::memory_order_relaxed;
 constexpr auto sc = std::memory_order_seq_cst;
 
-/// Dead, by what this process may know: of processes in other namespaces it knows nothing.
+/// Whether the process is known to be dead. Of processes in other namespaces this is never known.
 bool is_gone(const header& h, const slot_word& seen, const segment_name& name) {
   if (seen.state == slot_state::reserved) return false;
   const process_namespaces here = this_namespaces();

@@ -12,7 +12,7 @@ bool is_host_of(const arena& a, std::uint64_t name_space) noexcept {
   return h.names != 0 && h.name_space == name_space && a.is_of_this_user();
 }
 
-/// That arena stays from now on, or none does; what was asked for before is left if it is idle. Lock held.
+/// From now on this arena stays attached, or none; the one requested before is left if it is idle. Lock held.
 void asked_for(registry& r, std::uint32_t index) noexcept {
   if (r.names_at.exchange(index, sc) != index) hide_idle(r);
 }
@@ -28,14 +28,14 @@ struct host_uses {
     return {e.attached, i};
   }
 
-  /// The same, of the arena that was asked for last.
+  /// The same, for the arena that is requested now.
   static host_use of_last(registry& r, entry& e) noexcept {
     host_use use = of(r, e);
     asked_for(r, use.index_);
     return use;
   }
 
-  /// The arena that was asked for last if it is `wanted(arena)`, without the lock.
+  /// The arena that was requested last if `wanted(arena)` is true; without the lock.
   template <class Wanted>
   static host_use try_last(registry& r, Wanted&& wanted) noexcept {
     const std::uint32_t i = r.names_at.load(sc);
@@ -52,7 +52,7 @@ void host_use::end(std::uint32_t index) noexcept {
   registry& r = the_registry();
   if (r.now.users[index].fetch_sub(1, sc) != 1 || r.names_at.load(sc) == index) [[likely]]
     return;
-  const registry_lock lock(r);  // another arena was asked for meanwhile
+  const registry_lock lock(r);  // another arena was requested meanwhile
   if (const arena* a = r.arenas[index].attached) hide_idle(r, a);
 }
 

@@ -2,14 +2,14 @@
 
 /// The arenas of names that this process has attached, and who uses them.
 ///
-/// The one that was asked for last stays attached, since most programs have one value of SHAREDMEM_NAMESPACE all their
-/// life and ask again soon. The others are left like any foreign arena when this process holds nothing in them: no
-/// array, no building, no lease, and no call that is under way, which has a `host_use`.
+/// The arena that was requested last stays attached, since most programs never change SHAREDMEM_NAMESPACE and soon
+/// need it again. The others are left like any foreign arena when this process holds nothing in them: no array, no
+/// building, no lease, and no running call, each of which has a `host_use`.
 ///
-/// A call for the arena that was asked for last takes no lock: it counts itself in `activity::users` of the entry,
-/// then looks whether `registry::names_at` still names that entry. Who asks for another arena changes `names_at`
-/// first, then looks at the count. All four are seq_cst, so that of two that meet one sees the other: the call looks
-/// for its arena anew, or the arena is left by the last call that used it.
+/// A call for the arena that was requested last takes no lock: it counts itself in `activity::users` of the entry,
+/// then checks whether `registry::names_at` still names that entry. A call for another arena changes `names_at`
+/// first, then reads the count. All four accesses are seq_cst, so of two calls at the same time at least one sees the
+/// other: either the first looks for its arena again, or the arena is left by the last call that used it.
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -24,7 +24,7 @@
 namespace sharedmem {
 
 /// An attached arena of names, which is not left while the object lives; or none.
-/// Threads: of one thread. Processes: nobody forks while he has one; what a child copied is never destroyed there.
+/// Threads: of one thread. Processes: no thread forks while it has one; the copy in a child is never destroyed.
 class host_use {
  public:
   host_use() noexcept = default;
@@ -50,14 +50,14 @@ class host_use {
 /// One thread of a process looks for the arena of names, or makes it, at a time. fork(2) waits for it.
 std::unique_lock<std::mutex> alone_in_meeting();
 
-/// The attached arena of names of this user and namespace, or none: it is the one that was asked for last. An arena
+/// The attached arena of names of this user and namespace, or none: it is the one that was requested last. An arena
 /// that is attached and open is the only one (doc/model/host.pml).
 host_use kept_host(std::uint64_t name_space) noexcept;
-/// The attached arena of this uuid, or none. Asks for nothing: which arena stays does not change.
+/// The attached arena of this uuid, or none. This is no request: which arena stays attached does not change.
 host_use attached_host(const std::array<std::uint64_t, 2>& uuid) noexcept;
-/// Takes over an arena of names that this process has just made, and was asked for. Throws no_memory.
+/// Takes over an arena of names that this process has just made, as the one requested last. Throws no_memory.
 host_use keep(std::unique_ptr<arena> host);
-/// Attaches the arena of names that was asked for if it is not. Throws what arena::attach throws, and no_memory.
+/// Attaches the requested arena of names if it is not attached. Throws what arena::attach throws, and no_memory.
 host_use keep(const locator& where);
 
 }  // namespace sharedmem

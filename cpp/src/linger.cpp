@@ -130,7 +130,7 @@ void arena_hooks::keep_if_needed(arena& a, kept_arenas& kept) {
 }
 
 void linger() noexcept {
-  const attached_arenas all;  // so that no arena is left meanwhile
+  const attached_arenas all;  // keeps all arenas attached meanwhile
   try {
     for (arena* a : all) arena_hooks::begin_to_end(*a);
     const double seconds = seconds_or_default();

@@ -26,7 +26,7 @@ constexpr std::uint64_t age_of(std::uint64_t since, std::uint64_t now) noexcept 
   return since != 0 && since < now ? now - since : 0;
 }
 
-/// Names but for those whose blocks have gone. `block(b)`: the words of a descriptor; nullptr: it cannot be read here.
+/// Names, except those whose blocks were freed. `block(b)`: the words of a descriptor; nullptr: it cannot be read here.
 /// `pid_of(slot)`: of the process that has it; 0: none. `now`: 0 if the arena has another clock.
 template <class Tables, class Block, class Pid>
 std::vector<name_report> report_names(Tables& tables, std::uint32_t slots, Block&& block, Pid&& pid_of,

@@ -53,7 +53,7 @@ bool is_mine(const host_use& host, const name_ticket& mine) noexcept {
   return s.identity.known() && s.peers.slot() == name_word::from(mine.word).slot;
 }
 
-/// Whether what the entry names has gone.
+/// Whether the array that the entry names was freed.
 bool is_stale(arena::state& s, const name_content& c) {
   const auto b = static_cast<std::uint32_t>(c.block);
   if (!s.words.has_block(b)) {
@@ -65,7 +65,7 @@ bool is_stale(arena::state& s, const name_content& c) {
          life.state == life_state::emptying;
 }
 
-/// Vacates entries whose array is gone, when all entries are in use.
+/// When all entries are in use, vacates those whose array was freed.
 void vacate_stale(arena::state& s) {
   s.words.try_sync();
   s.names.each([&](const named& n) {
@@ -75,7 +75,7 @@ void vacate_stale(arena::state& s) {
   });
 }
 
-/// A reference to the block of an entry that is READY; nothing: it has gone.
+/// A reference to the block of an entry that is READY; nothing: the block was freed.
 std::optional<allocation> hold(arena& host, const name_content& c) {
   try {
     return host.acquire({static_cast<std::uint32_t>(c.block), c.generation, no_lease, 0});

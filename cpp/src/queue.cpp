@@ -28,9 +28,9 @@ constexpr auto as_release = std::memory_order_release;
 constexpr std::uint64_t large_ring_bytes = 4 * 1024 * 1024;
 constexpr std::size_t most_at_once = 16 * 1024 * 1024;  // bytes that `try_get` copies with the lock held
 
-// To be woken by the kernel takes 5 to 20 us, and the one who wakes some of them, too. Looking for that long is cheaper
-// where the word changes meanwhile, and for nothing elsewhere: on a busy machine, or after a message that takes long.
-// So a long look is tried where the last one saw a change, and now and then where waits are short anyway.
+// Being woken by the kernel takes 5 to 20 us, and waking costs the other thread some of that. Polling for that long is
+// cheaper if the word changes meanwhile, and useless otherwise: on a busy machine, or before a message that takes
+// long. So a thread polls for long if its last poll saw a change, and now and then where waits are short anyway.
 constexpr nanoseconds long_look{20'000};
 constexpr nanoseconds short_look{500};
 constexpr nanoseconds short_wait{100'000};
@@ -287,7 +287,7 @@ void queue::wait_on_bell(queue_bell& b, std::uint32_t seen, nanoseconds limit, w
     return;
   }
   {
-    // Whoever rings makes a system call if a sleeper is expected, so that none is before it sleeps.
+    // The thread that rings makes a system call if a sleeper is announced, so none is announced before it sleeps.
     guard lock(*this);
     if (!lock || b.load(relaxed) != seen) return;
     b.expect();

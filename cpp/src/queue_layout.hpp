@@ -29,11 +29,12 @@ inline void spin_pause() noexcept {
 #endif
 }
 
-/// A word on which threads sleep, and whether perhaps one does.
+/// A word on which threads sleep, and a hint whether one does.
 struct alignas(64) queue_bell {
   std::uint32_t word = 0;
-  std::uint32_t sleepers = 0;  // 0: none; else the number of the thread that was the last to expect a call
-  // Threads that expected one, so far. It is never set back, or a late `ring` would take one for another.
+  // 0: no thread sleeps; else the number of the last thread that announced that it would sleep.
+  std::uint32_t sleepers = 0;
+  // How many threads announced that so far. Never reset, or a late `ring` could mistake one thread for another.
   std::uint32_t expected = 0;
 
   std::uint32_t load(std::memory_order how) noexcept { return std::atomic_ref(word).load(how); }
@@ -48,7 +49,7 @@ struct alignas(64) queue_bell {
     w.store(w.load(std::memory_order_relaxed) + 1, std::memory_order_release);
     return std::atomic_ref(sleepers).load(std::memory_order_relaxed);
   }
-  /// Without the lock. A thread that is about to sleep finds the word changed; one that came later has changed `sleepers`.
+  /// Without the lock. A thread that is about to sleep sees that the word changed; a later one has changed `sleepers`.
   void ring(std::uint32_t seen, int count) noexcept {
     if (seen == 0) return;
     if (wake(&word, count) == 0)
@@ -130,8 +131,8 @@ struct queue::layout {
   }
   void done() noexcept { note(work::nothing); }
 
-  /// Writes the copy that is not valid. `look` may be reading it, as the one that was valid when it began: whoever
-  /// finds a word of this finds the commit before, too.
+  /// Writes the copy that is not valid. `look` may still be reading that copy, if it was valid when `look` began; a
+  /// thread that reads a word of this write also sees the commit before it.
   static void write(state& to, const state& from) noexcept {
     static_assert(sizeof(state) % sizeof(std::uint32_t) == 0);
     std::uint32_t words[sizeof(state) / sizeof(std::uint32_t)];

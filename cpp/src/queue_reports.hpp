@@ -43,7 +43,7 @@ std::vector<queue_report> report_queues(Leases& leases, std::uint32_t slots, Blo
   });
   std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.keeper < b.keeper; });
 
-  std::vector<std::uint32_t> pids(slots, UINT32_MAX);  // by slot, once it was asked for
+  std::vector<std::uint32_t> pids(slots, UINT32_MAX);  // by slot, once it was looked up
   std::vector<queue_report> found;
   for (auto first = all.begin(); first != all.end();) {
     const std::uint64_t keeper = first->keeper;

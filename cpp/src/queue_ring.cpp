@@ -139,7 +139,7 @@ queue::outcome queue::set_ring(std::size_t bytes) {
     const state& s = at_->now();
     wanted = std::max(wanted, 2 * (s.tail - s.head + bytes));
   }
-  // Without the lock: the system may be asked for memory, and refuse it.
+  // Without the lock: this may need memory from the system, which may refuse it.
   allocation made = home()->allocate(std::bit_ceil(wanted));
   claim c;
   outcome how = outcome::busy;

@@ -29,9 +29,9 @@ void leave_hidden(registry& r) noexcept {
   });
 }
 
-/// Leaves hidden arenas unless somebody is there who will do it: a reader, or the holder of the lock. To be
-/// called by both when they have gone. All is seq_cst: a reader counts itself and then looks for arenas, here
-/// they were hidden before the count is read.
+/// Leaves hidden arenas, unless a reader or the holder of the lock is active: each of them calls this when it is done.
+/// All accesses are seq_cst: a reader counts itself and then looks for arenas, and here they were hidden before the
+/// count is read.
 void leave_what_was_left_undone(registry& r) noexcept {
   for (;;) {
     std::atomic_thread_fence(sc);  // the unlock before it and the reads after it keep their order
@@ -121,7 +121,7 @@ namespace {
 bool try_at_load() noexcept {
   try {
     handle_forks(the_registry());
-  } catch (...) {  // tried again, and told, when there is an arena
+  } catch (...) {  // tried again when there is an arena, and the error is thrown then
   }
   return true;
 }

@@ -134,7 +134,7 @@ bool arena::idle() const noexcept {
   // the block already.
   if (held || !s.refs.none_held()) return false;
   if (s.words.head().names != 0 && s.names.any_of(s.peers.slot())) return false;
-  // Whoever sent a message: perhaps no other process keeps the arena until it is read.
+  // Messages of any sender count: perhaps no other process keeps the arena until they are read.
   bool sent = false;
   const std::uint64_t now = s.repairs.on_arena_clock() ? monotonic_ns() : 0;
   s.refs.rules.leases.each([&](std::uint32_t, lease_word v, auto* e) {

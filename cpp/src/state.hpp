@@ -56,8 +56,8 @@ struct arena::state {
   repairer repairs;
   membership member;
 
-  // The system was asked how much memory there is. Until `look_holds_until` (monotonic_ns) the answer is used again,
-  // as long as the chunks that all processes have claimed are no more than `claims_allowed` bytes.
+  // The available memory, as the system reported it, is cached. It is used until `look_holds_until` (monotonic_ns), as
+  // long as the chunks that all processes have claimed are no more than `claims_allowed` bytes.
   std::uint64_t look_holds_until = 0, claims_allowed = 0;
 
   // lifecycle.cpp

@@ -27,7 +27,7 @@ constexpr std::uint32_t mix(std::uint32_t word) noexcept {
   return word ^ word >> 15;
 }
 
-/// Any change of one byte changes the result; any other change does so but once in 2^32.
+/// Any change of one byte changes the result; any other change does so too, except in one case of 2^32.
 /// Two lanes, because each step of one waits for the multiplication of the step before.
 inline std::uint32_t checksum(const std::byte* data, std::size_t size) noexcept {
   auto even = static_cast<std::uint32_t>(size);

@@ -1,5 +1,5 @@
 /// \file
-/// What tests of arenas have in common: forks that an arena knows of, and bytes that can be told again.
+/// Tools for tests of arenas: forks that an arena is notified of, and bytes that can be recognised.
 #pragma once
 
 #include <doctest.h>

@@ -1,5 +1,5 @@
 /// \file
-/// A forked child that runs a function and is surely gone at the end of the scope.
+/// A forked child that runs a function, and has certainly ended at the end of the scope.
 #pragma once
 
 #include <signal.h>
@@ -48,7 +48,7 @@ class channel {
   int ends_[2];
 };
 
-/// In a child's function: if it does not hold, the line is told and the child's exit status is 1.
+/// In a child's function: if the condition is false, the line is printed and the child's exit status is 1.
 #define MUST(...) \
   do { \
     if (!(__VA_ARGS__)) { \

@@ -17,7 +17,7 @@
 #include "shared/protocol.hpp"
 #include "shared/tables.hpp"
 
-/// The tables of an arena of so many bytes, with nobody in it.
+/// The tables of an arena of so many bytes, without participants.
 struct bare_tables {
   explicit bare_tables(std::uint64_t bytes = std::uint64_t{32} << 20) {
     using namespace sharedmem;

@@ -23,7 +23,7 @@ inline std::size_t segments() { return os::segment::list(host_tag, {}).size(); }
 
 inline std::string full_name(const std::string& test) { return test + " of " + std::to_string(::getpid()); }
 
-/// From now on this process asks for names of that group, which no other test has.
+/// From now on this process uses names of that group, which no other test has.
 inline void ask_in(const std::string& group) { ::setenv("SHAREDMEM_NAMESPACE", group.c_str(), 1); }
 
 /// The same, and its arena is attached: the arena of another group is left if it is idle.
@@ -81,7 +81,7 @@ inline allocation attached(const char* name) {
   return got.block;
 }
 
-/// Another process in the arena of a group: it tells how many there are.
+/// Another process in the arena of a group; it reports how many there are.
 class neighbour {
  public:
   explicit neighbour(const std::string& group)

@@ -6,7 +6,7 @@
 
 #include <sharedmem/arena.hpp>
 
-/// After every array is gone: whatever was there comes back, to the last chunk.
+/// After every array is dropped: all memory comes back, to the last chunk.
 /// `passes`: how often the dead are looked for.
 inline void nothing_left(sharedmem::arena& a, int passes = 1) {
   for (int i = 0; i < passes; ++i) (void)a.collect(true);

@@ -29,7 +29,7 @@ inline bool process::holds_nothing() const {
 
 inline bool process::join() {
   using namespace sharedmem;
-  if (w_.attached() == 0) return false;  // the kernel refuses: the arena is gone
+  if (w_.attached() == 0) return false;  // the kernel refuses: the arena was removed
   alive_ = true;
   if (take_slot()) return true;
   pass();  // only repair can help

@@ -31,7 +31,7 @@ struct bounds {
   unsigned deaths = 1;
 };
 
-/// Participants, and the runs of them that a test asks for.
+/// Participants, and the runs of them that a test requests.
 class scenario {
  public:
   scenario(std::string name, std::vector<participant> parts, std::vector<unsigned> slots)

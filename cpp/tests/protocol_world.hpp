@@ -110,7 +110,7 @@ class world {
   std::vector<process*> processes;
   std::deque<message> pipe;
   std::vector<sending> sent;
-  std::array<std::uint64_t, block_total> bytes{};  // the blocks' contents: 0 when the pages are gone
+  std::array<std::uint64_t, block_total> bytes{};  // the blocks' contents: 0 when the pages were given back
   std::uint64_t allocations = 0;
   std::uint64_t time = 0;
   bool warm = true;  // freed blocks keep their pages
@@ -152,7 +152,7 @@ class process {
   void drop(std::uint32_t b);
   void give_back(const message& m);
   void expire();
-  /// The block `keeper`, which this process holds, keeps the message's lease in place of a process.
+  /// The block `keeper`, which this process holds, keeps the message's lease instead of a process.
   bool keep(const message& m, std::uint32_t keeper);
   /// This process stands for a kept lease from now on.
   bool take(const message& m);
@@ -179,7 +179,7 @@ class process {
   sharedmem::actor who() const { return {index_ + 1, 1, 0}; }
   std::uint32_t slot() const { return slot_; }
 
-  /// What anybody may do at any time.
+  /// What any process may do at any time.
   bool try_free(std::uint32_t b) { return try_free(b, slot_); }
   bool sees_claim(std::uint32_t b, std::uint64_t g) { return rules_->claimed(b, g); }
 

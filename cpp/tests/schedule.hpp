@@ -25,17 +25,17 @@ struct violation {
 class choices {
  public:
   virtual ~choices() = default;
-  /// At a step: 0 goes on, 1..others is a switch to another participant, others + 1 a death.
+  /// At a step: 0 continues, 1..others is a switch to another participant, others + 1 a death.
   virtual unsigned at_step(unsigned others, bool may_die) = 0;
   /// Nobody is running: one of `count` participants is next.
   virtual unsigned next(unsigned count) = 0;
-  /// True once `at_step` would say "go on" whatever it is asked.
+  /// True once `at_step` would always return "continue".
   virtual bool straight_on() const { return false; }
   /// Whether a weak compare-and-swap fails for no reason.
   virtual bool spurious() = 0;
 };
 
-/// Every run with at most so many switches away from a participant that could have gone on and at most
+/// Every run with at most so many switches away from a participant that could have continued and at most
 /// so many deaths, depth first.
 class all_choices : public choices {
  public:
@@ -113,7 +113,7 @@ class scheduler {
  public:
   using program = std::function<void()>;
 
-  /// `died(i)` is called when participant i is killed, before anybody else runs.
+  /// `died(i)` is called when participant i is killed, before another one runs.
   scheduler(std::vector<program> programs, std::function<void(unsigned)> died) : died_(std::move(died)) {
     for (unsigned i = 0; i < programs.size(); ++i) {
       auto p = std::make_unique<participant>();
@@ -136,7 +136,7 @@ class scheduler {
     for (;;) {
       if (next_ == none) {
         runnable(none, ready);
-        if (ready.empty() && !over_) {  // whoever waits now waits in vain
+        if (ready.empty() && !over_) {  // those that wait now wait in vain
           over_ = true;
           runnable(none, ready);
         }
@@ -160,7 +160,7 @@ class scheduler {
 
   /// Called before each step on shared memory; other participants may run before it returns.
   /// \throws killed  the caller is dead from here on.
-  /// \throws violation  there were too many: nobody may be kept waiting for ever.
+  /// \throws violation  there were too many: no participant may be kept waiting for ever.
   void step() {
     if (current_ == none) return;  // what the test itself does is not scheduled
     if (++steps_ > most_steps) throw violation{"a run does not end"};

@@ -207,7 +207,7 @@ TEST_CASE("leases: given back, revoked, and all of them out") {
     CHECK(std::string(full.what()).find(std::to_string(taken)) != std::string::npos);
   }
   CHECK(taken == a->statistics().leases);
-  allocation other = make(*a, 100, 2);  // allocating goes on
+  allocation other = make(*a, 100, 2);  // allocating still works
   a->release(other.ref);
   CHECK(a->revoke(0) == taken);
   (void)a->share(x.ref, true);

@@ -141,7 +141,7 @@ TEST_CASE("while a foreign arena waits to be left its arrays can be loaded again
           if (other.participants() != 2 || !filled(a.data, 5000, 1)) return 3;
           release(a.ref);
           if (other.participants() != 1) return 4;
-          // A load that fails is nobody's array.
+          // A load that fails makes no array.
           a = load(other.sent);
           {
             const attached_arenas all;
@@ -276,7 +276,7 @@ TEST_CASE("forwarding messages does not choose a home arena") {
   CHECK(loads.wait() == 0);
 }
 
-TEST_CASE("a foreign arena is left although a message that is no longer in flight is asked for") {
+TEST_CASE("a foreign arena is left although a call looks for a message that is no longer in flight") {
   CHECK(beside_an_owner([](owner& other) {
           allocation a = load(other.sent);
           const locator where = a.ref.home->where();

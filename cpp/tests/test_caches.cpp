@@ -23,8 +23,8 @@ using namespace sharedmem;
 
 namespace {
 
-const heap* stopping = nullptr;  // what to look at when the barrier is asked for
-std::atomic<int> barriers{0};                           // asked for while it was set
+const heap* stopping = nullptr;  // the heap to check when the barrier is called
+std::atomic<int> barriers{0};                           // calls of the barrier while it was set
 
 }  // namespace
 
@@ -240,7 +240,7 @@ namespace {
 
 arena* used_late = nullptr;
 
-/// Made before the thread's cache, hence destroyed after it.
+/// Made before the thread's cache, and therefore destroyed after it.
 struct keeper {
   block_ref ref;
   ~keeper() {

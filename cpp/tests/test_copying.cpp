@@ -176,7 +176,7 @@ TEST_CASE("each part has its own thread, which is joined afterwards and handles 
   CHECK(::sigismember(&after, SIGINT) == 0);
 }
 
-TEST_CASE("a setting that is no number of threads") {
+TEST_CASE("a setting that is not a number of threads is refused") {
   for (const char* text : {"0", "-1", "65", "1.5", "two", "2 3", "1e99"}) {
     CAPTURE(text);
     ::setenv("SHAREDMEM_COPY_THREADS", text, 1);
@@ -226,7 +226,7 @@ TEST_CASE("a control group's share of time counts as cores") {
   while (!std::filesystem::remove(group, failure)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }
 
-/// Whether the calling thread does all the work where no other can be had. Its process can start none from then on.
+/// Whether the calling thread does all the work if no other can be started. This process can start none from then on.
 static bool does_all_alone() {
   const rlimit none{1, 1};
   if (::geteuid() == 0 && ::setuid(65534) != 0) return true;  // root has no limit of processes
@@ -241,7 +241,7 @@ static bool does_all_alone() {
   return r.ranges.size() == 4 && r.threads.size() == 1;
 }
 
-TEST_CASE("without a thread to be had the calling one does all") {
+TEST_CASE("if no thread can be started the calling one does all the work") {
   const pid_t child = ::fork();
   if (child == 0) ::_exit(does_all_alone() ? 0 : 1);
   int status = -1;

@@ -75,7 +75,7 @@ int orphans() {
   return number;
 }
 
-/// A participant that has become another program: its slot stays taken, its memory is gone.
+/// A participant that has become another program: its slot stays taken, but it has lost the memory.
 std::unique_ptr<child> another_program(arena& a, bool ends_first) {
   auto made = fork_from(a, [&] {
     if (ends_first) arena_hooks::begin_to_end(a);
@@ -197,7 +197,7 @@ TEST_CASE("an ending process does not rely on one that has become another progra
   CHECK(orphans() == 2);
 }
 
-TEST_CASE("a participant that has begun to end goes on like any other, and is repaired like any other") {
+TEST_CASE("a participant that has begun to end works like any other, and is repaired like any other") {
   const auto a = arena::create(tiny);
   channel ready;
   auto ending = fork_from(*a, [&] {
@@ -282,13 +282,13 @@ TEST_CASE("a process that has begun to end can leave its slot") {
     return 0;
   });
   CHECK(leaving->wait() == 0);
-  CHECK(a->participants().size() == 2);  // the other one it had by the fork
+  CHECK(a->participants().size() == 2);  // the other one exists because of the fork
   (void)a->collect(false);
   CHECK(a->participants().size() == 1);
   nothing_left(*a, 2);
 }
 
-TEST_CASE("an arena in which a lease is in use is not idle, whoever acquired it") {
+TEST_CASE("an arena in which a lease of any process is in use is not idle") {
   const auto a = arena::create(tiny);
   CHECK(a->idle());
   allocation x = make(*a, 5000, 1);

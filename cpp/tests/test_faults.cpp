@@ -20,7 +20,7 @@
 
 using namespace sharedmem;
 
-// A process kills itself at each step of everything that it can do with an arena; its parent goes on.
+// A process kills itself at each step of everything that it can do with an arena; its parent continues.
 
 namespace {
 
@@ -28,7 +28,7 @@ struct message {
   claim what;
   std::uint64_t bytes = 0;
   std::uint64_t seed = 0;
-  bool may_be_lost = false;  // in an extension segment that nobody else had attached
+  bool may_be_lost = false;  // in an extension segment that no other process had attached
 };
 
 /// What the process that will die is given by the one that survives.

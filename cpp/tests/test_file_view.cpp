@@ -24,7 +24,7 @@ using namespace sharedmem;
 
 namespace {
 
-/// A folder of its own, gone at the end of the scope.
+/// A temporary folder, removed at the end of the scope.
 class folder {
  public:
   folder() {

@@ -121,7 +121,7 @@ bool child_keeps_its_array(arena& a) {
 
 TEST_CASE("a fork while a stopped process clears the overflow slot" * doctest::skip(!calls_are_seen)) {
   const auto a = arena::create(tiny);
-  allocation first = make(*a, bytes, 0);  // so that no room has to be looked for later
+  allocation first = make(*a, bytes, 0);  // so that no memory has to be found later
   clearer other(*a);
   auto others = std::make_unique<crowd>(*a);
   other.start();

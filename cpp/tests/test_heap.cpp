@@ -47,7 +47,7 @@ TEST_CASE("blocks of one class do not overlap, and a dropped one is taken again 
   CHECK_FALSE(again.zeroed);
 }
 
-TEST_CASE("fresh memory reads as zero and says so; memory that was used says that it may not") {
+TEST_CASE("fresh memory reads as zero and is reported as zeroed; memory that was used is not") {
   bare_tables t;
   owner me(t, 0);
   const heap::taken fresh = me.take_run(2);

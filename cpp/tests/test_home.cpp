@@ -28,7 +28,7 @@ struct message {
   locator arena_of_sender() const { return *parse_locator(where); }
 };
 
-/// A process that has sent an array nobody has read, and then ends as `end` wants.
+/// A process that sends an array, which is not read, and then ends by `end`.
 /// \param status  how it is expected to end: an exit status, or a signal's negative number.
 template <class End>
 message send_and(const char* linger_seconds, End&& end, int status = 0) {

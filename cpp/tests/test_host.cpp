@@ -1,4 +1,4 @@
-// The arena of names: found through the kernel's list, made at most once, whoever is killed or stopped meanwhile.
+// The arena of names: found through the kernel's list, made at most once, even if processes are killed or stopped.
 #include <doctest.h>
 
 #include <array>
@@ -39,7 +39,7 @@ std::uint64_t begin(const std::string& test) {
 
 std::size_t hosts() { return os::segment::list(host_tag, {}).size(); }
 
-/// A segment of the key, as whoever makes the arena has it first.
+/// A segment of the key, in the state in which the maker of the arena first has it.
 os::meeting candidate(std::uint64_t name_space, os::segment& object) {
   const auto plan = geometry_plan::primary(32 * mib, 1024, descriptor_bytes_for(1024), host_names);
   return os::segment::create_under_key(host_key_number(name_space, 0), static_cast<std::size_t>(plan.bytes),
@@ -50,7 +50,7 @@ word32& state_of(const os::segment& s) { return reinterpret_cast<header*>(s.data
 
 }  // namespace
 
-TEST_CASE("processes that ask at the same time get one arena, whichever of them is killed") {
+TEST_CASE("processes that need the arena at the same time get one, whichever of them is killed") {
   begin("at once");
   const std::size_t before = hosts();
   std::mt19937 random(20240131);
@@ -262,7 +262,7 @@ TEST_CASE("a process killed at any step of making the arena leaves nothing behin
   }
 }
 
-/// Two processes ask for the arena; the first is stopped at a step until the other one has it.
+/// Two processes need the arena; the first is stopped at a step until the other one has it.
 void meet_in_one_arena(const char* step) {
   const std::size_t before = hosts();
   channel had, done;

@@ -173,7 +173,7 @@ TEST_CASE("host_id is not 0 and equal in a child") {
   CHECK(other.wait() == 0);
 }
 
-TEST_CASE("random bytes fill what is asked for") {
+TEST_CASE("random bytes fill the whole buffer") {
   unsigned char first[1000] = {};
   unsigned char second[1000] = {};
   random_bytes(first, sizeof first);

@@ -1,4 +1,4 @@
-/// Leases of messages that nobody can read any more: found in bytes, taken over, given back by who stands for them.
+/// Leases of messages that can no longer be read: found in bytes, taken over, given back by the responsible process.
 #include <doctest.h>
 
 #include <cstring>
@@ -215,7 +215,7 @@ TEST_CASE("a pipe that is closed by its writer can be looked at") {
   CHECK_FALSE(to.abandoned());
   char read[2];
   CHECK(::read(ends[0], read, sizeof read) == 1);
-  CHECK(::read(ends[0], read, sizeof read) == 0);  // its end, as ever
+  CHECK(::read(ends[0], read, sizeof read) == 0);  // its end, as usual
   ::close(ends[0]);
   CHECK(to.abandoned());
   CHECK(to.unread().empty());

@@ -28,7 +28,7 @@ TEST_CASE("a locator's text comes back as it was") {
   CHECK_THROWS_AS((void)to_text(locator{}), std::invalid_argument);
 }
 
-TEST_CASE("a locator's text that is cut, longer or altered is no locator") {
+TEST_CASE("a locator's text that is cut, longer or altered is refused") {
   const std::string text = to_text({{backing::memfd, 5, 1234}, std::uint64_t{1} << 40, {123, 456}, 789});
   for (std::size_t size = 0; size < text.size(); ++size) CHECK_FALSE(parse_locator(text.substr(0, size)));
   for (const char* more : {" ", "\n", "0", ":", ":0"}) CHECK_FALSE(parse_locator(text + more));

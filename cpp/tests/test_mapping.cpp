@@ -48,7 +48,7 @@ TEST_CASE("a new segment is aligned, zero, sparse and left out of core dumps") {
   }
 }
 
-TEST_CASE("nonsense is refused before the system is asked") {
+TEST_CASE("invalid arguments are refused before any system call") {
   CHECK_THROWS_AS((void)mapping::create(backing::none, 4096, tag), std::invalid_argument);
   CHECK_THROWS_AS((void)mapping::create(backing::sysv, 0, tag), std::invalid_argument);
   CHECK_THROWS_AS((void)mapping::create(backing::sysv, SIZE_MAX, tag), std::invalid_argument);
@@ -155,7 +155,7 @@ TEST_CASE("a segment outlives its maker, and goes when its last user is killed")
       maker.kill();
       CHECK(mine.data()[0] == std::byte{'S'});
       CHECK(mapping::attach(mine.name(), mebibyte, tag, starts_with_s, nullptr));
-      // A memfd is found by its tag where its maker has gone.
+      // A memfd is found by its tag when its maker has ended.
       CHECK(mapping::attach(name, mebibyte, tag, starts_with_s, nullptr));
     }
     CHECK_THROWS_AS((void)mapping::attach(name, mebibyte, tag, starts_with_s, nullptr), stale_handle);

@@ -38,7 +38,7 @@ std::string mountpoint(bool second) {
   return {};
 }
 
-// The estimate of a process in whose file system the groups' files say what the caller wants.
+// The estimate of a process that sees files of control groups with contents chosen by the caller.
 memory_estimate estimate_with(bool second, const char* limit) {
   channel answers;
   child inside{[&] {
@@ -117,7 +117,7 @@ TEST_CASE("system limits and the page size agree with the system's files") {
     return value;
   };
   const std::uint64_t all = read("/proc/sys/kernel/shmall");
-  if constexpr (sizeof(void*) == 8) {  // a 32-bit program is told limits that fit its words
+  if constexpr (sizeof(void*) == 8) {  // a 32-bit program gets limits that fit its words
     CHECK(shmmax_bytes() == read("/proc/sys/kernel/shmmax"));
     CHECK(shmall_bytes() == (all > UINT64_MAX / os::page_size() ? UINT64_MAX : all * os::page_size()));
   }

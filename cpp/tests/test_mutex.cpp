@@ -204,7 +204,7 @@ TEST_CASE("`owner` reports who holds it, and acquires nothing") {
     CHECK(his.thread != mine.thread);
     lock.unlock();
   });
-  // With somebody who sleeps on it the word has one more bit.
+  // While a thread sleeps on it, the word has one more bit.
   for (int i = 0; i < 100 && lock.owner().thread == mine.thread; ++i) ::usleep(1000);
   CHECK(lock.owner().thread == mine.thread);
   lock.unlock();

@@ -244,7 +244,7 @@ class scenario {
     }
   }
 
-  /// What the test asks after each run, when the dead have been repaired.
+  /// What the test checks after each run, when the dead have been repaired.
   std::function<void(world&)> afterwards = [](world&) {};
 
  private:
@@ -299,7 +299,7 @@ void get(process& p) { p.get_or_create(x); }
 
 }  // namespace
 
-TEST_CASE("two and three ask for one name") {
+TEST_CASE("two and three processes need one name") {
   scenario two("get | get", {{get}, {get}});
   two.afterwards = [](world& w) {
     const bool all_live = w.processes[0]->alive && w.processes[1]->alive;
@@ -378,7 +378,7 @@ TEST_CASE("entries go from name to name") {
   s.random_orders(20000, 2);
 }
 
-TEST_CASE("a table without room says so") {
+TEST_CASE("a claim in a full table is refused") {
   const auto many = [](process& p) {
     for (const char* name : {"a", "b", "c", "d"}) p.get_or_create(name);
   };

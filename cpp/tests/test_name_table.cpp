@@ -1,4 +1,4 @@
-// The table of names by itself, in private memory: what is told apart, and what a stray write may have made of it.
+// The table of names alone, in private memory: which names are distinguished, and what a stray write may do to it.
 #include <doctest.h>
 
 #include <array>
@@ -88,7 +88,7 @@ TEST_CASE("a process is at an entry from its claim until what it builds has ende
     const auto got = names.claim("x", 0, 4242, 0, [] {});
     CHECK(names.any_of(0));
     const named ended = well ? names.bind(got.mine, 7, 1, "text", 0) : names.fail(got.mine, "why", 0);
-    CHECK_FALSE(names.any_of(0));  // the slot of READY and FAILED is nobody's
+    CHECK_FALSE(names.any_of(0));  // READY and FAILED belong to no slot
     REQUIRE(names.vacate(ended));
   }
 }

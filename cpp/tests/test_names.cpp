@@ -207,7 +207,7 @@ TEST_CASE("all names are in use: that is said, and nothing breaks") {
           MUST(got.what == name_status::ready && filled(got.block.data, 100, 4095));
           release(got.block.ref);
           release(all[17].ref);
-          MUST(claim_name("one more", mine));  // in the place of what has gone
+          MUST(claim_name("one more", mine));  // in the place of one that was freed
           give_up_name(mine);
           for (allocation& x : all)
             if (x.ref.home != nullptr) release(x.ref);
@@ -234,7 +234,7 @@ TEST_CASE("all names are in use by processes that have died: there is room") {
         }) == 0);
 }
 
-TEST_CASE("entries of failures that were not asked for since are reused when all names are in use") {
+TEST_CASE("entries of failures that no call has read since are reused when all names are in use") {
   CHECK(alone([] {
           allocation x = bound("x", 100, 1);  // block 0, which entries that were never bound name as well
           MUST(find_name("x").block.ref.block == x.ref.block);
@@ -333,7 +333,7 @@ TEST_CASE("a process killed at any step of naming loses nothing of others") {
         }) == 0);
 }
 
-TEST_CASE("who is stopped at any step of naming is in nobody's way, but for the name that he builds") {
+TEST_CASE("a process stopped at any step of naming delays no other, except for the name that it builds") {
   CHECK(alone([] {
           (void)name_arena();
           for (const char* at : {"name_filling", "name_written", "name_claiming", "name_building",

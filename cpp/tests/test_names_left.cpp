@@ -1,4 +1,4 @@
-// Arenas of names are left when another value of SHAREDMEM_NAMESPACE was asked for and nothing is held in them.
+// Arenas of names are left when another value of SHAREDMEM_NAMESPACE was used and nothing is held in them.
 #include <doctest.h>
 
 #include <atomic>
@@ -27,7 +27,7 @@ constexpr int groups_in_a_row = 2000;
 
 }  // namespace
 
-TEST_CASE("the arena of the names that were asked for last stays, and another is left with its last block") {
+TEST_CASE("the arena of names that was used last stays, and another is left with its last block") {
   CHECK(alone([](const counts& before) {
           const std::string first = full_name("first"), second = full_name("second");
           neighbour other(second);
@@ -52,7 +52,7 @@ TEST_CASE("the arena of the names that were asked for last stays, and another is
         }) == 0);
 }
 
-TEST_CASE("whoever only looks for names leaves nothing attached of the groups that it looked at") {
+TEST_CASE("a process that only looks for names keeps nothing attached of the groups that it looked at") {
   CHECK(alone([](const counts& before) {
           std::vector<std::unique_ptr<neighbour>> others;
           for (int i = 0; i < 3; ++i)
@@ -198,7 +198,7 @@ TEST_CASE("an arena stays as long as a call uses it, and the last of these calls
         }) == 0);
 }
 
-TEST_CASE("what was taken while another arena was asked for is found by its address") {
+TEST_CASE("a block that is taken while another arena is requested is found by its address") {
   CHECK(alone([](const counts& before) {
           ask_in(full_name("second"));
           allocation x;
@@ -219,7 +219,7 @@ TEST_CASE("threads make, find and drop names while others have their arena left"
           std::atomic<bool> stop{false};
           std::atomic<int> failures{0};
           std::vector<std::thread> threads;
-          // What a thread does that asks with another value of SHAREDMEM_NAMESPACE, which no thread may set meanwhile.
+          // As a call with another value of SHAREDMEM_NAMESPACE does; no thread may set that variable meanwhile.
           for (int i = 0; i < 2; ++i)
             threads.emplace_back([&, i] {
               while (!stop.load())

@@ -36,7 +36,7 @@ TEST_CASE("chunks of a dead owner can be adopted, with their free memory") {
   REQUIRE(s != nullptr);
   CHECK(s->free_count == s->count - 1);
   CHECK(s->states[held_block - s->first].load() == use::unlisted);
-  slab* free_run = heir.heap.uncache(3);  // never shared, hence nobody's now
+  slab* free_run = heir.heap.uncache(3);  // never shared, so no process has it now
   REQUIRE(free_run != nullptr);
   CHECK(free_run->chunk == run);
   CHECK_FALSE(heir.heap.adopt_all_orphans());

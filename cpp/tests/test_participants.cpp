@@ -22,11 +22,11 @@
 
 using namespace sharedmem;
 
-// Who takes part: told by pids, start times and the census, which other programs and clocks must not confuse.
+// Who takes part: known by pids, start times and the census, which other programs and clocks must not confuse.
 
 namespace {
 
-/// A participant that has become another program: its slot stays taken, its memory is gone.
+/// A participant that has become another program: its slot stays taken, but it has lost the memory.
 std::unique_ptr<child> another_program(arena& a) {
   auto made = fork_from(a, [] {
     ::execl("/bin/sleep", "sleep", "600", static_cast<char*>(nullptr));
@@ -47,7 +47,7 @@ std::ptrdiff_t dead_ones(arena& a) {
 TEST_CASE("a child that is slow to take its slot keeps its claims, whichever process has called exec") {
   constexpr std::uint64_t bytes = 100'000;  // kept by no thread: the next block takes the place of the last
   const auto a = arena::create(tiny);
-  allocation first = make(*a, bytes, 0);  // so that no room has to be looked for below
+  allocation first = make(*a, bytes, 0);  // so that no memory has to be found below
   const auto other = another_program(*a);  // has a slot and no attach; the child below, the other way round
   allocation x = make(*a, bytes, 1);
   channel go;
@@ -138,7 +138,7 @@ TEST_CASE(
   nothing_left(*a, 2);
 }
 
-TEST_CASE("a process that cannot attach a segment of the arena goes on without the memory in it") {
+TEST_CASE("a process that cannot attach a segment of the arena works without the memory in it") {
   const auto a = arena::create(tiny);
   channel go;
   auto limited = fork_from(*a, [&] {

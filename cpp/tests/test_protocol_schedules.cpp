@@ -41,7 +41,7 @@ void consume_twice(world& w, process& p) {
   if (p.load(*m, true)) p.drop(m->block);
 }
 
-// Repairs whoever has died. Not for ever: the slot of a forked child is left to the child.
+// Repairs all that have died. Not for ever: the slot of a forked child is left to the child.
 void repair(world& w, process& p) {
   for (int passes = 0; passes < 4; ++passes) {
     if (!word::watch->steps->wait([&w] { return w.anybody_to_repair(); })) return;

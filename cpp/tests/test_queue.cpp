@@ -244,7 +244,7 @@ TEST_CASE("a queue in a message of a queue goes with it") {
   nothing_left(*a);
 }
 
-TEST_CASE("what is no queue is refused") {
+TEST_CASE("memory that is not a queue is refused") {
   auto a = arena::create(tiny);
   allocation block = a->allocate(queue::block_bytes);
   std::memset(block.data, 0, queue::block_bytes);
@@ -320,7 +320,7 @@ TEST_CASE("a process is killed at each step of a queue, and the others go on") {
   for (unsigned p = 0; p < static_cast<unsigned>(point::count); ++p) {
     const std::string name = point_name(p);
     if (!name.starts_with("queue_") && !name.starts_with("lease_")) continue;
-    if (name == "queue_repaired") continue;  // nobody has died before
+    if (name == "queue_repaired") continue;  // no process has died before
     for (int pass = 1; pass <= 8; ++pass) {
       CAPTURE(name);
       CAPTURE(pass);
@@ -340,7 +340,7 @@ TEST_CASE("a process is killed at each step of a queue, and the others go on") {
         if (reached) ++killed;
         (void)a->collect(true);
         queue::counts n;
-        REQUIRE(q->count(n) == outcome::done);  // the lock goes on
+        REQUIRE(q->count(n) == outcome::done);  // the lock is passed on
         (void)a->collect(true);
         // The rest is there, in order, with its arrays. Of the child's messages none is in the way.
         std::int64_t last = -1;
@@ -353,7 +353,7 @@ TEST_CASE("a process is killed at each step of a queue, and the others go on") {
         CHECK(got == n.waiting);
         CHECK(put(*q, text(9, 30), array_for(*a, last + 1 > 0 ? static_cast<std::uint64_t>(last + 1) : 0)) ==
               outcome::done);
-        // Nothing but the ring and this message is kept: what the dead one had in its hands was given back.
+        // Only the ring and this message are kept: what the dead process was handling was given back.
         CHECK(a->statistics().leases == 2);
         if (name.starts_with("queue_")) ++repaired;
       }

@@ -68,7 +68,7 @@ const std::uint32_t me = static_cast<std::uint32_t>(::getpid());
 
 }  // namespace
 
-TEST_CASE("an arena tells its queues, oldest first, until they are dropped") {
+TEST_CASE("an arena lists its queues, oldest first, until they are dropped") {
   const auto a = arena::create(tiny);
   CHECK(seen_in(*a).empty());
   auto first = made_in(*a), second = made_in(*a, 7);
@@ -228,7 +228,7 @@ TEST_CASE("invalid bytes in the block of a queue are never taken for a queue") {
     check_unreadable();
     now.taken = now.put + 1;
     check_unreadable();
-    for (int i = 0; i < 256; ++i) {  // it says anything, and nobody reads beyond it
+    for (int i = 0; i < 256; ++i) {  // its contents are arbitrary, and nothing is read beyond it
       std::memset(static_cast<void*>(&at), i, queue::block_bytes);
       (void)seen_in(*a);
     }
@@ -241,7 +241,7 @@ TEST_CASE("leases kept by a block that is not a queue, or not any more, are not 
   const auto a = arena::create(tiny);
   {
     auto q = made_in(*a);
-    // A copy of a queue's bytes in memory of somebody else.
+    // A copy of a queue's bytes in another block.
     allocation copy = a->allocate(queue::block_bytes);
     std::memcpy(copy.data, q->block().data, queue::block_bytes);
     CHECK(seen_in(*a).size() == 1);

@@ -76,7 +76,7 @@ TEST_CASE("a late ring does not forget a thread that came meanwhile") {
   const std::uint32_t next = b.change();
   CHECK(late != 0);
   CHECK(next == late);
-  b.ring(next, 1);  // wakes nobody, so that no thread is expected to sleep any more
+  b.ring(next, 1);  // wakes no thread, so that none is expected to sleep any more
   CHECK(b.change() == 0);
   b.expect();  // another thread, which is about to sleep
   b.ring(late, 1);
@@ -87,7 +87,7 @@ TEST_CASE("a late ring does not forget a thread that came meanwhile") {
   CHECK(b.change() != 0);
 }
 
-TEST_CASE("a thread is expected to sleep also when the numbers of threads begin anew") {
+TEST_CASE("a thread is expected to sleep also after the numbers of threads have wrapped around") {
   queue_bell b;
   b.expected = b.sleepers = ~0U;
   b.expect();

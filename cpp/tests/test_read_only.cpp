@@ -100,7 +100,7 @@ TEST_CASE("each segment has one such mapping, of one line of maps, whichever cal
   const auto a = arena::create(tiny);
   std::vector<allocation> made;
   for (std::uint64_t i = 0; i < 40; ++i) made.push_back(make(*a, 2 * mib, i));
-  const std::uint32_t segments = a->statistics().segments - 1;  // but for the census
+  const std::uint32_t segments = a->statistics().segments - 1;  // without the census
   REQUIRE(segments > 1);
   const int before = maps();
   std::vector<const std::byte*> seen(made.size());
@@ -125,7 +125,7 @@ TEST_CASE("each segment has one such mapping, of one line of maps, whichever cal
   for (allocation& each : made) a->release(each.ref);
 }
 
-TEST_CASE("threads that ask for it at the same moment get one mapping") {
+TEST_CASE("threads that need it at the same moment get one mapping") {
   for (int round = 0; round < 50; ++round) {
     const auto a = arena::create(tiny);
     allocation x = make(*a, 1000, 1);
@@ -172,7 +172,7 @@ TEST_CASE("it goes with the arena") {
   CHECK(maps() == before);
 }
 
-TEST_CASE("without address space it is an error, and can be had later") {
+TEST_CASE("without address space it is an error, and a later call succeeds") {
   const auto a = arena::create(256 * mib);
   allocation x = make(*a, 1000, 1);
   rlimit before{};

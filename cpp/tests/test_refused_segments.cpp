@@ -51,7 +51,7 @@ TEST_CASE("a segment that does not look like ours is not attached") {
                     stale_handle);
     ::close(fd);
   }
-  SUBCASE("a descriptor of something else, or of nobody") {
+  SUBCASE("a descriptor of something else, or none") {
     const int fd = ::open("/dev/null", O_RDWR | O_CLOEXEC);
     CHECK_THROWS_AS((void)mapping::attach({backing::memfd, fd, ::getpid()}, mebibyte, tag, accept, nullptr),
                     stale_handle);

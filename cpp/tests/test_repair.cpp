@@ -1,4 +1,4 @@
-/// What the dead held comes back whoever repairs, also in parts of the arena that the repairer had not attached.
+/// What the dead held comes back, whichever process repairs, also in parts of the arena that it had not attached.
 #include <doctest.h>
 
 #include <dlfcn.h>
@@ -51,7 +51,7 @@ extern "C" int clock_gettime(clockid_t clock, timespec* now) noexcept {
   shown = *now;
   return result;
 }
-// The thread sanitizer asks as well, before it is ready for a function that it watches or for a guarded static.
+// The thread sanitizer calls this as well, before it is ready for a function that it watches or for a guarded static.
 extern "C" [[gnu::no_sanitize("thread")]] long sysconf(int name) noexcept {
   static long (*system)(int) = nullptr;
   if (system == nullptr) system = reinterpret_cast<long (*)(int)>(::dlsym(RTLD_NEXT, "sysconf"));
@@ -264,7 +264,7 @@ TEST_CASE("a forked child looks for the dead before it takes new memory, though 
   nothing_left(*a);
 }
 
-TEST_CASE("what killed processes leave is no more than the cache may hold, once it was noticed") {
+TEST_CASE("once deaths are noticed, what killed processes leave is no more than the cache may hold") {
   const auto a = arena::create(8 * tiny);
   a->set_cache_limit(6 * mib);
   std::vector<allocation> ours;

@@ -83,7 +83,7 @@ int abandoned(key_t key, int mode = 0600, std::size_t bytes = 4096, const char* 
   return ids.get<int>();
 }
 
-// A key of a pattern that nobody has, and that is not one of this library's by chance.
+// A key of a pattern that no other program uses, and that is not one of this library's by chance.
 key_t key_like(unsigned pattern) {
   static unsigned made = 0;
   return static_cast<key_t>(pattern | ((static_cast<unsigned>(::getpid()) + made++) & 0xffffU));

@@ -28,7 +28,7 @@ struct message {
   std::uint64_t seed = 0;
 };
 
-/// Messages for anybody; what nobody takes stays.
+/// Messages for any process; those that none takes stay.
 class exchange {
  public:
   exchange() {
@@ -146,7 +146,7 @@ TEST_CASE("processes share, fork and are killed") {
   for (; a->participants().size() > 1; std::this_thread::yield()) (void)a->collect(false);
   broken += take_all(*a, mail);
   CHECK(broken == 0);
-  (void)a->revoke(0);  // what this process sent, and somebody read and was killed before he loaded it
+  (void)a->revoke(0);  // messages of this process whose reader was killed before it loaded them
   nothing_left(*a);
 }
 

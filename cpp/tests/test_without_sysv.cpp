@@ -1,6 +1,6 @@
-/// Where System V memory is refused arenas are memfd segments. Programs on Android are ended by a signal if they ask for
-/// it, so a library that is built for Android, or with -DSHAREDMEM_NO_SYSV, does not ask: then the filter of these tests
-/// does as Android's does. Otherwise it refuses by ENOSYS, as the kernels of some containers do.
+/// Where System V memory is refused arenas are memfd segments. Programs on Android are ended by a signal if they call
+/// it, so a library that is built for Android, or with -DSHAREDMEM_NO_SYSV, does not call it: then the filter of these
+/// tests does as Android's does. Otherwise it refuses by ENOSYS, as the kernels of some containers do.
 #include <doctest.h>
 
 #include <linux/filter.h>

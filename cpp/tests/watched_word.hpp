@@ -1,6 +1,6 @@
 #pragma once
 /// An atomic word for the protocol's policy: each operation is a step that the scheduler may delay, is
-/// written to a trace, and every change is shown to whoever watches.
+/// written to a trace, and every change is shown to the watcher.
 #include <atomic>
 #include <cstdint>
 #include <string>
@@ -90,7 +90,7 @@ class word {
   kind of() const noexcept { return kind_; }
   unsigned index() const noexcept { return index_; }
 
-  /// Back to zero. `quiet`: operations on it are no steps, for no two participants meet there.
+  /// Back to zero. `quiet`: operations on it are not steps, as no two participants use it at the same time.
   void reset(kind of, unsigned index, bool quiet, std::uint64_t value = 0) noexcept {
     value_ = value;
     kind_ = of;

@@ -8,7 +8,7 @@ import sharedmem
 def work(queue):
     counter, histogram = queue.get()  # multiprocessing's own could only be inherited
     for i in range(1000):
-        with counter:  # `+=` reads and writes: nobody may come between
+        with counter:  # `+=` reads and writes: no other process may come between
             counter.value += 1
         with histogram:
             histogram[i % 4] += 1

@@ -1,4 +1,4 @@
-"""A camera that waits for nobody, and viewers that always see its newest frame."""
+"""A camera that never waits for viewers, and viewers that always see its newest frame."""
 
 from multiprocessing import Process
 

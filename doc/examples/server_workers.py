@@ -1,4 +1,4 @@
-"""Workers of a server that share one table, whoever of them starts first."""
+"""Workers of a server that share one table, whichever of them starts first."""
 
 import multiprocessing
 

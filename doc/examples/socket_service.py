@@ -1,4 +1,4 @@
-"""A service that hands a whole object to whoever connects, by a message of some hundred bytes."""
+"""A service that sends a whole object to each client that connects, by a message of some hundred bytes."""
 
 import socket
 import tempfile

@@ -31,7 +31,7 @@ def main():
         file = Path(folder) / "measurements.npy"
         np.save(file, measurements(50_000))
         table = sharedmem.load(file)
-    table = sharedmem.readonly(table)  # whoever gets it can read the memory, and nothing else
+    table = sharedmem.readonly(table)  # a process that gets it can only read the memory
 
     frequencies = np.arange(1.0, 4.01, 0.2).round(1)
     with ProcessPoolExecutor(3) as pool:

@@ -3,9 +3,9 @@
  *
  * With the lock, a receiver that found no message and the word unchanged says that it is about to sleep; a sender
  * changes the word, and reads who was the last to say so. Without the lock, the sender wakes one. If it wakes none, it
- * takes back what it has read: nobody is expected any more, unless another one has said so since.
+ * takes back what it has read: no sleeper is expected any more, unless another one has announced itself since.
  *
- * Checked: while nobody dies, no message is left while all receivers sleep.
+ * Checked: without a death, no message is left while all receivers sleep.
  *
  * -DPUTS=n  messages, each by a sender of its own   -DRECEIVERS=n
  * -DBUG_x: a mistake that must be found.
@@ -70,7 +70,7 @@ proctype receiver(byte me) {
         take_lock(PUTS + me);
         if :: word != seen -> drop_lock(); goto again :: else fi;
 #ifdef BUG_COUNT_FROM_SLEEPERS
-        next = sleepers + 1;        /* begins anew at 1 when somebody has set it to 0 */
+        next = sleepers + 1;        /* begins at 1 again when a process has set it to 0 */
         sleepers = next;
 #else
         expected++;

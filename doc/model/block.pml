@@ -133,7 +133,7 @@ inline scan_leases() {
 #define SCAN() scan_holders(); scan_leases()
 #endif
 
-inline assert_unused() {              /* ghost: nobody has a reference to b */
+inline assert_unused() {              /* ghost: no process has a reference to b */
   k = 0;
   do :: k < N -> assert(HELD(k,b) == 0); k++ :: else -> k = 0; break od
 }
@@ -144,7 +144,7 @@ inline assert_free_is_right() {       /* ghost: about to free (b, g) */
   k = 0
 }
 
-/* FREEING carries the slot of whoever wrote it, or its last CAS could hit the same word of
+/* FREEING carries the slot of the process that wrote it; otherwise its last CAS could hit the same word of
  * another. A repairer may sign with the slot that it repairs: it alone works on that one, and so a process
  * without a slot can repair (SIGN_REPAIRED: all do).
  */
@@ -159,7 +159,7 @@ inline assert_free_is_right() {       /* ghost: about to free (b, g) */
 #define REPAIRER s
 #endif
 
-/* Anybody may call this for any block at any time; whoever removes a claim must. Never waits. */
+/* Any process may call this for any block at any time; one that removes a claim must. Never waits. */
 inline try_free(signer) {
   claim = 0;
 #ifndef NO_PRECHECK
@@ -169,7 +169,7 @@ inline try_free(signer) {
   :: atomic { claim -> claim = 0 }
   :: atomic { !claim && (st[b] == FREE || st[b] == EMPTYING) -> skip }
 #ifdef BUG_LEAVE_TO_OTHER_FREER
-  :: atomic { !claim && st[b] == FREEING -> skip }          /* "somebody is at it already" */
+  :: atomic { !claim && st[b] == FREEING -> skip }          /* "another process is freeing it already" */
   :: atomic { !claim && st[b] == LIVE -> st[b] = FREEING; fr[b] = SIGNED(signer); g = gen[b] };
 #else
   :: atomic { !claim && (st[b] == LIVE || st[b] == FREEING) ->                      /* also takes over */
@@ -355,7 +355,7 @@ proctype participant(byte me) {
     :: me == CHILD ->
 end_unborn:
        atomic { phase[me] == RUNS -> s = fslot };
-       atomic { assert(cst[s] == RESERVED && cac[s] == fpar);           /* nobody took our slot away */
+       atomic { assert(cst[s] == RESERVED && cac[s] == fpar);           /* no process took our slot away */
                 cst[s] = ACTIVE; cac[s] = me }
 #endif
 #ifdef JOIN
@@ -524,7 +524,7 @@ do_load:
 #ifdef BUG_BACK_OUT_WITHOUT_TRY_FREE
              goto end_idle
 #else
-             goto do_try_free                               /* ... and it was a claim: somebody may have seen it */
+             goto do_try_free                               /* ... and it was a claim: another process may have seen it */
 #endif
           :: else
        fi

@@ -1,11 +1,11 @@
 /* The orderly end: which of several processes that end leaves a process behind to keep the arena for a message
- * that nobody has read.  protocol.rst says it in prose; `run` verifies it.  Reading rules as in block.pml.
+ * that no process has read.  protocol.rst has it in prose; `run` verifies it.  Reading rules as in block.pml.
  *
  * The kernel removes the arena with the last process that has it attached.  Who ends in order therefore keeps it
- * by a lingering process, unless somebody else is there who will decide later.  The decision:
- *     mark my slot ENDING;  a message is out, and nobody else is ACTIVE: leave a lingering process
- * Who does not end after all (its exec failed) makes its slot ACTIVE again, and decides anew later.
- * A lingering process leaves as soon as it sees somebody ACTIVE; that it leaves when its time is over is not
+ * by a lingering process, unless another process is there that will decide later.  The decision:
+ *     mark my slot ENDING;  a message is out, and no other is ACTIVE: leave a lingering process
+ * A process that does not end after all (its exec failed) makes its slot ACTIVE again, and decides later.
+ * A lingering process leaves as soon as it sees an ACTIVE process; that it leaves when its time is over is not
  * modelled.  Sizes are macros given by `run`; -DBUG_x switches one known mistake on.
  */
 #ifndef N
@@ -30,7 +30,7 @@
 #define ENDING 2
 
 byte ctl[N];                          /* the slots */
-bool out;                             /* a message that nobody has read */
+bool out;                             /* a message that no process has read */
 byte attached;                        /* processes that have the arena: at 0 it is gone, and so is the message */
 
 /* ghost */
@@ -39,8 +39,8 @@ bool killed[N], gone[N];             /* died; ended in order */
 byte sender, sent;                    /* of the message that is out; how many there were */
 #define NONE  N
 #define LATER (N+1)
-byte relied[N];                       /* on whom a process counted when it left nobody behind; LATER: on whoever
-                                       * sends something, since nothing was out; NONE: it left somebody behind */
+byte relied[N];                       /* on which one a process relied when it left none behind; LATER: on the one that
+                                       * sends something, since nothing was out; NONE: it left one behind */
 
 /* The last one that goes may be one that counted on another, if that one was killed meanwhile; or if that one
  * counted on a third that was killed: among three processes no chain is longer. */
@@ -56,7 +56,7 @@ inline assert_kept(me) {
 #else
 #define COUNTED
 #endif
-/* Looks at all slots, one at a time: `other` is somebody else on whom to count, or N. */
+/* Looks at all slots, one at a time: `other` is another one on which to rely, or N. */
 inline look() {
   other = N; i = 0;
   do
@@ -72,7 +72,7 @@ proctype lingering(byte s) {
   do
   :: look();
      if
-     :: other < N ->                   /* somebody came who will decide at its own end */
+     :: other < N ->                   /* a process came that will decide at its own end */
         atomic { if :: relied[s] == NONE -> relied[s] = other :: else fi; attached--; assert_kept(s) }
         break
      :: else -> skip
@@ -95,7 +95,7 @@ proctype participant(byte s) {
   fi;
   {
 lives:
-    do                                  /* lives: somebody sends, somebody loads */
+    do                                  /* lives: one process sends, one loads */
     :: atomic { !out && sent < M -> out = true; sender = s; sent++ }
     :: out = false
     :: break

@@ -1,8 +1,8 @@
-/* Messages that die with their reader: who may give back the lease of one that nobody will ever load.
+/* Messages that die with their reader: which process may give back the lease of one that will never be loaded.
  * `lease_table.hpp`, `channel.hpp` and `_ledger.pyx` and `_in_flight.pyx` are the code; `run` verifies this.
  *
  * One lease, that process 0 took and stands for. Process 1 reads connection 0, process 2 connection 1; 0 writes to
- * both, 1 passes on to 2. A connection is a pipe, whose unread bytes the kernel keeps for whoever writes to it, or
+ * both, 1 passes on to 2. A connection is a pipe, whose unread bytes the kernel keeps for its writers, or
  * a socket, whose unread bytes go with the reading end. Process 2 may be one that reads without the library.
  * Bytes that were written may be kept by their writer until they have been read, and written again.
  *
@@ -27,8 +27,8 @@ bit  copied;                          /* lease bytes: the flag of several copies
 bit  alive[P] = 1;
 byte from0[2], from1[2];              /* unread copies in a connection, by who wrote them */
 bit  hand[P];                         /* has the bytes, and may load them or write them */
-bit  kept[P];                         /* has written them, and may do so again until somebody has read them */
-bit  outside;                         /* somebody got them by other means: a file, a socket, another library */
+bit  kept[P];                         /* has written them, and may do so again until they are read */
+bit  outside;                         /* a process got them by other means: a file, a socket, another library */
 byte nwrite;
 byte wrote[4];                        /* ledgers: copies that p = 0, 1 wrote to connection c and knows nothing of */
 #define WROTE(p,c)   wrote[(p)*2+(c)]
@@ -113,7 +113,7 @@ end_idle:
                 sure = 1 };
        atomic { if :: lst == OUT && MINE -> lst = GIVEN_BACK; assert(!SOMEBODY_HAS); WROTE(me,0) = 0; WROTE(me,1) = 0
                    :: else fi; sure = 0 }
-    /* the ledger forgets what it finds read: somebody else stands for it */
+    /* the ledger forgets what was read: another process is responsible for it */
     :: atomic { me < 2 && WROTE(me,0) + WROTE(me,1) > 0 && lac != me -> WROTE(me,0) = 0; WROTE(me,1) = 0 }
     od
   } unless {

@@ -6,7 +6,7 @@
  *   ASKS      how often a thread asks for another arena
  *
  * Asserted: a call uses the arena only while it is attached and visible, so that addresses in it are found; a
- * reference keeps it; at the end it is left if nobody asked for it last, and no count is left over. */
+ * reference keeps it; at the end it is left unless it was requested last, and no count remains. */
 
 #ifndef CALLERS
 #define CALLERS 2
@@ -22,7 +22,7 @@ byte users = 0;
 byte held = 0;        /* references: taken and dropped under locks of their own */
 bool some_hidden = 0;
 bool lock = 0;
-byte life = 0;        /* the arena was left so often, and attached anew */
+byte life = 0;        /* how often the arena was left, and attached again */
 
 inline acquire_lock() { atomic { !lock -> lock = 1 } }
 
@@ -92,7 +92,7 @@ inline end_use() {
   fi
 }
 
-/* Under the use: what find_name does, and whoever gets its block. */
+/* While it is used: what find_name does, and the caller that gets its block. */
 inline use_it() {
   assert(attached && visible);
   seen = life;

@@ -28,9 +28,9 @@
 #define M (NG+1)       /* arrays 1..NG */
 
 #define VACANT   0
-#define FILLING  1     /* its owner writes name and hash; nobody else looks at it */
+#define FILLING  1     /* its owner writes name and hash; no other reads them */
 #define CLAIMING 2     /* provisional: anybody with the same name may take it away */
-#define BUILDING 3     /* its owner, and nobody else, builds */
+#define BUILDING 3     /* only its owner builds */
 #define READY    4     /* names array eob; stale once that is freed */
 #define FAILED   5     /* the text of an exception, for those who waited */
 
@@ -44,7 +44,7 @@ byte wi[N];            /* private: the entry + 1 that p waits for, 0 none; here 
 bit  gone[N];          /* that entry was vacated since: its nonce is another */
 bit  dead[N];          /* known to be dead */
 bit  dying[N];
-bit  ref[N*M];         /* a local reference, and its bit in holders: kept until somebody repairs after a death */
+bit  ref[N*M];         /* a local reference, and its bit in holders: kept until a process repairs after a death */
 #define REF(p,o)    ref[(p)*M+(o)]
 
 /* ------------------------------------------------------------------ ghost */
@@ -58,7 +58,7 @@ byte ngoc, nun, ndead, nobj;
 #define ALIVE(o)  (REF(0,o) || REF(1,o) || REF(2,o) || REF(3,o))
 #endif
 
-inline touch(x) {      /* the word of entry x is written: nobody's copy is fresh */
+inline touch(x) {      /* the word of entry x is written: all copies are out of date */
   FRESH(0,x) = 0; FRESH(1,x) = 0
 #if N > 2
   ; FRESH(2,x) = 0
@@ -144,7 +144,7 @@ find:
     od;
     goto claim;
 
-/* ---------------- somebody builds: sleep on the bell, look each 100 ms whether it is alive */
+/* ---------------- a process builds: sleep on the bell, check each 100 ms whether it is alive */
 wait:
     if
     :: atomic { !FRESH(me,i) -> i = 0; st = 0; o = 0 }; goto find

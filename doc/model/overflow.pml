@@ -4,7 +4,7 @@
  * There is one block, which its parent holds until the end of a fork, so the bits are those of that block: a
  * clearer that works through many of them may be stopped before any.  The reading rules are those of block.pml:
  * one atomic{} or one plain statement on a shared variable is one atomic machine operation, death may come between
- * any two, and whoever is stopped for long is a process that takes no step for a while.
+ * any two. A process that is stopped for long is one that takes no step for a while.
  *
  * Processes: 0 has a slot and forks; the CHILDREN that follow are forked without a slot, by 0 or by each other, and
  * may leave the overflow; the CLEARERS have a slot each and look for what can be cleared.

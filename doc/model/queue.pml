@@ -2,7 +2,7 @@
  * settles.
  *
  * A message has a lease. While it is pickled its sender stands for it (OUT by the sender); the queue keeps it from
- * before the commit of `put` (KEPT) until after the commit of `get` (OUT by the receiver); whoever loads it makes it
+ * before the commit of `put` (KEPT) until after the commit of `get` (OUT by the receiver); the process that loads it makes it
  * VACANT. A lease of a dead process is given back by its repair at any later time. A kept one is not: only the queue's
  * own repair, and the receiver, end that.
  *
@@ -13,7 +13,7 @@
  *
  * Checked: a message that was put and not taken is kept; what was taken was put, once, in order, and its lease is out by
  * its receiver; when all have ended and the queue is empty no lease of a message is left; there is one ring, and it is
- * kept; nobody waits for a dead owner.
+ * kept; no process waits for a dead owner.
  *
  * -DMESSAGES=n  by each sender   -DDEATHS=n   -DSENDERS=n -DRECEIVERS=n  -DSWAPS=n
  * -DBUG_x: a mistake that must be found.
@@ -72,7 +72,7 @@ inline may_die() {
   fi
 }
 
-/* What the new owner finds. Each step may be the last one of this owner, too: then the next one begins anew. */
+/* What the new owner finds. Each step may be the last one of this owner, too: then the next one begins again. */
 inline settle() {
   if
   :: doing == 1 ->
@@ -129,7 +129,7 @@ proctype sender(byte me) {
     atomic { m = made; made++; lease[m] = OUT; by[m] = me };      /* pickled */
     may_die();
     take_lock();
-    place[tail] = m;                /* the record, beyond the tail: nobody sees it */
+    place[tail] = m;                /* the record, beyond the tail: no process sees it */
     may_die();
 #ifndef BUG_NOT_NOTED_PUT
     from = tail; may_die();
@@ -182,7 +182,7 @@ proctype receiver(byte me) {
 #endif
      doing = 0; may_die();
      drop_lock();
-     /* loaded: what it was put with is there, and nobody else has it */
+     /* loaded: what it was put with is there, and no other process has it */
      assert(lease[m] == OUT && by[m] == me);
      taken[m]++;
      assert(taken[m] == 1);
@@ -244,7 +244,7 @@ end_repair:
   od
 }
 
-/* After all: one more user, whom nobody kills, takes what is left. */
+/* In the end one more user, which is not killed, takes what is left. */
 active proctype last_user() {
   byte i;
   atomic {
@@ -260,7 +260,7 @@ active proctype last_user() {
     run replacer(SENDERS + RECEIVERS);
 #endif
   }
-  ended == USERS;                   /* an invalid end state here: somebody waits for ever */
+  ended == USERS;                   /* an invalid end state here: a process waits for ever */
   assert(lock == NOBODY);
   atomic {
     if

@@ -1,1 +1,1 @@
-# Nothing by itself: see sharedmem.array and sharedmem.libsharedmem.
+# Declares nothing: see sharedmem.array and sharedmem.libsharedmem.

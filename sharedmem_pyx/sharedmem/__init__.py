@@ -40,7 +40,7 @@ _install_saving()
 _watch_connections()
 _await_others()
 
-# Names whose modules are imported when they are first asked for.
+# Names whose modules are imported at their first use.
 _LATER = {
     "Array": "values",
     "BuildError": "_naming",
@@ -112,7 +112,7 @@ __all__ = [
 ]
 
 
-# Modules for other libraries. They are imported when first asked for, and not by `import *`: that would give
+# Modules for other libraries. They are imported at their first use, and not by `import *`: that would give
 # the name of the library a new meaning.
 _FOR_LIBRARIES = ("dask", "mpi", "ray", "torch", "zarr")
 

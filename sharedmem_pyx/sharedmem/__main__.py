@@ -236,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = _run(options)
         if sys.stdout is not None:
-            sys.stdout.flush()  # here, where it can be told that it fails
+            sys.stdout.flush()  # here, where a failure can still be reported
         return status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

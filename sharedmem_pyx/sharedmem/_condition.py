@@ -213,7 +213,7 @@ class Condition(WithLock):
         woken = notify(self._memory, 0, n)
         if n is None or woken < n:
             store(self._memory, 2, number)
-            add(self._memory, 0, 1)  # so that no thread falls asleep that has not seen the third word
+            add(self._memory, 0, 1)  # so that a thread that has not seen the third word does not fall asleep
             notify(self._memory, 0)
 
     def notify_all(self) -> None:

@@ -16,7 +16,8 @@ cdef extern from "<sharedmem_pyx/atomics.hpp>" namespace "sharedmem_pyx::atomics
 
 # Seconds between two looks for a signal such as Ctrl-C.
 cdef double slice_of_wait = 0.1
-# Seconds after a notification of others at which one who waits looks for himself: they may have been killed.
+# Seconds after a notification that woke others, after which a waiting thread checks again: they may have been
+# killed.
 cdef double patience = 0.8
 
 
@@ -33,7 +34,7 @@ cdef class WithLock:
         return self._lock.acquire()
 
     def __exit__(self, *exception):
-        # A wait that was interrupted while it took the lock back has not got it.
+        # A wait that was interrupted while it acquired the lock again does not hold it.
         if exception[0] is None or self._lock._is_owned():
             self._lock.release()
 
@@ -58,7 +59,7 @@ cdef bint sleep_until_notified(const uint32_t* words, uint32_t start, double sec
     cdef double end = time.monotonic() + seconds
     cdef double left = seconds
     cdef double now
-    cdef double until = 0.0        # when it no longer counts on another one that was woken
+    cdef double until = 0.0        # from then on it does not rely on another thread that was woken
     cdef uint32_t seen = start
     cdef wait_end how
     while True:

@@ -160,7 +160,7 @@ class Latest:
         if find_place(a) is not None:  # it lies in a file, and a frame is a handle of the arena
             a = copy(a)
         if _left:
-            _settle()  # before our lock is acquired: no thread holds two, so that no two wait for each other
+            _settle()  # before our lock is acquired: as no thread holds two locks, there is no deadlock
         return call_with(self._lock, self._put, a)
 
     def _put(self, a: Any) -> int:

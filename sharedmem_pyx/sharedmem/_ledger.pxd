@@ -6,7 +6,7 @@ from sharedmem.libsharedmem.handle cimport handle, locator
 cdef class Bytes:
     cdef object data
 
-    cdef bint in_use(self)      # whether anybody but the ledger refers to them
+    cdef bint in_use(self)      # whether another object than the ledger refers to them
 
 
 cdef class Carried:
@@ -14,7 +14,7 @@ cdef class Carried:
     cdef claim what
     cdef object key
     cdef int copies     # messages with it that may still be read
-    cdef bint read      # somebody has read one: the lease is theirs
+    cdef bint read      # a process has read one: the lease is its own now
     cdef list sources   # Bytes of those messages
 
     cdef bint in_use(self)
@@ -55,7 +55,7 @@ cdef int tidy(Outgoing out) except -1
 # None: it carries no lease that can be lost with it.
 cdef list enter(object conn, object buf)
 
-# A message was not written as a whole. `unread`: nobody is there to read it.
+# A message was not written as a whole. `unread`: it has no reader any more.
 cdef int withdraw(object conn, list message, bint unread) except -1
 
 # Takes over the leases of a message that was read from a connection.

@@ -19,7 +19,7 @@ cdef class LockBase:
     cdef robust_mutex c_obj
     cdef object memory             # SharedArray of the lock's bytes
     cdef object key                # address of those bytes
-    cdef bint asked                # whether somebody has tried to take it
+    cdef bint asked                # whether a thread has tried to take it
     cdef object __weakref__
 
     cdef Hold mine(self)

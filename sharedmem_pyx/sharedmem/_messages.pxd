@@ -47,7 +47,7 @@ cdef bint is_in_flight(Message within) noexcept
 cdef void end_message(Message within, bint complete) noexcept
 
 # Ends a complete message. The leases that it took in the arena are appended to `taken`, and are the caller's;
-# those of other arenas belong to whoever loads the message. If it raises, the message has not ended.
+# those of other arenas belong to the process that loads the message. If it raises, the message has not ended.
 cdef int end_message_into(Message within, arena* where, vector[claim]* taken) except -1
 
 # What a pickle has for an array, as a handle where its memory is shared. `leased_by` NULL: handles have no

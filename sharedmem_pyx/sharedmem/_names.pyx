@@ -275,7 +275,7 @@ cdef class _Waiting:
         if waited >= self.next_notice:
             self.next_notice *= 2
             with import_lock:
-                import logging      # takes longer than all else that 64 workers do which find a table there
+                import logging      # only here, since importing it takes longer than finding a built array
             logging.getLogger("sharedmem").info(
                 "waiting for %r, which process %d has been building for %.0f s", self.name, found.pid,
                 found.age_ns / 1e9)

@@ -11,7 +11,9 @@ def read_size(text: str) -> int | None:
     """Parse a number of bytes such as "123456", "64KiB", "1.5G", "1GB" or "1e9"; None if it is not a size.
 
     1G and 1GiB are 2**30 bytes, 1GB is 10**9. `parse_size` in cpp/src/settings.cpp reads the variables of the
-    C++ library by the same rule; a test compares the two.
+    C++ library by the same rule; a test compares the two. It is not called here, because it is not a part of
+    the C++ library's interface, and its result is a floating-point number, which is not exact for large
+    sizes.
     """
     found = re.fullmatch(
         r"\+?(?=\.?[0-9])([0-9]*)\.?([0-9]*)(?:[eE]([+-]?[0-9]{1,2}))?"  # the number

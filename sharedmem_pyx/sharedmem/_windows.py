@@ -53,7 +53,7 @@ def start_of(pid: int) -> int:
         raise _failed()
     try:
         if _kernel.WaitForSingleObject(process, 0) == 0:
-            return 0  # it has ended, and somebody has a handle of it
+            return 0  # it has ended, but some process still has a handle of it
         times = [ctypes.c_uint64() for _ in range(4)]
         if not _kernel.GetProcessTimes(process, *map(ctypes.byref, times)):
             raise _failed()

@@ -22,11 +22,12 @@ from sharedmem._in_flight import look
 from sharedmem._startup import at_fork
 
 
-# Where children look for the locator of their parent's arena: a variable that every kind of child
+# Children find the locator of their parent's arena in two places: a variable that every kind of child
 # inherits, and a key of the configuration that travels with each Process object, also to children of a
-# server that was started before there was an arena. The C++ library sets the variable in the process's own
-# environment. `os.environ` is Python's copy of that, which programs pass to their children, so it has to be
-# updated separately.
+# fork server that is older than the arena. The C++ library sets the variable (`settle_on` in home.cpp), since
+# its users need it without Python. But `os.environ` is a copy that Python made at its start: it does not
+# notice this, and programs pass it to their children. Assigning to it is the only way to update it before
+# Python 3.14.
 _VARIABLE = "SHAREDMEM_ARENA"
 _KEY = "sharedmem"
 

@@ -69,7 +69,7 @@ def register() -> bool:
     Raises
     ------
     ImportError
-        There is no Ray.
+        Ray is not installed.
 
     Warns
     -----
@@ -83,7 +83,7 @@ def register() -> bool:
     Notes
     -----
     Calling it again does nothing. It may be called by any thread. Nothing else of Ray changes: what is not
-    sent by this transport goes through Ray's store as ever.
+    sent by this transport goes through Ray's store as usual.
     """
     ray = _need_ray()
     with import_lock:
@@ -102,16 +102,16 @@ def register() -> bool:
 
 
 def put(value: Any) -> ObjectRef[Any]:
-    """Store an object with Ray, whose shared arrays stay where they are.
+    """Store an object with Ray, but leave its shared arrays where they are.
 
-    As ``ray.put``, but for the arrays of this library in it: whoever gets the object, as an argument of an
-    actor or by ``ray.get``, has the same memory and may write there.
+    In contrast to ``ray.put``, arrays of this library in the object are not copied: a process that gets the
+    object, as an argument of an actor or by ``ray.get``, has the same memory and may write to it.
 
     Parameters
     ----------
     value : object
-        An array, or anything that holds arrays and can be pickled. What is no shared array in it is stored by
-        value. An ordinary ndarray that is passed itself is copied into shared memory.
+        An array, or any object that holds arrays and can be pickled. Everything in it but shared arrays is
+        stored by value. If the value is itself an ordinary ndarray, it is copied into shared memory.
 
     Returns
     -------
@@ -121,16 +121,16 @@ def put(value: Any) -> ObjectRef[Any]:
     Raises
     ------
     ImportError
-        There is no Ray.
+        Ray is not installed.
     TypeError
         The value cannot be pickled, or is a reference already.
 
     Warns
     -----
     RuntimeWarning
-        Values were stored, since this process cannot store anything else: Ray's version is not known; it is a
-        client of ``ray://``, an actor without ``enable_tensor_transport=True``, or a driver in another
-        `sharedmem.place` than the workers of its node.
+        Values were stored, because this process cannot store handles: this version of Ray is not supported,
+        or the process is a client of ``ray://``, an actor without ``enable_tensor_transport=True``, or a
+        driver in another `sharedmem.place` than the workers of its node.
 
     See Also
     --------

@@ -148,7 +148,7 @@ class SHAREDMEM_API arena {
   bool note_written(const claim& c, bool again) noexcept;
   /// Whether the lease is in use and this process is responsible for it. False without a slot of its own.
   bool stands_for(const claim& c) noexcept;
-  /// Whether the lease still keeps its block, whoever is responsible: it was neither loaded nor given up.
+  /// Whether the lease still keeps its block, whichever process is responsible: it was neither loaded nor given up.
   bool is_in_flight(const claim& c) noexcept;
   /// Gives back the lease of a message whose bytes are lost, if this process is responsible for it and there
   /// never was another copy.
@@ -239,7 +239,7 @@ class SHAREDMEM_API arena {
   /// \throws corrupted  naming the first invalid entry.
   void check() const;
 
-  /// Whether the arena can be left: this process holds no block of it, and no lease is in use, whoever acquired it.
+  /// Whether the arena can be left: this process holds no block of it, and no lease of any process is in use.
   bool idle() const noexcept;
   struct SHAREDMEM_HIDDEN state;
   /// Its parts, for the library's own sources.

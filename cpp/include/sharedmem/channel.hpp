@@ -6,7 +6,7 @@
 /// | --------------------------------- | -------------------------------------- | --------------------------------------- |
 /// | has it no reader any more?        | POLLERR on a writing end               | POLLHUP on the other end                |
 /// | how many bytes are unread?        | FIONREAD on a writing end, also then   | SIOCOUTQ, in truesize; 0 afterwards     |
-/// | which bytes are unread?           | open it again for reading, tee(2)      | gone: the kernel purges it with the end |
+/// | which bytes are unread?           | open it again for reading, tee(2)      | lost: the kernel purges it with the end |
 ///
 /// A descriptor on its way in an SCM_RIGHTS message counts as a reader. Sources: fs/pipe.c, pipe_poll, pipe_ioctl,
 /// fifo_open (opening /proc/PID/fd/N gives a new end of an unnamed pipe); net/unix/af_unix.c, unix_poll,

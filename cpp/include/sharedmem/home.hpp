@@ -90,8 +90,8 @@ class SHAREDMEM_API attached_arenas {
   std::uint32_t process_;  // its pid
 };
 
-/// At an orderly exit: marks this process as ending in all its arenas. If messages would be lost with it, whoever
-/// sent them (because all other processes have begun to end, or this process sent them from an extension segment
+/// At an orderly exit: marks this process as ending in all its arenas. If messages of any sender would be lost with
+/// it (because all other processes have begun to end, or this process sent them from an extension segment
 /// that perhaps no other has attached), it forks one small process that keeps these arenas. That process waits for the
 /// end of this one, or until it has become another program (exec(3): call this before it), and then until another
 /// participant comes, no lease is in use, or some seconds have passed (SHAREDMEM_LINGER, default 10, 0: none).

@@ -26,8 +26,8 @@ std::mutex& ending() {
 /// What the thread has to give back when it ends, also while it serves no arena.
 thread_local thread_cache* mine = nullptr;
 
-/// The thread's end has come: a destructor that runs later must not make another cache, which nobody would give
-/// back. Without a destructor of its own it can be read as long as the thread runs.
+/// True once the thread has begun to end: a destructor that runs later must not make another cache, which would never
+/// be given back. It has no destructor, so it can be read as long as the thread runs.
 thread_local bool ended = false;
 
 void end_thread(void* context) noexcept {
@@ -113,8 +113,8 @@ void heap::forget_chunks() noexcept {
 
 void heap::resume_threads() noexcept { stopped.store(false, std::memory_order_release); }
 
-/// Forgets all caches, in a forked child, where they were wiped. Their threads do not exist, but for the one that
-/// forked, which is the first of the child; if another one comes here first, it cannot tell which cache that is.
+/// Forgets all caches, in a forked child, where they were wiped. Their threads do not exist there, except the one
+/// that forked, which is the first of the child. If another thread is first, it cannot tell which cache that is.
 void heap::drop_caches() noexcept {
   if (is_first_thread() && !ended)
     for (thread_cache* cache : caches)

@@ -3,8 +3,8 @@
 /// The owner's allocator of one arena in this process: blocks out of the chunks that this process owns.
 ///
 /// It works on private memory, under one lock, and writes of the shared tables only what an owner alone may
-/// write: the chunk table's entries of its own chunks, and hints. It never looks for dead processes, asks no
-/// limit of memory and makes no segment: its callers decide what to try next when it has no room.
+/// write: the chunk table's entries of its own chunks, and hints. It never looks for dead processes, checks
+/// no limit of memory and makes no segment: its callers decide what to try next when it has no room.
 ///
 /// Locks: the object is the lock itself (`std::lock_guard lock(heap)`); functions say so where they need
 /// none. It is the last lock that a thread takes; nothing is called out of the library while it is held.
@@ -77,8 +77,8 @@ class heap {
   bool can_describe(std::uint32_t chunk, std::uint32_t blocks) const noexcept;
   /// Keeps a run for later.
   void cache_run(slab* run) noexcept { cache_run(run, {}); }
-  /// Takes over chunks whose owner has died, but no more than are asked for, since their memory is warm and the
-  /// successors of the dead will ask for the same: those cut into blocks of a class, or a run of so many chunks.
+  /// Takes over chunks whose owner has died, but no more than are requested, since their memory is warm and the
+  /// successors of the dead process will need the same: those cut into blocks of a class, or a run of so many chunks.
   /// If these have no room, all: runs grow together only in the hands of one process, and without that each
   /// generation would leave smaller pieces and take fresh memory. True if something changed.
   bool adopt_orphans(std::uint32_t chunks, std::uint32_t size_class);

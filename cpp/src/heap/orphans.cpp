@@ -33,7 +33,7 @@ void heap::leave_orphan(std::uint32_t c) noexcept {
 }
 
 /// Calls `use(chunk, owner, cut)` for each orphan in the attached segments, until it returns false; `owner` is the
-/// word that says so. Returns whether there can be no further orphan.
+/// word that marks it as an orphan. Returns whether there can be no further orphan.
 template <class Use>
 bool heap::each_orphan(Use&& use) const {
   const auto mark = static_cast<std::uint32_t>(words.head().chunk_mark.load(sc));

@@ -35,7 +35,7 @@ bool heap::empty_run(const slab& run) noexcept {
                         static_cast<std::size_t>(run.block_bytes));
 }
 
-/// Takes a run out; its node is for `list_cached`, which then needs no memory.
+/// Removes a run from the list; its node is for `list_cached`, which then needs no memory.
 heap::run_node heap::remove_cached(slab* run) noexcept {
   cached_bytes -= run->block_bytes;
   return cached_runs.extract({run->run, run->chunk});

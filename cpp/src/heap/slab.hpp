@@ -1,6 +1,6 @@
 #pragma once
 
-/// What an owner knows privately of a piece of data space that it owns: a chunk cut into equal blocks,
+/// The private state of a piece of data space, in the process that owns it: a chunk cut into equal blocks,
 /// or a run of chunks that is one block.
 #include <atomic>
 #include <cstdint>

@@ -53,7 +53,7 @@ std::uint32_t membership::enter_overflow() noexcept {
   }
 }
 
-/// Publishes what only this process knew, and sets the child's bit on all that is held. All locks are held.
+/// Publishes blocks that only this process knew, and sets the child's bit on all that are held. All locks are held.
 /// It must not fail, since a child without claims would see its arrays overwritten by others; so it uses no memory.
 void membership::claim_for(std::uint32_t child) noexcept {
   refs.each_held([&](std::uint32_t b, const record& r) { refs.rules.hold(b, child, r.generation); },
@@ -129,7 +129,7 @@ void membership::after_fork_in_child() noexcept {
     peers.identify();  // the parent may have called unshare(2) for its children
   } catch (const no_memory&) {
     child_slot =
-        none;  // others could not tell whether this process lives: start anew, and fail there with a reason
+        none;  // others could not tell whether this process lives: join as a new one, which fails with a reason
   }
   if (child_slot != none) {
     participant_entry& mine = words.slot(child_slot);

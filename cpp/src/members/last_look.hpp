@@ -1,6 +1,6 @@
 #pragma once
 
-/// What an arena's tables say, at the end of a process, about unread messages.
+/// Reads from an arena's tables, at the end of a process, whether messages are unread.
 #include <cstdint>
 
 #include <vector>

@@ -43,7 +43,7 @@ class membership {
   /// From an overflow slot to one of its own. \throws no_memory  all are taken.
   void leave_overflow();
 
-  /// Before fork(2): takes all locks, a slot for the child, and claims for it on what this process references.
+  /// Before fork(2): takes all locks, a slot for the child, and claims for it on all blocks that are held.
   /// \pre  The own slot is known.
   void prepare_fork() noexcept;
   void after_fork_in_parent() noexcept;  ///< after it, in the parent, also if it failed

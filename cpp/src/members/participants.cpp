@@ -159,8 +159,8 @@ bool participant_table::no_child_without_slot() const noexcept {
   return census_is([](const actor&) { return true; });
 }
 
-/// Whether every process that can touch the arena takes part in it and is of our namespaces. Of an actor in other
-/// namespaces nothing can be told by its pid; if this holds it is gone.
+/// Whether every process that can touch the arena takes part in it and is in our namespaces. The pid of an actor in
+/// other namespaces tells nothing; but if this function returns true, such an actor has ended.
 bool participant_table::only_we_are_left() const noexcept {
   return census_is([this](const actor& who) { return who.space == me_.space; });
 }

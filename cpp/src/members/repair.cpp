@@ -1,5 +1,5 @@
 /// Freeing what dead processes held. There is no thread and no daemon: a process that needs memory, joins, forks or
-/// is asked to makes a pass, at most every 100 ms; every step may be repeated.
+/// calls `collect` makes a pass, at most every 100 ms; every step may be repeated.
 #include "members/repair.hpp"
 
 #include <algorithm>
@@ -198,7 +198,7 @@ bool repairer::stop_overflow(std::uint32_t k) noexcept {
 
 /// Bits and leases of an overflow slot belong to all children in it together: they are freed when the
 /// census shows that there is no child without a slot. The slot's `ctl` says which process does so. While that process
-/// lives no other takes the work over, however long it is stopped: it would later clear bits of children born since.
+/// lives no other takes over the work, however long it is stopped, because it would later clear bits of newer children.
 void repairer::clear_overflow(std::uint32_t k) {
   if ((words.head().overflow.load(sc) & overflow_used(k)) == 0 || !peers.has_slot()) return;
   const std::uint32_t shared_slot = words.overflow_slot() + k;

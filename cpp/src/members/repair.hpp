@@ -46,7 +46,7 @@ class repairer {
 
   bool on_arena_clock() const noexcept;
   /// Gives back leases of dead senders whose grace is over (`now`: all of them). Returns how many. Their messages are
-  /// lost: for callers that have no memory otherwise, or were asked to do so.
+  /// lost, so this is for callers that would have no memory otherwise, or whose user requested it.
   std::uint64_t expire(bool now);
   /// Gives back leases that were kept by blocks freed since. Returns how many.
   std::uint64_t drop_unkept() noexcept;

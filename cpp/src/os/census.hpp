@@ -9,7 +9,7 @@ namespace sharedmem {
 /// A System V segment of one page that each process attaches exactly once, so that the kernel's
 /// count of attaches is the number of processes: fork adds one, exec and death of any kind subtract
 /// one. It is never passed to `mprotect` or `madvise`: they can split a mapping and spoil the count.
-/// The arena's own segment needs such calls, and therefore cannot be counted by.
+/// The arena's own segment needs such calls, so its count of attaches cannot be used.
 /// Ownership: owns one attach; the kernel frees the segment after the last. Move-only; default-made
 /// or moved from it is empty.
 /// Threads: const members may run at once.
@@ -30,7 +30,7 @@ class census {
 
   /// Takes part in the census `id`.
   /// \pre    no other `census` object of this process is attached to `id`.
-  /// \throws sharedmem::stale_handle  it has gone, or is something else.
+  /// \throws sharedmem::stale_handle  it does not exist any more, or is something else.
   /// \throws sharedmem::error         EPERM or EACCES: another user's; ENOMEM; ...
   [[nodiscard]] static census attach(std::int32_t id);
 

@@ -22,13 +22,13 @@ struct file_bytes {
   file_facts facts;
 };
 
-/// \throws std::invalid_argument  it is no regular file.
+/// \throws std::invalid_argument  it is not a regular file.
 /// \throws sharedmem::error       EISDIR: a folder; ENOENT, EACCES, ...
 file_facts look_at_file(const std::string& path);
 /// \param writable  else a store is a SIGSEGV, and the system refuses to make the pages writable.
 /// \throws what `look_at_file` throws, and ENOMEM.
 file_bytes map_file(const std::string& path, bool writable);
-/// Makes a file of `bytes` bytes, zero but for `head`, and maps it writable. Its blocks are reserved. It takes the
+/// Makes a file of `bytes` bytes, `head` and then zeros, and maps it writable. Its blocks are reserved. It takes the
 /// place of another file of that name when it is complete; when something fails that one stays, and nothing is left.
 /// \throws sharedmem::error  ENOSPC, EDQUOT, EFBIG, EACCES, ENOENT, EISDIR, ...
 file_bytes create_file(const std::string& path, std::uint64_t bytes, std::span<const std::byte> head);

@@ -1,6 +1,6 @@
 #pragma once
 
-/// What the list of attached arenas asks of the system: fork handlers and the environment.
+/// What the list of attached arenas needs of the system: fork handlers and the environment.
 #include <string>
 
 namespace sharedmem {

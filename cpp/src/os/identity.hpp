@@ -12,8 +12,8 @@ namespace sharedmem {
 /// Start times of processes, in clock ticks, are taken modulo 2^34: five years at 100 Hz.
 inline constexpr std::uint64_t start_mask = (std::uint64_t{1} << 34) - 1;
 
-/// One process for ever, among those of the same `process_namespaces`: a pid is used again, a pid
-/// with its start time is not.
+/// Identifies one process uniquely among those of the same `process_namespaces`: a pid may be reused, but not a pid
+/// together with its start time.
 struct process_id {
   std::uint32_t pid = 0;  ///< in its pid namespace
   /// Clock ticks from boot to its start, as its time namespace counts, modulo 2^34; 0: unknown.
@@ -48,7 +48,7 @@ std::uint32_t effective_user() noexcept;
 /// The namespaces of this process, determined at each call.
 process_namespaces this_namespaces() noexcept;
 
-/// What can be told of another process.
+/// What is known about another process.
 enum class liveness : std::uint8_t {
   alive,  ///< it runs, or did a moment ago
   dead,  ///< proven: it will never touch memory again

@@ -29,7 +29,7 @@ void keep_what_runs(const void* frame, std::vector<kept_range>& memory);
 /// fork failed.
 bool fork_to_linger() noexcept;
 
-/// In that process: gives back all memory and files that it inherited but for those named, and the working
+/// In that process: gives back all memory and files that it inherited except those named, and the working
 /// directory; signals have their default effect and none is blocked. From then on nothing else may be touched.
 /// \param memory       ascending; an array that names itself.
 /// \param descriptors  ascending.

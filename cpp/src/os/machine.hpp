@@ -1,6 +1,6 @@
 #pragma once
 
-/// What the allocator asks of the machine itself. Threads: any.
+/// What the allocator needs of the machine itself. Threads: any.
 #include <cstddef>
 #include <cstdint>
 
@@ -26,7 +26,7 @@ void let_others_run(unsigned round) noexcept;
 bool is_first_thread() noexcept;
 
 namespace os {
-/// Ends this process at once, as SIGKILL does: nothing of its own runs any more.
+/// Ends this process at once, as SIGKILL does: none of its code runs any more.
 [[noreturn]] void die() noexcept;
 /// Stops this process, as SIGSTOP does, until it receives SIGCONT.
 void stop() noexcept;

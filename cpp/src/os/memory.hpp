@@ -7,7 +7,7 @@
 
 namespace sharedmem {
 
-/// An estimate, old as soon as it is made; bytes.
+/// An estimate, out of date as soon as it is made; bytes.
 struct memory_estimate {
   std::uint64_t available = 0;  ///< the least that any of the limits leaves now
   std::uint64_t total = 0;      ///< the least of the limits themselves

@@ -1,5 +1,5 @@
 /// \file
-/// The seam: all that this library asks of the operating system, by purpose. A port is a folder beside linux/
+/// The seam: all that this library needs of the operating system, by purpose. A port is a folder beside linux/
 /// that implements these headers; only there are system calls, and names of the system's own files.
 ///
 /// | header           | purpose                                                                            |
@@ -7,7 +7,7 @@
 /// | traits.hpp       | what a system has and what it demands, as constants                                |
 /// | segment.hpp      | make, find, attach and detach kernel objects of shared memory                      |
 /// | files.hpp        | regular files, mapped as shared memory                                             |
-/// | pages.hpp        | give pages back, forbid them, make them present, ask for huge ones                 |
+/// | pages.hpp        | give pages back, forbid them, make them present, request huge ones                 |
 /// | census.hpp       | how many processes have an arena attached                                          |
 /// | channel.hpp      | what a pipe or socket says about its other end                                     |
 /// | identity.hpp     | who is this process, is that one alive, does it have a segment; random bytes       |

@@ -21,13 +21,13 @@ class segment;
 enum class meeting : std::uint8_t {
   made,   ///< by this call
   found,  ///< another process has made it
-  gone,   ///< it went meanwhile: try again
+  gone,   ///< it was removed meanwhile: try again
   taken,  ///< the key is another user's, or another program's
 };
 
 /// A kernel object of shared memory that this process has found or made, and its view of it.
 /// Ownership: owns the view, and what keeps the object findable (for a memfd a descriptor that is closed on
-///   exec). The kernel frees the object when the last view and descriptor in any process have gone, however
+///   exec). The kernel frees the object when the last view and descriptor in any process are gone, however
 ///   that happens. Move-only; default-made or moved from it is empty.
 /// Threads: const members may run at once; everything else needs exclusive access.
 /// Processes: a forked child inherits the view as one of its own.
@@ -50,7 +50,7 @@ class segment {
   /// \param kind   one of `segment_kinds`.
   /// \param bytes  whole pages, more than 0.
   /// \param tag    a random number, by which `open` recognises an object whose name does not tell it.
-  /// \post   readable and writable, all bytes 0, left out of core dumps; gone with its last user.
+  /// \post   readable and writable, all bytes 0, left out of core dumps; removed with its last user.
   /// \throws std::invalid_argument  no such kind.
   /// \throws sharedmem::error  ENOMEM, EINVAL, ENOSPC, ENOSYS, EPERM, EMFILE, with the system's own call;
   ///         nothing is left behind.
@@ -64,19 +64,19 @@ class segment {
   /// \throws sharedmem::error         EPERM or EACCES: another user's; EMFILE, ENFILE; ...
   [[nodiscard]] static segment open(const segment_name& name, std::uint64_t tag);
 
-  // ---- how processes that know nothing of each other find a segment of their user. On Linux System V memory only.
+  // ---- how unrelated processes find a segment of their user. On Linux System V memory only.
 
   /// Makes an object under a key, which names at most one in the IPC namespace, or finds the one that has the key.
-  /// Neither is attached, and what was made stays when all processes have gone, until `let_key_go`. Where keys cannot be
-  /// let go it goes with its last user.
+  /// Neither is attached, and what was made stays after all processes have ended, until `let_key_go`. Where keys cannot be
+  /// let go it is removed with its last user.
   /// \param number what they meet for, 23 bits; the key follows from it.
   /// \param bytes  whole huge pages, more than 0.
   /// \param tag    less than a page: the system's list shows it, so that `list` finds the object.
   /// \throws sharedmem::error  as `create`.
   static meeting create_under_key(std::uint32_t number, std::size_t bytes, std::uint32_t tag,
                                   segment& object);
-  /// The key is free from now on, the object is in the list of `list`, and it goes with its last user: one step.
-  /// Done twice, when it has gone, or where keys cannot be let go, it has no effect.
+  /// In one step frees the key, puts the object into the list of `list`, and has it removed with its last user.
+  /// Calling this twice, after the removal, or where keys cannot be let go, has no effect.
   static void let_key_go(const segment_name& name) noexcept;
   /// Objects of this user that carry the tag and have been let go, in no order, by the kernel's own list. Where keys
   /// cannot be let go there is no such list, and these are the objects that have one of the keys.
@@ -95,7 +95,7 @@ class segment {
 
   /// The same object, attached a second time: whole, read-only, left out of core dumps. A store through it is a
   /// SIGSEGV, and the system refuses to make it writable (mprotect(2): EACCES). It does not keep the object
-  /// findable, and `name` is not to be asked.
+  /// findable, and its `name` must not be used.
   /// \pre    this one is attached.
   /// \throws sharedmem::error  ENOMEM: no address space; EACCES: this process has changed its user; of a memfd
   ///         ENOENT without /proc, EBADF if its descriptor was closed by others, EMFILE, ENFILE; ...

@@ -58,7 +58,7 @@ void references::after_free(std::uint32_t b, std::uint64_t place) {
     theirs.returns.store(~std::uint64_t{0}, std::memory_order_release);
 }
 
-/// Several processes may be in the overflow slot: in its name one could take another's FREEING for its own.
+/// Several processes may be in the overflow slot; signing with it, one could take another's FREEING for its own.
 /// They leave the block LIVE, and clearing that slot checks all blocks.
 bool references::free_if_unclaimed(std::uint32_t b) {
   return words.is_own(slot()) && free_if_unclaimed(b, slot());
@@ -79,7 +79,7 @@ void references::drop_published(std::uint32_t b) noexcept {
   if (r == nullptr || r->count == 0) return;
   if (--r->count != 0) return;
   count_.fetch_sub(1, relaxed);
-  if (words.is_overflow(slot())) return;  // others' references may hang on the same bit
+  if (words.is_overflow(slot())) return;  // references of other processes may depend on the same bit
   rules.clear(b, slot());
   free_if_unclaimed(b);
 }

@@ -16,7 +16,7 @@ using os::huge_page_size;
 
 /// One segment, attached whole, readable and writable, aligned to `huge_page_size`.
 /// Ownership: owns the address range and, for a memfd, a descriptor that is closed on exec. The
-/// kernel frees the segment when its last mapping (and descriptor) in any process has gone, however
+/// kernel frees the segment when its last mapping (and descriptor) in any process is gone, however
 /// that happens; nothing has to be removed. Move-only; default-made or moved from it is empty.
 /// Threads: const members and the page operations may run at once; moving and destroying need
 /// exclusive access.
@@ -49,15 +49,15 @@ class mapping {
   /// Attaches a segment that another process (or this one) made.
   /// Before a byte of it can be written, the kernel's record must show a segment of this library and
   /// this user (owner and creator, mode 0600, marked for removal or sealed, exact size), and
-  /// `verify` must accept it over a read-only mapping; it is asked again over the final one.
+  /// `verify` must accept it over a read-only mapping; it is called again with the final one.
   /// \param name     where the maker said it is; a memfd that has moved is searched for by its tag
   ///                 among the descriptors of this user's processes.
   /// \param bytes    the exact size, whole pages.
   /// \param tag      as given to `create`.
   /// \param verify   not null.
   /// \param context  passed to `verify`.
-  /// \throws std::invalid_argument  `name.kind` is not known, or `bytes` is no number of whole pages.
-  /// \throws sharedmem::stale_handle  it has gone, or is something else.
+  /// \throws std::invalid_argument  `name.kind` is not known, or `bytes` is not a whole number of pages.
+  /// \throws sharedmem::stale_handle  it does not exist any more, or is something else.
   /// \throws sharedmem::error       EPERM or EACCES: another user's; ENOMEM: no address space; ...
   [[nodiscard]] static mapping attach(const segment_name& name, std::size_t bytes, std::uint64_t tag,
                                       verifier verify, void* context);
@@ -75,7 +75,7 @@ class mapping {
   static bool examine(const segment_name& name, std::uint64_t tag, verifier look, void* context);
 
   /// The same segment, attached once more to other addresses, read-only: a store there is a SIGSEGV, and neither
-  /// mprotect(2) nor a page operation below makes it writable. Aligned as this one; huge pages are asked for in all
+  /// mprotect(2) nor a page operation below makes it writable. Aligned as this one; huge pages are requested in all
   /// of it, so that it is one entry of the process's maps. It is no member of the segment by which others find it.
   /// \pre    this one is not empty.
   /// \throws sharedmem::error  what the kernel refused: ENOMEM (address space), EACCES (this process has another
@@ -115,7 +115,7 @@ class mapping {
   void prefer_huge(std::size_t offset, std::size_t bytes) noexcept;
 
   /// Makes the pages of a range present and writable here, huge ones where the kernel can, without
-  /// changing their bytes. Whether there is memory is the caller's question, asked before.
+  /// changing their bytes. The caller has to check before whether there is memory.
   /// \param offset   bytes from the mapping's start.
   /// \param bytes    length of the range.
   /// \param threads  how many threads, the calling one included, share the work from `threaded_from` on; at

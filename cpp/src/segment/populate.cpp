@@ -12,7 +12,7 @@
 namespace sharedmem {
 namespace {
 
-// What this kernel has shown not to know, so that it is not asked again.
+// Calls that this kernel does not have; they are not tried again.
 std::atomic<bool> no_collapse{false};
 std::atomic<bool> no_fault_in{false};
 

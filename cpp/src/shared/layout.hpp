@@ -168,7 +168,7 @@ struct cut_word {
 };
 
 /// Bits of `header::overflow`. A child that finds no slot of its own shares an overflow slot with others. Once
-/// none of them is left, the slot's bits are cleared, which no child may meet that is born meanwhile: it
+/// none of them is left, the slot's bits are cleared. A child that is forked meanwhile must not get such a bit, so it
 /// gets the other overflow slot. One of the two is cleared at a time, so a fork never waits for the clearing.
 ///
 /// Whether a child may have bits of overflow slot k.

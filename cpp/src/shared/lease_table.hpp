@@ -209,7 +209,7 @@ class lease_table {
     return t_.lease(id.entry)[at_word].load(sc) == lease_word{lease_state::out, s, id.nonce}.bits();
   }
 
-  /// Whether that lease still claims its block: it is OUT, whoever is responsible for it, or being loaded.
+  /// Whether that lease still claims its block: it is OUT, whichever process is responsible, or being loaded.
   bool claims_block(lease_id id) {
     const auto v = lease_word::from(t_.lease(id.entry)[at_word].load(sc));
     return v.nonce == id.nonce && (v.state == lease_state::out || v.state == lease_state::loading);

@@ -19,14 +19,14 @@ struct primary_tables {
 
   header& head() const noexcept { return *reinterpret_cast<header*>(base); }
 
-  // What lease_table.hpp asks for.
+  // Required by lease_table.hpp.
   word* lease(std::uint32_t i) const noexcept {
     return reinterpret_cast<lease_words*>(base + head().at_leases)[i].words;
   }
   word& lease_mark(std::uint32_t g) const noexcept { return head().lease_marks[g * 8]; }
   std::uint32_t lease_group_entries() const noexcept { return head().lease_entries; }
 
-  // What name_table.hpp asks for.
+  // Required by name_table.hpp.
   name_entry* names() const noexcept { return reinterpret_cast<name_entry*>(base + head().at_names); }
   word& name(std::uint32_t i) const noexcept { return names()[i].word; }
   word& name_hash(std::uint32_t i) const noexcept { return names()[i].hash; }
@@ -44,7 +44,7 @@ struct primary_tables {
   participant_entry& slot(std::uint32_t s) const noexcept {
     return reinterpret_cast<participant_entry*>(base + head().at_participants)[s];
   }
-  /// Calls f(participant_entry) for every slot that was ever used, but for the overflow slots, the last ones.
+  /// Calls f(participant_entry) for every slot that was ever used, except the overflow slots, which are the last ones.
   template <class F>
   void each_slot(F&& f) const {
     const auto mark = std::min<std::uint64_t>(head().slot_mark.load(std::memory_order_seq_cst),

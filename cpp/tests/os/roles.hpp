@@ -1,5 +1,5 @@
 /// \file
-/// Other processes for tests of the seam: the same program started anew, so that nothing is inherited and a
+/// Other processes for tests of the seam: the same program, started again, so that nothing is inherited and a
 /// system without fork runs the very same tests.
 #pragma once
 
@@ -52,7 +52,7 @@ inline void say_ready_and_wait() {
   }
 }
 
-/// A process that plays a role; surely gone at the end of the scope.
+/// A process that plays a role; it has certainly ended at the end of the scope.
 class process : public spawned {
  public:
   process(const char* name, const arguments& words) : spawned(command(name, words)) {}

@@ -9,7 +9,7 @@
 
 namespace roles {
 
-/// Starts the program of this process with other words; surely gone at the end of the scope.
+/// Starts the program of this process with other arguments; it has certainly ended at the end of the scope.
 class spawned {
  public:
   explicit spawned(std::vector<std::string> words);
@@ -26,7 +26,7 @@ class spawned {
   void close_input();
   /// Waits for its end: the exit status, or something negative if it was ended. Once it has ended, the same again.
   int wait();
-  /// Ends it at once, and waits until it has gone.
+  /// Kills it at once, and waits for its end.
   void kill();
 
  private:
@@ -40,11 +40,11 @@ class spawned {
   int status_ = 0;
 };
 
-/// In such a process: its output and its input. False: nobody is there.
+/// In such a process: its output and its input. False: the other end is closed.
 bool write_output(const void* from, std::size_t count);
 bool read_input(void* to, std::size_t count);
 
-/// A crash ends this process, and the system asks nobody about it.
+/// From now on a crash ends this process without a dialog of the system.
 void crash_quietly();
 
 }  // namespace roles

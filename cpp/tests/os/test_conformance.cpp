@@ -100,7 +100,7 @@ const roles::declared waits("wait", [](const roles::arguments&) {
 
 }  // namespace
 
-TEST_CASE("a new segment is zero, aligned, of the size asked for, and takes no memory") {
+TEST_CASE("a new segment is zero, aligned, of the requested size, and takes no memory") {
   for (const backing kind : os::segment_kinds) {
     CAPTURE(static_cast<int>(kind));
     os::segment s = os::segment::create(kind, bytes, tag);
@@ -263,7 +263,7 @@ TEST_CASE("moving keeps the view, and what was moved from is empty") {
   }
 }
 
-TEST_CASE("what is no segment of this library is refused") {
+TEST_CASE("an object that is not a segment of this library is refused") {
   CHECK_THROWS_AS((void)os::segment::create(backing::none, bytes, tag), std::invalid_argument);
   CHECK_THROWS_AS((void)os::segment::open({}, tag), std::invalid_argument);
   for (const backing kind : os::segment_kinds) {

@@ -87,7 +87,7 @@ TEST_CASE("a process is itself, alive while it runs, and dead for sure once it h
   CHECK(look_at({pid, 0}) == liveness::dead);
 }
 
-TEST_CASE("a lock whose owner was killed is inherited, and says so") {
+TEST_CASE("a lock whose owner was killed is inherited, and this is reported") {
   for (const backing kind : os::segment_kinds) {
     CAPTURE(static_cast<int>(kind));
     const os::segment s = make(kind);
@@ -103,7 +103,7 @@ TEST_CASE("a lock whose owner was killed is inherited, and says so") {
   }
 }
 
-TEST_CASE("the machine tells its memory, its clock and its random bytes") {
+TEST_CASE("the machine has memory, a clock and random bytes") {
   const memory_estimate now = available_memory();
   CHECK(now.total > 0);
   CHECK(now.available <= now.total);

@@ -279,7 +279,7 @@ TEST_CASE("what does not fit is refused with numbers, and nothing is lost by it"
 #ifdef SHAREDMEM_FAULT_POINTS
 TEST_CASE("a process may die at each step, and all that it held comes back") {
   int reached = 0;
-  const auto a = arena::create(8 * tiny);  // a segment that only the dead had attached would be lost
+  const auto a = arena::create(8 * tiny);  // a segment that only dead processes had attached would be lost
   for (unsigned k = 0; point_name(k) != nullptr; ++k) {
     for (const char* count : {"1", "4"}) {
       CAPTURE(point_name(k));

@@ -1,4 +1,4 @@
-"""What the commands of ``python -m sharedmem`` have in common: sizes and tables."""
+"""Sizes and tables, for all commands of ``python -m sharedmem``."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def _plain(name: NameInfo) -> dict[str, Any]:
 
 
 def _look_at(segment: Segment) -> dict[str, Any] | None:
-    """The arena whose first segment this is; None if it is not, or has gone meanwhile."""
+    """The arena whose first segment this is; None if it is not, or was removed meanwhile."""
     if segment.kind not in ("arena", "names") or segment.orphan:
         return None
     where = segment.id, 0, 0

@@ -190,7 +190,7 @@ def _structure_of(dtype: Any) -> Any:
         end = offset + field.itemsize
     if dtype.itemsize > end:
         members.append((f"__pad_{end}", ctypes.c_ubyte * (dtype.itemsize - end)))
-    # _layout_ is what _pack_ implies, and Python 3.14 wants it said.
+    # _pack_ implies this _layout_; Python 3.14 requires that it is stated.
     return type("struct", (ctypes.Structure,), {"_pack_": 1, "_layout_": "ms", "_fields_": members})
 
 

@@ -1,5 +1,5 @@
-"""Engines that this library is put into on purpose, by a line of the program.
+"""Support for engines that use this library only if a line of the program enables it.
 
-They use the layer below and nothing else of this package: `sharedmem.place`, the files `parcels` and
-`probing` of `sharedmem._transfers`, and public functions. None is imported by ``import sharedmem``.
+The modules here may use `sharedmem.place`, the files `parcels` and `probing` of `sharedmem._transfers`, and
+public functions, and nothing else of this package. ``import sharedmem`` imports none of them.
 """

@@ -1,13 +1,13 @@
 """Connections of Dask that carry large buffers through shared memory, where both ends are in one place.
 
-Such a connection is one of Dask's own, TCP or TLS, and every message goes through it. Dask makes frames of a
-message: what it has pickled, and the buffers that it left out. Between two ends in one place, one frame goes
-before them, with handles in place of large frames and of all that lie in shared memory. The reader puts
-the memory in their place, and has Dask load the frames as ever. So nothing here knows types of objects, and
-each hop makes handles anew: the scheduler, which passes frames on unread, is a reader and a sender as others
-are.
+Such a connection is one of Dask's own, TCP or TLS, and every message goes through it. Dask divides a message
+into frames: the pickle, and the buffers that were left out of it. If both ends are in one place, an
+additional first frame has handles, which replace large frames and all frames that lie in shared memory. The
+reader attaches the memory of these handles, and lets Dask load the frames as usual. So this module does not
+depend on types of objects. Each hop makes new handles: the scheduler, which forwards frames without loading
+them, is a reader and a sender like the others.
 
-Whether both ends are in one place is found out while they shake hands: see `sharedmem._transfers.probing`.
+Both ends find out during their handshake whether they are in one place: see `sharedmem._transfers.probing`.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from sharedmem._transfers.probing import load_probe, make_probe
 
 logger = logging.getLogger("distributed.comm.sharedmem")
 
-# The key of this library in what both ends tell each other first.
+# The key of this library in the handshake of both ends.
 _KEY = "sharedmem"
 
 _UNSPLIT = 1 << 62  # bytes of a frame from which on Dask would split it
-_OFFLOAD = 4 << 20  # bytes of frames from which on they are looked at, and copied, in another thread
+_OFFLOAD = 4 << 20  # bytes of frames from which on they are examined, and copied, in another thread
 
-# Dask keeps the last thousand messages that it sent, to help those who look for faults, but none of so
-# many bytes (distributed.batched.BatchedSend). A message with handles is small in the socket, yet, as long
-# as it is kept, so are all its arrays. So Dask is told that it is large.
+# For debugging, Dask keeps the last thousand messages that it sent, except those of more bytes than this
+# (distributed.batched.BatchedSend). A message with handles has few bytes in the socket, but as long as it is
+# kept, all its arrays are kept, too. Therefore its size is reported to Dask as large.
 _NOT_LOGGED = 1_000_000
 _LARGE = 4 << 10  # bytes of a message by value that may have arrays in it
 
@@ -56,7 +56,7 @@ async def _as_they_are(frames: list[Any], **_: Any) -> list[Any]:
     return frames
 
 
-# What TCP does around making frames of a message, and a message of frames: it writes and reads them.
+# Dask's methods of TCP without the conversion between messages and frames: they write and read frames.
 _write_frames = _rebound(tcp.TCP.write, to_frames=_as_they_are)
 _read_frames = _rebound(tcp.TCP.read, from_frames=_as_they_are)
 
@@ -65,7 +65,7 @@ _warned: set[str] = set()
 
 
 def _place(info: Any) -> Any:
-    """The place of whoever has told this; None: it has none, or is of a version that this one cannot read."""
+    """The place of the other end; None if it has none, or sends it in a form that is not understood."""
     probe = info.get(_KEY) if isinstance(info, dict) else None
     return probe.get("place") if isinstance(probe, dict) else None
 
@@ -82,7 +82,7 @@ def _warn_once(what: str, error: object) -> None:
 
 
 def _open(handles: list[bytes]) -> list[memoryview]:
-    """The frames that handles stand for. If one cannot be had, none of them keeps its memory."""
+    """The frames of handles. If one of them cannot be attached, all are given back."""
     opened = []
     for i, handle in enumerate(handles):
         try:
@@ -96,12 +96,12 @@ def _open(handles: list[bytes]) -> list[memoryview]:
 
 
 def _told(written: int) -> int:
-    """The size that Dask is told of a message that was sent as bytes."""
+    """The size to report to Dask for a message that was sent as bytes."""
     return max(written, _NOT_LOGGED) if written >= _LARGE else written
 
 
 class _Sharing(tcp.TCP):
-    """What is added to Dask's comms; a base of those that follow, before theirs."""
+    """What this library adds to Dask's comms; a base class of the classes below."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -134,9 +134,9 @@ class _Sharing(tcp.TCP):
         return out
 
     async def _greet(self, info: Any) -> None:
-        """Find out whether both ends can use each other's memory; `info` is what the other end has told.
+        """Find out whether both ends can use each other's memory; `info` is what the other end has sent.
 
-        Both have written what they tell before they read it, so that neither waits for the other here.
+        Both ends write before they read, so neither waits for the other here.
         """
         self._greeted = True
         if self._mine is None or _place(info) != self._mine["place"]:
@@ -276,7 +276,7 @@ class SharingTLSListener(tcp.TLSListener):
 
 
 class _Backend:
-    """What is added to Dask's backends: a worker that begins to listen has its cache limited."""
+    """What this library adds to Dask's backends: a worker that begins to listen limits its cache."""
 
     def get_listener(self, loc: str, handle_comm: Any, deserialize: bool, **connection_args: Any) -> Any:
         """See Backend."""

@@ -22,7 +22,7 @@ def follow_memory_limit(server: Any) -> None:
     Parameters
     ----------
     server : object
-        Of Dask, which is about to listen; nothing is done unless it is a worker that has a limit.
+        A server of Dask that is about to listen. Nothing is done unless it is a worker with a limit.
     """
     worker = getattr(sys.modules.get("distributed.worker"), "Worker", None)
     if worker is None or not isinstance(server, worker) or os.environ.get("SHAREDMEM_CACHE_LIMIT"):
@@ -36,14 +36,14 @@ def follow_memory_limit(server: Any) -> None:
 
 
 def add_default_host(server: Any, connection_args: dict[str, Any]) -> None:
-    """Have a worker that listens on all addresses tell the one by which it reaches the scheduler.
+    """Have a worker that listens on all addresses report the one by which it reaches the scheduler.
 
-    Workers do so themselves for ``tcp://`` and ``tls://`` alone.
+    Dask's workers do so themselves only for ``tcp://`` and ``tls://``.
 
     Parameters
     ----------
     server : object
-        Of Dask, which is about to listen.
+        A server of Dask that is about to listen.
     connection_args : dict
         What the listener is made with; gains ``default_host``.
     """

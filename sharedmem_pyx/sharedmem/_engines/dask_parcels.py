@@ -1,8 +1,8 @@
 """The parcels of one of Dask's connections: sent, and called back when the connection has ended.
 
-Each is kept until its reader has opened it. What a connection leaves behind is called back after `GRACE`
-seconds: until then a reader may still take it out of the socket. That is done by the event loop, and by
-whatever connection does something next where the loop has stopped: there is no thread for it.
+Each parcel is kept until its reader has opened it. When a connection ends, its unopened parcels are called
+back after `GRACE` seconds, since until then a reader may still read them from the socket. The event loop does
+this, or the next connection that is used if the loop has stopped; there is no thread for it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from sharedmem._transfers.parcels import Parcel
 #: Seconds after the end of a connection.
 GRACE = 30.0
 
-# What connections that have ended left behind: (when it is called back, parcel), oldest first.
+# Unopened parcels of connections that have ended: (when it is called back, parcel), oldest first.
 _left: deque[tuple[float, Parcel]] = deque()
 
 
 def revoke_overdue() -> None:
-    """Call back what connections left behind and nobody has opened in time.
+    """Call back parcels of ended connections that were not opened in time.
 
-    Any thread may call it, also within itself: a connection that nobody closed ends where it is collected. So
-    each parcel is taken out before it is looked at.
+    Any thread may call it, and it may be called within itself, since a connection that was not closed ends
+    when it is collected as garbage. Therefore each parcel is removed from the list before it is examined.
     """
     now = time.monotonic()
     while True:

@@ -1,11 +1,11 @@
 """The tensor transport of `sharedmem.ray`: Ray sends handles, and its store of tensors keeps the arrays.
 
-Who has stored an object is its *holder*: the process whose actor has returned it, or that has called `put`.
-Ray's store there keeps the arrays themselves, as long as there is a reference to the object anywhere. So
-handles need no lease: a message that Ray repeats, or loads twice, does no harm. A reader has its own
-reference to the memory from the moment at which it has loaded the handle.
+The *holder* of an object is the process that stored it: its actor returned the object, or it called `put`.
+Ray's store in that process keeps the arrays as long as there is a reference to the object anywhere. Therefore
+handles need no lease, and a message that Ray repeats, or loads twice, does no harm. From the moment at which
+a reader has loaded the handle it has its own reference to the memory.
 
-A reader that cannot load a handle asks for the values (`ray_values`). That is what happens on another node.
+A reader that cannot load a handle, for instance on another node, requests the values (`ray_values`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ free_in_child(_lock)
 
 
 def _loaded(state: dict[str, Any]) -> Metadata:
-    """What pickles of metadata call: a process that gets a reference knows the transport from then on."""
+    """Called by pickles of metadata: registers the transport in the process that loads them."""
     install()
     return Metadata(**state)
 
@@ -83,13 +83,13 @@ class Metadata(TensorTransportMetadata):
 
 @dataclass
 class Route(CommunicatorMetadata):
-    """Attributes: the actor that holds an object; None: a driver or a task does, or Ray does not say."""
+    """Which actor holds an object; None if it is a driver or a task, or if Ray does not say."""
 
     holder: Any = None
 
 
 def _pickled(array: Any) -> bytes:
-    """An array as a handle that keeps nothing, whatever is pickled around this call."""
+    """The handle of an array, without a lease, even if this is called while a message is pickled."""
     within, values = current_message.set(None), by_value.set(False)
     try:
         return pickle.dumps(array, pickle.HIGHEST_PROTOCOL)
@@ -157,17 +157,17 @@ class SharedTransport(TensorTransportManager):
         try:
             if self._reaches(tensor_transport_metadata.probe):
                 return [pickle.loads(each) for each in tensor_transport_metadata.pickles]
-        except Exception as error:  # whatever it is: that memory cannot be used
+        except Exception as error:  # after any error: that memory cannot be used
             refused = error
         found = ray_values.ask(obj_id, tensor_transport_metadata, communicator_metadata.holder)
-        if refused is not None:  # and it was not the holder that has gone
+        if refused is not None:  # but the holder lives, since it has sent the values
             self._warn(refused)
         return [ray_values.own_copy(*each) for each in found]
 
     def send_multiple_tensors(
         self, tensors: list[Any], tensor_transport_metadata: Metadata, communicator_metadata: Route
     ) -> None:
-        raise NotImplementedError("nobody sends shared arrays: their readers load them")
+        raise NotImplementedError("shared arrays are not sent: their readers load them by handle")
 
     def garbage_collect(self, obj_id: str, tensor_transport_meta: Metadata, tensors: list[Any]) -> None:
         with _lock:
@@ -213,10 +213,10 @@ class SharedTransport(TensorTransportManager):
 
 
 class _Reducer:
-    """What Ray's pickler has for shared arrays as soon as the transport has been used.
+    """The entry of Ray's pickler for shared arrays once the transport has been used.
 
-    Ray replaces its entry for them then. Its own one pickles arrays that no transport carries into bytes, and
-    that again; this one gives Ray's store their buffers.
+    Ray then sets an entry of its own. That one pickles arrays which no transport carries into bytes, and
+    pickles these bytes again; this one passes the arrays' buffers to Ray's store.
     """
 
     def __init__(self, plain: Any) -> None:
@@ -230,7 +230,7 @@ class _Reducer:
 
 
 def _write_values_otherwise() -> None:
-    """Have Ray pickle shared arrays as it pickles ndarrays, wherever the transport is not asked for."""
+    """Have Ray pickle shared arrays as it pickles ndarrays, wherever the transport is not requested."""
     entries = ray.cloudpickle.CloudPickler.dispatch
     entry = entries.get(SharedArray)
     if entry is not None and not isinstance(entry, _Reducer):
@@ -256,13 +256,13 @@ def install() -> None:
     with _lock:
         if NAME not in transport_manager_info:
             register_tensor_transport(NAME, ["cpu"], SharedTransport, SharedArray)
-            # Actors that this process has created before are told of it when they first need it.
+            # Otherwise Ray would not register the transport in actors that this process has created before.
             manager().actor_id_to_transports_registered.clear()
         if not hasattr(RDTManager.shutdown, "is_ours"):
             RDTManager.shutdown = _drop_at_shutdown(RDTManager.shutdown)
 
 
-# Ray makes this object when it is first asked for, without a lock. In an actor the thread that receives
-# arrays and the one that waits for them could both make one, and then the latter waits in vain. An actor
-# imports this module before it is sent anything.
+# Ray makes this object at its first use, without a lock. In an actor the thread that receives arrays and the
+# one that waits for them could each make one, and then the latter would wait for ever. An actor imports this
+# module before anything is sent to it, so there is no other thread yet.
 manager()

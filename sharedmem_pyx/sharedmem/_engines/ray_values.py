@@ -1,7 +1,8 @@
 """Values of arrays whose memory a reader cannot use, such as an actor on another node.
 
-They come through Ray's own store. An actor that holds an object is asked itself. A driver or a task cannot be
-called: another task on its node opens the handles. Where that could not, nothing is sent by handle at all.
+They come through Ray's own store. If an actor holds the object, it is called and returns them. A driver or a
+task cannot be called; instead a task on the same node opens the handles. Where such a task could not open
+them, `sharedmem.ray.put` does not send handles in the first place.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ import sharedmem
 from sharedmem._integrations.ray_hooks import manager, this_actor
 from sharedmem._transfers.probing import load_probe, make_probe
 
-#: The thread of an actor in which Ray aborts transports. In another one, "_ray_system", actors wait for
-#: values themselves: two that ask each other would wait for ever.
+#: The thread of an actor in which Ray aborts transports. The thread "_ray_system" cannot be used: actors wait
+#: for values in it, so two actors that request values from each other would wait for ever.
 _THREAD = "_ray_system_error"
 _WAIT = 60.0  # seconds, as Ray waits for a transport
 _WAIT_FOR_NODE = 30.0  # seconds
 
 
 def values_of(arrays: list[Any]) -> list[tuple[Any, bool]]:
-    """Arrays as what Ray's store takes, and whether they were writable, which that does not tell."""
+    """Each array as an ndarray for Ray's store, and whether it was writable, which that does not keep."""
     return [(each.view(np.ndarray), each.flags.writeable) for each in arrays]
 
 
@@ -78,7 +79,7 @@ def ask(obj_id: str, metadata: Any, holder: Any) -> list[tuple[Any, bool]]:
     metadata : ray_transport.Metadata
         The object's.
     holder : ray.actor.ActorHandle or None
-        The actor that holds it; None: what Ray knows of the object in this process is asked.
+        The actor that holds it; None: look it up in Ray's metadata of the object in this process.
 
     Returns
     -------
@@ -88,7 +89,7 @@ def ask(obj_id: str, metadata: Any, holder: Any) -> list[tuple[Any, bool]]:
     Raises
     ------
     Exception
-        Ray's, such as ActorDiedError: the holder has gone, and the values with it.
+        Ray's, such as ActorDiedError: the holder has ended, and the values are lost.
     """
     if holder is None:
         known = manager().get_rdt_metadata(obj_id)
@@ -101,7 +102,8 @@ def ask(obj_id: str, metadata: Any, holder: Any) -> list[tuple[Any, bool]]:
     return found
 
 
-_known: tuple[Any, bool] | None = None  # worker and place that were tried, and whether its node reaches them
+#: Worker and place for which `node_reaches` was found out, and its result.
+_known: tuple[Any, bool] | None = None
 
 
 def _has_started_node() -> bool:
@@ -110,12 +112,12 @@ def _has_started_node() -> bool:
     return bool(getattr(node, "all_processes", {}).get("raylet"))
 
 
-#: What `node_reaches` may find.
+#: The reason that is given where `node_reaches` is false.
 APART = "Ray's workers on this node cannot use the memory of this process"
 
 
 def node_reaches() -> bool:
-    """Whether tasks on this node can use this process's memory. It is tried once, and takes a task's time."""
+    """Whether tasks on this node can use this process's memory: found out once, by running a task."""
     global _known
     try:
         probe = make_probe()
@@ -129,7 +131,7 @@ def node_reaches() -> bool:
         return _known[1]
     try:
         found = bool(ray.get(_task_on(context.get_node_id(), _reaches).remote(probe), timeout=_WAIT_FOR_NODE))
-    except Exception:  # whatever it is: nobody can be asked
+    except Exception:  # after any error: no task could be run
         found = False
     _known = key, found
     return found

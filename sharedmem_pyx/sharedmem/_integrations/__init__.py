@@ -1,7 +1,7 @@
-"""Which modules of other packages this library adds itself to, and by what.
+"""Which modules of other packages this library changes, and by which functions.
 
-None of them is imported here: each is handled when it is imported. A library that has a
-pickler, a type or a pool of its own has one file in this folder, whose functions take the module.
+None of them is imported here: each is changed when the program imports it. There is one file in this folder
+for each library that has a pickler, a type or a pool of its own; its functions take the module.
 """
 
 import functools
@@ -12,7 +12,7 @@ from sharedmem._startup import when_imported
 
 #: Module that is awaited, file of this folder, function in it.
 HOOKS = (
-    # Pools report what could not be loaded, instead of waiting for ever; queues give it up.
+    # Pools report what could not be loaded, instead of waiting for ever; queues free its memory.
     ("multiprocessing.pool", "multiprocessing_", "watch_pool"),
     ("multiprocessing.queues", "multiprocessing_", "watch_queues"),
     ("concurrent.futures.process", "multiprocessing_", "watch_executor"),
@@ -28,7 +28,7 @@ HOOKS = (
     ("joblib._memmapping_reducer", "joblib_", "wrap_reducers"),
     ("joblib.pool", "joblib_", "hook_pickler"),
     ("joblib.parallel", "joblib_", "add_backend"),
-    # Objects that hold shared memory and are no ndarrays.
+    # Objects other than ndarrays that hold shared memory.
     ("pyarrow.lib", "arrow_", "add_buffers"),
     ("pandas.core.arrays.arrow.array", "pandas_", "add_columns"),
     ("pandas.core.arrays.string_arrow", "pandas_", "add_columns"),
@@ -80,10 +80,7 @@ def _call(file: str, function: str, module: ModuleType) -> None:
     install = getattr(_file(file), function)
     try:
         install(module)
-    except (
-        AttributeError,
-        ImportError,
-    ) as error:  # another version, which can be used nevertheless
+    except (AttributeError, ImportError) as error:  # another version, usable without these changes
         warnings.warn(
             f"sharedmem does not know this version of {module.__name__}, which sends arrays as if sharedmem "
             f"were not there: {error}",

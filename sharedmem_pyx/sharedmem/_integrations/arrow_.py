@@ -34,7 +34,7 @@ def load_buffer(load: Callable[..., Any], *args: Any) -> Any:
 
 
 def load_mutable_buffer(load: Callable[..., Any], *args: Any) -> Any:
-    """The same for a mutable buffer that no other process has, as it would arrive when pickled.
+    """Return a mutable buffer that belongs to this process alone, as an unpickled one does.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """joblib: its reducers of arrays, the pickler of its multiprocessing backend, and a backend of this library.
 
-Joblib writes large arguments to files that its workers map, and it goes on doing so: an array that is sent to
-many tasks is written once. What it would pickle, which is smaller arguments and all results, is reduced as
-other transfers have it, and so is whatever lies in shared memory.
+Joblib writes large arguments to files that its workers map, so that an array for many tasks is written once.
+That is left as it is. What joblib would pickle (smaller arguments and all results), and everything that lies
+in shared memory, is reduced as in the other transfers of this library.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _Entry = Callable[[Any], Any]
 
 
 def wrap_reducers(module: ModuleType) -> None:
-    """Have `joblib._memmapping_reducer` leave shared arrays, and what it would pickle, to this library."""
+    """Reduce shared arrays, and arrays that `joblib._memmapping_reducer` would pickle, by this library."""
     owner: Any = module
 
     def is_file(array: Any) -> bool:
@@ -58,7 +58,7 @@ def wrap_reducers(module: ModuleType) -> None:
 
 
 def hook_pickler(module: ModuleType) -> None:
-    """Have the messages of `joblib.pool` hold the arrays in them."""
+    """Make messages of `joblib.pool` keep the arrays in them alive."""
     cls: Any = module.CustomizablePickler
     plain = cls.dump
 
@@ -77,7 +77,7 @@ _said = False
 
 
 def warn_once(error: BaseException) -> None:
-    """Say, once in a process, that the backend does what joblib's loky does.
+    """Warn, once in a process, that the backend sends arrays as joblib's loky does.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def warn_once(error: BaseException) -> None:
 
 
 def make_backend(**options: Any) -> Any:
-    """What joblib calls for a backend called ``sharedmem``.
+    """Make a backend; joblib calls this for the name ``sharedmem``.
 
     Parameters
     ----------

@@ -1,13 +1,13 @@
 """joblib's backend ``sharedmem``: loky's, with inputs and results in shared memory.
 
-It is a subclass of joblib's `LokyBackend`, and all that joblib's loky does it does itself: workers, batches,
-nesting, errors. Of loky's executor the two queues get reducers of this library.
+It is a subclass of joblib's `LokyBackend`, which does everything else: workers, batches, nesting, errors.
+Only the two queues of loky's executor get reducers of this library.
 
 * A task's large plain arrays are copied into shared memory once per call of `Parallel`, whatever the number
-  of tasks that get them, and arrive read-only, where joblib would write a file that its workers map. An array
-  for which there is no room is left to joblib's file.
-* Smaller ones, and the plain arrays of results, are carried: copied into shared memory for one message, out
-  of which the receiver copies them. They arrive private and writable, as pickled ones.
+  of tasks that get them, and arrive read-only. (Joblib would write a file that its workers map.) If there is
+  no room for an array, joblib writes its file.
+* Smaller ones, and the plain arrays of results, are carried: the sender copies them into shared memory for
+  one message, and the receiver copies them out. They arrive private and writable, like pickled ones.
 * Arrays that lie in shared memory travel by handle.
 
 Tested with joblib 1.4.2, 1.5.3 and 1.6.0.
@@ -38,21 +38,21 @@ from sharedmem._transfers.reducing import (
 )
 from sharedmem.array import SharedArray, is_shared
 
-#: Data of one message, in bytes, from which on it is worth a copy into shared memory and one out of it.
+#: Data of one message, in bytes, from which on copying it into shared memory and out of it is worth the time.
 _LEAST = 65536
 #: The protocol of loky's pickler.
 _PROTOCOL = 5
-#: Set in the workers of this backend. Loky has one executor, and replaces it where the environment asked for
-#: differs: calls with another backend do not get an executor with these reducers.
+#: Set in the environment of the workers of this backend. Loky has one executor at a time, and replaces it if
+#: a call needs another environment. So calls with another backend do not get an executor with these reducers.
 _VARIABLE = "SHAREDMEM_JOBLIB"
-#: What a copy into shared memory may be refused by. TypeError: dtypes that cannot lie there.
+#: Errors of a copy into shared memory that was refused. TypeError: a dtype that cannot be shared.
 _REFUSALS = (MemoryError, OSError, RuntimeError, TypeError, ValueError)
 
 _Reduced = tuple[Any, ...]
 
 
 class ByArray:
-    """Values by array, which is compared by identity. An array's value is dropped as soon as the array is."""
+    """A dict whose keys are arrays, compared by identity. An entry is dropped as soon as its array is."""
 
     def __init__(self) -> None:
         self._values: dict[int, tuple[weakref.ref[Any], Any]] = {}
@@ -65,7 +65,7 @@ class ByArray:
     def set(self, array: Any, value: Any) -> None:
         """Give an array a value."""
         key = id(array)
-        # A reference to the dict itself would be a cycle, which lives until it is found by the collector.
+        # A strong reference to this object would form a cycle, which lives until the collector finds it.
         owner = weakref.ref(self)
 
         def drop(dead: Any) -> None:
@@ -85,22 +85,23 @@ class ByArray:
 
 
 class Task:
-    """A task that knows the copies of its call: one thread pickles the tasks of all calls.
+    """A task with the copies that were made for its call of `Parallel`.
 
-    The executor has it until its result is there. It arrives as the task itself.
+    The copies are stored here because one thread pickles the tasks of all calls. The executor keeps this
+    object until the result has arrived. The worker gets the function itself.
     """
 
     def __init__(self, function: Callable[[], Any], copies: ByArray) -> None:
         self.function = function
         self.copies = copies
-        #: The copies that its message names.
+        #: The copies to which its message refers.
         self.named: list[Any] = []
-        #: The leases of its message, which end with it: where workers are killed, nobody can tell what they
-        #: had read and not loaded yet.
+        #: The leases of its message. They end with this object, because what killed workers had read but not
+        #: loaded yet cannot be determined.
         self.leases: Message | None = None
 
     def __reduce__(self) -> _Reduced:
-        # Not by a function in Python, at which cloudpickle would have a closer look for each task.
+        # A function written in Python would be slower, because cloudpickle would examine it for each task.
         return operator.getitem, ((self.function,), 0)
 
 
@@ -115,7 +116,7 @@ _inputs = ByArray()
 
 
 def load_input(load: Callable[..., Any], args: tuple[Any, ...], private: bool) -> Any:
-    """The array that a task gets in place of a large plain one.
+    """Load the array that a task gets instead of a large plain one.
 
     Parameters
     ----------
@@ -149,7 +150,7 @@ def _is_input(array: Any) -> bool:
 
 
 def _copied(array: Any, writable: bool) -> Any:
-    """A copy in shared memory, in the order in which joblib writes it to a file; None: it was refused."""
+    """A copy in shared memory, in the order in which joblib would write it to a file; None: refused."""
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     try:
         made = np.asarray(copy(array, "F" if fortran else "C"))
@@ -160,11 +161,11 @@ def _copied(array: Any, writable: bool) -> Any:
 
 
 class _TaskMessage:
-    """What one message with a task has for arrays."""
+    """Reduces the arrays in the message of one task."""
 
     def __init__(self, task: Task, theirs: Any, otherwise: Callable[[Any], _Reduced]) -> None:
         self.task = task
-        self.most = theirs._max_nbytes  # of an array that is sent apart for each task
+        self.most = theirs._max_nbytes  # larger arrays are copied once for all tasks of the call
         self.mode = theirs._mmap_mode
         self.otherwise = otherwise
 
@@ -177,7 +178,8 @@ class _TaskMessage:
             if made is None:
                 return self.otherwise(array)
             self.task.copies.set(array, made)
-        # Also after the array has gone, which may have been made only to be pickled.
+        # Keeps the copy for this task also if the array, which may exist only while it is pickled, is
+        # dropped.
         self.task.named.append(made)
         load, args = reduce_kept(made)
         return load_input, (load, args, self.mode in (None, "c"))
@@ -192,7 +194,7 @@ def _is_in_file(array: Any) -> bool:
 
 
 class TaskMessages(Messages):
-    """Writes the messages of the queue by which the workers get their tasks."""
+    """Writes the messages of the queue through which the workers get their tasks."""
 
     def write(self, pickler: Any, obj: Any) -> None:
         """Write a message; see the base class.
@@ -212,7 +214,7 @@ class TaskMessages(Messages):
         begun = []
 
         def begin(task: Task) -> _Reduced:
-            # What is pickled from here on belongs to this task: it is all that there is in the message.
+            # Everything that is pickled from here on belongs to this task, since a message has one task.
             if not by_value.get():
                 table[np.ndarray] = table[SharedArray] = _TaskMessage(task, theirs, otherwise).reduce
             task.leases = Message()
@@ -232,7 +234,7 @@ class TaskMessages(Messages):
 
 
 class ResultMessages(Messages):
-    """Writes the messages of the queue by which the results come."""
+    """Writes the messages of the queue through which results return."""
 
     def write(self, pickler: Any, obj: Any) -> None:
         """Write a message; see the base class.
@@ -250,7 +252,7 @@ class ResultMessages(Messages):
         otherwise = table[np.ndarray]
 
         def reduce(array: Any) -> Any:
-            # A task that returns its input returns the values: the memory is that of the call.
+            # A task that returns its input returns a copy, since the memory of the input belongs to the call.
             return otherwise(np.array(array) if _is_input(array) else array)
 
         table[np.ndarray] = reduce
@@ -262,17 +264,17 @@ class ResultMessages(Messages):
 
 
 def adopt(executor: Any) -> None:
-    """Have the queues of an executor write their messages as this backend has them.
+    """Make the queues of an executor write their messages by this module.
 
     Parameters
     ----------
     executor : MemmappingExecutor
-        Perhaps adopted already. One that is not has not been given a task.
+        One that was adopted before, or that has not been given a task yet.
 
     Raises
     ------
     AttributeError, KeyError
-        Something is not as in the versions that this module knows. The executor is as before.
+        The version of joblib differs from those that this module supports. The executor is unchanged.
     """
     tasks = executor._call_queue._reducers
     results = executor._result_queue._reducers
@@ -286,7 +288,7 @@ def adopt(executor: Any) -> None:
 class Backend(LokyBackend):  # type: ignore[misc,unused-ignore]
     """What ``joblib.parallel_config(backend="sharedmem")`` uses; its options are those of ``"loky"``."""
 
-    _copies: ByArray | None = None  # of the call that is under way
+    _copies: ByArray | None = None  # those of the current call
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
         """Get an executor, or raise `FallbackToBackend` for one job, as the base class does.
@@ -294,9 +296,9 @@ class Backend(LokyBackend):  # type: ignore[misc,unused-ignore]
         Parameters
         ----------
         n_jobs : int
-            As for the base class, and so are the others.
+            As for the base class.
         parallel : joblib.Parallel
-            Whose calls it will run.
+            The object whose calls the executor will run.
         **options : object
             For the executor.
 
@@ -316,12 +318,12 @@ class Backend(LokyBackend):  # type: ignore[misc,unused-ignore]
         return {**super()._prepare_worker_env(n_jobs), _VARIABLE: "1"}
 
     def start_call(self) -> None:
-        """Begin a call of `Parallel`: what its tasks get is copied anew."""
+        """Begin a call of `Parallel`, with copies of its own."""
         super().start_call()
         self._copies = ByArray()
 
     def stop_call(self) -> None:
-        """End a call, whatever became of it. Workers that still have an input keep its memory."""
+        """End a call, whatever its outcome. Workers that still have an input keep its memory."""
         super().stop_call()
         if self._copies is not None:
             self._copies.clear()

@@ -10,10 +10,10 @@ from sharedmem._transfers.messages import write_message
 
 
 class Messages:
-    """Base class of those that write the messages of one queue in a way of their own.
+    """Base class for objects that write the messages of one queue in a different way.
 
-    Loky's queues have a dict of reducers, by type. Where that has an instance of this class, under this
-    class as the key, the instance writes.
+    Loky's queues have a dict of reducers, by type. If it has an entry with this class as its key, the value,
+    an instance of this class, writes the messages.
     """
 
     def write(self, pickler: Any, obj: Any) -> None:
@@ -22,8 +22,8 @@ class Messages:
         Parameters
         ----------
         pickler : _LokyPickler
-            New, with a dispatch table of its own, in which the queue's reducers are. Its `dump` is called
-            once. What it takes leases for is held, and given back if this raises.
+            New, with a dispatch table of its own that contains the queue's reducers. Its `dump` is called
+            once. The leases that it takes are kept for the message, and given back if this raises.
         obj : object
             What is sent.
         """
@@ -31,9 +31,9 @@ class Messages:
 
 
 def hook_pickler(module: ModuleType) -> None:
-    """Have messages of its executors hold the arrays in them.
+    """Make messages of loky's executors keep the arrays in them alive.
 
-    Its function `dumps` calls the function `dump`, and so does whatever sends.
+    Everything that sends calls `dump` of the module, also its function `dumps`.
     """
     owner: Any = module
 

@@ -1,4 +1,4 @@
-"""mpi4py: how the ranks of `sharedmem.mpi` agree, and find out whose memory they can use."""
+"""mpi4py: how the ranks of `sharedmem.mpi` exchange errors, and find out whose memory they can use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import sharedmem
 from sharedmem._messages import by_value
 from sharedmem.array import SharedArray
 
-# What an error of one rank is at the others; errors of other classes are a RuntimeError there.
+# Errors of one rank that the others raise with the same class; all others raise a RuntimeError there.
 _ERRORS: dict[str, type[Exception]] = {
     each.__name__: each for each in (MemoryError, OSError, PermissionError, TypeError, ValueError)
 }
@@ -24,7 +24,7 @@ _ERRORS: dict[str, type[Exception]] = {
 
 
 def check_communicator(comm: Any, name: str) -> None:
-    """Raise what is wrong with an argument that should be a communicator."""
+    """Raise an error unless an argument is a usable communicator."""
     if not isinstance(comm, MPI.Intracomm):
         raise TypeError(f"{name} must be an MPI.Intracomm, not {type(comm).__name__}")
     if comm == MPI.COMM_NULL:
@@ -49,7 +49,7 @@ def agree(comm: Any, error: Exception | None, value: Any = None) -> list[Any]:
 
 
 def same(values: list[Any], what: str) -> None:
-    """Raise unless all ranks have the same value. They have the same list, and so the same error."""
+    """Raise an error unless all ranks have the same value. All have the same list, so all raise the same."""
     for rank, value in enumerate(values):
         if value != values[0]:
             raise ValueError(
@@ -79,7 +79,7 @@ def ranks_of(node: Any, comm: Any) -> list[int]:
 
 
 def check_nodes(nodes: list[tuple[int, ...]]) -> None:
-    """Raise unless what all ranks have for their nodes, which ends in the number of ranks, fits together."""
+    """Raise an error unless the nodes of all ranks fit together; each tuple ends in its number of ranks."""
     for each in nodes:
         if nodes.count(each) != each[-1]:
             raise ValueError(
@@ -123,7 +123,7 @@ def attach(comm: Any, handle: bytes, made: SharedArray | None) -> SharedArray:
 
 
 def probe(comm: Any) -> list[SharedArray | None]:
-    """For each rank a small array of its, if this one reads in it what that one has written; else None."""
+    """For each rank a small array of its memory; None if this rank cannot read what that one wrote."""
     mark = int.from_bytes(os.urandom(8), "little")
     mine = handle = None
     try:
@@ -136,7 +136,7 @@ def probe(comm: Any) -> list[SharedArray | None]:
         try:
             array = pickle.loads(other)
             found.append(array if int(array[7]) == written else None)
-        except Exception:  # whatever it is: that memory cannot be used
+        except Exception:  # after any error: that memory cannot be used
             found.append(None)
     comm.Barrier()
     del mine  # only after all ranks have read it
@@ -147,9 +147,9 @@ _kept: int | None = None
 
 
 def keep(comm: Any, arrays: list[SharedArray | None]) -> None:
-    """Keep arrays as long as a communicator: the memory that they are in stays attached.
+    """Keep arrays as long as a communicator exists, so that their memory stays attached.
 
-    Attaching it again, with its page tables, would take most of the time of each call.
+    Otherwise each call would spend most of its time on attaching it again and on its page tables.
     """
     global _kept
     if _kept is None:

@@ -14,10 +14,11 @@ from sharedmem._transfers.reducing import Reducer
 
 
 def hook_pickler(module: ModuleType) -> None:
-    """Have its messages hold the arrays in them.
+    """Make messages of multiprocess keep the arrays in them alive.
 
-    dill's pickler is written in Python, and asks a table of functions that write before it asks the one of
-    reductions. It has one for arrays there.
+    dill's pickler is written in Python. It looks for a type in a table of functions that write
+    (``dispatch``), which has an entry for arrays, before it looks in its table of reductions. So the entry is
+    replaced.
     """
     pickling.hook_forking_pickler(module)
     owner: Any = module
@@ -36,7 +37,7 @@ def hook_pickler(module: ModuleType) -> None:
 
 
 def _save(reducer: Reducer, pickler: Any, array: Any) -> None:
-    """What dill's pickler calls to write an exact ndarray."""
+    """Write an exact ndarray; dill's pickler calls this."""
     reduced = reducer.in_place_of_bytes(array)
     if reduced is not None:
         pickler.save_reduce(*reduced, obj=array)
@@ -49,7 +50,7 @@ def _save(reducer: Reducer, pickler: Any, array: Any) -> None:
 
 
 def watch_connections(module: ModuleType) -> None:
-    """Have its connections keep the ledger, as those of multiprocessing do."""
+    """Make the connections of multiprocess keep the ledger, as those of multiprocessing do."""
     connections.watch(module, importlib.import_module("multiprocess.reduction"), rebuild)
 
 
@@ -75,10 +76,10 @@ def open_task(message: bytes) -> Any:
 
 
 def watch_pool(module: ModuleType) -> None:
-    """Have its Pools report what could not be loaded."""
+    """Make the Pools of multiprocess report what could not be loaded."""
     pools.watch_pool(module, _pickler(), open_task)
 
 
 def watch_queues(module: ModuleType) -> None:
-    """Have its queues give up messages that cannot be loaded."""
+    """Make the queues of multiprocess free messages that cannot be loaded."""
     connections.watch_queues(module)

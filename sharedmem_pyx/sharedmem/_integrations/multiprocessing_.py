@@ -8,15 +8,15 @@ from sharedmem._transfers import connections, pools
 
 
 def watch_pool(module: ModuleType) -> None:
-    """Have the Pools of `multiprocessing.pool` report what could not be loaded."""
+    """Make the Pools of `multiprocessing.pool` report what could not be loaded."""
     pools.watch_pool(module)
 
 
 def watch_executor(module: ModuleType) -> None:
-    """Have the executors of `concurrent.futures.process` report which task could not be loaded, and why."""
+    """Make the executors of `concurrent.futures.process` report which task could not be loaded, and why."""
     pools.watch_executor(module)
 
 
 def watch_queues(module: ModuleType) -> None:
-    """Have the queues of `multiprocessing.queues` give up messages that cannot be loaded."""
+    """Make the queues of `multiprocessing.queues` free messages that cannot be loaded."""
     connections.watch_queues(module)

@@ -1,8 +1,8 @@
 """pandas: its columns of Arrow data, text above all.
 
-When a column is pickled, pandas first makes one chunk of its chunks. That copies the data even if there is
-one only, so that it would not stay in shared memory. Here a single chunk is taken as it is. pandas copies
-because the pickle of a slice would have the data of the whole array: slices in private memory are left to it.
+Before it pickles a column, pandas combines its chunks into one. That copies the data even of a single chunk,
+so the data would not stay in shared memory. Here a single chunk is used as it is. pandas copies because the
+pickle of a slice would contain the data of the whole array; slices in private memory are left to pandas.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def _lies_in_shared_memory(chunk: Any) -> bool:
 
 
 def reduce_column(column: Any, protocol: int, only_shared: bool) -> Any:
-    """What a pickle has for a column.
+    """How a column is pickled.
 
     Parameters
     ----------
     column : pandas.arrays.ArrowExtensionArray
-        Or the class that pandas has for text.
+        Or the class of pandas for text.
     protocol : int
         The pickler's.
     only_shared : bool

@@ -1,4 +1,4 @@
-"""Ray: what its tensor transports look like, and which processes can use them."""
+"""Access to the parts of Ray that tensor transports need, and a check whether this version has them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import functools
 import inspect
 from typing import Any
 
-#: Methods of a transport that this library implements; a version of Ray that asks for others is not known.
+#: Methods of a transport that this library implements. A version of Ray that requires others is not
+#: supported.
 METHODS = frozenset(
     {
         "abort_transport",
@@ -29,7 +30,7 @@ def _parameters(function: Any) -> list[str]:
 
 @functools.cache
 def missing_hooks() -> str | None:
-    """What this version of Ray does not have and the transport needs; None: nothing."""
+    """The first thing that the transport needs and this version of Ray lacks; None if it has everything."""
     import ray
     from ray._private.serialization import SerializationContext
     from ray._private.worker import Worker
@@ -74,14 +75,14 @@ def missing_hooks() -> str | None:
 
 
 def manager() -> Any:
-    """Ray's keeper of the objects that transports carry, in this process."""
+    """Ray's manager of the objects that transports carry, in this process."""
     from ray._private.worker import global_worker
 
     return global_worker.rdt_manager
 
 
 def is_held_by_transport(ref: Any) -> bool:
-    """Whether a reference that was just made is to something that a transport carries."""
+    """Whether a new reference refers to an object that a transport carries."""
     return bool(manager().is_managed_object(ref.hex()))
 
 

@@ -1,8 +1,9 @@
 """torch: tensors and parameters whose storage lies in shared memory, and the queues of torch.multiprocessing.
 
-By default torch moves a tensor that it sends into a file of its own, and with it the sender's tensor out of
-the memory that it was made over. A tensor over shared memory travels by handle instead, and shares it on both
-sides. All other tensors are torch's, but for those that workers of a DataLoader send (`torch_batches`).
+By default torch moves the data of a tensor that it sends into a file, and the sender's tensor then uses that
+file instead of the memory for which it was created. A tensor over shared memory travels by handle instead,
+and both sides share it. All other tensors are left to torch, except those that workers of a DataLoader send
+(`torch_batches`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ private: Callable[[Any], Any] | None = None
 
 
 def rebuild(storage: Any, dtype: Any, place: tuple[Any, ...], requires_grad: bool, parameter: bool) -> Any:
-    """The tensor of a handle; what pickles of tensors over shared memory call.
+    """Make a tensor over the array of a handle; called by pickles of tensors over shared memory.
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ def _reducing(plain: Callable[[Any], Any], torch: Any) -> Callable[[Any], Any]:
 
 
 class _Shared:
-    """Pickles as the handle of an array also where the pickler has no entry for arrays."""
+    """Pickles as the handle of an array, even if the pickler has no entry for arrays."""
 
     def __init__(self, array: Any) -> None:
         self.array = array
@@ -98,7 +99,7 @@ class _Shared:
 
 
 def add_tensors(module: ModuleType) -> None:
-    """Have multiprocessing send tensors over shared memory by handle."""
+    """Make multiprocessing send tensors over shared memory by handle."""
     torch: Any = importlib.import_module("torch")
     registered: dict[Any, Any] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]
     for kind in (torch.Tensor, torch.nn.Parameter):
@@ -107,7 +108,7 @@ def add_tensors(module: ModuleType) -> None:
 
 
 def hook_queues(module: ModuleType) -> None:
-    """Have the queues of `torch.multiprocessing.queue` send arrays as those of multiprocessing do."""
+    """Make the queues of `torch.multiprocessing.queue` send arrays as those of multiprocessing do."""
 
     def send(self: Any, obj: Any) -> None:
         self.send_bytes(dumps(obj, pickle.HIGHEST_PROTOCOL))

@@ -1,9 +1,9 @@
-"""Batches of torch's DataLoader, which its workers make in shared memory.
+"""Batches that workers of torch's DataLoader create in shared memory.
 
-torch stacks the samples of a batch in a file in /dev/shm and sends its descriptor or its name. Here the stack
-is made in an arena, and a handle is sent. What else a worker sends, such as labels and the tensors of a
-`collate_fn` of the program's own, is copied into an arena when it is pickled, where torch would copy it into
-a file. `sharedmem.torch` has the functions that users call.
+torch stacks the samples of a batch in a file in /dev/shm and sends its descriptor or its name. Here the
+samples are stacked in an arena, and a handle is sent. Everything else that a worker sends, such as labels and
+the tensors of the program's own `collate_fn`, is copied into an arena when it is pickled, where torch would
+copy it into a file. `sharedmem.torch` has the functions that users call.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from sharedmem._transfers.tensors import compact, is_plain, restore_tensor
 
 _Collate = Callable[..., Any]
 
-# Where processes that are started from here learn that it is on: a key of the configuration that travels with
-# each Process object, by every start method.
+# A key of the configuration that travels with each Process object, by every start method: it switches this on
+# in the child process.
 _KEY = "sharedmem.torch"
 _MODULE = "torch.utils.data._utils.collate"
 
@@ -56,7 +56,7 @@ def _new_tensor(torch: Any, size: tuple[int, ...], dtype: Any) -> Any:
 
 
 def _can_stack(torch: Any, batch: Any) -> bool:
-    """Whether all are tensors of one class and type, with data on the CPU and nothing else that matters."""
+    """Whether all are dense tensors of one class and dtype on the CPU, without gradients."""
     first = batch[0]
     return (
         all(type(each) is type(first) and not each.requires_grad for each in batch)
@@ -69,19 +69,19 @@ def _can_stack(torch: Any, batch: Any) -> bool:
 
 
 def _stack(batch: Any, *, collate_fn_map: Any = None) -> Any:
-    """What `torch.stack` gives, made in shared memory."""
+    """The result of `torch.stack`, created in shared memory."""
     torch: Any = importlib.import_module("torch")
     if _can_stack(torch, batch):
         out = _new_tensor(torch, (len(batch), *batch[0].size()), batch[0].dtype)
         if out is not None:
-            # Of what class the result is decides that of the samples, as with torch's function.
+            # The class of the samples decides the class of the result, as with torch's function.
             return torch.stack(batch, 0, out=out)
     module: Any = importlib.import_module(_MODULE)
     return module.collate_tensor_fn(batch, collate_fn_map=collate_fn_map)
 
 
 def _stack_in_worker(batch: Any, *, collate_fn_map: Any = None) -> Any:
-    """The same in a worker of a DataLoader; elsewhere the batch is not sent, and torch makes it."""
+    """`_stack` in a worker of a DataLoader; elsewhere batches are not sent, and torch's function is used."""
     torch: Any = importlib.import_module("torch")
     if torch.utils.data.get_worker_info() is not None:
         return _stack(batch, collate_fn_map=collate_fn_map)
@@ -137,7 +137,7 @@ def collate_in_arena(batch: Any) -> Any:
 
 
 class _Carried:
-    """Pickles as the handle of a copy in shared memory; without room there, with its bytes."""
+    """Pickles as the handle of a copy in shared memory; with its bytes if there is no room."""
 
     def __init__(self, array: Any) -> None:
         self.array = array
@@ -148,9 +148,10 @@ class _Carried:
 
 
 def _reduce_private(tensor: Any) -> Any:
-    """What a worker's pickle has for a tensor in private memory; None: it is left to torch.
+    """How a worker pickles a tensor in private memory; None: as torch does.
 
-    A tensor that is shared by torch's means is meant to be shared, and so is one that is sent from elsewhere.
+    A tensor that torch has moved into its own shared memory is left to torch, because it is meant to be
+    shared. So is one that another process than a worker sends, because torch shares it with the receiver.
     """
     torch: Any = importlib.import_module("torch")
     if (
@@ -170,14 +171,14 @@ def _reduce_private(tensor: Any) -> Any:
 
 
 class _Setting:
-    """Among the configuration of a child: loading it switches it on there."""
+    """A part of a child's configuration: loading it switches this module on there."""
 
     def __reduce__(self) -> Any:
         return take_over, ()
 
 
 def take_over() -> _Setting:
-    """Switch it on in this process, because it was on in the parent when that started this process.
+    """Switch this module on, because it was on in the parent process when that started this one.
 
     torch may not have been imported yet.
     """
@@ -186,7 +187,7 @@ def take_over() -> _Setting:
 
 
 def _change(module: ModuleType) -> None:
-    """Have `torch.utils.data._utils.collate` stack by this library if that is on."""
+    """Make `torch.utils.data._utils.collate` stack by this library if it is switched on."""
     functions: dict[Any, Any] = module.__dict__["default_collate_fn_map"]
     before, after = module.__dict__["collate_tensor_fn"], _stack_in_worker
     if not _on:
@@ -204,7 +205,7 @@ def _change_or_warn(module: ModuleType) -> None:
 
 
 def switch(on: bool) -> None:
-    """Switch it on or off here, and in processes that are started from here from now on.
+    """Switch this module on or off in this process, and in processes that it starts from now on.
 
     Parameters
     ----------
@@ -223,7 +224,7 @@ def switch(on: bool) -> None:
 
 
 def missing_hooks() -> str | None:
-    """What this version of torch does not have and is needed; None: everything is there."""
+    """The first thing that is needed and this version of torch lacks; None if it has everything."""
     torch: Any = importlib.import_module("torch")
     data: Any = importlib.import_module("torch.utils.data")
     importlib.import_module("torch.multiprocessing")

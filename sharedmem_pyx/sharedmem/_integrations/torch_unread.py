@@ -27,7 +27,7 @@ def _bytes_in_pipe(fd: int) -> int:
 
 
 def _read_all(fd: int) -> bytes:
-    """What is in a pipe now. It never waits: some process may have the writing end open for long."""
+    """The current contents of a pipe. It never waits, since the writing end may stay open for long."""
     parts = []
     while (size := _bytes_in_pipe(fd)) > 0:
         part = os.read(fd, size)
@@ -45,7 +45,7 @@ def _discard_all(data: bytes) -> None:
         at += 4
         if size == -1:  # of more than 2 GiB; the size follows
             return
-        # Of the last one only a part may be there, if its writer was killed.
+        # The last one may be incomplete, if its writer was killed.
         _in_flight.discard(data[at : at + size])
         at += size
 
@@ -55,7 +55,7 @@ def _is_parent_of(workers: list[Any]) -> bool:
 
 
 def watch_loaders(module: ModuleType) -> None:
-    """Have the iterators of `torch.utils.data.dataloader` give up what their workers leave."""
+    """Make the iterators of `torch.utils.data.dataloader` free the messages that their workers leave."""
     owner: Any = module
     cls = owner._MultiProcessingDataLoaderIter
     plain = cls._shutdown_workers
@@ -63,9 +63,9 @@ def watch_loaders(module: ModuleType) -> None:
     @functools.wraps(plain)
     def shutdown_workers(self: Any) -> None:
         rest = None
-        # A forked child that drops its copy of the iterator is not who reads that pipe.
+        # A forked child may drop its copy of the iterator; it is not the reader of that pipe.
         if not getattr(self, "_shutdown", True) and _is_parent_of(self._workers):
-            # Its own descriptor: torch closes the queue where it pins memory.
+            # A duplicate, because torch closes the queue if it pins memory.
             with contextlib.suppress(AttributeError, OSError, TypeError):
                 rest = os.dup(self._worker_result_queue._reader._handle)
         try:

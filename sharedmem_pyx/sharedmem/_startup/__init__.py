@@ -89,21 +89,22 @@ class _Loader(Loader):
 
 
 class _Finder(MetaPathFinder):
-    """Finds nothing by itself: asks the others, and wraps the loader of a module that is awaited.
+    """Finds awaited modules by the other finders, and wraps their loaders.
 
-    A module is awaited until it has been run: whoever asks `importlib.util.find_spec` whether it is there
-    need not import it.
+    A module is awaited until it has been executed, since a program may call `importlib.util.find_spec`
+    without importing the module.
     """
 
     def __init__(self) -> None:
         self.awaited: dict[str, list[_Action]] = {}
-        # For which the others are being asked. One thread at a time: the import system has a lock for it.
+        # Modules that the other finders are searching. One thread at a time, by the lock of the import
+        # system.
         self.asking: set[str] = set()
 
     def find_spec(
         self, name: str, path: "Sequence[str] | None", target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
-        if name not in self.awaited or name in self.asking:  # the others are asked through here, too
+        if name not in self.awaited or name in self.asking:  # another finder may call this one
             return None
         self.asking.add(name)
         try:

@@ -1,1 +1,1 @@
-"""How shared arrays travel by what other libraries send and save: functions of theirs that are replaced."""
+"""How shared arrays travel in what other libraries send and save: by replacing functions of theirs."""

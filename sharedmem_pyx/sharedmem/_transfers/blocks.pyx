@@ -1,7 +1,8 @@
 """The blocks in which copies of private arrays travel: a sender takes one, the receiver copies out of it.
 
-While a thread copies, nothing but its C code has the block. A child that another thread forks meanwhile
-would hold it until its end, since it does not have that thread: it gives such blocks back when it starts.
+While a thread copies, only its C code has a reference to the block. If another thread forks meanwhile, the
+child has that reference but not the thread, and would hold the block until its end. Therefore a child gives
+such blocks back when it starts.
 """
 
 import sys
@@ -50,7 +51,7 @@ cnp.import_array()
 
 # -- taken and given back
 
-# The home arena for which it was last found out whether those who are sent something can attach it.
+# The home arena for which it was last found out whether receivers can attach it, and the result.
 cdef arena* judged_home = NULL
 cdef bint judged_readable = True
 cdef unsigned int user_of_setting = geteuid()
@@ -88,7 +89,8 @@ cdef int take_memory(uint64_t nbytes, allocation* block, in_hand* noted) except 
 cdef bint home_is_readable() noexcept:
     """Whether the processes for which `transport` was called can attach the home arena.
 
-    They are of one user. A worker that has given up that user's rights makes memory that they cannot have.
+    They belong to one user. A worker that has given up the rights of that user creates memory that these
+    processes cannot attach.
     """
     global judged_home, judged_readable
     judged_readable = geteuid() == user_of_setting
@@ -118,14 +120,14 @@ cdef int give_back_memory(allocation* block, in_hand* noted) except -1:
 cdef void readers_are_this_user() noexcept:
     global judged_home, judged_readable, user_of_setting
     user_of_setting = geteuid()
-    judged_home = NULL      # to be found out again
+    judged_home = NULL      # so that it is found out again
     judged_readable = True
 
 
 # -- arriving
 
 def _copy_out(bytes state not None, dtype=None):
-    """A private copy of the array that a handle means; what pickles of arrays that were under way call.
+    """A private copy of the array of a handle; called by pickles of private arrays that were carried.
 
     Parameters
     ----------
@@ -210,6 +212,6 @@ def release_of_other_threads():
 
 at_fork(after_in_child=release_of_other_threads)
 
-# Pickles name it as a member of `sharedmem.array`, as they do all that loads a handle.
+# Pickles name it as a member of `sharedmem.array`, like all functions that load a handle.
 _copy_out.__module__ = "sharedmem.array"
 sys.modules["sharedmem.array"]._copy_out = _copy_out

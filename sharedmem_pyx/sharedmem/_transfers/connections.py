@@ -21,7 +21,7 @@ from sharedmem._transfers.saving import always_by_value
 
 
 def _leads_elsewhere(conn: Any) -> bool:
-    """Whether the other end may be on another host: the socket is of another kind than those within one."""
+    """Whether the other end may be on another host: true for sockets other than those of Unix."""
     found: bool | None = conn._sharedmem_elsewhere
     if found is None:
         found = False
@@ -34,7 +34,9 @@ def _leads_elsewhere(conn: Any) -> bool:
 
 
 def rebuild(df: Any, readable: bool, writable: bool, end: tuple[str, int]) -> Any:
-    """A connection that was sent to this process, which imports the library before it reads for this.
+    """Make a connection that was sent to this process.
+
+    Its pickle names this function, so that the library is imported here before the connection is read.
 
     Parameters
     ----------
@@ -56,10 +58,10 @@ def rebuild(df: Any, readable: bool, writable: bool, end: tuple[str, int]) -> An
 
 
 def giving_up(method: Any, variable: str) -> Any:
-    """A version of a method that reads and loads a message, which gives up one that cannot be loaded.
+    """A version of a method that reads and loads a message; it frees the memory of one that cannot be loaded.
 
-    If an object raises while it is loaded, the rest of the message is lost: its bytes are in a local
-    variable of that method.
+    If an object raises while it is loaded, the rest of the message cannot be loaded either. Its bytes are
+    then in a local variable of the method, where they are found by the traceback.
 
     Parameters
     ----------
@@ -85,7 +87,7 @@ def giving_up(method: Any, variable: str) -> Any:
 
 
 def watch_queues(module: ModuleType) -> None:
-    """Make the queues of `multiprocessing.queues`, or of a copy, give up messages that cannot be loaded.
+    """Make the queues of `multiprocessing.queues`, or of a copy of it, free messages that cannot be loaded.
 
     Parameters
     ----------
@@ -121,7 +123,7 @@ def watch(module: ModuleType, reducing: ModuleType = reduction, rebuild: Any = r
 
     def fileno(self: Any) -> int:
         """File descriptor or handle of the connection"""
-        # Selectors, those of `wait` and `poll` among them, ask for the descriptor too, but read nothing.
+        # Selectors, which `wait` and `poll` use, request the descriptor too, but read nothing.
         if self._sharedmem_end is not None and sys._getframe(1).f_globals.get("__name__") != "selectors":
             _in_flight.say_read_elsewhere(self._sharedmem_end)
         number: int = plain_fileno(self)

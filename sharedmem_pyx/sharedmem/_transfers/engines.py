@@ -1,8 +1,8 @@
 """Dask, Ray and MPI get the data of shared arrays instead of handles.
 
 Their messages are kept, forwarded, written to disk and sent to other machines, and some are read several
-times. A handle in them would be stale as soon as nobody holds the array. Each function below changes one
-module of theirs, after it was imported; `sharedmem._transfers.saving` has the table that says which.
+times. A handle in them would be stale as soon as no process holds the array. Each function below changes one
+module of these libraries, after its import; `sharedmem._transfers.saving` has the table of these modules.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _dumps_by_value = always_by_value(pickle.dumps)
 
 
 def dumps_for_dask(obj: Any) -> bytes:
-    """Pickles what ``scheduler="processes"`` of Dask sends: this function itself goes to the workers, too."""
+    """Pickles messages of Dask's ``scheduler="processes"``, which sends this function to its workers, too."""
     import cloudpickle  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     data: bytes = always_by_value(cloudpickle.dumps)(obj, protocol=pickle.HIGHEST_PROTOCOL)
@@ -32,9 +32,9 @@ def change_dask_multiprocessing(module: ModuleType) -> None:
 
 
 class _Caller:
-    """Finds out, while it is pickled, whether a pickler that is written in C does it.
+    """Finds out, while it is pickled, whether the pickler is written in C.
 
-    Such a pickler has no frame: the one below `__reduce_ex__` is that of the function which called it.
+    Such a pickler has no frame, so the frame below `__reduce_ex__` is that of the function that called it.
     """
 
     def __init__(self, frame: FrameType) -> None:
@@ -52,7 +52,7 @@ def change_mpi(module: ModuleType) -> None:
     if not hasattr(mpi_pickle, "PROTOCOL"):
         return
     caller = _Caller(sys._getframe())
-    with contextlib.suppress(Exception):  # its own, or whatever another pickler says of such an object
+    with contextlib.suppress(Exception):  # PicklingError, or any error of another pickler
         mpi_pickle.dumps(caller)
     if caller.pickles_directly:
         mpi_pickle.__init__(_dumps_by_value, None, mpi_pickle.PROTOCOL)

@@ -4,7 +4,7 @@ from sharedmem.libsharedmem.arena cimport arena, claim
 
 
 # The pickle of a message that is put into a queue in the arena `where`. The leases that it takes there are
-# appended to `kept`: the caller keeps them or gives them back. Those of other arenas belong to whoever loads
-# the message. Data of arrays goes through the arena as `sharedmem.transport` says, and is counted.
-# If it raises, everything was given back.
+# appended to `kept`: the caller keeps them or gives them back. Those of other arenas belong to the process
+# that loads the message. Data of arrays goes through the arena as `sharedmem.transport` is set, and is
+# counted. If it raises, everything was given back.
 cdef bytes pickle_for_queue(object obj, arena* where, vector[claim]* kept)

@@ -52,18 +52,18 @@ cnp.import_array()
 cdef int default_protocol = pickle.DEFAULT_PROTOCOL
 cdef object pickle_dumps = pickle.dumps
 
-# What else has entries: (type, function of a reducer that gives the entry), by integrations of other
-# libraries.
+# Entries for other types, added by integrations of other libraries: (type, function that makes the entry for
+# a reducer).
 cdef list other_kinds = []
-# For picklers that have an entry for ndarrays of their own: (function of theirs or its type, function of a
-# reducer and of that entry, which gives the one to use).
+# For picklers that have their own entry for ndarrays: (that entry or its type, function that makes the entry
+# to use from a reducer and that entry).
 cdef list others_entries = []
 
 
 # -- the entries of a pickler
 
 def add_kind(kind, entry):
-    """Have every message ask ``entry(reducer)`` for the reduction of objects of exactly this type."""
+    """Have every message reduce objects of exactly this type by the function ``entry(reducer)``."""
     other_kinds.append((kind, entry))
 
 
@@ -89,7 +89,7 @@ cdef object wrapper_of(object entry):
 def hook(pickler, Reducer reducer not None):
     """Put the entries for arrays into the dispatch table of a pickler that is about to be used.
 
-    Entries that it has already stay, unless an integration knows them. Within `sharedmem.pickle_by_value`
+    Entries that exist already stay, unless an integration wraps them. Within `sharedmem.pickle_by_value`
     nothing is done.
     """
     if get_value(by_value):
@@ -116,7 +116,7 @@ def hook(pickler, Reducer reducer not None):
 # -- messages
 
 def dumps(obj, protocol=None, Reducer reducer=None, pickler=ForkingPickler):
-    """The bytes of a message; see the module.
+    """The bytes of a message; see the docstring of this module.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def dumps(obj, protocol=None, Reducer reducer=None, pickler=ForkingPickler):
 
 
 cdef int number_in(object pickler, object protocol) except -1:
-    """The protocol of a pickler that was made with that argument. Some have a default of their own."""
+    """The protocol of a pickler that was made with that argument. Some picklers have their own default."""
     if protocol is None and type(pickler) is ForkingPickler:
         return default_protocol
     known = getattr(pickler, "proto", None)
@@ -161,7 +161,7 @@ cdef int write(object pickler, object obj, Reducer reducer) except -1:
 
 
 def write_message(pickler, obj, protocol):
-    """Write a message by a pickler whose `dump` holds what it carries (`sharedmem._messages.holding`)."""
+    """Write a message by a pickler whose `dump` keeps its arrays alive (`sharedmem._messages.holding`)."""
     write(pickler, obj, new_reducer(number_in(pickler, protocol)))
 
 
@@ -176,9 +176,10 @@ cdef dict loading = {
         ("sharedmem._file_handles", "load_mapped"))}
 
 
-cdef bint says_all_in_a_handle(cnp.ndarray a) except -1:
-    """Whether a handle names the dtype. Asked before the data is copied, or a pickler would copy it again.
+cdef bint fits_in_a_handle(cnp.ndarray a) except -1:
+    """Whether a handle can contain the dtype.
 
+    This is checked before the data is copied; otherwise the pickler that is used then would copy it again.
     The handle of a copy is never too long: its sizes and the name of its dtype have at most 140 bytes.
     """
     cdef cnp.dtype descr = a.descr
@@ -188,8 +189,8 @@ cdef bint says_all_in_a_handle(cnp.ndarray a) except -1:
 
 
 cdef bytes write_alone(object a, Reducer reducer, Message within):
-    """What a pickler writes for an array that is a message of its own, in protocol 4; None: let one do it."""
-    if not says_all_in_a_handle(a):
+    """The pickle, in protocol 4, of an array that is a message by itself; None: a pickler is needed."""
+    if not fits_in_a_handle(a):
         return None
     reduced = reduce_exact(reducer, a, leases_of(within), False)
     if reduced is None or len(<tuple>reduced) != 2 or len(<tuple>reduced[1]) != 1:
@@ -202,7 +203,7 @@ cdef bytes write_alone(object a, Reducer reducer, Message within):
 
 
 cdef object dumps_alone(object a):
-    """The message of an array, without a pickler; None: let one do it."""
+    """The message of an array, written without a pickler; None: a pickler is needed."""
     cdef Message within
     cdef Reducer reducer
     cdef object written = None
@@ -224,18 +225,19 @@ cdef object dumps_alone(object a):
 def transferring(pickler, dump):
     """A version of the class method `pickler.dumps` for messages with arrays in them.
 
-    An array that is sent alone, and has nothing but its handle to say, needs no pickler.
+    An array that is sent alone, and is completely described by its handle, needs no pickler.
 
     Parameters
     ----------
     pickler : type
         A class such as `multiprocessing.reduction.ForkingPickler`.
     dump : callable
-        What its method `dump` was before that held arrays. For subclasses their own method is called.
+        Its original method `dump`, which does not keep arrays alive. Subclasses use their own method.
     """
     plain = pickler.dumps.__func__
     elsewhere = copyreg.dispatch_table
-    # Whether it differs from the pickler in C by its entries alone: where objects are plain it uses none.
+    # Whether it differs from pickle's own pickler only in its entries, none of which is used for plain
+    # objects.
     cdef bint has_entries_only = pickler.__bases__ == (pickle.Pickler,) and (
         "persistent_id" not in vars(pickler) and "reducer_override" not in vars(pickler))
 
@@ -260,7 +262,8 @@ def transferring(pickler, dump):
         if cls is not pickler or cls.dump is not held:
             write(made, obj, reducer)
             return buffer.getbuffer()
-        # The same as `write`, with what `sharedmem._messages.holding` does in place: most messages are small.
+        # The same as `write`, with `sharedmem._messages.holding` written out, because most messages are small
+        # and calls take a large part of their time.
         hook(made, reducer)
         within = new_message()
         before = PyContextVar_Set(current_message, within)
@@ -300,7 +303,7 @@ cdef bytes pickle_for_queue(object obj, arena* where, vector[claim]* kept):
                 kind not in ForkingPickler._extra_reducers and kind not in copyreg.dispatch_table):
             pickled = write_alone(obj, reducer, within)
         if pickled is None:
-            # What the array alone may have taken is given back, and not counted.
+            # Leases that `write_alone` may have taken are given back, and nothing is counted for it.
             end_message(within, False)
             within = new_message()
             PyContextVar_Set(current_message, within)
@@ -319,5 +322,5 @@ cdef bytes pickle_for_queue(object obj, arena* where, vector[claim]* kept):
 
 
 cdef int queue_protocol = 5
-# Without a message of its own, which `dump` of `ForkingPickler` begins: see `sharedmem._messages.holding`.
+# Unlike `dump` of `ForkingPickler`, this does not begin a message: see `sharedmem._messages.holding`.
 cdef object pickle_plainly = pickle.Pickler.dump

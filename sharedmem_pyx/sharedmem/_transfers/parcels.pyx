@@ -1,25 +1,25 @@
 """Parcels: buffers on their way to one reader, which their sender can call back.
 
 The layer below the integrations of engines that have connections of their own. An engine pickles as usual, by
-protocol 5, and leaves large buffers out of its pickles. Whoever writes those buffers to a connection makes a
-parcel of them first: a handle of some hundred bytes takes the place of each buffer that lies in shared
-memory, and of each large one that does not. The latter are *carried*: copied once, into a block of their own.
+protocol 5, and leaves large buffers out of its pickles. Before an integration writes those buffers to a
+connection, it makes a parcel of them: a handle of some hundred bytes replaces each buffer that lies in shared
+memory, and each large one that does not. The latter are *carried*: copied once, into a block of their own.
 
-Who may write into what arrives follows from whose it was:
+Who may write into the memory that arrives depends on whose it was before:
 
 * Memory that a program has allocated by this library is shared, and all processes that have it may write to
   it.
-* What is carried was private memory, and is its one reader's own when it arrives: as if it had come by
-  a socket, and as writable. `arena::mark_carried` notes that with the block, in the reader's process. What
-  pickles it there, in whatever it is wrapped, copies it again, so that no third process shares it. The note
-  is no part of shared memory, since there is just one process that has the block; and it belongs to the
-  block and not to an array, since torch, Arrow or DLPack pass on nothing but an address.
-* What is carried and read-only needs no note: nobody can write there, since the sender has only a lease on
-  the block. It may be passed on by handle to any number of readers.
+* Carried data was private memory before, and when it arrives it belongs to its one reader, writable, as if it
+  had come through a socket. `arena::mark_carried` notes this for the block, in the reader's process. When the
+  data is pickled there, whatever object contains it, it is copied again, so that no third process shares it.
+  The note is not in shared memory, since only one process has the block. It belongs to the block and not to
+  an array, since torch, Arrow or DLPack pass on nothing but an address.
+* Carried data that is read-only needs no note: no process can write to it, since the sender has only a lease
+  on the block. It may be passed on by handle to any number of readers.
 
-`sharedmem.transport` carries, too, and copies out where it arrives, so that it needs no note. With
-``copy=False`` there is none either: a program that asks for it says that what arrives may be shared from
-there on. Programs that use an engine have said nothing, and get what the engine's own bytes would have given.
+`sharedmem.transport` also carries, but its receivers copy the data out, so it needs no note. With
+``copy=False`` there is no note either: the program has agreed that what arrives may be shared from there on.
+Programs that use an engine have not, and get the same as with the bytes that the engine itself would send.
 """
 
 import os
@@ -46,7 +46,7 @@ cdef enum:
 
 cnp.import_array()
 
-# What a handle begins with on its way.
+# The first byte of a handle that travels in a parcel.
 cdef bytes mark_shared = b"S"
 cdef bytes mark_carried = b"C"
 
@@ -57,12 +57,12 @@ def least_carried():
     Returns
     -------
     int or None
-        None: none is, which the variable says by 0.
+        None: nothing is carried; the variable is 0.
 
     Raises
     ------
     ValueError
-        The variable is no size.
+        The variable is not a size.
     """
     text = os.environ.get("SHAREDMEM_CARRY", "").strip()
     if not text:
@@ -85,8 +85,8 @@ cdef class Parcel:
     Attributes
     ----------
     handles : list of bytes or None
-        For each buffer what travels in its place; None: its bytes have to. Each handle keeps its memory until
-        `open_handle` is called for it once, in the reader's process.
+        For each buffer the handle that replaces it; None: its bytes have to be sent. Each handle keeps its
+        memory until `open_handle` is called for it once, in the reader's process.
     nbytes : int
         Bytes of the buffers that have handles.
     carried : int
@@ -96,7 +96,7 @@ cdef class Parcel:
 
     Notes
     -----
-    A parcel that was not sent, and is dropped, is called back. One thread at a time may use it.
+    A parcel that is dropped before it was sent is called back. One thread at a time may use it.
     """
     cdef Message within
     cdef bint is_sent
@@ -106,18 +106,18 @@ cdef class Parcel:
     cdef readonly object refused
 
     def sent(self):
-        """Say that the handles are on their way: now they are the reader's, also if the parcel is dropped."""
+        """Mark the handles as sent: from now on they belong to the reader, even if the parcel is dropped."""
         self.is_sent = True
 
     @property
     def delivered(self):
-        """Whether nothing of it is left to be loaded: the reader has all of it, or it was called back."""
+        """Whether no handle is left to be loaded: the reader has loaded all, or they were called back."""
         return self.within is None or not is_in_flight(self.within)
 
     def revoke(self):
-        """Call back what has not been loaded: its handles are then of no use. What was loaded is not touched.
+        """Call back handles that have not been loaded: they become invalid. Loaded ones are not affected.
 
-        It can be repeated without harm.
+        It can be repeated.
         """
         if self.within is not None:
             end_message(self.within, False)
@@ -146,14 +146,14 @@ def make_parcel(buffers, least=None):
     Raises
     ------
     Exception
-        A buffer is none, or not contiguous. Where memory or leases are short nothing is raised: the handle is
-        None.
+        An item is not a buffer, or not contiguous. If memory or leases are short nothing is raised; the
+        handle is None.
 
     Notes
     -----
-    The GIL is released while large buffers are copied. Of the memory that this process may use one sixteenth
-    may be under way as carried buffers and messages of `sharedmem.transport`; and leases keep at most what
-    ``SHAREDMEM_IN_FLIGHT_LIMIT`` says.
+    The GIL is released while large buffers are copied. Carried buffers and messages of `sharedmem.transport`
+    that are in flight may together take one sixteenth of the memory that this process may use; and leases
+    keep at most ``SHAREDMEM_IN_FLIGHT_LIMIT`` bytes.
     """
     cdef Parcel made = Parcel.__new__(Parcel)
     cdef Reducer by = None      # made when it is needed: most messages are small
@@ -178,7 +178,7 @@ def make_parcel(buffers, least=None):
                 try:
                     reduced = reduce_exact(by, a, leases_of(made.within), False)
                 except (MemoryError, OSError, RuntimeError, ValueError) as error:
-                    reduced = None      # all leases are out, or what they keep is as much as they may
+                    reduced = None      # all leases are out, or the limit of what they may keep is reached
                     if made.refused is None:
                         made.refused = error
                 if reduced is not None and reduced[0] is _load_exact:
@@ -213,11 +213,11 @@ def open_handle(bytes handle not None):
     Raises
     ------
     StaleHandleError
-        It was opened before, or called back, or its memory has gone.
+        It was opened before, or called back, or its memory was freed.
     OSError, MemoryError
         The system refuses the memory, or this process has attached as many arenas as it can.
     ValueError
-        It is no such handle.
+        It is not a handle of a parcel.
     """
     cdef cnp.ndarray a
     cdef arena* where
@@ -234,11 +234,11 @@ def open_handle(bytes handle not None):
 
 
 def drop_handle(bytes handle not None):
-    """Consume a handle of a parcel without opening it; what it keeps is given back. It raises nothing."""
+    """Consume a handle of a parcel without opening it, and give its memory back. Raises nothing."""
     try:
         _drop(handle[1:])
     except (MemoryError, OSError, RuntimeError, ValueError):
-        pass    # it is of no use already
+        pass    # it is invalid already
 
 
 def is_carried(cnp.ndarray a not None):

@@ -1,4 +1,4 @@
-"""Whether the process at the other end of a connection can use this one's shared memory: it is tried.
+"""Probes: they find out whether the process at the other end of a connection can use this one's memory.
 
 Equal places (`sharedmem.place`) mean that the system allows it in general. It may still fail because of a
 filter of system calls, an arena with the most processes that it can have, or a process that has attached the
@@ -25,7 +25,7 @@ free_in_child(_lock)
 
 
 def _handle_of(array: Any) -> bytes:
-    """A handle without a lease, whatever is pickled around this call."""
+    """A handle without a lease, even if this is called while a message is pickled."""
     within, values = current_message.set(None), by_value.set(False)
     try:
         handle: bytes = array.__reduce_ex__(4)[1][0]
@@ -36,13 +36,13 @@ def _handle_of(array: Any) -> bytes:
 
 
 def make_probe() -> dict[str, Any]:
-    """What this process sends first.
+    """The probe that this process sends first.
 
     Returns
     -------
     dict
-        Of a str and bytes; for `load_probe` in another process, as often as one likes. It is good as long as
-        this process lives.
+        Of a str and bytes, for `load_probe` in another process. It can be loaded any number of times, as long
+        as this process lives.
 
     Raises
     ------

@@ -77,7 +77,7 @@ cdef extern from "<numpy/arrayobject.h>":
 
 cdef enum:
     least_carried = 1024        # bytes of an array below which its handle costs as much as its bytes
-    zero_copy_least = 1 << 20   # bytes of an array from which on there is no second copy, if asked for
+    zero_copy_least = 1 << 20   # bytes of an array from which on `copy=False` avoids the second copy
     first_unknown_type = 24     # NumPy's type numbers from here on are not built in
     share_of_memory = 16        # without a limit this part of the memory may be in flight
 
@@ -86,7 +86,7 @@ cnp.import_array()
 
 cdef object plain_reduce = np.ndarray.__reduce__
 
-# Type numbers that are another once they have been pickled: long long is long, where both have 64 bits.
+# Type numbers that pickling changes: long long becomes long where both have 64 bits.
 cdef set changed_by_pickle = {
     np.dtype(char).num for char in np.typecodes["All"]
     if char not in "OSUVMm" and np.dtype(np.dtype(char).str).num != np.dtype(char).num}
@@ -113,7 +113,7 @@ cdef class Reducer:
         return a.__reduce_ex__(self.protocol)
 
     def in_place_of_bytes(self, array, /):
-        """What a pickle has in place of an exact ndarray's bytes.
+        """What to pickle instead of an exact ndarray's bytes.
 
         Returns
         -------
@@ -139,12 +139,12 @@ def reducer_by_settings(int protocol):
 
 
 def reduce_shared(a, /):
-    """What a pickle has for an exact ndarray in shared memory, whatever its pickler has for ndarrays."""
+    """How to pickle an exact ndarray in shared memory, whatever entry its pickler has for ndarrays."""
     return reduce_for(a, 4, current_leases(), True)
 
 
 def reduce_kept(a, /):
-    """The same without a lease: the sender keeps the block itself until the message is loaded.
+    """As `reduce_shared`, without a lease: the sender keeps the block itself until the message is loaded.
 
     Returns
     -------
@@ -198,7 +198,7 @@ cdef object reduce_exact(Reducer self, cnp.ndarray a, message* leases, bint amon
 
 
 cdef bint goes_by_value(cnp.ndarray a) noexcept:
-    """Whether an exact ndarray that is a message of its own is pickled as ever, by the settings."""
+    """Whether the settings leave an exact ndarray that is a message by itself to ordinary pickling."""
     cdef uint64_t nbytes = cnp.PyArray_NBYTES(a)
     cdef uint64_t min_bytes = settings.min_bytes.load()
     if PyDataType_REFCHK(a.descr) or nbytes != 0 and arena_of(cnp.PyArray_DATA(a)) != NULL:
@@ -207,7 +207,7 @@ cdef bint goes_by_value(cnp.ndarray a) noexcept:
 
 
 cdef bint is_one_segment(cnp.ndarray a) noexcept:
-    """Whether the elements lie side by side, in whatever order of the axes."""
+    """Whether the elements lie without gaps, in any order of the axes."""
     cdef cnp.npy_intp expected = cnp.PyArray_ITEMSIZE(a)
     cdef cnp.npy_intp* shape = cnp.PyArray_DIMS(a)
     cdef cnp.npy_intp* strides = cnp.PyArray_STRIDES(a)
@@ -215,7 +215,7 @@ cdef bint is_one_segment(cnp.ndarray a) noexcept:
     cdef int found = 0
     cdef int i
     cdef bint grown = True
-    while grown:        # one axis a round: the one whose stride is what the axes before it cover
+    while grown:        # each round finds the axis whose stride is the bytes that the axes before it cover
         grown = False
         for i in range(ndim):
             if shape[i] > 1 and strides[i] == expected:
@@ -230,7 +230,7 @@ cdef bint is_one_segment(cnp.ndarray a) noexcept:
 
 
 cdef bint arrives_as_pickled(Reducer self, cnp.ndarray a, cnp.dtype descr):
-    """Whether a copy of the array's elements arrives as what pickling makes of it, in this protocol."""
+    """Whether a copy of the array's elements arrives exactly as pickling by this protocol restores it."""
     if not PyArray_ISNBO(descr.byteorder) or descr.type_num in changed_by_pickle:
         return False    # protocol 4 makes them native, and protocol 5 does not
     if descr.type_num >= first_unknown_type:
@@ -238,14 +238,14 @@ cdef bint arrives_as_pickled(Reducer self, cnp.ndarray a, cnp.dtype descr):
     if cnp.PyArray_IS_C_CONTIGUOUS(a) or cnp.PyArray_IS_F_CONTIGUOUS(a):
         return True
     if PyDataType_HASFIELDS(descr):
-        return False    # what lies between the fields would not be copied
+        return False    # the bytes between the fields would not be copied
     return self.protocol < 5 or not is_one_segment(a)   # protocol 5 keeps the order of the axes
 
 
 # -- carrying
 
 cdef object carry(Reducer self, cnp.ndarray a, uint64_t nbytes, message* leases):
-    """Copies a private array into a block for the message. None: something refused it."""
+    """Copies a private array into a block for the message. None: it has to be pickled with its bytes."""
     cdef cnp.dtype descr = a.descr
     cdef allocation block
     cdef claim lease
@@ -302,7 +302,7 @@ cdef int take_or_look(uint64_t nbytes, allocation* block, in_hand* noted) except
 
 
 cdef cnp.ndarray copy_into(Reducer self, cnp.ndarray a, uint64_t nbytes, void* target):
-    """Copies the elements to `target`, and describes them there as they are to arrive."""
+    """Copies the elements to `target`; returns an array over them as the receiver is to get it."""
     cdef cnp.dtype descr = a.descr
     cdef bint fortran = cnp.PyArray_IS_F_CONTIGUOUS(a) and not cnp.PyArray_IS_C_CONTIGUOUS(a)
     cdef void* source = cnp.PyArray_DATA(a)
@@ -321,14 +321,14 @@ cdef cnp.ndarray copy_into(Reducer self, cnp.ndarray a, uint64_t nbytes, void* t
     else:
         with nogil:
             copy_bytes(target, source, nbytes)
-    # Protocol 5 keeps the flag of whatever it takes as a buffer: all contiguous arrays of which there is one.
+    # Protocol 5 keeps this flag for arrays that it pickles as buffers: contiguous ones that export a buffer.
     if self.protocol >= 5 and not cnp.PyArray_ISWRITEABLE(a) and has_buffer(a, descr):
         PyArray_CLEARFLAGS(copy, cnp.NPY_ARRAY_WRITEABLE)
     return copy
 
 
 cdef bint has_buffer(cnp.ndarray a, cnp.dtype descr) except -1:
-    """Whether NumPy gives a buffer over an array of that dtype: not of dates, nor of fields out of order."""
+    """Whether NumPy exports a buffer of arrays of that dtype: not for dates, nor for fields out of order."""
     if descr.kind == c"M" or descr.kind == c"m":
         return False
     if PyDataType_HASFIELDS(descr):
@@ -364,7 +364,7 @@ cdef uint64_t share_of_all = 0
 
 
 cdef uint64_t share_of_all_memory() noexcept:
-    """The bytes that may be under way without a limit. They are found out once: it takes 100 us or more."""
+    """The most bytes in flight by default. Determined only once, since that takes 100 us or more."""
     global share_of_all
     if share_of_all == 0:
         share_of_all = memory_total() // share_of_memory

@@ -5,7 +5,7 @@ forwards to another machine or reads twice. So the functions in the tables below
 modules are not imported here: each is changed when it is imported.
 
 Where there is no function to replace, handles are still written: by the program's own `pickle.Pickler`, and
-when it writes the bytes of `pickle.dumps`. Loading those later raises a StaleHandleError that says so.
+when it writes the bytes of `pickle.dumps`. Loading those later raises a StaleHandleError with this reason.
 """
 
 import functools
@@ -24,7 +24,7 @@ _Function = Callable[..., Any]
 
 
 def always_by_value(save: _Function) -> _Function:
-    """A function that does what `save` does, and pickles by value in it."""
+    """A version of `save` within which everything is pickled by value."""
 
     @functools.wraps(save)
     def save_by_value(*args: Any, **kwargs: Any) -> Any:
@@ -40,8 +40,8 @@ def always_by_value(save: _Function) -> _Function:
 def _carries_messages(file: Any) -> bool:
     """Whether what is written goes to another process or back to the caller: a pipe, a socket, a BytesIO.
 
-    Only Python's own classes are asked for a descriptor: others may do something to have one. A
-    `SpooledTemporaryFile`, for instance, moves to the disk.
+    Only files of Python's own classes are examined by their descriptor, because `fileno` of other classes may
+    have an effect: that of a `SpooledTemporaryFile`, for instance, moves the file to the disk.
     """
     if isinstance(file, io.BytesIO):
         return True

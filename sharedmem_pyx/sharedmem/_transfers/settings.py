@@ -14,8 +14,9 @@ from sharedmem._sizes import read_size
 from sharedmem._startup import free_in_child
 from sharedmem._transfers.reducing import never_zero_copy, set_transport, zero_copy
 
-# Where children look for the setting: a variable that every kind of child inherits, and a key of the
-# configuration that travels with each Process object, also to children of a server that was started before.
+# Children find the setting in two places: a variable that every kind of child inherits, and a key of the
+# configuration that travels with each Process object, also to children of a fork server that is older than
+# it.
 _VARIABLE = "SHAREDMEM_TRANSPORT"
 _KEY = "sharedmem.transport"
 
@@ -120,7 +121,7 @@ def apply(text: str) -> None:
     if text != os.environ.get(_VARIABLE):
         os.environ[_VARIABLE] = text
     config: dict[str, Any] = process.current_process()._config  # type: ignore[attr-defined]
-    # Also if it is off, since a server of forked processes may have been started while it was on.
+    # Also if the setting is off, since a fork server may have been started while it was on.
     config[_KEY] = _Carried(text)
     _now = text
 

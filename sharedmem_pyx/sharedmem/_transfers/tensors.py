@@ -1,7 +1,7 @@
 """How tensors of torch are pickled as arrays, which leave their data out of a pickle.
 
-torch puts the bytes of a tensor's storage into the pickle. Here a tensor on the CPU is pickled as an array of
-bytes over its memory instead. What an array cannot describe is left to torch.
+torch writes the bytes of a tensor's storage into the pickle. Here a tensor on the CPU is pickled as an array
+of bytes over its memory instead. Tensors that an array cannot describe are left to torch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def is_plain(torch: ModuleType, tensor: Any) -> bool:
     Returns
     -------
     bool
-        True: its bytes, type, shape and strides say all there is to it.
+        True: its bytes, type, shape and strides describe it completely.
     """
     return bool(
         tensor.device.type == "cpu"
@@ -54,7 +54,7 @@ def compact(tensor: Any, torch: ModuleType) -> tuple[np.ndarray[Any, Any], tuple
     Parameters
     ----------
     tensor : torch.Tensor
-        As `is_plain` has them.
+        One for which `is_plain` is true.
     torch : module
         torch.
 

@@ -84,7 +84,7 @@ bool punching_works() noexcept {
   if (answer != 0) return answer == 1;
   const std::size_t page = page_size();
   void* at = ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (at == MAP_FAILED) return false;  // no room to ask: ask again next time
+  if (at == MAP_FAILED) return false;  // not tested; tried again next time
   auto* byte = static_cast<volatile unsigned char*>(at);
   *byte = 1;
   const bool punched = ::madvise(at, page, MADV_REMOVE) == 0 && *byte == 0;

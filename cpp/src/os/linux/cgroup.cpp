@@ -91,7 +91,7 @@ bool find_group(cgroups version, std::string_view controller, long_path& folder,
   // A container without a namespace of groups sees paths of the host, and a mount of a part of them.
   if (!found) return true;
   if (root != "/" && path.starts_with(root)) path.remove_prefix(root.size());
-  // Else (empty, or outside of what is mounted) the mountpoint is all there is to see.
+  // Otherwise (empty, or outside of what is mounted) only the mountpoint is visible.
   const bool below = path.starts_with('/') && !path.starts_with("/..");
   if (path != "/" && below && !folder.append(path)) folder.cut(top);
   return true;

@@ -60,7 +60,7 @@ channel_status channel_look(int fd) noexcept {
 }
 
 bool channel_abandoned(int fd, bool pipe) noexcept {
-  pollfd asked{fd, 0, 0};  // POLLERR and POLLHUP are always told
+  pollfd asked{fd, 0, 0};  // POLLERR and POLLHUP are always reported
   return ::poll(&asked, 1, 0) == 1 && (asked.revents & (pipe ? POLLERR : POLLHUP)) != 0;
 }
 

@@ -104,8 +104,8 @@ void reserve(int fd, std::uint64_t bytes, const std::string& name) {
     write_at(fd, zeros.get(), static_cast<std::size_t>(std::min<std::uint64_t>(piece, bytes - at)), at, what);
 }
 
-/// A new file that takes its place when it is complete: until then another file of that name stays, and nobody sees
-/// half of this one. It has no name meanwhile where the system offers that, so that a death leaves nothing.
+/// A new file that gets its name when it is complete: until then another file of that name stays, and no process sees
+/// half of this one. Meanwhile it has no name, where the system offers that, so that a death leaves nothing.
 class unfinished_file {
  public:
   unfinished_file(const std::string& path, mode_t mode)
@@ -120,15 +120,15 @@ class unfinished_file {
   /// Maps the file, which has all its bytes, and gives it its place.
   file_bytes finish() {
     if (name_.empty()) {
-      // A link does not replace what is there; only a rename does.
+      // A link does not replace an existing file; only a rename does.
       const std::string itself = "/proc/self/fd/" + std::to_string(get());
       if (!under_new_name([&](const std::string& name) {
             return ::linkat(AT_FDCWD, itself.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0;
           }))
         throw error(errno, "link", path_);
     }
-    // Of what was opened without a name /proc/PID/maps goes on to say that it is deleted. The file's rights may forbid
-    // to open it once more.
+    // /proc/PID/maps shows a file that was opened without a name as deleted, also later. The rights of the file may
+    // forbid opening it again by its name.
     const descriptor again(::open(name_.c_str(), O_RDWR | O_CLOEXEC));
     const file_bytes made = map_open(again.get() >= 0 ? again.get() : get(), true, path_);
     if (::rename(name_.c_str(), path_.c_str()) != 0) {

@@ -146,7 +146,7 @@ liveness look_at(const process_id& who) noexcept {
     if ((ended || another) && proc_is_ours()) return liveness::dead;
     if (!ended && !another && who.start != 0) return liveness::alive;
   }
-  // Hidden, or not to be believed; or it has ended since.
+  // Hidden, or not trustworthy; or the process has ended since.
   return os::probe(who.pid) == ESRCH ? liveness::dead : liveness::unknown;
 }
 

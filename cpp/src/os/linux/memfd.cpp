@@ -40,7 +40,7 @@ bool links_to(const char* link, std::string_view name) noexcept {
   return target.size() == name.size() + after.size() && target.starts_with(name);
 }
 
-// Opens through the link, then asks our own descriptor: the other may have changed meanwhile.
+// Opens through the link, then examines our own descriptor: the other one may have changed meanwhile.
 int open_if(const char* link, std::string_view name) noexcept {
   if (!links_to(link, name)) return -1;
   const int fd = open_quietly(link, O_RDWR);
@@ -144,7 +144,7 @@ int memfd_search(std::string_view name) {
     const std::string folder = std::string("/proc/") + process->d_name + "/fd/";
     const directory files{::opendir(folder.c_str())};
     if (!files && none_left(errno)) return -1;
-    if (!files) continue;  // another user's, or gone
+    if (!files) continue;  // another user's process, or one that has ended
     while (const dirent* file = ::readdir(files.get())) {
       if (!is_number(file->d_name)) continue;
       const int fd = open_if((folder + file->d_name).c_str(), name);

@@ -69,8 +69,8 @@ void make_mutex(pthread_mutex_t* at) {
 constexpr std::size_t nowhere = sizeof(pthread_mutex_t), unknown_place = nowhere + 1;
 
 /// The byte of a mutex at which the word lies that the kernel reads when a thread ends (get_robust_list(2)): it has the
-/// id of the thread that holds it. Where that is, each C library decides; a mutex that this thread takes shows it. If it
-/// cannot be had: `nowhere`.
+/// id of the thread that holds it. The place depends on the C library; it is found in a mutex that this thread takes.
+/// If that fails: `nowhere`.
 std::size_t place_of_owner() noexcept {
   try {
     pthread_mutex_t mine;
@@ -150,7 +150,8 @@ robust_mutex::outcome robust_mutex::try_lock_for(std::chrono::nanoseconds limit)
 void robust_mutex::unlock() noexcept { pthread_mutex_unlock(&at_->mutex); }
 
 robust_mutex::owner_report robust_mutex::owner() const noexcept {
-  // No static that is initialised by its function: a process may fork while another thread is at it, and all find the same.
+  // Not a local static with an initialiser: a process may fork while another thread runs that, and every thread finds
+  // the same value anyway.
   static std::atomic<std::size_t> known{unknown_place};
   std::size_t place = known.load(std::memory_order_relaxed);
   if (place == unknown_place) known.store(place = place_of_owner(), std::memory_order_relaxed);

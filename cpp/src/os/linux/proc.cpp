@@ -1,5 +1,5 @@
 /// \file
-/// Linux: processes, files of /proc, odds and ends.
+/// Linux: processes, files of /proc, and other small helpers.
 #include "os/linux/proc.hpp"
 
 #include <fcntl.h>

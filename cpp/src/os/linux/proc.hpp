@@ -1,5 +1,5 @@
 /// \file
-/// Linux: processes, files of /proc, odds and ends. Private to this folder.
+/// Linux: processes, files of /proc, and other small helpers. Private to this folder.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@
 
 namespace sharedmem::os {
 
-/// Signal 0: an errno value; ESRCH is the only proof of anything.
+/// Sends signal 0: an errno value; only ESRCH proves anything.
 int probe(std::uint32_t pid) noexcept;
 
 /// The text of a short path.

@@ -26,7 +26,7 @@ std::string memfd_name(std::uint64_t tag) {
 
 std::string sysv_name(int id) { return "segment " + std::to_string(id); }
 
-// Attaches at the reserved place; where the segment has gone meanwhile, says so.
+// Attaches at the reserved place. If the segment was removed meanwhile, the error says this.
 void attach_known(int id, reservation& room, access mode) {
   try {
     sysv_attach(id, room, mode);

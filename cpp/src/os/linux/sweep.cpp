@@ -44,7 +44,7 @@ bool is_orphan(const os::sysv_table::row& r) noexcept {
   const os::sysv_status& s = r.status;
   if (s.owner != user || s.creator != user || s.mode != 0600 || s.removed || s.attaches != 0) return false;
   if (s.creator_pid <= 0 || os::probe(static_cast<std::uint32_t>(s.creator_pid)) != ESRCH) return false;
-  // A dead creator cannot open its candidate any more; a process that meanwhile finds it gone makes another.
+  // A dead creator cannot open its candidate any more; a process that finds it removed makes another.
   if ((r.key & os::meeting_key_mask) == os::meeting_keys && s.bytes % os::huge_page_size != 0 &&
       s.bytes % os::huge_page_size < os::page_size())
     return (s.bytes % os::huge_page_size & 0xf00) == 0xf00;
@@ -60,7 +60,7 @@ std::size_t sweep_orphans() noexcept {
   os::sysv_table table;
   for (os::sysv_table::row r; table.next(r);) {
     if (!is_orphan(r)) continue;
-    os::sysv_status now;  // the table is read in parts, and later than its rows were true
+    os::sysv_status now;  // the table is read in parts, so its rows may be out of date
     if (os::sysv_look(r.id, now) == 0 && now.same_segment(r.status) && now.attaches == 0 && !now.removed &&
         os::sysv_remove(r.id) == 0)
       ++removed;

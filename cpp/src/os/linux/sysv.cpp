@@ -48,7 +48,7 @@ void call_shmdt(const void* base) noexcept {
   if constexpr (has_sysv) ::shmdt(base);
 }
 
-// Attaches where a reservation was, by the way that does not replace what is there. An errno value.
+// Attaches where a reservation was, without replacing a mapping that is there. An errno value.
 int attach_at_free_addresses(int id, reservation& room, int flags) {
   int code = 0;
   for (int attempt = 0; attempt < 16; ++attempt) {

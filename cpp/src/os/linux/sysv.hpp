@@ -72,12 +72,12 @@ sysv_limits sysv_get_limits() noexcept;
 inline constexpr char census_magic[16] = "sharedmem count";
 
 /// What the kernel says of segment `id`.
-/// \throws sharedmem::stale_handle  it has gone, or is none of this library's: no mode 0600, or not
+/// \throws sharedmem::stale_handle  it was removed, or is not of this library: no mode 0600, or not
 ///         marked for removal.
 /// \throws sharedmem::error         EPERM: another user's; or what the kernel refused.
 sysv_status check_sysv(int id);
 
-/// Whether the segment of `id` has gone: by the kernel's record, since an attach is refused with
+/// Whether the segment of `id` was removed: by the kernel's record, since an attach is refused with
 /// EINVAL for other reasons, too.
 bool sysv_has_gone(int id) noexcept;
 

@@ -29,7 +29,7 @@ from sharedmem._cli.demo.work import Shape, begin, brighten_part, check_part, dr
 #: Memory that one byte of the array takes, about, where parts of it are copied between processes.
 _ROOM = 3
 _LARGEST, _SMALLEST = 2**30, 2**23
-#: Parts per worker, as in multiprocessing.Pool.map: a slow worker then delays nobody for long.
+#: Parts per worker, as in multiprocessing.Pool.map: a slow worker then delays the others only a little.
 _PARTS_PER_WORKER = 4
 _DTYPE: np.dtype = np.dtype(np.uint16)
 

@@ -1,9 +1,10 @@
 #pragma once
 /// \file
 /// Atomic operations on one element of an array, sequentially consistent, for code without the GIL: what
-/// `cimport sharedmem.atomics` declares. T: bool, an integer of 1 to 8 bytes, float or double; an element is aligned to
-/// its own size. The operations that change an element return the value before. Integers wrap.
-/// Threads, processes: any number, at any time. A death leaves an element as it was, or changed, nothing in between.
+/// `cimport sharedmem.atomics` declares. T: bool, an integer of 1 to 8 bytes, float or double; an element is
+/// aligned to its own size. The operations that change an element return the value before. Integers wrap.
+/// Threads, processes: any number, at any time. A death leaves an element as it was, or changed, nothing in
+/// between.
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -66,15 +67,16 @@ T xor_(T* at, V value) noexcept {
   return std::atomic_ref<T>(*at).fetch_xor(as_element<T>(value));
 }
 
-/// Seconds as what the kernel is told: none for what is not above 0, also not a number; centuries for infinity.
+/// Seconds in the kernel's form: 0 for values that are not above 0 or not a number, centuries for infinity.
 inline std::chrono::nanoseconds span_of(double seconds) noexcept {
   constexpr double most = 9e9;
   if (!(seconds > 0)) return std::chrono::nanoseconds{0};
   return std::chrono::nanoseconds{static_cast<std::int64_t>((seconds < most ? seconds : most) * 1e9)};
 }
 
-/// Sleeps while the element is `value`, `seconds` at most (infinity: for ever). False: it still is. Signal handlers run
-/// but do not end the wait. T: integers of 4 bytes. Needs the library libsharedmem, as `notify` does.
+/// Sleeps while the element is `value`, `seconds` at most (infinity: for ever). False: it still is. Signal
+/// handlers run but do not end the wait. T: integers of 4 bytes. Needs the library libsharedmem, as `notify`
+/// does.
 /// \throws std::invalid_argument, sharedmem::error  as `sharedmem::wait_on`.
 template <class T, class V>
 bool wait(const T* at, V value, double seconds) {

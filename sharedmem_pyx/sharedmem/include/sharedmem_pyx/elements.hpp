@@ -153,7 +153,8 @@ inline bool has_bits(element of) noexcept { return of != element::f4 && of != el
 inline bool is_number(element of) noexcept { return of != element::flag; }
 inline bool can_be_waited_for(element of) noexcept { return of == element::i4 || of == element::u4; }
 
-/// The operation's result as a new reference; nullptr with an exception set if `operand` is no value of the element.
+/// The operation's result as a new reference; nullptr with an exception set if `operand` is no value of the
+/// element.
 /// \pre  the element has the operation: `has_bits`, `is_number`.
 inline PyObject* apply(operation what, element of, void* at, PyObject* operand) {
   return with_values(of, [=](auto values) -> PyObject* {
@@ -193,7 +194,8 @@ inline PyObject* apply_compare_exchange(element of, void* at, PyObject* expected
   });
 }
 
-/// Writes what `object` means for an element to `out`, which is of the element's size. False: an exception is set.
+/// Writes what `object` means for an element to `out`, which is of the element's size. False: an exception is
+/// set.
 inline bool read_value(element of, PyObject* object, void* out) {
   return with_values(of, [=](auto values) {
     using V = decltype(values);
@@ -213,9 +215,10 @@ struct row {
   std::ptrdiff_t count;
 };
 
-/// Adds the nth of `values` to the element of `to` with the nth of the `count` indices, one atomic addition after the
-/// other. Negative indices count from the end.
-/// \return  -1; or the number of the first index that is out of range, before which all have been added. Indices that
+/// Adds the nth of `values` to the element of `to` with the nth of the `count` indices, one atomic addition
+/// after the other. Negative indices count from the end.
+/// \return  -1; or the number of the first index that is out of range, before which all have been added.
+/// Indices that
 ///          another process changes meanwhile do no harm: each is read once.
 inline std::ptrdiff_t add_each(element of, row to, const std::ptrdiff_t* indices, std::ptrdiff_t count,
                                const char* values, std::ptrdiff_t step) noexcept {
@@ -233,12 +236,12 @@ inline std::ptrdiff_t add_each(element of, row to, const std::ptrdiff_t* indices
       (void)atomics::add(reinterpret_cast<T*>(to.first + at * to.step), value);
       return true;
     };
-    constexpr std::ptrdiff_t in_cache = 256 * 1024;  // of a processor that nobody else disturbs
+    constexpr std::ptrdiff_t in_cache = 256 * 1024;  // of a processor that other programs do not use
     std::ptrdiff_t i = 0;
     if (to.step > in_cache || to.step < -in_cache || to.count > in_cache ||
         to.count * (to.step < 0 ? -to.step : to.step) > in_cache) {
-      // An atomic operation waits for its cache line, and the processor does not go on meanwhile: the lines are asked
-      // for early. An address that is none does no harm there.
+      // An atomic operation waits for its cache line, and the processor does not go on meanwhile: the lines
+      // are asked for early. An address that is none does no harm there.
       constexpr std::ptrdiff_t ahead = 32;
       for (; i + ahead < count; ++i) {
         __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(to.first) +
@@ -257,8 +260,8 @@ inline std::ptrdiff_t add_each(element of, row to, const std::ptrdiff_t* indices
 /// The number of the first of the indices that is out of range; -1: none is.
 inline std::ptrdiff_t first_wrong(const std::ptrdiff_t* indices, std::ptrdiff_t count,
                                   std::ptrdiff_t size) noexcept {
-  // One of the two sums is negative for an index that is out of range: no branch, so that the compiler takes several
-  // indices at a time.
+  // One of the two sums is negative for an index that is out of range: no branch, so that the compiler takes
+  // several indices at a time.
   std::size_t signs = 0;
   for (std::ptrdiff_t i = 0; i < count; ++i) {
     const auto index = static_cast<std::size_t>(indices[i]);

@@ -35,7 +35,7 @@ inline void fill(void* out, const void* item, std::size_t size, std::size_t coun
   const std::size_t bytes = size * count;
   if (bytes == 0) return;
   std::memcpy(start, item, size);
-  // Copies what is there already, doubling it up to what stays in the cache.
+  // Copies the part that is filled already, doubling it as long as it stays in the cache.
   std::size_t done = size;
   const std::size_t most = std::max<std::size_t>(size, std::size_t{1} << 16);
   while (done < bytes) {

@@ -1,7 +1,8 @@
 #pragma once
 /// \file
-/// Blocks that C code of a thread holds while it copies: no Python object has them, so nothing would drop them in a
-/// child that another thread forks meanwhile. The child does not have that thread, and gives them back itself.
+/// Blocks that C code of a thread holds while it copies: no Python object has them, so nothing would drop
+/// them in a child that another thread forks meanwhile. The child does not have that thread, and gives them
+/// back itself.
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -19,17 +20,18 @@ struct block_in_hand {
   sharedmem::block_ref ref;
 };
 
-/// A note that the calling thread holds a block. What is not noted, since there are too many at once, is held by
-/// children that are forked meanwhile until they end.
-/// Threads: each note is of one thread. Processes: `release_of_other_threads` is called once in each forked child.
+/// A note that the calling thread holds a block. What is not noted, since there are too many at once, is held
+/// by children that are forked meanwhile until they end. Threads: each note is of one thread. Processes:
+/// `release_of_other_threads` is called once in each forked child.
 class in_hand {
  public:
   in_hand() noexcept = default;
   in_hand(const in_hand&) = delete;
   in_hand& operator=(const in_hand&) = delete;
 
-  /// Brackets each step before which, or after which, a block is held and not noted: no fork begins meanwhile, or
-  /// waits a little for its end. Such a step must not wait for anything but memory: whoever forks may hold any lock.
+  /// Brackets each step before which, or after which, a block is held and not noted: no fork begins
+  /// meanwhile, or waits a little for its end. Such a step must not wait for anything but memory: the forking
+  /// thread may hold any lock.
   static void begin_step() noexcept {
     while (true) {
       steps.fetch_add(1);
@@ -67,7 +69,8 @@ class in_hand {
 
  private:
   static void pause() noexcept { std::this_thread::sleep_for(std::chrono::microseconds{50}); }
-  /// A fork waits for steps that have begun, but not for ever: one may wait for a lock that this fork has taken.
+  /// A fork waits for steps that have begun, but not for ever: one may wait for a lock that this fork has
+  /// taken.
   static void before_fork() noexcept {
     forks.fetch_add(1);
     for (int tries = 0; tries < 400 && steps.load() != 0; ++tries) pause();

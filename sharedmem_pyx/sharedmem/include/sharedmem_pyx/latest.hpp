@@ -2,18 +2,25 @@
 /// \file
 /// The newest of a sequence of arrays, in shared memory: the words of `sharedmem.Latest`.
 ///
-///   | step of `put`, under a lock   | killed after it                                                                  |
-///   | ----------------------------- | -------------------------------------------------------------------------------- |
-///   | take a lease of the new array | the lease stays until memory would be refused; readers get the previous array    |
-///   | write the oldest cell         | the same; a half-written cell is not read, and its seqlock would reject it       |
-///   | store the number              | the array is there; sleeping readers check the number ten times a second         |
-///   | wake sleeping readers         | the lease of the previous array stays until memory would be refused              |
-///   | give back the previous lease  | nothing                                                                          |
+///   | step of `put`, under a lock   | killed after it
+/// |
+///   | ----------------------------- |
+/// -------------------------------------------------------------------------------- |
+///   | take a lease of the new array | the lease stays until memory would be refused; readers get the
+/// previous array    |
+///   | write the oldest cell         | the same; a half-written cell is not read, and its seqlock would
+/// reject it       |
+///   | store the number              | the array is there; sleeping readers check the number ten times a
+/// second         |
+///   | wake sleeping readers         | the lease of the previous array stays until memory would be refused
+/// |
+///   | give back the previous lease  | nothing
+/// |
 ///
-/// A reader copies the cell of the newest number and sets its bit on the block, without consuming the lease; it then
-/// confirms that the block is still that array's (`arena::acquire` of a claim without a lease). If a newer array was
-/// put meanwhile that may fail, and the reader tries that one. It writes nothing here, so that any number of readers
-/// costs the writer nothing.
+/// A reader copies the cell of the newest number and sets its bit on the block, without consuming the lease;
+/// it then confirms that the block is still that array's (`arena::acquire` of a claim without a lease). If a
+/// newer array was put meanwhile that may fail, and the reader tries that one. It writes nothing here, so
+/// that any number of readers costs the writer nothing.
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -42,7 +49,7 @@ struct frame {
 };
 
 /// Three cells: the newest array, the one before, which readers may be copying, and the one that is written.
-/// Bytes that are zero but for `mark` are one into which nothing was put.
+/// If all bytes but `mark` are zero, nothing was put into it yet.
 /// Threads, processes: `write` and `set_writer` under a lock; the others by any thread at any time.
 struct latest_words {
   static constexpr std::uint64_t magic = 0x0100'5453'5445'4c6d;  // "mLETST", a version

@@ -1,13 +1,14 @@
 /// \file
 /// Pickles of small plain objects, written and read without a pickler.
 ///
-/// To make a pickler, or an unpickler, and to find out what it has for each object costs most of the time of a small
-/// message. For None, numbers, texts, bytes, and tuples, lists and dicts of these it is known. What is written here is an
-/// ordinary pickle of protocol 5, and `pickle.loads` makes the same of it; what is read here may have been written by
-/// either. Whatever is not plain is left to the pickle module, and so is each object that occurs twice: it arrives as one.
+/// Most of the time of a small message is spent on creating a pickler or unpickler, and on looking up how each object is
+/// pickled. For None, numbers, strings, bytes, and tuples, lists and dicts of these no look-up is needed. What is written
+/// here is an ordinary pickle of protocol 5, which `pickle.loads` loads equally; what is read here may have been written
+/// by either. Objects that are not plain are left to the pickle module. So are objects that occur twice, because they
+/// have to arrive as one object.
 ///
-/// The GIL is held, and no code of Python runs: nothing changes meanwhile. Without a GIL another thread may be changing a
-/// list or a dict, so that these count as not plain there.
+/// The GIL is held, and no Python code runs, so nothing changes meanwhile. Without a GIL another thread may change a list
+/// or a dict; there these count as not plain.
 #pragma once
 
 #include <Python.h>

@@ -6,7 +6,7 @@
 ///   | ------------------------ | --------------------------------------------------------- |
 ///   | sharedmem::stale_handle  | sharedmem.StaleHandleError, a ValueError                  |
 ///   | std::invalid_argument    | ValueError                                                |
-///   | sharedmem::error         | OSError(errno, text), hence PermissionError and the like  |
+///   | sharedmem::error         | OSError(errno, text), or its subclass for that errno      |
 ///   | std::system_error        | OSError(errno, text)                                      |
 ///   | std::bad_alloc           | MemoryError                                               |
 ///   | everything else          | RuntimeError                                              |
