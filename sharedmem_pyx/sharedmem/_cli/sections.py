@@ -8,6 +8,7 @@ So the processes are those that the arenas list as their participants.
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -129,7 +130,9 @@ _native.NtQuerySection.argtypes = (
 def _check(status: int, what: str) -> None:
     """Raises OSError for the status of a function of ntdll, unless it is a success."""
     if status < 0:
-        raise ctypes.WinError(_native.RtlNtStatusToDosError(status), what)
+        error = ctypes.WinError(_native.RtlNtStatusToDosError(status))
+        error.filename = what
+        raise error
 
 
 def survey() -> list[Segment]:
@@ -173,7 +176,7 @@ def _extends(segment: Segment, arena: dict[str, Any]) -> bool:
 def _names() -> Iterator[str]:
     """The names of the sections in the directory of this session's objects."""
     session = wintypes.DWORD()
-    if not _kernel.ProcessIdToSessionId(_kernel.GetCurrentProcessId(), ctypes.byref(session)):
+    if not _kernel.ProcessIdToSessionId(os.getpid(), ctypes.byref(session)):
         raise ctypes.WinError(ctypes.get_last_error())
     path = rf"\Sessions\{session.value}\BaseNamedObjects" if session.value else r"\BaseNamedObjects"
     letters = ctypes.create_unicode_buffer(path)
@@ -185,7 +188,7 @@ def _names() -> Iterator[str]:
         path,
     )
     try:
-        room = ctypes.create_string_buffer(4096)  # for one entry: several at once is what Wine has not
+        room = ctypes.create_string_buffer(1 << 17)  # for one entry, whose name may take half of it
         place, used = wintypes.ULONG(0), wintypes.ULONG()
         while True:
             status = _native.NtQueryDirectoryObject(
