@@ -4,6 +4,9 @@
 
 #include <cstdint>
 #include <string>
+#include <thread>
+
+#include <sharedmem/robust_mutex.hpp>
 
 #include "os/os.hpp"
 #include "os/windows/system.hpp"
@@ -86,6 +89,29 @@ TEST_CASE("a process that this one may not open is not taken for dead") {
   REQUIRE_FALSE(opened);
   REQUIRE(::GetLastError() == ERROR_ACCESS_DENIED);
   CHECK(look_at({other.pid(), this_process().start}) == liveness::unknown);
+}
+
+TEST_CASE("a lock of a thread that ended is inherited by a thread that got the same id") {
+  os::segment s = os::segment::create(backing::section, bytes, tag);
+  REQUIRE(s.commit(0, bytes));
+  robust_mutex lock = robust_mutex::create(s.data());
+  DWORD owner = 0;
+  std::thread([&] {
+    owner = ::GetCurrentThreadId();
+    (void)lock.try_lock();
+  }).join();
+  bool found = false;
+  for (int i = 0; i < 20'000 && !found; ++i) {
+    std::thread([&] {
+      if (::GetCurrentThreadId() != owner) return;
+      found = true;
+      robust_mutex::outcome how{};
+      CHECK_NOTHROW(how = lock.try_lock());
+      CHECK(how == robust_mutex::outcome::inherited);
+      lock.unlock();
+    }).join();
+  }
+  if (!found) MESSAGE("skipped: the system gave that id to no other thread");
 }
 
 TEST_CASE("a section is its user's alone, and child processes do not inherit it") {

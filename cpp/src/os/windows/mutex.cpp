@@ -86,10 +86,6 @@ robust_mutex::outcome robust_mutex::try_lock_for(std::chrono::nanoseconds limit)
   constexpr std::uint64_t longest = 0x7fff'ffff;  // milliseconds that one wait may take
   const std::atomic_ref owner(at_->owner);
   const std::uint64_t me = this_thread();
-  // A kernel mutex may be taken several times by the same thread; this lock may not.
-  if (owner.load(std::memory_order_acquire) == me &&
-      std::atomic_ref(at_->start).load(std::memory_order_relaxed) == this_start())
-    throw error(EDEADLK, "WaitForSingleObject", "lock in shared memory");
   const std::wstring name = name_of(at_->name);
   os::for_this_user attributes;
   os::kernel_handle mutex{::CreateMutexW(attributes.get(), FALSE, name.c_str())};
@@ -106,8 +102,16 @@ robust_mutex::outcome robust_mutex::try_lock_for(std::chrono::nanoseconds limit)
   if (answer == WAIT_TIMEOUT) return outcome::busy;
   if (answer == WAIT_FAILED)
     throw os::system_error_of(::GetLastError(), "WaitForSingleObject", os::narrow(name));
-  const bool left_by_owner = owner.load(std::memory_order_acquire) != 0 || answer == WAIT_ABANDONED;
-  std::atomic_ref(at_->start).store(this_start(), std::memory_order_relaxed);
+  const std::uint64_t last = owner.load(std::memory_order_acquire);
+  const std::atomic_ref start(at_->start);
+  // A thread may take a kernel mutex several times, but not this lock. The owner's id alone does not tell whether this thread
+  // has it: the owner may have ended, and this thread got its id. Then the mutex was abandoned.
+  if (answer == WAIT_OBJECT_0 && last == me && start.load(std::memory_order_relaxed) == this_start()) {
+    ::ReleaseMutex(mutex.get());
+    throw error(EDEADLK, "WaitForSingleObject", "lock in shared memory");
+  }
+  const bool left_by_owner = last != 0 || answer == WAIT_ABANDONED;
+  start.store(this_start(), std::memory_order_relaxed);
   at_->handle = reinterpret_cast<std::uintptr_t>(mutex.release());
   owner.store(me, std::memory_order_release);
   return left_by_owner ? outcome::inherited : outcome::taken;
