@@ -114,6 +114,24 @@ TEST_CASE("a lock of a thread that ended is inherited by a thread that got the s
   if (!found) MESSAGE("skipped: the system gave that id to no other thread");
 }
 
+TEST_CASE("nothing of a lock is left in the kernel when threads have ended that held it") {
+  os::segment s = os::segment::create(backing::section, bytes, tag);
+  REQUIRE(s.commit(0, bytes));
+  robust_mutex lock = robust_mutex::create(s.data());
+  const auto once = [&] { std::thread([&] { (void)lock.try_lock(); }).join(); };
+  const auto handles = [] {
+    DWORD count = 0;
+    REQUIRE(::GetProcessHandleCount(::GetCurrentProcess(), &count));
+    return count;
+  };
+  once();
+  const DWORD before = handles();
+  for (int i = 0; i < 50; ++i) once();
+  CHECK(handles() < before + 50);
+  CHECK(lock.try_lock() == robust_mutex::outcome::inherited);
+  lock.unlock();
+}
+
 TEST_CASE("a section is its user's alone, and child processes do not inherit it") {
   const os::segment s = os::segment::create(backing::section, bytes, tag);
   const os::kernel_handle section{::OpenFileMappingW(READ_CONTROL, FALSE, os::wide(s.text()).c_str())};

@@ -42,12 +42,15 @@ struct robust_mutex::record {
   std::uint64_t mark;  // `magic`, stored last
   std::uint64_t name[2];  // random
   std::uint64_t owner;  // the thread that holds it, as process:32, thread:32; 0: nobody
-  std::uint64_t
-      start;  // when the owner's process started, since the system uses process and thread ids again
+  std::uint64_t start;  // when the owner's process started: ids of processes are used again
   std::uint64_t handle;  // the mutex's handle in the owner's process
 };
 
 namespace {
+
+HANDLE handle_of(std::uint64_t word) noexcept {
+  return reinterpret_cast<HANDLE>(static_cast<std::uintptr_t>(word));
+}
 
 std::wstring name_of(const std::uint64_t (&words)[2]) {
   wchar_t text[64];
@@ -104,12 +107,15 @@ robust_mutex::outcome robust_mutex::try_lock_for(std::chrono::nanoseconds limit)
     throw os::system_error_of(::GetLastError(), "WaitForSingleObject", os::narrow(name));
   const std::uint64_t last = owner.load(std::memory_order_acquire);
   const std::atomic_ref start(at_->start);
+  const bool was_of_this_process =
+      last >> 32 == ::GetCurrentProcessId() && start.load(std::memory_order_relaxed) == this_start();
   // A thread may take a kernel mutex several times, but not this lock. The owner's id alone does not tell whether this thread
   // has it: the owner may have ended, and this thread got its id. Then the mutex was abandoned.
-  if (answer == WAIT_OBJECT_0 && last == me && start.load(std::memory_order_relaxed) == this_start()) {
+  if (answer == WAIT_OBJECT_0 && last == me && was_of_this_process) {
     ::ReleaseMutex(mutex.get());
     throw error(EDEADLK, "WaitForSingleObject", "lock in shared memory");
   }
+  if (was_of_this_process) ::CloseHandle(handle_of(at_->handle));  // its thread has ended
   const bool left_by_owner = last != 0 || answer == WAIT_ABANDONED;
   start.store(this_start(), std::memory_order_relaxed);
   at_->handle = reinterpret_cast<std::uintptr_t>(mutex.release());
@@ -120,7 +126,7 @@ robust_mutex::outcome robust_mutex::try_lock_for(std::chrono::nanoseconds limit)
 void robust_mutex::unlock() noexcept {
   const std::atomic_ref owner(at_->owner);
   if (owner.load(std::memory_order_relaxed) != this_thread()) return;
-  const auto mutex = reinterpret_cast<HANDLE>(static_cast<std::uintptr_t>(at_->handle));
+  const HANDLE mutex = handle_of(at_->handle);
   owner.store(0, std::memory_order_release);
   ::ReleaseMutex(mutex);
   ::CloseHandle(mutex);
