@@ -115,7 +115,7 @@ robust_mutex::outcome robust_mutex::try_lock_for(std::chrono::nanoseconds limit)
     ::ReleaseMutex(mutex.get());
     throw error(EDEADLK, "WaitForSingleObject", "lock in shared memory");
   }
-  if (was_of_this_process) ::CloseHandle(handle_of(at_->handle));  // its thread has ended
+  if (answer == WAIT_ABANDONED && was_of_this_process) ::CloseHandle(handle_of(at_->handle));
   const bool left_by_owner = last != 0 || answer == WAIT_ABANDONED;
   start.store(this_start(), std::memory_order_relaxed);
   at_->handle = reinterpret_cast<std::uintptr_t>(mutex.release());
