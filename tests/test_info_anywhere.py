@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import support
 import workers
+from naming import own_names  # noqa: F401
 
 import sharedmem
 
@@ -71,15 +72,13 @@ def test_all_segments_of_an_arena_have_its_processes():
 
 def test_names_are_listed():
     a = sharedmem.create("info/listed", (3, 4), "f4")
-    try:
-        names = [name for arena in info()["arenas"] for name in arena.get("names") or ()]
-        (name,) = [each for each in names if each["name"] == "info/listed"]
-        assert (name["state"], name["shape"], name["nbytes"]) == ("ready", [3, 4], a.nbytes)
-        assert os.getpid() in name["processes"]
-        kinds = [segment["kind"] for segment in info()["segments"]]
-        assert "names" in kinds
-    finally:
-        sharedmem.unlink("info/listed")
+    found = info()
+    names = [name for arena in found["arenas"] for name in arena.get("names") or ()]
+    (name,) = [each for each in names if each["name"] == "info/listed"]
+    assert (name["state"], name["shape"], name["nbytes"]) == ("ready", [3, 4], a.nbytes)
+    assert os.getpid() in name["processes"]
+    assert "names" in [segment["kind"] for segment in found["segments"]]
+    sharedmem.unlink("info/listed")
 
 
 @pytest.mark.parametrize("command", ["info", "top"])
