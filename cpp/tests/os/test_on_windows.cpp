@@ -82,6 +82,11 @@ TEST_CASE("a process that has ended is dead, although somebody has a handle of i
   CHECK(look_at(who) == liveness::dead);
 }
 
+TEST_CASE("a process that does not exist is dead") {
+  CHECK(look_at({0x7fff'fffc, this_process().start}) ==
+        liveness::dead);  // the system gives no ids that are so large
+}
+
 TEST_CASE("a process that this one may not open is not taken for dead") {
   process other("hide", {});
   REQUIRE(other.wait_until_ready());
