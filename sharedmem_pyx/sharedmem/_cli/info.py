@@ -136,7 +136,7 @@ def _segment_row(segment: Segment) -> tuple[object, ...]:
         goes = "with last user"
     else:
         goes = "by ipcrm"  # no longer than a narrow terminal shows of it
-    kind = segment.kind if segment.backing == "sysv" else f"{segment.kind} ({segment.backing})"
+    kind = f"{segment.kind} (memfd)" if segment.backing == "memfd" else segment.kind
     return (
         segment.id,
         kind,

@@ -95,6 +95,12 @@ _kernel.MapViewOfFile.argtypes = wintypes.HANDLE, wintypes.DWORD, wintypes.DWORD
 _kernel.UnmapViewOfFile.argtypes = (ctypes.c_void_p,)
 _kernel.VirtualQuery.restype = _size
 _kernel.VirtualQuery.argtypes = ctypes.c_void_p, ctypes.POINTER(_Memory), _size
+_kernel.QueryFullProcessImageNameW.argtypes = (
+    wintypes.HANDLE,
+    wintypes.DWORD,
+    wintypes.LPWSTR,
+    ctypes.POINTER(wintypes.DWORD),
+)
 _kernel.ProcessIdToSessionId.argtypes = wintypes.DWORD, ctypes.POINTER(wintypes.DWORD)
 _native.NtOpenDirectoryObject.argtypes = (
     ctypes.POINTER(wintypes.HANDLE),
@@ -247,16 +253,24 @@ def _committed(section: int, nbytes: int) -> int:
 
 
 def _command(pid: int) -> str:
-    """The command line of a process, shortened; empty if the system does not tell."""
+    """The command line of a process, shortened, or else its program; empty if the system tells neither."""
     process = _kernel.OpenProcess(_QUERY_LIMITED_INFORMATION, False, pid)
     if not process:
         return ""
     try:
-        room = ctypes.create_string_buffer(1 << 16)
+        room = ctypes.create_string_buffer(1 << 17)
         status = _native.NtQueryInformationProcess(
             process, _PROCESS_COMMAND_LINE, room, len(room), ctypes.byref(wintypes.ULONG())
         )
-        text = " ".join(str(_Text.from_buffer(room)).split()) if status >= 0 else ""
+        text = str(_Text.from_buffer(room)) if status >= 0 else _program(process)
+        text = " ".join(text.split())
         return text if len(text) <= 100 else text[:97] + "..."
     finally:
         _kernel.CloseHandle(process)
+
+
+def _program(process: int) -> str:
+    """The file of the program that a process runs."""
+    room = ctypes.create_unicode_buffer(1 << 15)
+    size = wintypes.DWORD(len(room))
+    return room.value if _kernel.QueryFullProcessImageNameW(process, 0, room, ctypes.byref(size)) else ""
