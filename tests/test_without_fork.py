@@ -9,11 +9,14 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+from multiprocessing.connection import Client, Listener
 
 import numpy as np
 import pytest
 
 import sharedmem
+from sharedmem import _integrations
 
 context = multiprocessing.get_context("spawn")
 LIMIT = 120  # seconds, of what hangs
@@ -192,6 +195,23 @@ def test_transport_carries_ordinary_arrays(copy):
     assert counts["messages"] >= 1
 
 
+def _send_by_socket(address, rows):
+    with Client(address) as conn:
+        conn.send(rows)
+
+
+def test_an_array_that_transport_finds_in_a_network_connection_is_copied():
+    rows = np.arange(500_000.0)
+    with sharedmem.transport(), Listener(("localhost", 0)) as listener:
+        sender = threading.Thread(target=_send_by_socket, args=(listener.address, rows))
+        sender.start()
+        with listener.accept() as conn:
+            got = conn.recv()
+        sender.join()
+    assert (got == rows).all()
+    assert not sharedmem.is_shared(got)
+
+
 def test_a_file_is_shared_memory(tmp_path):
     path = tmp_path / "data.npy"
     a = sharedmem.open_memmap(path, mode="w+", shape=(100, 10), dtype="f4")
@@ -201,6 +221,12 @@ def test_a_file_is_shared_memory(tmp_path):
     sharedmem.flush(a)
     assert (np.load(path) == 2).all()
     del a
+
+
+def test_every_hook_for_another_library_can_be_loaded():
+    """Even where that library is missing: what cannot be loaded would break that library's import."""
+    for module, file, function in _integrations.HOOKS:
+        assert callable(getattr(_integrations._file(file), function)), module
 
 
 def test_what_does_not_fit_is_a_memory_error():

@@ -105,6 +105,30 @@ def fork_two_and_kill_one():
 # -- holding arrays between requests
 
 
+def spawn_and_kill_one():
+    """A child that has an array in this process's arena is killed; its pid. Nobody clears up after it."""
+    import multiprocessing
+
+    import sharedmem
+
+    sharedmem.ones(1)
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("spawn").Process(target=_have_an_array, args=(theirs,))
+    child.start()
+    assert ours.recv()
+    child.kill()
+    child.join()
+    return child.pid
+
+
+def _have_an_array(conn):
+    import sharedmem
+
+    a = sharedmem.ones(1000)
+    conn.send(len(a))
+    conn.recv()
+
+
 def hold(key, value):
     HELD[key] = value
 

@@ -1,4 +1,7 @@
-"""What the DLLs in a wheel for Windows import: fails unless it is of the wheel, of Python or of the system.
+"""Checks the DLLs of a wheel for Windows.
+
+Whatever they import must be in the wheel, or belong to Python or to the system. No module of Python may have
+an import library beside it: linkers make one, and it is of no use, because nobody links with a module.
 
 python3 .ci/matrix/windows_imports.py WHEEL
 """
@@ -12,11 +15,13 @@ import pefile
 # What every Windows 10 has: the universal C runtime is part of it.
 SYSTEM = re.compile(r"(kernel32|advapi32|ntdll|api-ms-win-crt-[a-z]+-l1-1-0)\.dll")
 PYTHON = re.compile(r"python3[0-9]*\.dll")
+IMPORT_LIBRARY_OF_MODULE = re.compile(r"\.cp3[^/]*\.(dll\.a|lib|a)$")
 
 
 def main(path):
     """Prints each DLL's imports; the exit status."""
     with zipfile.ZipFile(path) as wheel:
+        useless = [name for name in wheel.namelist() if IMPORT_LIBRARY_OF_MODULE.search(name)]
         libraries = {name: wheel.read(name) for name in wheel.namelist() if name.endswith((".dll", ".pyd"))}
     own = {name.rpartition("/")[2].lower() for name in libraries}
     strange = []
@@ -29,14 +34,11 @@ def main(path):
         strange += [
             dll for dll in found if dll not in own and not PYTHON.fullmatch(dll) and not SYSTEM.fullmatch(dll)
         ]
-    if strange or not libraries:
-        print(
-            f"neither of the wheel nor of the system: {', '.join(strange)}"
-            if strange
-            else "there is no DLL in it"
-        )
-        return 1
-    return 0
+    faults = [f"neither of the wheel nor of the system: {', '.join(strange)}"] if strange else []
+    faults += [f"import library of a module: {name}" for name in useless]
+    faults += [] if libraries else ["there is no DLL in it"]
+    print("\n".join(faults), end="\n" if faults else "")
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

@@ -217,8 +217,6 @@ def _run(options: argparse.Namespace) -> int:
         return _demo(options)
     if options.command == "probe":
         return _probe()
-    if sys.platform == "win32" and options.command in ("info", "top"):
-        raise OSError(errno.ENOSYS, "Windows does not list a user's segments and their processes")
     if options.command == "top":
         return _top(options.interval)
     if options.command == "unlink":

@@ -127,6 +127,10 @@ cdef str backing_text(backing kind):
     return "sysv" if kind == backing.sysv else "memfd" if kind == backing.memfd else "section"
 
 
+cdef backing backing_of(str text):
+    return backing.sysv if text == "sysv" else backing.memfd if text == "memfd" else backing.section
+
+
 def participants():
     """Report the processes of this process's arena.
 
@@ -170,14 +174,14 @@ def inspect_arena(str backing_name, int id, int pid=0, uint64_t tag=0):
 
     Parameters
     ----------
-    backing_name : {"sysv", "memfd"}
+    backing_name : {"sysv", "memfd", "section"}
         The kind of segment that contains it.
     id : int
-        The shmid; for a memfd a descriptor of process `pid`.
+        The shmid; for a memfd a descriptor of process `pid`; for a section the last number in its name.
     pid : int, optional
         For a memfd.
     tag : int, optional
-        For a memfd: the number in its name.
+        For a memfd the number in its name, for a section the first one of two.
 
     Returns
     -------
@@ -189,7 +193,7 @@ def inspect_arena(str backing_name, int id, int pid=0, uint64_t tag=0):
     """
     cdef segment_name name
     cdef optional_inspection found
-    name.kind = backing.sysv if backing_name == "sysv" else backing.memfd
+    name.kind = backing_of(backing_name)
     name.id = id
     name.pid = pid
     with nogil:

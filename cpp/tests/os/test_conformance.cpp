@@ -65,21 +65,34 @@ const roles::declared maker("make", [](const roles::arguments& words) {
 const roles::declared writes_in_look("write in look", [](const roles::arguments& words) {
   const os::segment s = roles::open_from(words);
   s.look(
-      [](const void* base, std::size_t, void*) {
-        *static_cast<volatile char*>(const_cast<void*>(base)) = 1;
+      [](const void* base, std::size_t size,
+         void*) {  // at the end, where nothing but the view's rights forbids it
+        static_cast<volatile char*>(const_cast<void*>(base))[size - 1] = 1;
         return true;
       },
       nullptr);
   return 0;
 });
 
+const roles::declared writes_through_read_only("write read-only", [](const roles::arguments& words) {
+  os::segment s = roles::open_from(words);
+  s.attach();
+  const os::segment second = s.attach_read_only();
+  if (*at(second, 0) != 'r') return 0;
+  roles::say_ready_and_wait();
+  *at(second, 0) = 'w';
+  return 0;
+});
+
+/// The last word says whether the forbidden page is to be read or written.
 const roles::declared touches_forbidden("touch forbidden", [](const roles::arguments& words) {
   os::segment s = roles::open_from(words);
   s.attach();
-  os::forbid(s.data() + bytes / 2, os::page_size());
+  if (!os::forbid(s.data() + bytes / 2, os::page_size())) return 0;
   *at(s, bytes / 2 - 1) = 1;
   *at(s, bytes / 2 + os::page_size()) = 1;
   roles::say_ready_and_wait();
+  if (words.at(4) == "read") return *at(s, bytes / 2) == 0 ? 0 : 2;
   *at(s, bytes / 2) = 1;
   return 0;
 });
@@ -112,6 +125,7 @@ TEST_CASE("a new segment is zero, aligned, of the requested size, and takes no m
     REQUIRE(s.commit(0, 100));  // whole pages, as many as that needs
     REQUIRE(s.commit(bytes - 1, 1));
     REQUIRE(s.commit(0, 200));
+    REQUIRE(s.commit(bytes / 2, 0));  // nothing to do
     CHECK(*at(s, 0) == 0);
     CHECK(*at(s, os::page_size() - 1) == 0);
     CHECK(*at(s, bytes - 1) == 0);
@@ -224,7 +238,7 @@ TEST_CASE("a look is whole, read-only, and over when it returns") {
     }
     process other("write in look", roles::words_of(s, tag));
     CHECK(other.wait() != 0);
-    CHECK(*at(s, 0) == 0);
+    CHECK(*at(s, bytes - 1) == 'z');
   }
 }
 
@@ -241,6 +255,11 @@ TEST_CASE("a second, read-only view shows what is written through the first, and
       CHECK(*at(second, 5000) == 'x');
       CHECK_FALSE(os::fault_in(second.data(), os::page_size()) == 0);
     }
+    *at(first, 0) = 'r';
+    process writer("write read-only", roles::words_of(first, tag));
+    CHECK(writer.wait_until_ready());
+    CHECK(writer.wait() != 0);
+    CHECK(*at(first, 0) == 'r');
     *at(first, 5000) = 'y';  // the first view is still there, and others find the object by it
     os::segment other = os::segment::open(first.name(), tag);
     other.attach();
@@ -313,10 +332,31 @@ TEST_CASE("pages that are given back read as zero for everybody, and are not res
 
 TEST_CASE("a forbidden range ends the process that touches it, its neighbours do not") {
   for (const backing kind : os::segment_kinds) {
+    for (const char* how : {"read", "write"}) {
+      CAPTURE(static_cast<int>(kind));
+      CAPTURE(how);
+      const os::segment s = make(kind);
+      roles::arguments words = roles::words_of(s, tag);
+      words.emplace_back(how);
+      process other("touch forbidden", words);
+      CHECK(other.wait_until_ready());
+      CHECK(other.wait() != 0);
+      CHECK(*at(s, bytes / 2) == 0);
+    }
+  }
+}
+
+TEST_CASE("a range that was forbidden before its memory was committed stays forbidden when it is committed") {
+  for (const backing kind : os::segment_kinds) {
     CAPTURE(static_cast<int>(kind));
-    const os::segment s = make(kind);
-    process other("touch forbidden", roles::words_of(s, tag));
+    os::segment s = os::segment::create(kind, bytes, tag);
+    REQUIRE(s.commit(bytes / 2 - os::page_size(), os::page_size()));
+    REQUIRE(s.commit(bytes / 2 + os::page_size(), os::page_size()));
+    roles::arguments words = roles::words_of(s, tag);
+    words.emplace_back("write");
+    process other("touch forbidden", words);
     CHECK(other.wait_until_ready());
+    REQUIRE(s.commit(0, bytes));
     CHECK(other.wait() != 0);
     CHECK(*at(s, bytes / 2) == 0);
   }

@@ -2,13 +2,19 @@
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <set>
+#include <stdexcept>
 #include <string>
+#include <thread>
 
 #include <sharedmem/error.hpp>
+#include <sharedmem/futex.hpp>
 #include <sharedmem/robust_mutex.hpp>
 
 #include "os/os.hpp"
@@ -20,6 +26,11 @@ using roles::process;
 namespace {
 
 constexpr std::uint64_t tag = 0x5eed'0000'1234'5679;
+
+/// Only what has failed waits so long.
+constexpr std::chrono::seconds long_time{30};
+
+std::uint32_t* word_in(const os::segment& s) { return reinterpret_cast<std::uint32_t*>(s.data()); }
 
 /// With memory promised to all of it.
 os::segment make(backing kind) {
@@ -47,6 +58,15 @@ const roles::declared locks("lock", [](const roles::arguments& words) {
   const auto outcome = lock.try_lock();
   roles::say_ready_and_wait();
   return outcome == robust_mutex::outcome::taken ? 0 : 1;
+});
+
+const roles::declared changes("change", [](const roles::arguments& words) {
+  os::segment s = roles::open_from(words);
+  s.attach();
+  roles::say_ready_and_wait();
+  std::atomic_ref(*word_in(s)).store(1, std::memory_order_release);
+  (void)wake(word_in(s), 1);
+  return 0;
 });
 
 }  // namespace
@@ -100,6 +120,84 @@ TEST_CASE("a lock whose owner was killed is inherited, and this is reported") {
     lock.unlock();
     CHECK(lock.try_lock() == robust_mutex::outcome::taken);
     lock.unlock();
+  }
+}
+
+TEST_CASE("a lock is not given twice to one thread, and a wait for it ends") {
+  for (const backing kind : os::segment_kinds) {
+    CAPTURE(static_cast<int>(kind));
+    const os::segment s = make(kind);
+    robust_mutex lock = robust_mutex::create(s.data());
+    REQUIRE(lock.try_lock() == robust_mutex::outcome::taken);
+    CHECK_THROWS_AS((void)lock.try_lock_for(long_time), error);
+    robust_mutex::outcome of_other{};
+    std::thread([&] { of_other = lock.try_lock_for(std::chrono::milliseconds{20}); }).join();
+    CHECK(of_other == robust_mutex::outcome::busy);
+    lock.unlock();
+    std::thread([&] {
+      of_other = lock.try_lock_for(long_time);
+      lock.unlock();
+    }).join();
+    CHECK(of_other == robust_mutex::outcome::taken);
+  }
+}
+
+TEST_CASE("a lock whose owner thread ended is inherited") {
+  for (const backing kind : os::segment_kinds) {
+    CAPTURE(static_cast<int>(kind));
+    const os::segment s = make(kind);
+    robust_mutex lock = robust_mutex::create(s.data());
+    std::thread([&] { (void)lock.try_lock(); }).join();
+    CHECK(lock.try_lock() == robust_mutex::outcome::inherited);
+    lock.unlock();
+  }
+}
+
+TEST_CASE("a wait for a word ends at its limit, or at once if the word differs") {
+  alignas(4) std::uint32_t word = 5;
+  CHECK(wait_on(&word, 4, long_time) == wait_end::changed);
+  CHECK(wait_on(&word, 5, std::chrono::seconds{0}) == wait_end::timed_out);
+  CHECK(wait_on(&word, 5, std::chrono::seconds{-1}) == wait_end::timed_out);
+  constexpr std::chrono::milliseconds limit{30};
+  const auto begin = std::chrono::steady_clock::now();
+  CHECK(wait_on(&word, 5, limit) == wait_end::timed_out);
+  CHECK(std::chrono::steady_clock::now() - begin >= limit);
+  const auto* const odd = reinterpret_cast<std::uint32_t*>(reinterpret_cast<std::byte*>(&word) + 1);
+  CHECK_THROWS_AS((void)wait_on(odd, 5, long_time), std::invalid_argument);
+}
+
+TEST_CASE("a thread that waits for a word is woken by another thread, even if the word stays as it was") {
+  for (const int count : {1, std::numeric_limits<int>::max()}) {
+    CAPTURE(count);
+    alignas(4) std::uint32_t word = 0;
+    std::atomic<bool> ended{false};
+    wait_end how{};
+    std::thread waiter([&] {
+      how = wait_on(&word, 0, long_time);
+      ended = true;
+    });
+    while (!ended) {
+      (void)wake(&word, count);
+      std::this_thread::yield();
+    }
+    waiter.join();
+    CHECK(how == wait_end::woken);
+  }
+}
+
+TEST_CASE("a thread that waits for a word notices that another process has changed it") {
+  for (const backing kind : os::segment_kinds) {
+    CAPTURE(static_cast<int>(kind));
+    const os::segment s = make(kind);
+    process other("change", roles::words_of(s, tag));
+    REQUIRE(other.wait_until_ready());
+    wait_end how{};
+    std::thread waiter([&] { how = wait_on(word_in(s), 0, long_time); });
+    other.go_on();
+    waiter.join();
+    CHECK(how != wait_end::timed_out);
+    CHECK(std::atomic_ref(*word_in(s)).load() == 1);
+    CHECK(other.wait() == 0);
   }
 }
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
-import pwd
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +15,11 @@ from sharedmem import NameInfo
 from sharedmem._cli.console import format_bytes, format_seconds, print_table, print_text
 from sharedmem._cli.segments import Process, Segment, find_memfd, survey
 from sharedmem._reports import inspect_arena
+
+if sys.platform == "win32":
+    from sharedmem._cli import sections
+else:
+    import pwd
 
 
 def run(as_json: bool = False) -> int:
@@ -37,20 +43,31 @@ def gather() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``version``, ``user``, ``uid``; ``segments`` and ``processes`` as `segments.survey` gives
-        them; ``arenas``, each as `inspect_arena` describes it, with the id of its first
-        ``segment``, or with the ``error`` that came up instead.
+        ``version``, ``user``, ``uid`` (None on Windows); ``segments`` and ``processes`` as `segments.survey`
+        or the functions of `sections` give them; ``arenas``, each as `inspect_arena` describes it, with the
+        id of its first ``segment``, or with the ``error`` that came up instead.
     """
-    uid = os.geteuid()
-    segments, processes = survey(uid, but=os.getpid())
+    user, uid = _user()
+    if sys.platform == "win32":
+        segments = sections.survey()
+        arenas = _arenas(segments)
+        processes = sections.users(segments, arenas)
+    else:
+        segments, processes = survey(os.geteuid(), but=os.getpid())
+        arenas = _arenas(segments)
     return {
         "version": sharedmem.__version__,
-        "user": _user(uid),
+        "user": user,
         "uid": uid,
         "segments": segments,
         "processes": processes,
-        "arenas": [arena for segment in segments if (arena := _look_at(segment)) is not None],
+        "arenas": arenas,
     }
+
+
+def _arenas(segments: Iterable[Segment]) -> list[dict[str, Any]]:
+    """The arenas whose first segments are among these."""
+    return [arena for segment in segments if (arena := _look_at(segment)) is not None]
 
 
 def _plain(name: NameInfo) -> dict[str, Any]:
@@ -62,7 +79,7 @@ def _look_at(segment: Segment) -> dict[str, Any] | None:
     """The arena whose first segment this is; None if it is not, or was removed meanwhile."""
     if segment.kind not in ("arena", "names") or segment.orphan:
         return None
-    where = segment.id, 0, 0
+    where = segment.id, 0, segment.tag
     if segment.backing == "memfd":
         found = find_memfd(segment.processes, segment.id)
         if found is None:
@@ -77,11 +94,16 @@ def _look_at(segment: Segment) -> dict[str, Any] | None:
     return arena and {"segment": segment.id, **arena}
 
 
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+def _user() -> tuple[str, int | None]:
+    """The user's name and, where there is one, number."""
+    if sys.platform == "win32":
+        return getpass.getuser(), None
+    else:
+        uid = os.geteuid()
+        try:
+            return pwd.getpwuid(uid).pw_name, uid
+        except KeyError:
+            return str(uid), uid
 
 
 def _print(found: dict[str, Any]) -> None:
@@ -114,7 +136,7 @@ def _segment_row(segment: Segment) -> tuple[object, ...]:
         goes = "with last user"
     else:
         goes = "by ipcrm"  # no longer than a narrow terminal shows of it
-    kind = segment.kind if segment.backing == "sysv" else f"{segment.kind} ({segment.backing})"
+    kind = f"{segment.kind} (memfd)" if segment.backing == "memfd" else segment.kind
     return (
         segment.id,
         kind,
@@ -136,10 +158,16 @@ def _process_row(process: Process) -> tuple[object, ...]:
     return (
         process.pid,
         _few(process.segments),
-        format_bytes(process.resident_bytes),
-        format_bytes(process.share_bytes),
+        *touched_cells(process),
         process.command,
     )
+
+
+def touched_cells(process: Process) -> tuple[str, str]:
+    """The bytes that a process has touched, and its share of them; empty where the system does not tell."""
+    if process.resident_bytes is None or process.share_bytes is None:
+        return "", ""
+    return format_bytes(process.resident_bytes), format_bytes(process.share_bytes)
 
 
 NAME_COLUMNS = ("state", ">since", "dtype", "shape", ">bytes", ">by pid", "held by", "name")

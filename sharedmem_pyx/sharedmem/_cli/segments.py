@@ -30,19 +30,20 @@ class Segment:
     Attributes
     ----------
     id : int
-        shmid, or a memfd's inode number.
+        shmid, a memfd's inode number, or the last number in a section's name.
     backing : str
-        ``"sysv"`` or ``"memfd"``.
+        ``"sysv"``, ``"memfd"`` or, on Windows, ``"section"``.
     kind : str
         ``"arena"`` (arrays), ``"names"`` (arrays that have names), ``"census"`` (a page by whose
         attachments the kernel counts processes),
         ``"other"`` (not ours).
     bytes, resident_bytes, swapped_bytes : int
-        Size, mostly never touched; what of it takes memory, and swap space.
+        Size, mostly never touched; what of it takes memory, and swap space. On Windows what is committed
+        takes memory.
     attached : int
-        Attachments.
+        Attachments; on Windows open handles.
     creator : int
-        Process that made it; 0: unknown.
+        Process that made it; 0: unknown, as on Windows.
     removed : bool
         Whether it is marked for removal, so that the kernel takes it back with its last process.
     orphan : bool
@@ -50,6 +51,8 @@ class Segment:
         a segment removes it.
     processes : list of int
         Processes of this user that map it; for our segments only.
+    tag : int
+        The other number in a section's name; 0: it has none.
     """
 
     id: int
@@ -63,6 +66,7 @@ class Segment:
     removed: bool
     orphan: bool = False
     processes: list[int] = field(default_factory=list)
+    tag: int = 0
 
 
 @dataclass
@@ -77,17 +81,17 @@ class Process:
         Its command line, shortened.
     segments : list of int
         The segments' ids.
-    resident_bytes : int
-        Bytes of them that this process has touched.
-    share_bytes : int
+    resident_bytes : int or None
+        Bytes of them that this process has touched; None on Windows, which does not tell.
+    share_bytes : int or None
         The same, each page divided by the number of processes that have touched it.
     """
 
     pid: int
     command: str
     segments: list[int] = field(default_factory=list)
-    resident_bytes: int = 0
-    share_bytes: int = 0
+    resident_bytes: int | None = None
+    share_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -129,8 +133,8 @@ def survey(uid: int, but: int = 0) -> tuple[list[Segment], list[Process]]:
 
 
 def _add(segments: dict[int, Segment], process: Process, mapping: _Mapping) -> None:
-    process.resident_bytes += mapping.rss
-    process.share_bytes += mapping.pss
+    process.resident_bytes = (process.resident_bytes or 0) + mapping.rss
+    process.share_bytes = (process.share_bytes or 0) + mapping.pss
     if mapping.segment not in process.segments:
         process.segments.append(mapping.segment)
     segment = segments.get(mapping.segment)

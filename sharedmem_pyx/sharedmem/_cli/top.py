@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
 import signal
 import sys
-import termios
 import time
-import tty
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sharedmem._cli import keys
 from sharedmem._cli.console import format_bytes
-from sharedmem._cli.info import NAME_COLUMNS, QUEUE_COLUMNS, gather, name_rows, queue_rows
+from sharedmem._cli.info import NAME_COLUMNS, QUEUE_COLUMNS, gather, name_rows, queue_rows, touched_cells
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,7 +34,7 @@ def run(interval: float) -> int:
 
     # As an exception, on which the terminal becomes what it was.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    with _keys() as pressed:
+    with keys.quitting() as pressed:
         live = Live(_screen(gather(), interval), screen=True, auto_refresh=False)
         try:  # not as a context manager: the signal may come while the screen is changed
             live.start(refresh=True)
@@ -87,14 +84,13 @@ def process_rows(found: dict[str, Any]) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = [
         (
             process.pid,
-            format_bytes(process.resident_bytes),
-            format_bytes(process.share_bytes),
+            *touched_cells(process),
             format_bytes(owned.pop(process.pid, 0)),
             format_bytes(in_flight.get(process.pid, 0)),
             state.get(process.pid, ""),
             process.command,
         )
-        for process in sorted(found["processes"], key=lambda each: -each.resident_bytes)
+        for process in sorted(found["processes"], key=lambda each: -(each.resident_bytes or 0))
     ]
     rows += [
         (pid, "", "", format_bytes(nbytes), format_bytes(in_flight[pid]), state[pid], "")
@@ -171,30 +167,3 @@ def _table(title: str, columns: Sequence[str], rows: list[tuple[object, ...]]) -
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     return table
-
-
-@contextlib.contextmanager
-def _keys() -> Iterator[Any]:
-    """A function that waits that many seconds for a key, and returns whether it is one that ends `top`."""
-    descriptor = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else -1
-    before = termios.tcgetattr(descriptor) if descriptor >= 0 else None
-
-    def pressed(seconds: float) -> bool:
-        if descriptor < 0:
-            time.sleep(seconds)
-            return False
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            if select.select([descriptor], [], [], left)[0]:
-                key = os.read(descriptor, 1)
-                if key in (b"q", b"Q", b""):
-                    return True
-        return False
-
-    try:
-        if before is not None:
-            tty.setcbreak(descriptor)
-        yield pressed
-    finally:
-        if before is not None:
-            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

@@ -5,6 +5,7 @@ for each library that has a pickler, a type or a pool of its own; its functions 
 """
 
 import functools
+import sys
 import warnings
 from types import ModuleType
 
@@ -34,9 +35,10 @@ HOOKS = (
     ("pandas.core.arrays.string_arrow", "pandas_", "add_columns"),
     ("torch.multiprocessing", "torch_", "add_tensors"),
     ("torch.multiprocessing.queue", "torch_", "hook_queues"),
-    # Unread messages of its workers when a loop over it ends early.
-    ("torch.utils.data.dataloader", "torch_unread", "watch_loaders"),
 )
+if sys.platform != "win32":
+    # Unread messages of its workers when a loop over it ends early; they are read as only POSIX allows.
+    HOOKS += (("torch.utils.data.dataloader", "torch_unread", "watch_loaders"),)
 
 
 def _file(name: str) -> ModuleType:

@@ -27,7 +27,7 @@ def _leads_elsewhere(conn: Any) -> bool:
         found = False
         with contextlib.suppress(OSError):  # it is a pipe
             same = socket.socket(fileno=conn._handle)
-            found = same.family != socket.AF_UNIX
+            found = same.family != getattr(socket, "AF_UNIX", None)  # Python has it not on Windows
             same.detach()
         conn._sharedmem_elsewhere = found
     return found

@@ -1,4 +1,4 @@
-/// Windows: addresses and pages.
+/// Windows: address ranges, and operations on their pages.
 #include "os/windows/address_space.hpp"
 
 #include <cerrno>
@@ -9,13 +9,14 @@
 namespace sharedmem::os {
 namespace {
 
-/// Windows 8.1 and later. Others, and Wine, have MEM_RESET.
+/// DiscardVirtualMemory exists since Windows 8.1. Older systems and Wine only have MEM_RESET.
 using discard_function = DWORD(WINAPI*)(PVOID, SIZE_T);
 
 }  // namespace
 
-// The system aligns views to 64 KiB. So a place is looked for, and given back for the view: another thread may take it
-// in between, and then the search is made anew.
+// The system aligns views to 64 KiB only. To get a larger alignment, this function reserves a range that is large enough,
+// releases it, and maps the section at an aligned address in it. Another thread may take that address in between; then
+// it tries again.
 std::byte* map_view(HANDLE section, std::size_t bytes, DWORD access, const std::string& text) {
   constexpr int tries = 16;
   for (int i = 0;; ++i) {
@@ -40,7 +41,7 @@ std::size_t page_size() noexcept {
   return info.dwPageSize;
 }
 
-// Nothing has to be tried: where the system keeps the pages it is still free to, and their bytes are anything.
+// No attempt is needed to find out: the system may always keep the pages, and their contents become undefined.
 bool punching_works() noexcept { return true; }
 
 bool punch(std::byte* base, std::size_t bytes) noexcept {
@@ -50,13 +51,14 @@ bool punch(std::byte* base, std::size_t bytes) noexcept {
 }
 
 bool forbid(std::byte* base, std::size_t bytes) noexcept {
-  // What has no memory cannot be protected, and would be accessible again once another process promised it.
+  // The pages are committed first: uncommitted pages cannot be protected, and would become accessible as soon as another
+  // process committed them.
   DWORD before = 0;
   return ::VirtualAlloc(base, bytes, MEM_COMMIT, PAGE_READWRITE) != nullptr &&
          ::VirtualProtect(base, bytes, PAGE_NOACCESS, &before);
 }
 
-// Large pages need a privilege, and are promised whole when the section is made.
+// Large pages are not used: they need a privilege, and all of them are committed when the section is created.
 bool want_huge(std::byte*, std::size_t) noexcept { return false; }
 int collapse(std::byte*, std::size_t) noexcept { return EINVAL; }
 int fault_in(std::byte*, std::size_t) noexcept { return EINVAL; }

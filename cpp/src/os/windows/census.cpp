@@ -1,4 +1,5 @@
-/// Windows: no object that tells how many processes have it. There is no fork, so each of them has a slot.
+/// Windows: there is no kernel object that tells how many processes have it. A census is not needed either: without fork,
+/// every process of an arena has a slot.
 #include "os/census.hpp"
 
 #include <cerrno>

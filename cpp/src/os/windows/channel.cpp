@@ -1,4 +1,5 @@
-/// Windows: nothing is known of the other end of a pipe. CPython's connections are no descriptors of the C library there.
+/// Windows: the state of the other end of a pipe is unknown, because CPython's connections are handles there and not
+/// descriptors of the C library.
 #include "os/channel.hpp"
 
 namespace sharedmem::os {

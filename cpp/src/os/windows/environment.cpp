@@ -1,4 +1,4 @@
-/// Windows: the environment, as the system has it. Each C runtime of a process has a copy of its own besides.
+/// Windows: the environment variables of the system. In addition, each C runtime in a process has a copy of its own.
 #include <stdlib.h>
 
 #include <mutex>
@@ -9,9 +9,10 @@
 
 namespace sharedmem {
 
-void at_fork(void (*)(), void (*)(), void (*)()) {}  // nobody forks
+void at_fork(void (*)(), void (*)(), void (*)()) {}  // there is no fork
 
-// A pointer is returned, and there is no memory of the system to point to: each value that was ever asked for is kept.
+// The caller gets a pointer, but the system copies a value into the caller's memory. So this function keeps every value
+// that it has ever returned.
 const char* secure_environment(const char* name) noexcept {
   static std::mutex lock;
   static auto* const values = new std::set<std::string>;
@@ -21,7 +22,7 @@ const char* secure_environment(const char* name) noexcept {
     for (;;) {
       const DWORD length =
           ::GetEnvironmentVariableW(key.c_str(), value.data(), static_cast<DWORD>(value.size()));
-      if (length == 0) return nullptr;  // there is none, or it is empty: the same to who asks
+      if (length == 0) return nullptr;  // unset or empty: callers do not distinguish the two
       if (length < value.size()) {
         value.resize(length);
         break;
@@ -35,7 +36,7 @@ const char* secure_environment(const char* name) noexcept {
   }
 }
 
-// New processes get the system's variables; getenv in this program looks into its C runtime's.
+// Child processes inherit the system's variables, but getenv in this program reads the copy of its C runtime: set both.
 void set_environment(const char* name, const std::string& value) {
   if (!::SetEnvironmentVariableW(os::wide(name).c_str(), os::wide(value).c_str()))
     throw os::system_error_of(::GetLastError(), "SetEnvironmentVariable", name);

@@ -1,4 +1,4 @@
-/// Windows: codes and texts of errors.
+/// Windows: error codes and their texts.
 #include <cerrno>
 #include <stdexcept>
 
@@ -7,7 +7,7 @@
 namespace sharedmem::os {
 namespace {
 
-/// What the system says of a code, in its language; empty: nothing.
+/// The system's description of an error code, in the system's language; empty if it has none.
 std::string text_of(DWORD code) {
   wchar_t room[512];
   DWORD length = ::FormatMessageW(FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS, nullptr, code,

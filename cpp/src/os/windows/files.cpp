@@ -1,5 +1,5 @@
 /// \file
-/// Windows: regular files as shared memory.
+/// Windows: maps regular files as shared memory.
 #include "os/files.hpp"
 
 #include <algorithm>
@@ -27,13 +27,12 @@ file_facts facts_of(HANDLE file, const std::string& path) {
   file_facts facts;
   facts.device = record.dwVolumeSerialNumber;
   facts.inode = joined(record.nFileIndexHigh, record.nFileIndexLow);
-  facts.birth =
-      0;  // programs may set it; a file's number on NTFS has a part that tells how often it was used
+  facts.birth = 0;  // programs may change it; the number of a file on NTFS counts how often it was used again
   facts.bytes = joined(record.nFileSizeHigh, record.nFileSizeLow);
   return facts;
 }
 
-/// With FILE_FLAG_BACKUP_SEMANTICS a folder can be opened, too, and be told from what is not there.
+/// FILE_FLAG_BACKUP_SEMANTICS allows to open folders, too, so that the caller can tell a folder from a missing file.
 kernel_handle open_file(const std::string& path, DWORD access) {
   kernel_handle file{::CreateFileW(wide(path).c_str(), access, shared_by_all, nullptr, OPEN_EXISTING,
                                    FILE_FLAG_BACKUP_SEMANTICS, nullptr)};
@@ -77,7 +76,7 @@ void set_size(HANDLE file, std::uint64_t bytes, const std::string& path) {
     throw system_error_of(::GetLastError(), "SetFilePointerEx", what);
 }
 
-/// Removes a file by its name at the end of the scope, unless it has got its place.
+/// Removes a temporary file at the end of the scope, unless it was renamed and `name` was emptied.
 struct unfinished_file {
   std::wstring name;
   ~unfinished_file() {
@@ -92,7 +91,7 @@ file_facts look_at_file(const std::string& path) {
 }
 
 file_bytes map_file(const std::string& path, bool writable) {
-  (void)look_at_file(path);  // a folder cannot be opened for writing: its error says less
+  (void)look_at_file(path);  // says EISDIR for a folder; to open one for writing fails with a vaguer error
   return map_open(open_file(path, writable ? GENERIC_READ | GENERIC_WRITE : GENERIC_READ).get(), writable,
                   path);
 }
@@ -116,7 +115,7 @@ file_bytes create_file(const std::string& path, std::uint64_t bytes, std::span<c
   set_size(file.get(), bytes, path);
   write_at_start(file.get(), head, path);
   const file_bytes made = map_open(file.get(), true, path);
-  // The system replaces no file that somebody has mapped: ERROR_ACCESS_DENIED.
+  // Fails with ERROR_ACCESS_DENIED if a process has the old file mapped.
   if (!::MoveFileExW(name.name.c_str(), place.c_str(), MOVEFILE_REPLACE_EXISTING)) {
     const DWORD code = ::GetLastError();
     unmap_file(made.data, made.facts.bytes);

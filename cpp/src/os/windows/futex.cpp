@@ -1,5 +1,5 @@
-/// Windows: WaitOnAddress and its like know the threads of one process only. Those of other processes are served by
-/// looking at the word again and again, first often, then each 8 ms.
+/// Windows: WaitOnAddress and WakeByAddress work between threads of one process only. To notice changes by other processes,
+/// a waiting thread looks at the word repeatedly: after 1 ms first, then after twice as long each time, up to 8 ms.
 #include <sharedmem/futex.hpp>
 
 #include <algorithm>
@@ -17,7 +17,8 @@ namespace {
 constexpr std::uint64_t millisecond = 1'000'000;
 constexpr DWORD longest_ms = 8;
 
-/// Windows 8 and later. Not linked with: compilers differ in the library that has them.
+/// These functions exist since Windows 8. They are looked up at run time, because compilers differ in which import library
+/// has them.
 struct address_functions {
   decltype(&::WaitOnAddress) wait =
       os::find_function<decltype(&::WaitOnAddress)>(L"kernelbase.dll", "WaitOnAddress");
@@ -32,7 +33,8 @@ const address_functions& functions() noexcept {
   return found;
 }
 
-/// Sleeps until a thread of this process wakes it, or for so long. True: it was woken.
+/// Sleeps until a thread of this process wakes it or the time is over.
+/// \return  true: it was woken.
 bool sleep_on(std::uint32_t* at, std::uint32_t expected, DWORD ms) noexcept {
   if (functions().wait != nullptr) return functions().wait(at, &expected, sizeof expected, ms);
   ::Sleep(ms);
@@ -45,7 +47,7 @@ wait_end wait_on(const std::uint32_t* word, std::uint32_t expected, std::chrono:
   if (reinterpret_cast<std::uintptr_t>(word) % alignof(std::uint32_t) != 0) {
     throw std::invalid_argument("a word to wait on must be aligned to 4 bytes");
   }
-  // The word may lie in memory that cannot be written to; it is only read.
+  // The word may be in read-only memory. The cast is safe because the word is only read.
   auto* const at = const_cast<std::uint32_t*>(word);
   const std::atomic_ref<std::uint32_t> seen(*at);
   if (seen.load(std::memory_order_acquire) != expected) return wait_end::changed;
@@ -60,7 +62,7 @@ wait_end wait_on(const std::uint32_t* word, std::uint32_t expected, std::chrono:
   }
 }
 
-// How many slept is not told, and those of other processes look by themselves.
+// Returns 0 because the system does not tell how many threads were woken. Threads of other processes look by themselves.
 int wake(const std::uint32_t* word, int count) noexcept {
   auto* const at = const_cast<std::uint32_t*>(word);
   if (count == 1 && functions().wake_one != nullptr)

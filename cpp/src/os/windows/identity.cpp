@@ -1,17 +1,17 @@
-/// Windows: who a process is, and whether it is still alive.
+/// Windows: identifies processes, and finds out whether they are alive.
 #include "os/identity.hpp"
 
 #include <cerrno>
 
 #include "os/windows/system.hpp"
 
-// RtlGenRandom of ntsecapi.h, by the name that advapi32.dll has it under.
+// RtlGenRandom of ntsecapi.h, by the name under which advapi32.dll exports it.
 extern "C" BOOLEAN NTAPI SystemFunction036(PVOID, ULONG);
 
 namespace sharedmem {
 namespace {
 
-/// The time of a process's start in units of 10 ms, modulo 2^34; 0: the system does not tell.
+/// The time at which a process started, in units of 10 ms, modulo 2^34; 0 if the system does not tell.
 std::uint64_t start_of(HANDLE process) noexcept {
   FILETIME created{}, ended{}, kernel{}, user{};
   if (!::GetProcessTimes(process, &created, &ended, &kernel, &user)) return 0;
@@ -27,7 +27,7 @@ std::uint64_t mix(std::uint64_t hash, const void* data, std::size_t bytes) noexc
   return hash;
 }
 
-/// Names of sections mean the same to the processes of a session.
+/// Identifies the machine and the session: processes find each other's sections by name only within one session.
 std::uint64_t compute_host_id() noexcept {
   wchar_t name[256] = {};
   DWORD length = 256;
@@ -46,15 +46,16 @@ std::uint32_t os::pid() noexcept { return ::GetCurrentProcessId(); }
 
 process_id this_process() noexcept { return {.pid = os::pid(), .start = start_of(::GetCurrentProcess())}; }
 
-// No process becomes another program.
+// Always the same: there is no exec, so a process cannot become another program.
 std::uint64_t this_program() noexcept { return 0; }
 
-process_namespaces this_namespaces() noexcept { return {.pid = 1, .time = 1}; }  // there is one of each
+process_namespaces this_namespaces() noexcept { return {.pid = 1, .time = 1}; }  // there are no namespaces
 
 liveness look_at(const process_id& who) noexcept {
   const os::kernel_handle process{
       ::OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION | SYNCHRONIZE, FALSE, who.pid)};
-  // A process that has ended can be opened as long as somebody has a handle of it.
+  // A process that has ended can still be opened while another process has a handle of it, so a successful OpenProcess
+  // does not prove that it is alive.
   if (!process) return ::GetLastError() == ERROR_INVALID_PARAMETER ? liveness::dead : liveness::unknown;
   if (::WaitForSingleObject(process.get(), 0) == WAIT_OBJECT_0) return liveness::dead;
   const std::uint64_t start = start_of(process.get());
@@ -62,7 +63,7 @@ liveness look_at(const process_id& who) noexcept {
   return start == who.start ? liveness::alive : liveness::dead;
 }
 
-bool is_exiting(std::uint32_t) noexcept { return true; }  // that cannot be told
+bool is_exiting(std::uint32_t) noexcept { return true; }  // unknown: assume it
 
 bool maps_segment(std::uint32_t, const segment_name&, bool fallback) noexcept { return fallback; }
 

@@ -1,4 +1,5 @@
-/// Windows: no process can be left behind by fork; who ends waits itself (cpp/src/linger.cpp).
+/// Windows: without fork, no process can stay behind to keep an arena. The process that ends waits itself
+/// (cpp/src/linger.cpp).
 #include "os/lingering.hpp"
 #include "os/windows/system.hpp"
 

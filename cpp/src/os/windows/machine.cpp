@@ -1,4 +1,4 @@
-/// Windows: private memory, barriers, clocks, the size of the machine, ends.
+/// Windows: private memory, barriers, clocks, the size of the machine, ending and suspending a process.
 #include "os/machine.hpp"
 
 #include <algorithm>
@@ -20,7 +20,7 @@ void* map_private(std::size_t bytes) noexcept {
   return ::VirtualAlloc(nullptr, bytes, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
 }
 
-bool wipe_on_fork(void*, std::size_t) noexcept { return true; }  // nobody forks
+bool wipe_on_fork(void*, std::size_t) noexcept { return true; }  // there is no fork
 
 void unmap_private(void* base, std::size_t) noexcept { ::VirtualFree(base, 0, MEM_RELEASE); }
 
@@ -55,7 +55,7 @@ void let_others_run(unsigned round) noexcept {
     ::Sleep(1);
 }
 
-bool is_first_thread() noexcept { return false; }  // asked for in forked children only
+bool is_first_thread() noexcept { return false; }  // only called in forked children
 
 void os::die() noexcept {
   constexpr UINT as_killed = 137;

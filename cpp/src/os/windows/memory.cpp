@@ -1,4 +1,4 @@
-/// Windows: how much memory there is to be promised.
+/// Windows: how much memory can still be committed.
 #include "os/memory.hpp"
 
 #include <algorithm>
@@ -17,8 +17,8 @@ MEMORYSTATUSEX ask() noexcept {
 
 }  // namespace
 
-// What the system may still promise to this process: RAM and paging files, less what is promised, and no more than a
-// job object allows.
+// What this process can still commit: RAM and paging files, less what is committed already, and at most what a job object
+// allows.
 memory_estimate available_memory() noexcept {
   const MEMORYSTATUSEX status = ask();
   return {.available = std::min(status.ullAvailPageFile, status.ullTotalPageFile),
@@ -34,7 +34,8 @@ std::uint64_t address_space_left() noexcept {
 std::uint64_t shmall_bytes() noexcept { return UINT64_MAX; }
 std::uint64_t shmmax_bytes() noexcept { return UINT64_MAX; }
 
-// A whole view takes 8 bytes of the kernel's paged pool for each page of the section, used or not: 1/512 of its size.
+// A section takes 8 bytes of the kernel's paged pool for each of its pages, used or not, which is 1/512 of its size. So an
+// arena is not larger than RAM, nor than 64 GiB.
 std::uint64_t os::arena_wish() noexcept {
   constexpr std::uint64_t gib = std::uint64_t{1} << 30;
   const MEMORYSTATUSEX status = ask();

@@ -1,9 +1,11 @@
-/// Windows: a lock in shared memory is a named mutex of the kernel, which is there while somebody holds it or waits, and
-/// beside it the word that says who holds it. Whoever takes the mutex and finds that word set has it from a thread that
-/// ended with it; the kernel says the same if another thread had the mutex open at that moment.
+/// Windows: a lock in shared memory consists of a named kernel mutex and a word that says which thread holds it.
 ///
-/// The holder's process keeps the mutex's handle, whose number stands in the lock. So everybody who asks meanwhile opens
-/// the same mutex, and when nobody uses the lock nothing of it is left in the kernel.
+/// The mutex exists only while a thread holds it or waits for it: the holder's process keeps the mutex's handle, whose value
+/// is stored in the lock, so that all threads that want the lock meanwhile open the same mutex. When nobody uses the
+/// lock, nothing of it is left in the kernel.
+///
+/// A thread that gets the mutex and finds the word set inherits the lock from a thread that ended while it held the lock. If
+/// some other thread had the mutex open at that moment, the kernel reports the same by WAIT_ABANDONED.
 #include <sharedmem/robust_mutex.hpp>
 
 #include <algorithm>
@@ -22,7 +24,7 @@
 namespace sharedmem {
 namespace {
 
-/// "smLOCKw", and the size of a pointer: the locks of other systems, and of programs of another word size, differ.
+/// "smLOCKw" and the size of a pointer. Locks of other systems, and of programs with another word size, have other marks.
 constexpr std::uint64_t magic = 0x0077'4b43'4f4c'6d73 | std::uint64_t{sizeof(void*)} << 56;
 
 std::uint64_t this_start() noexcept {
@@ -37,14 +39,18 @@ std::uint64_t this_thread() noexcept {
 }  // namespace
 
 struct robust_mutex::record {
-  std::uint64_t mark;  // `magic`, once the rest is there
-  std::uint64_t name[2];  // drawn at random
-  std::uint64_t owner;  // of whom holds it: process:32, thread:32; 0: nobody
-  std::uint64_t start;  // of that process: numbers of processes and threads are used again
-  std::uint64_t handle;  // of the mutex in that process
+  std::uint64_t mark;  // `magic`, stored last
+  std::uint64_t name[2];  // random
+  std::uint64_t owner;  // the thread that holds it, as process:32, thread:32; 0: nobody
+  std::uint64_t start;  // when the owner's process started: ids of processes are used again
+  std::uint64_t handle;  // the mutex's handle in the owner's process
 };
 
 namespace {
+
+HANDLE handle_of(std::uint64_t word) noexcept {
+  return reinterpret_cast<HANDLE>(static_cast<std::uintptr_t>(word));
+}
 
 std::wstring name_of(const std::uint64_t (&words)[2]) {
   wchar_t text[64];
@@ -80,13 +86,9 @@ robust_mutex::outcome robust_mutex::try_lock() { return try_lock_for(std::chrono
 
 robust_mutex::outcome robust_mutex::try_lock_for(std::chrono::nanoseconds limit) {
   constexpr std::uint64_t millisecond = 1'000'000;
-  constexpr std::uint64_t longest = 0x7fff'ffff;  // what one wait can be told
+  constexpr std::uint64_t longest = 0x7fff'ffff;  // milliseconds that one wait may take
   const std::atomic_ref owner(at_->owner);
   const std::uint64_t me = this_thread();
-  // The kernel would let its owner take it once more.
-  if (owner.load(std::memory_order_acquire) == me &&
-      std::atomic_ref(at_->start).load(std::memory_order_relaxed) == this_start())
-    throw error(EDEADLK, "WaitForSingleObject", "lock in shared memory");
   const std::wstring name = name_of(at_->name);
   os::for_this_user attributes;
   os::kernel_handle mutex{::CreateMutexW(attributes.get(), FALSE, name.c_str())};
@@ -103,8 +105,19 @@ robust_mutex::outcome robust_mutex::try_lock_for(std::chrono::nanoseconds limit)
   if (answer == WAIT_TIMEOUT) return outcome::busy;
   if (answer == WAIT_FAILED)
     throw os::system_error_of(::GetLastError(), "WaitForSingleObject", os::narrow(name));
-  const bool left_by_owner = owner.load(std::memory_order_acquire) != 0 || answer == WAIT_ABANDONED;
-  std::atomic_ref(at_->start).store(this_start(), std::memory_order_relaxed);
+  const std::uint64_t last = owner.load(std::memory_order_acquire);
+  const std::atomic_ref start(at_->start);
+  const bool was_of_this_process =
+      last >> 32 == ::GetCurrentProcessId() && start.load(std::memory_order_relaxed) == this_start();
+  // A thread may take a kernel mutex several times, but not this lock. The owner's id alone does not tell whether this thread
+  // has it: the owner may have ended, and this thread got its id. Then the mutex was abandoned.
+  if (answer == WAIT_OBJECT_0 && last == me && was_of_this_process) {
+    ::ReleaseMutex(mutex.get());
+    throw error(EDEADLK, "WaitForSingleObject", "lock in shared memory");
+  }
+  if (answer == WAIT_ABANDONED && was_of_this_process) ::CloseHandle(handle_of(at_->handle));
+  const bool left_by_owner = last != 0 || answer == WAIT_ABANDONED;
+  start.store(this_start(), std::memory_order_relaxed);
   at_->handle = reinterpret_cast<std::uintptr_t>(mutex.release());
   owner.store(me, std::memory_order_release);
   return left_by_owner ? outcome::inherited : outcome::taken;
@@ -113,7 +126,7 @@ robust_mutex::outcome robust_mutex::try_lock_for(std::chrono::nanoseconds limit)
 void robust_mutex::unlock() noexcept {
   const std::atomic_ref owner(at_->owner);
   if (owner.load(std::memory_order_relaxed) != this_thread()) return;
-  const auto mutex = reinterpret_cast<HANDLE>(static_cast<std::uintptr_t>(at_->handle));
+  const HANDLE mutex = handle_of(at_->handle);
   owner.store(0, std::memory_order_release);
   ::ReleaseMutex(mutex);
   ::CloseHandle(mutex);
@@ -127,7 +140,7 @@ robust_mutex::owner_report robust_mutex::owner() const noexcept {
                            std::atomic_ref(at_->start).load(std::memory_order_relaxed)};
   const auto thread = static_cast<std::uint32_t>(holder);
   if (look_at(process) == liveness::dead) return {state::left, 0};
-  // What cannot be opened for another reason than that it has ended is there.
+  // ERROR_INVALID_PARAMETER means that there is no such thread. Any other error means that it exists.
   const os::kernel_handle found{::OpenThread(SYNCHRONIZE, FALSE, thread)};
   const bool ended = found ? ::WaitForSingleObject(found.get(), 0) == WAIT_OBJECT_0
                            : ::GetLastError() == ERROR_INVALID_PARAMETER;

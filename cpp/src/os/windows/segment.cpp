@@ -1,6 +1,7 @@
 /// \file
-/// Windows: sections of the paging file. The kernel frees a section with its last handle and view. A name goes with the
-/// last handle, though views are left: so each process keeps a handle open as long as it has the view.
+/// Windows: segments are sections of the paging file. The kernel frees a section when its last handle and its last view are
+/// closed. Its name, however, disappears with the last handle, even if there are still views. So each process keeps a
+/// handle open as long as it has a view.
 #include "os/segment.hpp"
 
 #include <cerrno>
@@ -18,12 +19,12 @@ extern "C" NTSTATUS NTAPI NtQuerySection(HANDLE, int, PVOID, SIZE_T, SIZE_T*);
 namespace sharedmem::os {
 namespace {
 
-/// A name's number is below this if processes meet under it, else it was drawn.
+/// Ids below this are those under which processes meet (`create_under_key`); all others are random.
 constexpr std::int32_t first_drawn = 1 << 24;
 
 constexpr DWORD rights = FILE_MAP_READ | FILE_MAP_WRITE | SECTION_QUERY | READ_CONTROL;
 
-/// The names of this session of the user: others have names of their own.
+/// The section's name. "Local\\" limits it to the user's session: in another session the same name is another object.
 std::string name_text(std::int32_t id, std::uint64_t tag) {
   char text[64];
   if (id < first_drawn)
@@ -40,7 +41,7 @@ std::int32_t draw() {
   return static_cast<std::int32_t>(word >> 1 | first_drawn);
 }
 
-/// Bytes of a section, whole pages; 0: the system does not tell.
+/// The size of a section in bytes, rounded up to whole pages; 0 if the system does not tell.
 std::uint64_t size_of(HANDLE section) noexcept {
   struct {
     void* base;
@@ -52,7 +53,8 @@ std::uint64_t size_of(HANDLE section) noexcept {
   return static_cast<std::uint64_t>(basic.bytes.QuadPart);
 }
 
-/// \param made  set: false if there was a section of that name, which was opened.
+/// Creates a section, or opens the one that has this name already.
+/// \param made  set to whether it was created.
 kernel_handle make(const std::string& name, std::size_t bytes, bool& made) {
   for_this_user owner;
   const auto size = static_cast<unsigned long long>(bytes);
@@ -70,8 +72,8 @@ HANDLE handle_of(std::uint64_t word) noexcept {
 }
 std::uint64_t word_of(HANDLE handle) noexcept { return reinterpret_cast<std::uintptr_t>(handle); }
 
-/// Whether the first page of a view can be read: it is promised here, if that was not done yet. To ask is not enough: in
-/// Wine neither VirtualQuery nor ReadProcessMemory tell what another process promised.
+/// Whether the first page of a view can be read. The page is committed, since only asking would not suffice: under Wine,
+/// VirtualQuery and ReadProcessMemory do not know which pages another process has committed.
 bool is_readable(std::byte* at) noexcept {
   if (::VirtualAlloc(at, 1, MEM_COMMIT, PAGE_READONLY) != nullptr) return true;
   std::byte byte;
@@ -137,7 +139,7 @@ segment segment::open(const segment_name& name, std::uint64_t tag) {
   kernel_handle section{::OpenFileMappingW(rights, FALSE, wide(text).c_str())};
   if (!section) {
     const DWORD code = ::GetLastError();
-    // An invalid handle is an object of another kind that has the name.
+    // ERROR_INVALID_HANDLE: an object of another kind has this name.
     if (code == ERROR_FILE_NOT_FOUND || code == ERROR_INVALID_HANDLE) throw stale_handle(text + " has gone");
     throw system_error_of(code, "OpenFileMapping", text);
   }
@@ -178,7 +180,7 @@ meeting segment::create_under_key(std::uint32_t number, std::size_t bytes, std::
   try {
     section = make(text, bytes, is_new);
     if (!is_owned_by_this_user(section.get())) return meeting::taken;
-  } catch (const error& refused) {  // another user's, or an object of another kind
+  } catch (const error& refused) {  // EACCES: another user's; EBADF: an object of another kind
     const int code = refused.code().value();
     if (code == EACCES || code == EBADF) return meeting::taken;
     throw;

@@ -1,5 +1,6 @@
 /// \file
-/// Windows: its header, handles that close themselves, and its errors as this library tells them. Private to this folder.
+/// Windows: includes the system's header; handles that are closed automatically; the system's errors as errors of this
+/// library. Private to this folder.
 #pragma once
 
 #ifndef WIN32_LEAN_AND_MEAN
@@ -20,7 +21,7 @@
 
 namespace sharedmem::os {
 
-/// Owns a handle of the kernel; NULL if empty. Move-only.
+/// Owns a handle of a kernel object; NULL if it is empty. Move-only.
 class kernel_handle {
  public:
   kernel_handle() noexcept = default;
@@ -41,13 +42,16 @@ class kernel_handle {
   HANDLE value_ = nullptr;
 };
 
-/// The errno value that says the same as a code of GetLastError, as nearly as there is one.
+/// The errno value whose meaning is closest to that of a code from GetLastError.
 int errno_of(DWORD code) noexcept;
 
-/// What the system refused, with its own code and text: `call` is the function's name.
+/// An error for a call that failed: it contains the system's code and text.
+/// \param call    the name of the system's function.
+/// \param object  what the function was called for.
 error system_error_of(DWORD code, const char* call, const std::string& object);
 
-/// A function that not every Windows, nor Wine, has; null: there is none. The library is loaded already.
+/// Looks up a function that some versions of Windows, or Wine, lack. The library must be loaded already.
+/// \return  null: there is no such function.
 template <class Function>
 Function find_function(const wchar_t* library, const char* name) noexcept {
   const HMODULE where = ::GetModuleHandleW(library);
@@ -56,11 +60,11 @@ Function find_function(const wchar_t* library, const char* name) noexcept {
              : reinterpret_cast<Function>(reinterpret_cast<void*>(::GetProcAddress(where, name)));
 }
 
-/// For messages: "123 bytes".
+/// For error messages: "123 bytes".
 inline std::string bytes_text(unsigned long long bytes) { return std::to_string(bytes) + " bytes"; }
 
-/// UTF-8 from and to what the system's functions take.
-/// \throws std::invalid_argument  `text` is no UTF-8.
+/// Convert between UTF-8 and the UTF-16 that the system's functions take.
+/// \throws std::invalid_argument  `text` is not valid UTF-8.
 std::wstring wide(std::string_view text);
 std::string narrow(std::wstring_view text);
 

@@ -1,4 +1,4 @@
-/// Windows: threads for the length of one call, and what is done at a thread's end.
+/// Windows: runs parts of one call in several threads, and calls functions when a thread ends.
 #include "os/threads.hpp"
 
 #include <algorithm>
@@ -32,8 +32,10 @@ struct thread_ending {
   void* context;
 };
 
-/// Not a variable with a destructor: the C++ runtime of MinGW calls those when it has given their memory back.
-/// At the end of the process nothing is done: other threads were ended wherever they were, perhaps with a lock.
+/// Called by the system when a thread ends. A `thread_local` variable with a destructor would not do, because MinGW's C++
+/// runtime calls such destructors after it has freed the variables' memory.
+/// When the process ends, nothing is done: the system has stopped the other threads wherever they were, and one of them may
+/// have held a lock that `act` needs.
 void NTAPI end_thread(void* value) noexcept {
   auto* const ending = static_cast<thread_ending*>(value);
   if (ending == nullptr) return;
@@ -72,7 +74,7 @@ bool at_thread_end(void (*act)(void*) noexcept, void* context) noexcept {
 
 unsigned usable_cores() noexcept {
   DWORD_PTR mine = 0, all = 0;
-  // Nothing is told of a process with threads in several groups of processors.
+  // The mask is 0 for a process whose threads are in several processor groups.
   if (!::GetProcessAffinityMask(::GetCurrentProcess(), &mine, &all) || mine == 0) return core_count();
   return static_cast<unsigned>(std::popcount(static_cast<unsigned long long>(mine)));
 }

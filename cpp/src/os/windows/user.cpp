@@ -1,4 +1,4 @@
-/// Windows: the user, by its security identifier.
+/// Windows: identifies the user by its security identifier (SID).
 #include "os/windows/user.hpp"
 
 #include <aclapi.h>
@@ -14,14 +14,14 @@ namespace sharedmem {
 namespace os {
 namespace {
 
-/// What TokenUser gives: a SID and a pointer to it.
+/// Room for the answer to GetTokenInformation(TokenUser): a pointer to a SID, and behind it that SID.
 struct user_record {
   alignas(TOKEN_USER) std::byte room[sizeof(TOKEN_USER) + SECURITY_MAX_SID_SIZE];
 
   [[nodiscard]] PSID sid() noexcept { return reinterpret_cast<TOKEN_USER*>(room)->User.Sid; }
 };
 
-/// The token of the user whom the calling thread acts for, else of the process.
+/// The token of the calling thread if it impersonates a user, else that of the process.
 kernel_handle token(bool& of_thread) noexcept {
   HANDLE found = nullptr;
   of_thread = ::OpenThreadToken(::GetCurrentThread(), TOKEN_QUERY, TRUE, &found) != 0;
@@ -52,7 +52,7 @@ for_this_user::for_this_user() {
   if (!::ConvertSidToStringSidW(user.sid(), &sid))
     throw system_error_of(::GetLastError(), "ConvertSidToStringSid", "the user of this process");
   text.at = sid;
-  // Owner; a list that inherits nothing and allows everything to this user.
+  // The owner, and an access list that inherits nothing and grants everything to this user only.
   const std::wstring wish = std::wstring(L"O:") + sid + L"D:P(A;;GA;;;" + sid + L")";
   if (!::ConvertStringSecurityDescriptorToSecurityDescriptorW(wish.c_str(), SDDL_REVISION_1,
                                                               &attributes_.lpSecurityDescriptor, nullptr))
@@ -79,9 +79,9 @@ bool is_owned_by_this_user(HANDLE object) {
 
 }  // namespace os
 
-// The process's own user is the same for its life; a thread may act for another one.
+// The user of the process never changes, so the answer is kept. A thread that impersonates another user has to ask.
 std::uint32_t effective_user() noexcept {
-  static std::atomic<std::uint64_t> known{0};  // 0: not asked yet; else bit 32 is set
+  static std::atomic<std::uint64_t> known{0};  // bit 32 is set once it is known
   HANDLE impersonated = nullptr;
   const bool acts = ::OpenThreadToken(::GetCurrentThread(), TOKEN_QUERY, TRUE, &impersonated) != 0;
   const os::kernel_handle closer{impersonated};

@@ -1,13 +1,14 @@
 /// \file
-/// Windows: the user of this process, and objects that are for this user alone. Private to this folder.
+/// Windows: the user of this process, and the protection of objects from other users. Private to this folder.
 #pragma once
 
 #include "os/windows/system.hpp"
 
 namespace sharedmem::os {
 
-/// Security attributes of a new object: this user owns it, and nobody else may open it. Not inherited by children.
-/// \throws sharedmem::error  what the system refused.
+/// Security attributes for a new object: this user owns it, no other user may open it, and child processes do not
+/// inherit its handle.
+/// The constructor throws sharedmem::error if the system refuses a call.
 class for_this_user {
  public:
   for_this_user();
@@ -20,8 +21,9 @@ class for_this_user {
   SECURITY_ATTRIBUTES attributes_{};
 };
 
-/// Whether this user owns a kernel object, which was opened with READ_CONTROL.
-/// \throws sharedmem::error  what the system refused.
+/// Whether this user owns a kernel object.
+/// \param object  a handle with the access right READ_CONTROL.
+/// \throws sharedmem::error  the system refused a call.
 bool is_owned_by_this_user(HANDLE object);
 
 }  // namespace sharedmem::os

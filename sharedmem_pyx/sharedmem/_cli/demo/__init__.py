@@ -158,10 +158,17 @@ def _shape(size: int | None) -> Shape:
 
 def _workers(workers: int | None, images: int) -> int:
     if workers is None:
-        return min(images, 8, max(2, len(os.sched_getaffinity(0))))
+        return min(images, 8, max(2, _cores()))
     if workers > images:
         raise InputError(f"--workers: {workers} are too many for {images} images")
     return workers
+
+
+def _cores() -> int:
+    """Processors that this process may use; all of the machine where the system does not tell which."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _parts(images: int, workers: int) -> list[tuple[int, int]]:
@@ -200,7 +207,8 @@ def _run(
         wrong = next((text for future in found if (text := future.result())), "")
     sent_bytes = sum(len(pickle.dumps(each, 4)) for each in itertools.chain(tasks, checks))
     sent_bytes += sum(len(pickle.dumps(each.result(), 4)) for each in results)
-    return [format_bytes(sent_bytes), f"{seconds:.2f}", format_bytes(max(0, peak - idle))], wrong
+    memory_used = format_bytes(max(0, peak - idle)) if idle else "unknown"
+    return [format_bytes(sent_bytes), f"{seconds:.2f}", memory_used], wrong
 
 
 def _wait(results: list[Future[Any]], pids: list[int]) -> int:
@@ -214,7 +222,7 @@ def _wait(results: list[Future[Any]], pids: list[int]) -> int:
         start = time.perf_counter()
         peak = max(peak, resident(pids))
         # To look takes time of what is measured, as much as there are pages.
-        pause = 20 * (time.perf_counter() - start)
+        pause = max(0.01, 20 * (time.perf_counter() - start))
     return peak
 
 
@@ -223,7 +231,7 @@ def _started(
     context: Any, workers: int, memory: Any, shape: Shape
 ) -> Iterator[tuple[ProcessPoolExecutor, list[int]]]:
     """Worker processes that are ready, and the ids of all processes; the workers end with the block."""
-    if context.get_start_method() != "fork":
+    if sys.platform != "win32" and context.get_start_method() != "fork":
         # It is started with the first process otherwise, and then lets interrupts through.
         resource_tracker.ensure_running()
     pool = ProcessPoolExecutor(workers, context, begin, (memory, shape, _DTYPE))
@@ -249,14 +257,17 @@ def _interrupts_held() -> Iterator[None]:
 
     It goes to all processes of a terminal at once; only the first one shall act on it, and end
     the others. These inherit that it is blocked. Here, one that reaches another thread is noted.
+    Windows cannot block it: a worker that is being started when Ctrl-C is pressed may print a traceback.
     """
     noted: list[int] = []
     handler = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if sys.platform != "win32":
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, handler)
         if noted:
             signal.raise_signal(signal.SIGINT)

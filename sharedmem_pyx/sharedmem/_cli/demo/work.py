@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,8 @@ def _part(first: int, count: int, images: np.ndarray | None) -> np.ndarray:
 
 def trim() -> None:
     """Gives back what malloc keeps for later, which would count as memory in use."""
+    if sys.platform == "win32":
+        return
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
     if malloc_trim is not None:
         malloc_trim(0)
@@ -87,14 +90,14 @@ def trim() -> None:
 def resident(pids: list[int]) -> int:
     """Bytes of memory of some processes together; a page that several of them map counts once.
 
-    The sum of their proportional set sizes (Pss) [1]_.
+    The sum of their proportional set sizes (Pss) [1]_. 0 on Windows, which does not tell.
 
     References
     ----------
     .. [1] Linux, Documentation/filesystems/proc.rst, /proc/PID/smaps_rollup.
     """
     total = 0
-    for pid in pids:
+    for pid in pids if sys.platform == "linux" else ():
         for line in Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines():
             if line.startswith(b"Pss:"):
                 total += int(line.split()[1]) * 1024
