@@ -22,6 +22,10 @@ from sharedmem._in_flight import look
 from sharedmem._startup import at_fork
 
 
+cdef extern from "<sharedmem_pyx/arrived_memory.hpp>" namespace "sharedmem_pyx" nogil:
+    size_t drop_arrived "sharedmem_pyx::arrived_memory::drop"() noexcept
+
+
 # Where children look for the locator of their parent's arena: a variable that every kind of child
 # inherits, and a key of the configuration that travels with each Process object, also to children of a
 # server that was started before there was an arena. The C++ library sets the variable in the process's own
@@ -155,7 +159,8 @@ def check():
 def cleanup():
     """Give cached memory back to the system: memory of former arrays that is kept for new ones.
 
-    Arrays are not affected. Other processes may go on meanwhile, and may need what was given back.
+    Arrays are not affected. Other processes may go on meanwhile, and may need what was given back. It is
+    shared memory, and private memory of this process in which copies arrived (see `transport`).
 
     Returns
     -------
@@ -172,7 +177,7 @@ def cleanup():
     """
     cdef uint64_t done
     with nogil:
-        done = trim_all()
+        done = trim_all() + drop_arrived()
     return done
 
 
