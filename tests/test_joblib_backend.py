@@ -130,6 +130,21 @@ def test_values_by_array_end_with_the_array_and_belong_to_no_other():
     assert not values
 
 
+def test_a_task_without_arrays_is_sent_as_loky_sends_it():
+    from joblib._memmapping_reducer import get_memmapping_reducers
+    from joblib.externals.loky.backend.reduction import dumps
+    from joblib.externals.loky.process_executor import _CallItem
+
+    from sharedmem._integrations.joblib_backend import ByArray, Task, TaskMessages
+    from sharedmem._integrations.loky_ import Messages
+
+    lokys, _ = get_memmapping_reducers(temp_folder_resolver=str, max_nbytes=1, mmap_mode="r")
+    task = joblib.delayed(abs)(3)
+    plain = dumps(_CallItem(1, task, (), {}), reducers=lokys)
+    ours = dumps(_CallItem(1, Task(task, ByArray()), (), {}), reducers={**lokys, Messages: TaskMessages()})
+    assert bytes(ours) == bytes(plain)
+
+
 def test_copies_end_with_the_call_where_its_tasks_do_not():
     from sharedmem._integrations.joblib_backend import Backend, Task
 

@@ -28,11 +28,6 @@ constexpr std::uint32_t keys = 8;
 /// A candidate that has not opened after this time has a creator that is stopped or dead; by the clock of the waiting process.
 constexpr std::uint64_t patience_ns = second_ns;
 
-std::uint64_t name_space() noexcept {
-  const char* text = setting("SHAREDMEM_NAMESPACE");
-  return text == nullptr ? 0 : hash_name(text);
-}
-
 struct open_host {
   std::uint64_t name_space;
   locator where;
@@ -65,6 +60,11 @@ std::optional<locator> look(std::uint64_t name_space) {
 }
 
 }  // namespace
+
+name_space name_space::now() noexcept {
+  const char* text = setting("SHAREDMEM_NAMESPACE");
+  return {text == nullptr ? 0 : hash_name(text)};
+}
 
 std::uint32_t host_key_number(std::uint64_t name_space, std::uint32_t attempt) noexcept {
   std::uint64_t h = hash_name("sharedmem");
@@ -214,8 +214,8 @@ class host_maker {
   std::uint64_t since_ = 0;
 };
 
-host_use find_host_arena() {
-  const std::uint64_t space = name_space();
+host_use find_host_arena(name_space of) {
+  const std::uint64_t space = of.hash;
   if (host_use host = kept_host(space)) return host;
   const auto alone = alone_in_meeting();
   if (host_use host = kept_host(space)) return host;
@@ -228,9 +228,9 @@ host_use find_host_arena() {
   return {};
 }
 
-host_use host_arena() {
-  if (host_use host = find_host_arena()) return host;
-  const std::uint64_t space = name_space();
+host_use host_arena(name_space of) {
+  if (host_use host = find_host_arena(of)) return host;
+  const std::uint64_t space = of.hash;
   const auto alone = alone_in_meeting();
   std::optional<host_maker> maker;
   for (;;) {

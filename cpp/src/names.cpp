@@ -86,8 +86,8 @@ std::optional<allocation> hold(arena& host, const name_content& c) {
 
 }  // namespace
 
-name_found find_name(std::string_view name) {
-  const host_use host = find_host_arena();
+name_found find_name(std::string_view name, name_space among) {
+  const host_use host = find_host_arena(among);
   if (!host) return {};
   arena::state& s = host->parts();
   come_in(s);
@@ -110,8 +110,8 @@ name_found find_name(std::string_view name) {
   return {};
 }
 
-bool claim_name(std::string_view name, name_ticket& mine) {
-  const host_use host = host_arena();
+bool claim_name(std::string_view name, name_ticket& mine, name_space among) {
+  const host_use host = host_arena(among);
   arena::state& s = host->parts();
   come_in(s);
   for (bool again = false;; again = true) {
@@ -178,9 +178,9 @@ bool wait_for_name(const name_ticket& at, unsigned round, std::uint64_t ns) {
   return !s.names.is_still(building);
 }
 
-void wait_for_names(std::uint64_t ns) {
+void wait_for_names(std::uint64_t ns, name_space among) {
   const std::uint64_t slice = std::min(ns, slice_ns);
-  if (const host_use host = find_host_arena()) {
+  if (const host_use host = find_host_arena(among)) {
     header& h = host->parts().words.head();
     (void)wait_on(futex_word(h.names_bell), h.names_bell.load(std::memory_order_acquire),
                   std::chrono::nanoseconds(slice));
@@ -189,7 +189,7 @@ void wait_for_names(std::uint64_t ns) {
   }
 }
 
-arena& name_arena() { return *host_arena(); }
+arena& name_arena(name_space among) { return *host_arena(among); }
 
 arena* name_arena(const name_ticket& mine) noexcept {
   const host_use host = attached_host(mine.host);
@@ -206,8 +206,8 @@ arena* place_in(arena* there) noexcept {
   return before;
 }
 
-std::vector<name_report> all_names() {
-  const host_use host = find_host_arena();
+std::vector<name_report> all_names(name_space among) {
+  const host_use host = find_host_arena(among);
   if (!host) return {};
   arena::state& s = host->parts();
   come_in(s);

@@ -52,6 +52,29 @@ TEST_CASE("the arena of names that was used last stays, and another is left with
         }) == 0);
 }
 
+TEST_CASE(
+    "what takes several calls stays among the names of one value, whatever the environment says meanwhile") {
+  CHECK(alone([](const counts& before) {
+          const name_space first = name_space::now();
+          ask_in(full_name("second"));
+          name_ticket mine;
+          MUST(find_name("x", first).what == name_status::none && claim_name("x", mine, first));
+          MUST(name_arena(mine) == &name_arena(first) && name_arena(mine) != &name_arena());
+          allocation x = make(*name_arena(mine), 5000, 1);
+          bind_name(mine, x.ref, "described");
+          wait_for_names(1, first);
+          MUST(find_name("x").what == name_status::none && all_names().empty());
+          MUST(all_names(first).size() == 1 && !claim_name("x", mine, first));
+          name_found found = find_name("x", first);
+          MUST(found.what == name_status::ready && found.block.data == x.data);
+          release(found.block.ref);
+          release(x.ref);
+          (void)name_arena(first);
+          MUST(now() == before);
+          return 0;
+        }) == 0);
+}
+
 TEST_CASE("a process that only looks for names keeps nothing attached of the groups that it looked at") {
   CHECK(alone([](const counts& before) {
           std::vector<std::unique_ptr<neighbour>> others;

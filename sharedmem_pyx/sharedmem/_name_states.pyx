@@ -15,8 +15,8 @@ from sharedmem._name_arrays cimport read_description, shape_of, text_of
 from sharedmem.libsharedmem.handle cimport handle
 from sharedmem.libsharedmem.home cimport release
 from sharedmem.libsharedmem.names cimport (
-    all_names, find_name, max_name_bytes, name_found, name_report, name_status, wait_for_name,
-    wait_for_names)
+    all_names, find_name, max_name_bytes, name_found, name_report, name_space, name_status,
+    wait_for_name, wait_for_names)
 
 from sharedmem._naming import NameInfo, kind_of
 
@@ -40,10 +40,10 @@ cdef string_view read_name(object name) except *:
     return string_view(data, size)
 
 
-cdef name_found look(string_view name) except *:
+cdef name_found look(string_view name, name_space among) except *:
     cdef name_found found
     with nogil:
-        found = find_name(name)
+        found = find_name(name, among)
     return found
 
 
@@ -55,13 +55,13 @@ cdef bint has_ended(name_found* found) except -1:
     return ended
 
 
-cdef int sleep(name_found* found, unsigned round, uint64_t ns) except -1:
+cdef int sleep(name_found* found, name_space among, unsigned round, uint64_t ns) except -1:
     """One slice of waiting for a name."""
     with nogil:
         if found.what == name_status.building:
             wait_for_name(found.at, round, ns)
         else:
-            wait_for_names(ns)
+            wait_for_names(ns, among)
     PyErr_CheckSignals()
     return 0
 
@@ -112,8 +112,9 @@ def names():
     [('names-example', 'ready', (2, 3))]
     """
     cdef vector[name_report] reports
+    cdef name_space among = name_space.now()
     with nogil:
-        reports = all_names()
+        reports = all_names(among)
     return name_list(reports)
 
 

@@ -18,8 +18,8 @@ from sharedmem._name_states cimport has_ended, look, read_name, sleep, state_tex
 from sharedmem.libsharedmem.arena cimport allocation, arena
 from sharedmem.libsharedmem.home cimport arena_of
 from sharedmem.libsharedmem.names cimport (
-    claim_name, fail_name, give_up_name, max_description_bytes, name_arena, name_found, name_status,
-    name_ticket, place_in, vacate_name)
+    claim_name, fail_name, give_up_name, max_description_bytes, name_arena, name_found, name_space,
+    name_status, name_ticket, place_in, vacate_name)
 
 from sharedmem._copying import array as copy_into
 from sharedmem._naming import BuildError, failure_text, kind_of
@@ -103,6 +103,7 @@ def attach(name, *, readonly=False, timeout=0):
                  [0, 0]], dtype=int16)
     """
     cdef string_view asked = read_name(name)
+    cdef name_space among = name_space.now()
     cdef name_found found
     cdef unsigned round = 0
     cdef uint64_t left
@@ -111,7 +112,7 @@ def attach(name, *, readonly=False, timeout=0):
     if timeout is None or timeout != 0:
         deadline = read_deadline(timeout)
     while True:
-        found = look(asked)
+        found = look(asked, among)
         if found.what == name_status.ready:
             return array_only(array_of(&found, may_write), name)
         left = 0 if timeout is not None and deadline is None else time_left(deadline)
@@ -124,7 +125,7 @@ def attach(name, *, readonly=False, timeout=0):
                     continue
                 said += f"; it {state_text(&found)}"
             raise FileNotFoundError(errno.ENOENT, said, name)
-        sleep(&found, round, left)
+        sleep(&found, among, round, left)
         round += 1
 
 
@@ -217,19 +218,20 @@ def find_or_build(name, build):
 
 cdef object found_or_built(object name, object build, bint may_write, object timeout):
     cdef string_view asked = read_name(name)
+    cdef name_space among = name_space.now()
     cdef name_found found
     cdef name_ticket mine
     cdef bool claimed
     cdef object waiting = None
     while True:
-        found = look(asked)
+        found = look(asked, among)
         if found.what == name_status.ready:
             return array_of(&found, may_write)
         if found.what == name_status.building:
             if waiting is None:
                 refuse_recursion(name)
                 waiting = _Waiting(name, timeout)
-            (<_Waiting>waiting).wait(&found)
+            (<_Waiting>waiting).wait(&found, among)
         elif found.what == name_status.failed:
             if waiting is not None and (<_Waiting>waiting).waited_for(&found):
                 raise BuildError(f"building {name!r} failed in process {found.pid}: "
@@ -240,7 +242,7 @@ cdef object found_or_built(object name, object build, bint may_write, object tim
             vacate_name(found.at)
         else:
             with nogil:
-                claimed = claim_name(asked, mine)
+                claimed = claim_name(asked, mine, among)
             if claimed:
                 return build_now(&mine, name, build, may_write)
 
@@ -261,7 +263,7 @@ cdef class _Waiting:
     cdef bint waited_for(self, name_found* found) noexcept:
         return self.round > 0 and found.at.use() == self.use and found.at.entry == self.entry
 
-    cdef int wait(self, name_found* found) except -1:
+    cdef int wait(self, name_found* found, name_space among) except -1:
         cdef uint64_t ns = time_left(self.deadline)
         self.use = found.at.use()
         self.entry = found.at.entry
@@ -269,7 +271,7 @@ cdef class _Waiting:
             spent = f"{found.age_ns / 1e9:.1f} s" if found.age_ns != 0 else "an unknown time"
             raise TimeoutError(errno.ETIMEDOUT,
                                f"process {found.pid} has been building this name for {spent}", self.name)
-        sleep(found, self.round, ns)
+        sleep(found, among, self.round, ns)
         self.round += 1
         waited = time.monotonic() - self.began
         if waited >= self.next_notice:

@@ -12,7 +12,8 @@ from sharedmem._new_array cimport make, plan, plan_new, read_dtype, zero
 from sharedmem.libsharedmem.arena cimport arena, pages
 from sharedmem.libsharedmem.home cimport release
 from sharedmem.libsharedmem.names cimport (
-    claim_name, give_up_name, name_arena, name_found, name_status, name_ticket, place_in, vacate_name)
+    claim_name, give_up_name, name_arena, name_found, name_space, name_status, name_ticket, place_in,
+    vacate_name)
 
 cnp.import_array()
 
@@ -72,6 +73,7 @@ def create(name, shape, dtype=float, order="C"):
     """
     cdef plan p
     cdef string_view asked = read_name(name)
+    cdef name_space among = name_space.now()
     cdef cnp.dtype descr = plan_new(&p, shape, read_dtype(dtype), order)
     cdef name_found found
     cdef name_ticket mine
@@ -80,7 +82,7 @@ def create(name, shape, dtype=float, order="C"):
     cdef bool claimed = False
     check_dtype(descr)
     while not claimed:
-        found = look(asked)
+        found = look(asked, among)
         if found.what == name_status.building and has_ended(&found):
             continue
         if found.what == name_status.ready or found.what == name_status.building:
@@ -89,7 +91,7 @@ def create(name, shape, dtype=float, order="C"):
             vacate_name(found.at)
             continue
         with nogil:
-            claimed = claim_name(asked, mine)
+            claimed = claim_name(asked, mine, among)
     try:
         host = name_arena(mine)
         before = place_in(host)
@@ -132,9 +134,10 @@ def unlink(name, *, missing_ok=False):
     (3, 5)
     """
     cdef string_view asked = read_name(name)
+    cdef name_space among = name_space.now()
     cdef name_found found
     while True:
-        found = look(asked)
+        found = look(asked, among)
         if found.what == name_status.none:
             if missing_ok:
                 return

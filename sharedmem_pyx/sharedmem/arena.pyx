@@ -22,6 +22,10 @@ from sharedmem._in_flight import look
 from sharedmem._startup import at_fork
 
 
+cdef extern from "<sharedmem_pyx/arrived_memory.hpp>" namespace "sharedmem_pyx" nogil:
+    size_t drop_arrived "sharedmem_pyx::arrived_memory::drop"() noexcept
+
+
 # Children find the locator of their parent's arena in two places: a variable that every kind of child
 # inherits, and a key of the configuration that travels with each Process object, also to children of a
 # fork server that is older than the arena. The C++ library sets the variable (`settle_on` in home.cpp), since
@@ -156,7 +160,8 @@ def check():
 def cleanup():
     """Give cached memory back to the system: memory of former arrays that is kept for new ones.
 
-    Arrays are not affected. Other processes may go on meanwhile, and may need what was given back.
+    Arrays are not affected. Other processes may go on meanwhile, and may need what was given back. It is
+    shared memory, and private memory of this process in which copies arrived (see `transport`).
 
     Returns
     -------
@@ -173,7 +178,7 @@ def cleanup():
     """
     cdef uint64_t done
     with nogil:
-        done = trim_all()
+        done = trim_all() + drop_arrived()
     return done
 
 

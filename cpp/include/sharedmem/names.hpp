@@ -22,6 +22,15 @@
 
 namespace sharedmem {
 
+/// The names that one value of SHAREDMEM_NAMESPACE selects. What takes several calls reads it once, with `now()`, and
+/// passes it to each, so that a change of the environment in between does not divide it between two sets of names.
+struct name_space {
+  std::uint64_t hash = 0;  ///< of the value; 0: the variable is not set, or empty
+
+  /// Those of the present value. Reads the environment, which no thread may change meanwhile.
+  SHAREDMEM_API static name_space now() noexcept;
+};
+
 inline constexpr std::size_t max_name_bytes = 255;
 inline constexpr std::size_t max_description_bytes =
     1744;  ///< of a bound name; longer texts of failures are truncated
@@ -54,11 +63,11 @@ struct name_found {
 };
 
 /// What a name refers to now. Makes no arena. \pre  `name` has 1 to max_name_bytes bytes.
-SHAREDMEM_API name_found find_name(std::string_view name);
+SHAREDMEM_API name_found find_name(std::string_view name, name_space among = name_space::now());
 
 /// Claims a name for which `find_name` found nothing: true, and this thread builds. False: another one was faster; call
 /// `find_name` again. \throws no_memory  all names are in use.
-SHAREDMEM_API bool claim_name(std::string_view name, name_ticket& mine);
+SHAREDMEM_API bool claim_name(std::string_view name, name_ticket& mine, name_space among = name_space::now());
 /// Ends the building: the name refers to the block of `ref`, which lies in `name_arena()` and is held.
 /// \pre  `description` has at most max_description_bytes bytes.
 /// \throws std::logic_error  the caller is a forked child of the building process.
@@ -76,12 +85,12 @@ SHAREDMEM_API bool vacate_name(const name_ticket& at) noexcept;
 /// \return  whether the state of the name has changed.
 SHAREDMEM_API bool wait_for_name(const name_ticket& at, unsigned round, std::uint64_t ns = 100000000);
 /// Sleeps until some name is bound, or given up; a tenth of a second and `ns` nanoseconds at most.
-SHAREDMEM_API void wait_for_names(std::uint64_t ns);
+SHAREDMEM_API void wait_for_names(std::uint64_t ns, name_space among = name_space::now());
 
-/// The arena in which blocks must lie to be named, for the present value of SHAREDMEM_NAMESPACE. Made if there is none.
-/// It stays attached until any thread calls a function of this header with another value, and after that as long as
+/// The arena in which blocks must lie to be named. Made if there is none.
+/// It stays attached until any thread calls a function of this header for another `name_space`, and after that as long as
 /// this process holds anything in it: a block, a building, an `attached_arenas` of home.hpp.
-SHAREDMEM_API arena& name_arena();
+SHAREDMEM_API arena& name_arena(name_space among = name_space::now());
 /// The arena in which a building was claimed. It stays attached until the building has ended. nullptr in a child
 /// that was forked by the builder.
 SHAREDMEM_API arena* name_arena(const name_ticket& mine) noexcept;
@@ -113,6 +122,6 @@ struct name_report {
 };
 
 /// All names; each is right by itself. None if there is no arena of names: makes none.
-SHAREDMEM_API std::vector<name_report> all_names();
+SHAREDMEM_API std::vector<name_report> all_names(name_space among = name_space::now());
 
 }  // namespace sharedmem

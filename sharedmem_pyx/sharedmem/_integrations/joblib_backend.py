@@ -15,13 +15,13 @@ Tested with joblib 1.4.2, 1.5.3 and 1.6.0.
 
 from __future__ import annotations
 
-import operator
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from joblib._parallel_backends import LokyBackend
+from joblib.externals.loky.process_executor import _CallItem
 
 from sharedmem._copying import copy
 from sharedmem._integrations.joblib_ import warn_once
@@ -88,7 +88,7 @@ class Task:
     """A task with the copies that were made for its call of `Parallel`.
 
     The copies are stored here because one thread pickles the tasks of all calls. The executor keeps this
-    object until the result has arrived. The worker gets the function itself.
+    object until the result has arrived. The worker gets `function` alone: see `TaskMessages`.
     """
 
     def __init__(self, function: Callable[[], Any], copies: ByArray) -> None:
@@ -99,10 +99,6 @@ class Task:
         #: The leases of its message. They end with this object, because what killed workers had read but not
         #: loaded yet cannot be determined.
         self.leases: Message | None = None
-
-    def __reduce__(self) -> _Reduced:
-        # A function written in Python would be slower, because cloudpickle would examine it for each task.
-        return operator.getitem, ((self.function,), 0)
 
 
 def _new_reducer() -> Reducer:
@@ -210,22 +206,18 @@ class TaskMessages(Messages):
         theirs = table[np.ndarray]
         used = _new_reducer()
         hook(pickler, used)
-        otherwise = table[np.ndarray]
-        begun = []
-
-        def begin(task: Task) -> _Reduced:
-            # Everything that is pickled from here on belongs to this task, since a message has one task.
-            if not by_value.get():
-                table[np.ndarray] = table[SharedArray] = _TaskMessage(task, theirs, otherwise).reduce
-            task.leases = Message()
-            begun.append(current_message.set(task.leases))
-            return task.__reduce__()
-
-        table[Task] = begin
-        try:
+        task = getattr(obj, "fn", None)
+        if type(task) is not Task:  # loky's sentinel, or submitted to its executor without this backend
             pickler.dump(obj)
-        finally:
-            for before in begun:
+        else:
+            if not by_value.get():
+                table[np.ndarray] = table[SharedArray] = _TaskMessage(task, theirs, table[np.ndarray]).reduce
+            obj.fn = task.function  # of an item that loky has made for this message
+            task.leases = Message()
+            before = current_message.set(task.leases)
+            try:
+                pickler.dump(obj)
+            finally:
                 current_message.reset(before)
         count(used)
 
@@ -278,8 +270,13 @@ def adopt(executor: Any) -> None:
     """
     tasks = executor._call_queue._reducers
     results = executor._result_queue._reducers
-    for attribute in ("_max_nbytes", "_mmap_mode"):
-        getattr(tasks[np.ndarray], attribute)
+    theirs = tasks[np.ndarray]
+    for owner, attribute in (
+        (theirs, "_max_nbytes"),
+        (theirs, "_mmap_mode"),
+        (_CallItem(0, None, (), {}), "fn"),
+    ):
+        getattr(owner, attribute)
     results[np.ndarray]
     tasks.setdefault(Messages, TaskMessages())
     results.setdefault(Messages, ResultMessages())

@@ -10,6 +10,7 @@ import sys
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject, PyTypeObject
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
@@ -40,6 +41,20 @@ cdef extern from "<numpy/arrayobject.h>":
     object PyArray_NewFromDescr(PyTypeObject*, cnp.PyArray_Descr*, int, const cnp.npy_intp*,
                                 const cnp.npy_intp*, void*, int, PyObject*)
     void PyArray_CLEARFLAGS(cnp.ndarray, int)
+    cdef cppclass PyDataMem_Handler:
+        pass
+    PyObject* PyDataMem_DefaultHandler      # a capsule
+    object PyDataMem_GetHandler()
+    object PyDataMem_SetHandler(object)
+
+
+cdef extern from "<sharedmem_pyx/arrived_memory.hpp>" namespace "sharedmem_pyx" nogil:
+    cdef cppclass arrived_memory:
+        @staticmethod
+        PyDataMem_Handler* handler_over(PyDataMem_Handler*) noexcept
+
+        @staticmethod
+        size_t kept() noexcept
 
 
 cdef enum:
@@ -47,6 +62,12 @@ cdef enum:
 
 
 cnp.import_array()
+
+
+cdef object numpys_handler = <object>PyDataMem_DefaultHandler
+cdef object arrived_handler = PyCapsule_New(
+    arrived_memory.handler_over(<PyDataMem_Handler*>PyCapsule_GetPointer(numpys_handler, "mem_handler")),
+    "mem_handler", NULL)
 
 
 # -- taken and given back
@@ -177,9 +198,10 @@ cdef object read_copy(const handle* h, cnp.dtype descr, const allocation* block)
         fortran = True
     if not has_strides(h, shape, fortran):
         raise ValueError("handle: an array that is copied out is contiguous")
-    Py_INCREF(descr)
-    copy = PyArray_NewFromDescr(&PyArray_Type, <cnp.PyArray_Descr*>descr, h.shape.ndim, shape, NULL, NULL,
-                                fortran, NULL)
+    if block.bytes < large_bytes:
+        copy = new_private(descr, h.shape.ndim, shape, fortran)
+    else:
+        copy = new_large_private(descr, h.shape.ndim, shape, fortran)
     nbytes = cnp.PyArray_NBYTES(copy)
     target = cnp.PyArray_DATA(copy)
     if nbytes < large_bytes:
@@ -190,6 +212,28 @@ cdef object read_copy(const handle* h, cnp.dtype descr, const allocation* block)
     if not h.shape.writable:
         PyArray_CLEARFLAGS(copy, cnp.NPY_ARRAY_WRITEABLE)
     return copy
+
+
+cdef cnp.ndarray new_private(cnp.dtype descr, int ndim, const cnp.npy_intp* shape, bint fortran):
+    Py_INCREF(descr)
+    return PyArray_NewFromDescr(&PyArray_Type, <cnp.PyArray_Descr*>descr, ndim, shape, NULL, NULL, fortran,
+                                NULL)
+
+
+cdef cnp.ndarray new_large_private(cnp.dtype descr, int ndim, const cnp.npy_intp* shape, bint fortran):
+    """The same in memory of arrays that have arrived before, unless the caller has a handler of its own."""
+    if PyDataMem_GetHandler() is not numpys_handler:
+        return new_private(descr, ndim, shape, fortran)
+    before = PyDataMem_SetHandler(arrived_handler)
+    try:
+        return new_private(descr, ndim, shape, fortran)
+    finally:
+        PyDataMem_SetHandler(before)
+
+
+def kept_bytes():
+    """Bytes of private memory that are kept for the next large arrays that arrive."""
+    return arrived_memory.kept()
 
 
 cdef bint has_strides(const handle* h, const cnp.npy_intp* shape, bint fortran) noexcept:

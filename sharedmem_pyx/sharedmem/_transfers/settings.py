@@ -173,6 +173,10 @@ class transport:
     Connections to another host (TCP) carry values. Joblib still writes large arguments to files that its
     workers map; ``max_nbytes=None`` disables that.
 
+    A copy of 1 MiB or more arrives, if it can, in private memory of an array that arrived before and was
+    dropped, because fresh memory takes longer to get than the copy. Each process keeps at most 32 MiB of such
+    memory; `cleanup` frees it.
+
     Settings may overlap: closing one that is not the newest leaves the newest in effect. Any thread may call
     it; messages that are being pickled at that moment use the former setting or the new one.
 

@@ -12,6 +12,10 @@ cdef extern from "<sharedmem/names.hpp>" namespace "sharedmem" nogil:
     enum: max_name_bytes
     enum: max_description_bytes
 
+    cdef cppclass name_space:
+        @staticmethod
+        name_space now() noexcept
+
     cdef enum class name_status(uint8_t):
         none
         building
@@ -31,15 +35,14 @@ cdef extern from "<sharedmem/names.hpp>" namespace "sharedmem" nogil:
         uint32_t pid
         uint64_t age_ns
 
-    name_found find_name(string_view) except +set_python_error
-    bool claim_name(string_view, name_ticket&) except +set_python_error
+    name_found find_name(string_view, name_space) except +set_python_error
+    bool claim_name(string_view, name_ticket&, name_space) except +set_python_error
     void bind_name(const name_ticket&, const block_ref&, string_view) except +set_python_error
     void fail_name(const name_ticket&, string_view) noexcept
     void give_up_name(const name_ticket&) noexcept
     bool vacate_name(const name_ticket&) noexcept
     bool wait_for_name(const name_ticket&, unsigned, uint64_t) except +set_python_error
-    void wait_for_names(uint64_t) except +set_python_error
-    arena& name_arena() except +set_python_error
+    void wait_for_names(uint64_t, name_space) except +set_python_error
     arena* name_arena(const name_ticket&) noexcept
     arena* place_in(arena*) noexcept
 
@@ -52,4 +55,4 @@ cdef extern from "<sharedmem/names.hpp>" namespace "sharedmem" nogil:
         vector[uint32_t] holders
         bool holders_known
 
-    vector[name_report] all_names() except +set_python_error
+    vector[name_report] all_names(name_space) except +set_python_error
