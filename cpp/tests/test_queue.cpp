@@ -15,69 +15,11 @@
 #include <sharedmem/queue.hpp>
 
 #include "arena_tools.hpp"
+#include "queue_tools.hpp"
 #include "shared/fault.hpp"
 
 using namespace sharedmem;
-using outcome = queue::outcome;
-
-namespace {
-
-std::vector<std::byte> text(std::uint64_t number, std::size_t bytes) {
-  std::vector<std::byte> made(bytes);
-  for (std::size_t i = 0; i < bytes; ++i) made[i] = static_cast<std::byte>(number + i * 7);
-  return made;
-}
-
-outcome put(queue& q, const std::vector<std::byte>& bytes, std::vector<claim> claims = {}) {
-  const queue_message m{claims, bytes, false, bytes.size(), queue_checksum(bytes)};
-  std::size_t count = 0;
-  std::uint32_t seen = 0;
-  outcome how = q.try_put({&m, 1}, count, seen);
-  while (how == outcome::no_ring || how == outcome::busy) {
-    if (how == outcome::no_ring) (void)q.set_ring(queue::bytes_in_ring(m));
-    how = q.try_put({&m, 1}, count, seen);
-  }
-  CHECK(count == (how == outcome::done ? 1 : 0));
-  return how;
-}
-
-outcome get(queue& q, queue_taken& taken, std::size_t most = 1) {
-  std::uint32_t seen = 0;
-  outcome how = outcome::busy;
-  while ((how = q.try_get(most, taken, seen)) == outcome::busy) q.wait_for_lock(std::chrono::seconds{1});
-  return how;
-}
-
-/// The number of the next message, which is checked; -1: there is none.
-std::int64_t next_number(queue& q) {
-  queue_taken taken;
-  if (get(q, taken) != outcome::done) return -1;
-  const queue_entry& e = taken.entries.at(0);
-  const std::span<const std::byte> bytes{taken.bytes.data() + e.bytes_at, static_cast<std::size_t>(e.length)};
-  CHECK(queue_checksum(bytes) == e.checksum);
-  for (const claim& c : taken.claims) {
-    allocation a = q.home()->acquire(c);
-    CHECK(filled(a.data, 3 * kib, e.number));
-    q.home()->release(a.ref);
-  }
-  return static_cast<std::int64_t>(e.number);
-}
-
-std::unique_ptr<queue> made_in(arena& a, std::uint64_t most = 0) {
-  auto q = std::make_unique<queue>();
-  allocation block = a.allocate(queue::block_bytes);
-  q->create(block, most);
-  return q;
-}
-
-std::vector<claim> array_for(arena& a, std::uint64_t number) {
-  allocation block = make(a, 3 * kib, number);
-  const claim c = a.share(block.ref, true);
-  a.release(block.ref);
-  return {c};
-}
-
-}  // namespace
+using namespace queue_tools;
 
 TEST_CASE("a checksum changes with any byte and with the length") {
   std::vector<std::byte> bytes = text(1, 100);

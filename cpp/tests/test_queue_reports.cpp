@@ -19,25 +19,12 @@
 #include "queue_reports.hpp"
 
 #include "arena_tools.hpp"
+#include "queue_tools.hpp"
 
 using namespace sharedmem;
-using outcome = queue::outcome;
+using namespace queue_tools;
 
 namespace {
-
-std::unique_ptr<queue> made_in(arena& a, std::uint64_t most = 0) {
-  auto q = std::make_unique<queue>();
-  allocation block = a.allocate(queue::block_bytes);
-  q->create(block, most);
-  return q;
-}
-
-void put(queue& q, const std::vector<std::byte>& bytes, std::vector<claim> claims = {}) {
-  const queue_message m{claims, bytes, false, bytes.size(), queue_checksum(bytes)};
-  std::size_t count = 0;
-  std::uint32_t seen = 0;
-  REQUIRE(q.try_put({&m, 1}, count, seen) == outcome::done);
-}
 
 queue::layout& bytes_of(queue& q) { return *reinterpret_cast<queue::layout*>(q.block().data); }
 
