@@ -15,11 +15,14 @@
 #include <sharedmem/queue.hpp>
 
 #include "arena_tools.hpp"
+#include "queue_layout.hpp"
 
 namespace queue_tools {
 
 using namespace sharedmem;
 using outcome = queue::outcome;
+
+inline queue::layout& layout_of(queue& q) { return *reinterpret_cast<queue::layout*>(q.block().data); }
 
 inline std::vector<std::byte> text(std::uint64_t number, std::size_t bytes) {
   std::vector<std::byte> made(bytes);
@@ -69,11 +72,15 @@ inline std::unique_ptr<queue> made_in(arena& a, std::uint64_t most = 0) {
   return q;
 }
 
-inline std::vector<claim> array_for(arena& a, std::uint64_t number) {
-  allocation block = make(a, 3 * kib, number);
-  const claim c = a.share(block.ref, true);
-  a.release(block.ref);
-  return {c};
+/// Leases of `count` new arrays for the message of that number, as `next_number` checks them.
+inline std::vector<claim> array_for(arena& a, std::uint64_t number, int count = 1) {
+  std::vector<claim> made;
+  for (; count > 0; --count) {
+    allocation block = make(a, 3 * kib, number);
+    made.push_back(a.share(block.ref, true));
+    a.release(block.ref);
+  }
+  return made;
 }
 
 }  // namespace queue_tools

@@ -1,10 +1,8 @@
 #include <doctest.h>
 
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <string>
 #include <thread>
 #include <vector>
 
@@ -15,7 +13,6 @@
 
 #include "arena_tools.hpp"
 #include "queue_tools.hpp"
-#include "shared/fault.hpp"
 
 using namespace sharedmem;
 using namespace queue_tools;
@@ -45,6 +42,11 @@ TEST_CASE("messages come in order, through rings that grow and shrink") {
       queue::counts c;
       REQUIRE(q->count(c) == outcome::done);
       CHECK(c.waiting == round);
+      REQUIRE(q->set_ring(1) == outcome::done);
+      queue::counts in_new_ring;
+      REQUIRE(q->count(in_new_ring) == outcome::done);
+      CHECK(in_new_ring.bytes == c.bytes);
+      CHECK(in_new_ring.ring_bytes > 2 * c.bytes);
       for (std::uint64_t i = 0; i < round; ++i, ++got) {
         queue_taken taken;
         REQUIRE(get(*q, taken) == outcome::done);
@@ -170,6 +172,21 @@ TEST_CASE(
   nothing_left(*a);
 }
 
+TEST_CASE("an operation that has ended leaves no note") {
+  auto a = arena::create(tiny);
+  {
+    auto q = made_in(*a);
+    const auto noted = [&] { return layout_of(*q).doing; };
+    CHECK(put(*q, text(0, 20), array_for(*a, 0)) == outcome::done);
+    CHECK(noted() == queue::layout::work::nothing);
+    CHECK(q->set_ring(100) == outcome::done);
+    CHECK(noted() == queue::layout::work::nothing);
+    CHECK(next_number(*q) == 0);
+    CHECK(noted() == queue::layout::work::nothing);
+  }
+  nothing_left(*a);
+}
+
 TEST_CASE("a queue in a message of a queue goes with it") {
   auto a = arena::create(tiny);
   {
@@ -239,103 +256,3 @@ TEST_CASE("threads of several processes pass every message once, each sender's i
   }
   nothing_left(*a);
 }
-
-#ifdef SHAREDMEM_FAULT_POINTS
-
-namespace {
-
-/// Everything that passes a step of the queue. Numbers of messages are those of the queue.
-void use_queue(arena& a, queue& q) {
-  for (std::uint64_t i = 0; i < 3; ++i) (void)put(q, text(i, 30), array_for(a, 4 + i));
-  (void)put(q, text(7, 30));
-  (void)next_number(q);
-  (void)next_number(q);
-  (void)q.set_ring(100);
-  (void)next_number(q);
-}
-
-}  // namespace
-
-TEST_CASE("a process is killed at each step of a queue, and the others go on") {
-  int killed = 0, repaired = 0;
-  for (unsigned p = 0; p < static_cast<unsigned>(point::count); ++p) {
-    const std::string name = point_name(p);
-    if (!name.starts_with("queue_") && !name.starts_with("lease_")) continue;
-    if (name == "queue_repaired") continue;  // nobody has died before
-    for (int pass = 1; pass <= 8; ++pass) {
-      CAPTURE(name);
-      CAPTURE(pass);
-      auto a = arena::create(tiny);
-      bool reached = false;
-      {
-        auto q = made_in(*a);
-        for (std::uint64_t i = 0; i < 4; ++i) (void)put(*q, text(i, 30), array_for(*a, i));
-        ::setenv("SHAREDMEM_FAULT", (name + ":" + std::to_string(pass)).c_str(), 1);
-        auto c = fork_from(*a, [&] {
-          use_queue(*a, *q);
-          return 0;
-        });
-        ::unsetenv("SHAREDMEM_FAULT");
-        const int code = c->wait();
-        reached = code != 0;
-        if (reached) ++killed;
-        (void)a->collect(true);
-        queue::counts n;
-        REQUIRE(q->count(n) == outcome::done);  // the lock goes on
-        (void)a->collect(true);
-        // The rest is there, in order, with its arrays. Of the child's messages none is in the way.
-        std::int64_t last = -1;
-        std::uint64_t got = 0;
-        for (std::int64_t number = next_number(*q); number >= 0; number = next_number(*q), ++got) {
-          CHECK(number > last);
-          if (last >= 0) CHECK(number == last + 1);
-          last = number;
-        }
-        CHECK(got == n.waiting);
-        CHECK(put(*q, text(9, 30), array_for(*a, last + 1 > 0 ? static_cast<std::uint64_t>(last + 1) : 0)) ==
-              outcome::done);
-        // Nothing but the ring and this message is kept: what the dead one had in its hands was given back.
-        CHECK(a->statistics().leases == 2);
-        if (name.starts_with("queue_")) ++repaired;
-      }
-      nothing_left(*a, 2);
-      if (!reached) break;
-    }
-  }
-  CHECK(killed > 50);
-  CHECK(repaired > 17);
-}
-
-TEST_CASE("what a process killed during repair leaves is repaired in turn") {
-  for (const char* first :
-       {"queue_leases_kept:1", "queue_get_committed:1", "queue_ring_kept:1", "queue_ring_committed:1"})
-    for (const char* second : {"lease_returned:1", "queue_repaired:1"}) {
-      CAPTURE(first);
-      CAPTURE(second);
-      auto a = arena::create(tiny);
-      {
-        auto q = made_in(*a);
-        for (std::uint64_t i = 0; i < 4; ++i) (void)put(*q, text(i, 30), array_for(*a, i));
-        ::setenv("SHAREDMEM_FAULT", first, 1);
-        CHECK(fork_from(*a, [&] {
-                use_queue(*a, *q);
-                return 0;
-              })->wait() != 0);
-        ::setenv("SHAREDMEM_FAULT", second, 1);
-        CHECK(fork_from(*a, [&] {
-                queue::counts n;
-                (void)q->count(n);
-                return 0;
-              })->wait() != 0);
-        ::unsetenv("SHAREDMEM_FAULT");
-        (void)a->collect(true);
-        while (next_number(*q) >= 0) {
-        }
-        (void)a->collect(true);
-        CHECK(a->statistics().leases == 1);
-      }
-      nothing_left(*a, 2);
-    }
-}
-
-#endif

@@ -3,10 +3,12 @@
 #include <signal.h>
 #include <sys/mman.h>
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include <sharedmem/arena.hpp>
@@ -23,8 +25,6 @@ using namespace queue_tools;
 namespace {
 
 constexpr std::size_t page = 4096;
-
-queue::layout& layout_of(queue& q) { return *reinterpret_cast<queue::layout*>(q.block().data); }
 
 /// The bytes of a message; who reads them for the first time changes the length of the queue's ring. At most one at a time.
 class trap {
@@ -53,6 +53,29 @@ class trap {
   void* bytes_ = ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   queue::layout* target_ = nullptr;
   struct sigaction before_{};
+};
+
+/// The size of the second of three equal records in the queue, made impossible for a scope.
+class corrupted_record {
+ public:
+  explicit corrupted_record(queue& q) : home_{q.home()} {
+    const queue::state& now = layout_of(q).now();
+    ring_ = home_->acquire({now.ring.block, now.ring.generation, no_lease, 0});
+    size_ = reinterpret_cast<std::uint32_t*>(ring_.data + (now.tail - now.head) / 3);
+    right_ = std::exchange(*size_, 8);
+  }
+  corrupted_record(const corrupted_record&) = delete;
+  corrupted_record& operator=(const corrupted_record&) = delete;
+  ~corrupted_record() {
+    *size_ = right_;
+    home_->release(ring_.ref);
+  }
+
+ private:
+  arena* home_;
+  allocation ring_;
+  std::uint32_t* size_ = nullptr;
+  std::uint32_t right_ = 0;
 };
 
 queue_message of(std::span<const std::byte> bytes) { return {{}, bytes, false, bytes.size(), 0}; }
@@ -86,11 +109,7 @@ TEST_CASE("messages before a corrupted one are taken, and the bell is rung for t
     for (std::uint64_t i = 0; i < 3; ++i) REQUIRE(put(*q, text(i, 24), array_for(*a, i)) == outcome::done);
     queue::layout& at = layout_of(*q);
     const std::uint32_t before = at.room.word;
-    const std::size_t record = (at.now().tail - at.now().head) / 3;
-    allocation ring = a->acquire({at.now().ring.block, at.now().ring.generation, no_lease, 0});
-    auto* const size = reinterpret_cast<std::uint32_t*>(ring.data + record);
-    const std::uint32_t right = *size;
-    *size = 8;
+    std::optional<corrupted_record> second(*q);
     queue_taken taken;
     CHECK(get(*q, taken, 3) == outcome::done);
     REQUIRE(taken.entries.size() == 1);
@@ -104,8 +123,7 @@ TEST_CASE("messages before a corrupted one are taken, and the bell is rung for t
     queue::counts now;
     CHECK(q->count(now) == outcome::done);
     CHECK(now.waiting == 2);
-    *size = right;
-    a->release(ring.ref);
+    second.reset();
     CHECK(next_number(*q) == 1);
     CHECK(next_number(*q) == 2);
   }
@@ -130,6 +148,41 @@ TEST_CASE("the bell is rung for messages that were put before there was no room"
       CHECK(count == 0);
       CHECK(layout_of(*q).messages.word == before + 1);
     }
+  }
+  nothing_left(*a);
+}
+
+TEST_CASE("a new ring is given back at once if the messages cannot be copied into it") {
+  auto a = arena::create(tiny);
+  {
+    auto q = made_in(*a);
+    for (std::uint64_t i = 0; i < 3; ++i) REQUIRE(put(*q, text(i, 24), array_for(*a, i)) == outcome::done);
+    const arena_statistics before = a->statistics();
+    {
+      const corrupted_record second(*q);
+      CHECK_THROWS_AS((void)q->set_ring(100), corrupted);
+      const arena_statistics after = a->statistics();
+      CHECK(after.leases == before.leases);
+      CHECK(after.live_blocks == before.live_blocks);
+    }
+    for (std::int64_t i = 0; i < 3; ++i) CHECK(next_number(*q) == i);
+  }
+  nothing_left(*a);
+}
+
+TEST_CASE("what cannot be repaired is an error for everybody, and the lock is free") {
+  auto a = arena::create(tiny);
+  {
+    auto q = made_in(*a);
+    queue::layout& at = layout_of(*q);
+    at.from = at.now().tail;
+    at.to = at.from + 8;  // no record is so small
+    at.doing = queue::layout::work::putting;
+    queue::counts found;
+    CHECK_THROWS_AS((void)q->count(found), corrupted);
+    std::thread([&] { CHECK_THROWS_AS((void)q->count(found), corrupted); }).join();
+    at.doing = queue::layout::work::nothing;
+    CHECK(q->count(found) == outcome::done);
   }
   nothing_left(*a);
 }
