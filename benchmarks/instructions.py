@@ -61,6 +61,7 @@ PATHS = {
         "loads(dumps(a))",
     ),
     "queue": ("from sharedmem import Queue; q = Queue()", "q.put((1, 2, 3)); q.get()"),
+    "queue of arrays": ("from sharedmem import Queue, ones; q = Queue(); a = ones(100)", "q.put(a); q.get()"),
     # Walks what this process holds: it is not to grow with the arena, nor is a fork, which walks it, too.
     "stats": ("from sharedmem import ones, stats; a = ones(100)", "stats()"),
 }

@@ -34,13 +34,30 @@ def test_an_array_sent_alone_is_pickled_as_by_a_pickler(part):
     assert np.shares_memory(pickle._loads(dumps(a)), a)
 
 
+@pytest.mark.parametrize("part", [np.s_[:], np.s_[3:], np.s_[::-2], np.s_[None, :, None]])
+@pytest.mark.parametrize("kind", [sharedmem.SharedArray, np.ndarray])
+def test_an_array_that_is_a_message_of_a_queue_arrives_as_from_a_pickle(kind, part):
+    q = sharedmem.Queue()
+    a = sharedmem.ones(1000).view(kind)[part]
+    a.flags.writeable = False
+    q.put(a)
+    got, want = q.get(), pickle.loads(dumps(a))
+    assert type(got) is type(want) is kind
+    assert got.flags.writeable == want.flags.writeable
+    assert got.__array_interface__ == want.__array_interface__
+    assert np.shares_memory(got, a)
+
+
 def test_an_array_sent_alone_by_what_was_registered_for_it(monkeypatch):
     a = sharedmem.ones(10)
+    q = sharedmem.Queue()
     monkeypatch.setitem(ForkingPickler._extra_reducers, sharedmem.SharedArray, lambda a: (len, ("four",)))
-    assert pickle.loads(dumps(a)) == 4
+    q.put(a)
+    assert q.get() == pickle.loads(dumps(a)) == 4
     monkeypatch.undo()
     monkeypatch.setitem(copyreg.dispatch_table, sharedmem.SharedArray, lambda a: (len, ("fives",)))
-    assert pickle.loads(dumps(a)) == 5
+    q.put(a)
+    assert q.get() == pickle.loads(dumps(a)) == 5
 
 
 def test_a_pickler_of_the_program_is_used():
@@ -53,10 +70,11 @@ def test_a_pickler_of_the_program_is_used():
 
 @pytest.mark.parametrize("dtype", ["f4", "i2,f8", "V300", "M8[ns]", [("name", "U3"), ("at", "f8", 2)]])
 def test_every_dtype_is_sent_alone(dtype):
-    a = sharedmem.zeros((3, 4), dtype)
-    got = pickle.loads(dumps(a))
-    assert got.dtype == a.dtype
-    assert np.shares_memory(got, a)
+    a, q = sharedmem.zeros((3, 4), dtype), sharedmem.Queue()
+    q.put(a)
+    for got in pickle.loads(dumps(a)), q.get():
+        assert got.dtype == a.dtype
+        assert np.shares_memory(got, a)
 
 
 def test_sent_alone_within_pickle_by_value():

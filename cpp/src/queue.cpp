@@ -103,10 +103,9 @@ std::uint64_t queue::most() const noexcept { return at_->most; }
 
 // ---- operations
 
-bool queue::put_one(const queue_message& m) {
-  const state& s = at_->now();
+/// `s`: the valid state, before and after. `start`: of its ring.
+bool queue::put_one(const queue_message& m, state& s, std::byte* start) noexcept {
   const std::uint64_t bytes = bytes_in_ring(m);
-  std::byte* start = ring(s.ring, s.ring_bytes);
   bool fits = false;
   const std::uint64_t at = position(s, bytes, fits);
   if (!fits) return false;
@@ -136,12 +135,11 @@ bool queue::put_one(const queue_message& m) {
     for (const claim& c : m.claims) home()->keep_in(c, self_);
     step<point::queue_leases_kept>();
   }
-  state next = s;
-  next.tail = at + bytes;
-  ++next.put;
-  ++next.unfinished;
-  next.bytes += m.length;
-  at_->commit(next);
+  s.tail = at + bytes;
+  ++s.put;
+  ++s.unfinished;
+  s.bytes += m.length;
+  at_->commit(s);
   step<point::queue_put_committed>();
   if (!m.claims.empty()) at_->done();
   step<point::queue_put_done>();
@@ -153,14 +151,16 @@ queue::outcome queue::try_put(std::span<const queue_message> messages, std::size
   put = 0;
   guard lock(*this);
   if (!lock) return outcome::busy;
+  // All that can throw comes before the first message, or the bell would not be rung for those that are there.
+  state s = at_->now();
+  std::byte* const start = ring(s.ring, s.ring_bytes);
   outcome how = outcome::done;
   for (const queue_message& m : messages) {
-    const state& s = at_->now();
     if (at_->most != 0 && s.put - s.taken >= at_->most) {
       how = outcome::nothing;
       break;
     }
-    if (!put_one(m)) {
+    if (!put_one(m, s, start)) {
       how = outcome::no_ring;
       break;
     }

@@ -122,7 +122,7 @@ void queue::repair() {
         each_claim(s, at_->from, at_->to, [this](const claim& c) { home()->give_back_kept(c); });
       break;
     case layout::work::replacing: {
-      const bool committed = s.ring.block == at_->ring.block && s.ring.generation == at_->ring.generation;
+      const bool committed = s.ring.block == at_->ring.block;  // of two that are in use, the old and the new
       home()->give_back_kept(committed ? at_->old_ring : at_->ring);
       break;
     }
@@ -160,10 +160,8 @@ queue::outcome queue::set_ring(std::size_t bytes) {
       next.tail = 0;
       for (std::uint64_t at = s.head; at < s.tail;) {
         const record& r = read(s, at, s.tail);
-        if ((r.flags & no_message) == 0) {
-          std::memcpy(made.data + next.tail, &r, r.size);
-          next.tail += r.size;
-        }
+        std::memcpy(made.data + next.tail, &r, r.size);
+        next.tail += r.size;
         at += r.size;
       }
       next.ring = c;

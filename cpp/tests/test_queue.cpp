@@ -1,11 +1,8 @@
 #include <doctest.h>
 
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <numeric>
-#include <string>
 #include <thread>
 #include <vector>
 
@@ -15,69 +12,10 @@
 #include <sharedmem/queue.hpp>
 
 #include "arena_tools.hpp"
-#include "shared/fault.hpp"
+#include "queue_tools.hpp"
 
 using namespace sharedmem;
-using outcome = queue::outcome;
-
-namespace {
-
-std::vector<std::byte> text(std::uint64_t number, std::size_t bytes) {
-  std::vector<std::byte> made(bytes);
-  for (std::size_t i = 0; i < bytes; ++i) made[i] = static_cast<std::byte>(number + i * 7);
-  return made;
-}
-
-outcome put(queue& q, const std::vector<std::byte>& bytes, std::vector<claim> claims = {}) {
-  const queue_message m{claims, bytes, false, bytes.size(), queue_checksum(bytes)};
-  std::size_t count = 0;
-  std::uint32_t seen = 0;
-  outcome how = q.try_put({&m, 1}, count, seen);
-  while (how == outcome::no_ring || how == outcome::busy) {
-    if (how == outcome::no_ring) (void)q.set_ring(queue::bytes_in_ring(m));
-    how = q.try_put({&m, 1}, count, seen);
-  }
-  CHECK(count == (how == outcome::done ? 1 : 0));
-  return how;
-}
-
-outcome get(queue& q, queue_taken& taken, std::size_t most = 1) {
-  std::uint32_t seen = 0;
-  outcome how = outcome::busy;
-  while ((how = q.try_get(most, taken, seen)) == outcome::busy) q.wait_for_lock(std::chrono::seconds{1});
-  return how;
-}
-
-/// The number of the next message, which is checked; -1: there is none.
-std::int64_t next_number(queue& q) {
-  queue_taken taken;
-  if (get(q, taken) != outcome::done) return -1;
-  const queue_entry& e = taken.entries.at(0);
-  const std::span<const std::byte> bytes{taken.bytes.data() + e.bytes_at, static_cast<std::size_t>(e.length)};
-  CHECK(queue_checksum(bytes) == e.checksum);
-  for (const claim& c : taken.claims) {
-    allocation a = q.home()->acquire(c);
-    CHECK(filled(a.data, 3 * kib, e.number));
-    q.home()->release(a.ref);
-  }
-  return static_cast<std::int64_t>(e.number);
-}
-
-std::unique_ptr<queue> made_in(arena& a, std::uint64_t most = 0) {
-  auto q = std::make_unique<queue>();
-  allocation block = a.allocate(queue::block_bytes);
-  q->create(block, most);
-  return q;
-}
-
-std::vector<claim> array_for(arena& a, std::uint64_t number) {
-  allocation block = make(a, 3 * kib, number);
-  const claim c = a.share(block.ref, true);
-  a.release(block.ref);
-  return {c};
-}
-
-}  // namespace
+using namespace queue_tools;
 
 TEST_CASE("a checksum changes with any byte and with the length") {
   std::vector<std::byte> bytes = text(1, 100);
@@ -104,6 +42,11 @@ TEST_CASE("messages come in order, through rings that grow and shrink") {
       queue::counts c;
       REQUIRE(q->count(c) == outcome::done);
       CHECK(c.waiting == round);
+      REQUIRE(q->set_ring(1) == outcome::done);
+      queue::counts in_new_ring;
+      REQUIRE(q->count(in_new_ring) == outcome::done);
+      CHECK(in_new_ring.bytes == c.bytes);
+      CHECK(in_new_ring.ring_bytes > 2 * c.bytes);
       for (std::uint64_t i = 0; i < round; ++i, ++got) {
         queue_taken taken;
         REQUIRE(get(*q, taken) == outcome::done);
@@ -229,6 +172,21 @@ TEST_CASE(
   nothing_left(*a);
 }
 
+TEST_CASE("an operation that has ended leaves no note") {
+  auto a = arena::create(tiny);
+  {
+    auto q = made_in(*a);
+    const auto noted = [&] { return layout_of(*q).doing; };
+    CHECK(put(*q, text(0, 20), array_for(*a, 0)) == outcome::done);
+    CHECK(noted() == queue::layout::work::nothing);
+    CHECK(q->set_ring(100) == outcome::done);
+    CHECK(noted() == queue::layout::work::nothing);
+    CHECK(next_number(*q) == 0);
+    CHECK(noted() == queue::layout::work::nothing);
+  }
+  nothing_left(*a);
+}
+
 TEST_CASE("a queue in a message of a queue goes with it") {
   auto a = arena::create(tiny);
   {
@@ -298,103 +256,3 @@ TEST_CASE("threads of several processes pass every message once, each sender's i
   }
   nothing_left(*a);
 }
-
-#ifdef SHAREDMEM_FAULT_POINTS
-
-namespace {
-
-/// Everything that passes a step of the queue. Numbers of messages are those of the queue.
-void use_queue(arena& a, queue& q) {
-  for (std::uint64_t i = 0; i < 3; ++i) (void)put(q, text(i, 30), array_for(a, 4 + i));
-  (void)put(q, text(7, 30));
-  (void)next_number(q);
-  (void)next_number(q);
-  (void)q.set_ring(100);
-  (void)next_number(q);
-}
-
-}  // namespace
-
-TEST_CASE("a process is killed at each step of a queue, and the others go on") {
-  int killed = 0, repaired = 0;
-  for (unsigned p = 0; p < static_cast<unsigned>(point::count); ++p) {
-    const std::string name = point_name(p);
-    if (!name.starts_with("queue_") && !name.starts_with("lease_")) continue;
-    if (name == "queue_repaired") continue;  // no process has died before
-    for (int pass = 1; pass <= 8; ++pass) {
-      CAPTURE(name);
-      CAPTURE(pass);
-      auto a = arena::create(tiny);
-      bool reached = false;
-      {
-        auto q = made_in(*a);
-        for (std::uint64_t i = 0; i < 4; ++i) (void)put(*q, text(i, 30), array_for(*a, i));
-        ::setenv("SHAREDMEM_FAULT", (name + ":" + std::to_string(pass)).c_str(), 1);
-        auto c = fork_from(*a, [&] {
-          use_queue(*a, *q);
-          return 0;
-        });
-        ::unsetenv("SHAREDMEM_FAULT");
-        const int code = c->wait();
-        reached = code != 0;
-        if (reached) ++killed;
-        (void)a->collect(true);
-        queue::counts n;
-        REQUIRE(q->count(n) == outcome::done);  // the lock is passed on
-        (void)a->collect(true);
-        // The rest is there, in order, with its arrays. Of the child's messages none is in the way.
-        std::int64_t last = -1;
-        std::uint64_t got = 0;
-        for (std::int64_t number = next_number(*q); number >= 0; number = next_number(*q), ++got) {
-          CHECK(number > last);
-          if (last >= 0) CHECK(number == last + 1);
-          last = number;
-        }
-        CHECK(got == n.waiting);
-        CHECK(put(*q, text(9, 30), array_for(*a, last + 1 > 0 ? static_cast<std::uint64_t>(last + 1) : 0)) ==
-              outcome::done);
-        // Only the ring and this message are kept: what the dead process was handling was given back.
-        CHECK(a->statistics().leases == 2);
-        if (name.starts_with("queue_")) ++repaired;
-      }
-      nothing_left(*a, 2);
-      if (!reached) break;
-    }
-  }
-  CHECK(killed > 50);
-  CHECK(repaired > 17);
-}
-
-TEST_CASE("what a process killed during repair leaves is repaired in turn") {
-  for (const char* first :
-       {"queue_leases_kept:1", "queue_get_committed:1", "queue_ring_kept:1", "queue_ring_committed:1"})
-    for (const char* second : {"lease_returned:1", "queue_repaired:1"}) {
-      CAPTURE(first);
-      CAPTURE(second);
-      auto a = arena::create(tiny);
-      {
-        auto q = made_in(*a);
-        for (std::uint64_t i = 0; i < 4; ++i) (void)put(*q, text(i, 30), array_for(*a, i));
-        ::setenv("SHAREDMEM_FAULT", first, 1);
-        CHECK(fork_from(*a, [&] {
-                use_queue(*a, *q);
-                return 0;
-              })->wait() != 0);
-        ::setenv("SHAREDMEM_FAULT", second, 1);
-        CHECK(fork_from(*a, [&] {
-                queue::counts n;
-                (void)q->count(n);
-                return 0;
-              })->wait() != 0);
-        ::unsetenv("SHAREDMEM_FAULT");
-        (void)a->collect(true);
-        while (next_number(*q) >= 0) {
-        }
-        (void)a->collect(true);
-        CHECK(a->statistics().leases == 1);
-      }
-      nothing_left(*a, 2);
-    }
-}
-
-#endif

@@ -15,31 +15,15 @@
 #include <sharedmem/inspect.hpp>
 #include <sharedmem/queue.hpp>
 
-#include "queue_layout.hpp"
 #include "queue_reports.hpp"
 
 #include "arena_tools.hpp"
+#include "queue_tools.hpp"
 
 using namespace sharedmem;
-using outcome = queue::outcome;
+using namespace queue_tools;
 
 namespace {
-
-std::unique_ptr<queue> made_in(arena& a, std::uint64_t most = 0) {
-  auto q = std::make_unique<queue>();
-  allocation block = a.allocate(queue::block_bytes);
-  q->create(block, most);
-  return q;
-}
-
-void put(queue& q, const std::vector<std::byte>& bytes, std::vector<claim> claims = {}) {
-  const queue_message m{claims, bytes, false, bytes.size(), queue_checksum(bytes)};
-  std::size_t count = 0;
-  std::uint32_t seen = 0;
-  REQUIRE(q.try_put({&m, 1}, count, seen) == outcome::done);
-}
-
-queue::layout& bytes_of(queue& q) { return *reinterpret_cast<queue::layout*>(q.block().data); }
 
 /// What one who takes part and one who does not see: the same.
 std::vector<queue_report> seen_in(arena& a) {
@@ -161,7 +145,7 @@ TEST_CASE("a look at what others change is of one moment") {
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds{60};
     while (looks < 20'000 && std::chrono::steady_clock::now() < end) {
       queue::state s{};
-      if (!bytes_of(*q).look(s)) continue;
+      if (!layout_of(*q).look(s)) continue;
       ++looks;
       const bool sound = s.put - s.taken <= 1 && (s.bytes == 0) == (s.put == s.taken) &&
                          s.unfinished == s.put && (s.bytes == 0 || s.bytes == 1 + s.taken % 1000) &&
@@ -205,7 +189,7 @@ TEST_CASE("invalid bytes in the block of a queue are never taken for a queue") {
   const auto a = arena::create(tiny);
   {
     auto q = made_in(*a);
-    queue::layout& at = bytes_of(*q);
+    queue::layout& at = layout_of(*q);
     queue::state& now = at.states[at.valid & 1];
     std::vector<std::byte> before(queue::block_bytes);
     std::memcpy(before.data(), &at, before.size());

@@ -2,7 +2,6 @@
 
 import operator
 import sys
-from queue import Full
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -126,7 +125,8 @@ cdef class Queue(_Base):
         ------
         MemoryError, queue.Full
             As `put`. Some of the objects may have been put; the exception's attribute `put_before` is their
-            number.
+            number. An exception that a signal handler raised while this waited, such as KeyboardInterrupt,
+            has it, too.
         TypeError, ValueError
             As `put`.
         """
@@ -143,7 +143,7 @@ cdef class Queue(_Base):
             raise
         try:
             self.put_all(out, end)
-        except (Full, MemoryError) as error:
+        except BaseException as error:
             error.put_before = out.put
             raise
 
@@ -197,8 +197,8 @@ cdef class Queue(_Base):
         Raises
         ------
         queue.Empty, RuntimeError, TypeError, ValueError
-            As `get`. If a message cannot be loaded, the attribute `messages` of the exception has the
-            objects of the others.
+            As `get`. If a message cannot be loaded, or loading it is interrupted (KeyboardInterrupt), the
+            attribute `messages` of the exception has the objects of the others.
         TypeError, ValueError
             `max_items` is not an integer, or less than 1.
         """
@@ -218,7 +218,8 @@ cdef class Queue(_Base):
             try:
                 found.append(self.open_message(&taken, &taken.entries[i]))
             except BaseException as error:
-                failed = failed or error
+                if failed is None or not isinstance(error, Exception):      # Ctrl-C is never kept back
+                    failed = error
         if failed is not None:
             failed.messages = found
             raise failed

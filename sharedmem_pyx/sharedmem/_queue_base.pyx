@@ -16,6 +16,7 @@ from libcpp.vector cimport vector
 
 from sharedmem._atomics_waiting cimport seconds_of
 from sharedmem._queue_outgoing cimport Outgoing, most_plain, outgoing, write_plain
+from sharedmem._transfers.messages cimport load_alone
 from sharedmem.arena cimport home_arena
 from sharedmem.array cimport adopt
 from sharedmem.libsharedmem.arena cimport allocation, arena, pages
@@ -223,6 +224,10 @@ cdef class _Base:
                 if same and e.claims == 0:
                     found = read_plain(at, e.length, not_plain)
                     if found is not not_plain:
+                        return found
+                elif same:
+                    found = load_alone(at, e.length)
+                    if found is not None:
                         return found
                 data = PyBytes_FromStringAndSize(<const char*>at, e.length)
             if not same:

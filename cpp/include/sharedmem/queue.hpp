@@ -170,7 +170,7 @@ class SHAREDMEM_API queue {
   const record& read(const state& s, std::uint64_t at, std::uint64_t end);
   template <class F>
   void each_claim(const state& s, std::uint64_t from, std::uint64_t to, F&& f);
-  bool put_one(const queue_message& m);
+  bool put_one(const queue_message& m, state& s, std::byte* start) noexcept;
   void get_one(queue_taken& out);
   void wait_on_bell(queue_bell& b, std::uint32_t seen, std::chrono::nanoseconds limit, wanted what);
   std::uint64_t position(const state& s, std::uint64_t bytes, bool& fits) const noexcept;

@@ -23,18 +23,22 @@ from io import BytesIO
 from multiprocessing.reduction import ForkingPickler
 
 cimport numpy as cnp
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContextVar_Reset, PyContextVar_Set, get_value
+from libc.string cimport memcmp, memcpy
 from libcpp.vector cimport vector
 
 from sharedmem._handles cimport dtype_text
 from sharedmem._messages cimport Message, end_message, end_message_into, leases_of, new_message
 from sharedmem._transfers.reducing cimport Reducer, count_message, goes_by_value, new_reducer, reduce_exact
 from sharedmem.libsharedmem.arena cimport arena, claim
+from sharedmem.libsharedmem.handle cimport byte
 
 from numpy import ndarray
 
+from sharedmem._handles import _load, _load_exact
 from sharedmem._messages import by_value, current_message
+from sharedmem._transfers.blocks import _copy_out
 from sharedmem.array import SharedArray
 
 
@@ -174,6 +178,9 @@ cdef dict loading = {
     name: loading_named(module, name) for module, name in (
         ("sharedmem.array", "_load"), ("sharedmem.array", "_load_exact"), ("sharedmem.array", "_copy_out"),
         ("sharedmem._file_handles", "load_mapped"))}
+# What loads the state of such a message, by its beginning.
+cdef list loaders = [(loading[function.__name__], function) for function in (_load, _load_exact, _copy_out)]
+cdef bytes loading_ends = b"\x85R."     # TUPLE1, REDUCE, STOP
 
 
 cdef bint fits_in_a_handle(cnp.ndarray a) except -1:
@@ -199,7 +206,32 @@ cdef bytes write_alone(object a, Reducer reducer, Message within):
     state = <bytes>reduced[1][0]
     if prefix is None or type(state) is not bytes or PyBytes_GET_SIZE(state) > longest_short_bytes:
         return None
-    return b"%b%c%b\x85R." % (prefix, PyBytes_GET_SIZE(state), state)
+    return alone(prefix, state)
+
+
+cdef bytes alone(bytes prefix, bytes state):
+    cdef size_t before = PyBytes_GET_SIZE(prefix)
+    cdef size_t size = PyBytes_GET_SIZE(state)
+    cdef size_t after = PyBytes_GET_SIZE(loading_ends)
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, before + 1 + size + after)
+    cdef char* to = PyBytes_AS_STRING(made)
+    memcpy(to, PyBytes_AS_STRING(prefix), before)
+    to[before] = <char>size
+    memcpy(to + before + 1, PyBytes_AS_STRING(state), size)
+    memcpy(to + before + 1 + size, PyBytes_AS_STRING(loading_ends), after)
+    return made
+
+
+cdef object load_alone(const byte* pickled, size_t length):
+    cdef size_t around = 1 + PyBytes_GET_SIZE(loading_ends)
+    cdef const char* at = <const char*>pickled
+    cdef size_t before
+    cdef bytes prefix
+    for prefix, load in loaders:
+        before = PyBytes_GET_SIZE(prefix)
+        if length > before + around and memcmp(at, PyBytes_AS_STRING(prefix), before) == 0:
+            return load(PyBytes_FromStringAndSize(at + before + 1, length - before - around))
+    return None
 
 
 cdef object dumps_alone(object a):
@@ -295,24 +327,20 @@ cdef bytes pickle_for_queue(object obj, arena* where, vector[claim]* kept):
     if is_plain(obj):
         return pickle_dumps(obj, queue_protocol)
     kind = type(obj)
+    if (kind is ndarray or kind is SharedArray) and not get_value(by_value) and (
+            kind not in forking_reducers and kind not in global_reducers):
+        pickled = alone_for_queue(obj, where, kept)
+        if pickled is not None:
+            return pickled
     reducer = new_reducer(queue_protocol)
     within = new_message()
     before = PyContextVar_Set(current_message, within)
     try:
-        if (kind is ndarray or kind is SharedArray) and not get_value(by_value) and (
-                kind not in ForkingPickler._extra_reducers and kind not in copyreg.dispatch_table):
-            pickled = write_alone(obj, reducer, within)
-        if pickled is None:
-            # Leases that `write_alone` may have taken are given back, and nothing is counted for it.
-            end_message(within, False)
-            within = new_message()
-            PyContextVar_Set(current_message, within)
-            reducer = new_reducer(queue_protocol)
-            buffer = BytesIO()
-            made = ForkingPickler(buffer, queue_protocol)
-            hook(made, reducer)
-            pickle_plainly(made, obj)
-            pickled = buffer.getvalue()
+        buffer = BytesIO()
+        made = ForkingPickler(buffer, queue_protocol)
+        hook(made, reducer)
+        pickle_plainly(made, obj)
+        pickled = buffer.getvalue()
         end_message_into(within, where, kept)
     finally:
         end_message(within, False)
@@ -321,6 +349,24 @@ cdef bytes pickle_for_queue(object obj, arena* where, vector[claim]* kept):
     return pickled
 
 
+cdef bytes alone_for_queue(object a, arena* where, vector[claim]* kept):
+    """The same for an array, without a pickler; None: let one do it."""
+    cdef Reducer reducer = new_reducer(queue_protocol)
+    cdef Message within = new_message()
+    cdef bytes pickled
+    try:
+        pickled = write_alone(a, reducer, within)
+        if pickled is None:
+            return None
+        end_message_into(within, where, kept)
+    finally:
+        end_message(within, False)
+    count_message(reducer)
+    return pickled
+
+
 cdef int queue_protocol = 5
+cdef dict forking_reducers = ForkingPickler._extra_reducers
+cdef dict global_reducers = copyreg.dispatch_table
 # Unlike `dump` of `ForkingPickler`, this does not begin a message: see `sharedmem._messages.holding`.
 cdef object pickle_plainly = pickle.Pickler.dump
