@@ -37,6 +37,7 @@ from typing import Any
 TESTS = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, TESTS)
 
+import chaos_dask_left  # noqa: E402
 import chaos_dask_work as work  # noqa: E402
 import dask_cluster  # noqa: E402
 from support import MARK, environment, marked  # noqa: E402
@@ -313,9 +314,16 @@ class Controller:
 
         if not self.wait(settled, work.PATIENCE):
             known = self.client.run_on_scheduler(work.tasks)
-            self.bad("left", "\n".join([str(found), *known]))
+            self.bad("left", "\n".join([str(found), *known, *self.holders()]))
         for name in ("handles", "opened", "spilled"):
             self.counts[name] += sum(each[name] for each in found.values())
+
+    def holders(self) -> list[str]:
+        """What keeps arrays, process by process."""
+        found = self.client.run(chaos_dask_left.holders, on_error="return")
+        found["scheduler"] = self.client.run_on_scheduler(chaos_dask_left.holders)
+        found["controller"] = chaos_dask_left.holders()
+        return [f"{name}: {each}" for name, said in found.items() for each in said]
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

@@ -23,7 +23,7 @@ from distributed.comm.core import CommClosedError
 from distributed.comm.utils import from_frames, to_frames
 from distributed.utils import nbytes, offload
 
-from sharedmem._engines import dask_limits
+from sharedmem._engines import dask_limits, dask_logs
 from sharedmem._engines.dask_parcels import Outbox
 from sharedmem._transfers.parcels import drop_handle, least_carried, make_parcel, open_handle
 from sharedmem._transfers.probing import load_probe, make_probe
@@ -276,13 +276,14 @@ class SharingTLSListener(tcp.TLSListener):
 
 
 class _Backend:
-    """What is added to Dask's backends: a worker that begins to listen has its cache limited."""
+    """What is added to Dask's backends: what a server needs that begins to listen."""
 
     def get_listener(self, loc: str, handle_comm: Any, deserialize: bool, **connection_args: Any) -> Any:
         """See Backend."""
         server = getattr(handle_comm, "__self__", None)
         dask_limits.follow_memory_limit(server)
         dask_limits.add_default_host(server, connection_args)
+        dask_logs.keep_text_only(server)
         return super().get_listener(loc, handle_comm, deserialize, **connection_args)  # type: ignore[misc]
 
 
