@@ -18,6 +18,7 @@ from collections import Counter
 from concurrent.futures import CancelledError
 from typing import Any
 
+import chaos_dask_left
 import numpy as np
 
 import sharedmem
@@ -284,7 +285,7 @@ def main(address: str, seed: str, rechunk: str) -> None:
             while (found := look())["bytes"] > 100_000 or found["leases"]:
                 if time.monotonic() > end:
                     user.counts["left"] += 1
-                    user.told.append(f"left in a user: {found}")
+                    user.told += [f"left in a user: {found}", *chaos_dask_left.holders()]
                     break
                 time.sleep(0.2)
             said = {**user.counts, "handles": found["handles"], "opened": found["opened"], "told": user.told}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sharedmem._transfers import connections, pickling, pools
+from sharedmem._transfers import connections, lost_tasks, pickling, pools
 from sharedmem._transfers.reducing import Reducer
 
 
@@ -75,8 +75,9 @@ def open_task(message: bytes) -> Any:
 
 
 def watch_pool(module: ModuleType) -> None:
-    """Have its Pools report what could not be loaded."""
+    """Have its Pools report what could not be loaded, and give back what is lost with their workers."""
     pools.watch_pool(module, _pickler(), open_task)
+    lost_tasks.watch_pool(module)
 
 
 def watch_queues(module: ModuleType) -> None:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from sharedmem._transfers import connections, pools
+from sharedmem._transfers import connections, lost_tasks, pools
 
 
 def watch_pool(module: ModuleType) -> None:
-    """Have the Pools of `multiprocessing.pool` report what could not be loaded."""
+    """Have the Pools of `multiprocessing.pool` report what could not be loaded.
+
+    What is lost with their workers is given back.
+    """
     pools.watch_pool(module)
+    lost_tasks.watch_pool(module)
 
 
 def watch_executor(module: ModuleType) -> None:
-    """Have the executors of `concurrent.futures.process` report which task could not be loaded, and why."""
+    """Have the executors of `concurrent.futures.process` report which task could not be loaded, and why.
+
+    What is lost with their workers is given back.
+    """
     pools.watch_executor(module)
+    lost_tasks.watch_executor(module)
 
 
 def watch_queues(module: ModuleType) -> None:
