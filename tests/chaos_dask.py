@@ -174,6 +174,7 @@ class Controller:
         self.rng = random.Random(seed)
         self.folder = folder
         self.places = places
+        self.protocol = protocol
         self.rechunk = rechunk
         self.started = 0
         self.counts: Counter[str] = Counter()
@@ -305,6 +306,8 @@ class Controller:
         def settled() -> bool:
             found.clear()
             with contextlib.suppress(Exception):  # a worker that was killed, or is just starting
+                if self.protocol != "sharedmem":
+                    self.client.run(work.forget_logs)
                 found.update(self.client.run(work.look))
                 found["scheduler"] = self.client.run_on_scheduler(work.look)
                 found["controller"] = work.look()

@@ -6,6 +6,7 @@ knows, and the frames that run, are asked for what they refer to.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 import types
@@ -33,11 +34,19 @@ def running() -> list[Any]:
 
 
 def shared_in(obj: Any) -> Iterator[np.ndarray]:
-    """Large arrays in shared memory to which an object refers by itself."""
-    for each in gc.get_referents(obj):
-        while isinstance(each, memoryview):
-            each = each.obj
-        if isinstance(each, np.ndarray) and sharedmem.is_shared(each) and each.nbytes >= LEAST:
+    """Large arrays in shared memory to which an object refers, by itself or by tuples and dicts.
+
+    Those tuples and dicts that have nothing the garbage collector would know are not known to it either.
+    """
+    found = gc.get_referents(obj)
+    while found:
+        each = found.pop()
+        if isinstance(each, memoryview):
+            with contextlib.suppress(ValueError):  # it was released
+                found.append(each.obj)
+        elif isinstance(each, (tuple, dict)) and not gc.is_tracked(each):
+            found += gc.get_referents(each)
+        elif isinstance(each, np.ndarray) and sharedmem.is_shared(each) and each.nbytes >= LEAST:
             yield each
 
 

@@ -147,6 +147,17 @@ def look(dask_worker: Any = None, dask_scheduler: Any = None) -> dict[str, int]:
     }
 
 
+def forget_logs() -> None:
+    """Empty the logs of Dask's servers.
+
+    Their records of failed transfers have tracebacks, whose frames have arrays. With this library's protocol
+    they have not (`sharedmem._engines.dask_logs`).
+    """
+    from distributed.utils import DequeHandler
+
+    DequeHandler.clear_all_instances()
+
+
 def count_workers(dask_scheduler: Any) -> int:
     return len(dask_scheduler.workers)
 

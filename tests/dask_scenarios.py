@@ -62,6 +62,10 @@ def my_tally():
     return sharedmem.dask.tally()
 
 
+def number_spilled(dask_worker):
+    return dask_worker.data.cumulative_metrics["disk-write", "count"]
+
+
 def what_is_left():
     import gc
 
