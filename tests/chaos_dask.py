@@ -307,7 +307,7 @@ class Controller:
             found.clear()
             with contextlib.suppress(Exception):  # a worker that was killed, or is just starting
                 if self.protocol != "sharedmem":
-                    self.client.run(work.forget_logs)
+                    self.client.run(work.forget_failures)
                 found.update(self.client.run(work.look))
                 found["scheduler"] = self.client.run_on_scheduler(work.look)
                 found["controller"] = work.look()

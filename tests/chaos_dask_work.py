@@ -147,15 +147,19 @@ def look(dask_worker: Any = None, dask_scheduler: Any = None) -> dict[str, int]:
     }
 
 
-def forget_logs() -> None:
-    """Empty the logs of Dask's servers.
+def forget_failures() -> None:
+    """Have Dask drop what it keeps of transfers that failed, with the arrays in them.
 
-    Their records of failed transfers have tracebacks, whose frames have arrays. With this library's protocol
-    they have not (`sharedmem._engines.dask_logs`).
+    These are records in the logs of its servers, whose tracebacks have frames with arrays, and connections
+    that failed while they were written or read. With this library's protocol neither of them stays.
     """
+    from distributed.comm.tcp import TCP
     from distributed.utils import DequeHandler
 
     DequeHandler.clear_all_instances()
+    for each in gc.get_objects():
+        if type(each) is TCP and each.closed():
+            each._finalizer.detach()
 
 
 def count_workers(dask_scheduler: Any) -> int:

@@ -153,6 +153,14 @@ class _Sharing(tcp.TCP):
 
     async def write(self, msg: Any, serializers: Any = None, on_error: Any = "message") -> Any:
         """See Comm."""
+        try:
+            return await self._write(msg, serializers, on_error)
+        except BaseException:
+            if self.closed():
+                self._leave()
+            raise
+
+    async def _write(self, msg: Any, serializers: Any, on_error: Any) -> Any:
         if not self._shares:
             return _told(await super().write(msg, serializers=serializers, on_error=on_error))
         frames = await to_frames(
@@ -231,6 +239,19 @@ class _Sharing(tcp.TCP):
         self._probe = None
         self._shares = False
         self._outbox.leave()
+        if self.stream is None:
+            self._forget_stream()
+
+    def _forget_stream(self) -> None:
+        """Let this object be collected after its stream has failed.
+
+        Dask has a function called at the end of this object, which closes the stream. Until then the function
+        is kept, and so is the stream with its error, whose traceback has the frames of who was writing or
+        reading. They refer to this object and to the message, so that none of it would ever go.
+        """
+        finalizer = getattr(self, "_finalizer", None)
+        if finalizer is not None:
+            finalizer.detach()
 
     def close(self) -> Any:
         """See Comm."""
