@@ -37,6 +37,7 @@ from typing import Any
 TESTS = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, TESTS)
 
+import chaos_dask_left  # noqa: E402
 import chaos_dask_work as work  # noqa: E402
 import dask_cluster  # noqa: E402
 from support import MARK, environment, marked  # noqa: E402
@@ -173,6 +174,7 @@ class Controller:
         self.rng = random.Random(seed)
         self.folder = folder
         self.places = places
+        self.protocol = protocol
         self.rechunk = rechunk
         self.started = 0
         self.counts: Counter[str] = Counter()
@@ -304,6 +306,8 @@ class Controller:
         def settled() -> bool:
             found.clear()
             with contextlib.suppress(Exception):  # a worker that was killed, or is just starting
+                if self.protocol != "sharedmem":
+                    self.client.run(work.forget_failures)
                 found.update(self.client.run(work.look))
                 found["scheduler"] = self.client.run_on_scheduler(work.look)
                 found["controller"] = work.look()
@@ -313,9 +317,16 @@ class Controller:
 
         if not self.wait(settled, work.PATIENCE):
             known = self.client.run_on_scheduler(work.tasks)
-            self.bad("left", "\n".join([str(found), *known]))
+            self.bad("left", "\n".join([str(found), *known, *self.holders()]))
         for name in ("handles", "opened", "spilled"):
             self.counts[name] += sum(each[name] for each in found.values())
+
+    def holders(self) -> list[str]:
+        """What keeps arrays, process by process."""
+        found = self.client.run(chaos_dask_left.holders, on_error="ignore")
+        found["scheduler"] = self.client.run_on_scheduler(chaos_dask_left.holders)
+        found["controller"] = chaos_dask_left.holders()
+        return [f"{name}: {each}" for name, said in found.items() for each in said]
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

@@ -18,6 +18,7 @@ from collections import Counter
 from concurrent.futures import CancelledError
 from typing import Any
 
+import chaos_dask_left
 import numpy as np
 
 import sharedmem
@@ -144,6 +145,21 @@ def look(dask_worker: Any = None, dask_scheduler: Any = None) -> dict[str, int]:
         "spilled": getattr(data, "cumulative_metrics", {}).get(("disk-write", "count"), 0),
         **{name: sharedmem.dask.tally()[name] for name in ("handles", "opened")},
     }
+
+
+def forget_failures() -> None:
+    """Have Dask drop what it keeps of transfers that failed, with the arrays in them.
+
+    These are records in the logs of its servers, whose tracebacks have frames with arrays, and connections
+    that failed while they were written or read. With this library's protocol neither of them stays.
+    """
+    from distributed.comm.tcp import TCP
+    from distributed.utils import DequeHandler
+
+    DequeHandler.clear_all_instances()
+    for each in gc.get_objects():
+        if type(each) is TCP and each.closed():
+            each._finalizer.detach()
 
 
 def count_workers(dask_scheduler: Any) -> int:
@@ -284,7 +300,7 @@ def main(address: str, seed: str, rechunk: str) -> None:
             while (found := look())["bytes"] > 100_000 or found["leases"]:
                 if time.monotonic() > end:
                     user.counts["left"] += 1
-                    user.told.append(f"left in a user: {found}")
+                    user.told += [f"left in a user: {found}", *chaos_dask_left.holders()]
                     break
                 time.sleep(0.2)
             said = {**user.counts, "handles": found["handles"], "opened": found["opened"], "told": user.told}

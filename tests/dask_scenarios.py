@@ -6,6 +6,7 @@ Prints one line of JSON: for each scenario of the group what went wrong, None if
 import importlib.util
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -62,6 +63,10 @@ def my_tally():
     return sharedmem.dask.tally()
 
 
+def number_spilled(dask_worker):
+    return dask_worker.data.cumulative_metrics["disk-write", "count"]
+
+
 def what_is_left():
     import gc
 
@@ -69,6 +74,23 @@ def what_is_left():
     sharedmem.collect()
     stats = sharedmem.stats()
     return stats["live_bytes"], stats["leases"]
+
+
+class Deadly:
+    """Kills every other process that loads it."""
+
+    def __reduce__(self):
+        return deadly, (os.getpid(),)
+
+
+def deadly(maker):
+    if os.getpid() != maker:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Deadly()
+
+
+def ones_and_death():
+    return shared_ones(), Deadly()
 
 
 # -- scenarios; each takes a client of a cluster of two workers

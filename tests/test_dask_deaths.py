@@ -67,6 +67,20 @@ def test_what_a_stopped_worker_did_not_read_is_called_back_after_its_death(clust
     assert made.wait_until(lambda: client.run(made.what_is_left, workers=[a])[a][1] == 0)
 
 
+def test_the_log_of_a_failed_transfer_keeps_no_array(cluster, client):
+    """Dask keeps records of errors. They have tracebacks, whose frames have what was being sent."""
+    a, b = cluster.addresses["a"], cluster.addresses["b"]
+    future = client.submit(made.ones_and_death, workers=[a], pure=False)
+    waiting = client.submit(len, future, workers=[b], pure=False)
+    cluster.wait("b")
+    assert made.wait_until(lambda: "failed during get data" in str(client.get_worker_logs(workers=[a])))
+    waiting.cancel()
+    del waiting, future
+    assert made.wait_until(lambda: client.run(made.what_is_left, workers=[a])[a] <= (100_000, 0)), client.run(
+        made.what_is_left, workers=[a]
+    )
+
+
 def test_a_worker_with_a_memory_limit_keeps_a_tenth_of_it_warm(cluster, client):
     def cache_limit():
         import sharedmem

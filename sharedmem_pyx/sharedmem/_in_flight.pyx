@@ -12,6 +12,8 @@ bytes:
   read in no other way: a process that asks for the descriptor of one, to read from it directly, records that
   in the arena.
 * A message is not lost if an object in this process still refers to its bytes, and may send them again.
+* Workers of an executor or a pool load each task that they read. So when all of them have ended, every task
+  whose lease still belongs to this process is lost, whether it was read or not.
 
 If this cannot be determined, the message is kept: see "Messages that nobody reads" in the documentation.
 """
@@ -70,15 +72,20 @@ cdef set keys_in(const vector[byte]& data):
 
 cdef bint give_up_unread(Outgoing out) except -1:
     """Give up the messages of a connection that can no longer be read. False: they can be read."""
-    cdef Carried c
-    cdef list message
-    cdef set unread
-    cdef bint told
     if not out.to.abandoned():
         return False
+    end_messages(out, keys_in(out.to.unread()), out.to_workers or only_we_read(out.end))
+    return True
+
+
+cdef int end_messages(Outgoing out, set unread, bint told) except -1:
+    """Decide which messages of a connection are lost, now that nobody reads it: those with a key in `unread`.
+
+    `told`: also those whose leases nobody has taken over, since all who read them would have done so.
+    """
+    cdef Carried c
+    cdef list message
     ledger.connections.discard(out)
-    unread = keys_in(out.to.unread())
-    told = only_we_read(out.end)
     for message in out.messages:
         for c in message:
             if not c.read and (c.key in unread or told and stands_for(c.where, c.what)):
@@ -86,7 +93,7 @@ cdef bint give_up_unread(Outgoing out) except -1:
             else:
                 forget(c)
     out.messages.clear()
-    return True
+    return 0
 
 
 cdef int give_back() except -1:
@@ -216,6 +223,8 @@ cdef int end_connection(Outgoing out) except -1:
             give_back()
             return 0
         tidy(out)
+        if out.to_workers:
+            return 0
         few = len(ledger.connections) < most_connections
         if out.messages and few and only_we_read(out.end) and out.to.keep():
             return 0
@@ -223,6 +232,40 @@ cdef int end_connection(Outgoing out) except -1:
         for message in out.messages:
             forget_all(message)
     return 0
+
+
+def to_workers(conn):
+    """Say that whoever reads from a connection's other end loads each message, or is killed.
+
+    `workers_ended` has to follow, also if the connection is closed meanwhile.
+
+    Parameters
+    ----------
+    conn : Connection
+        Its writing end.
+    """
+    conn._sharedmem_to_workers = True
+
+
+def workers_ended(conn):
+    """Give back the leases of the messages of a connection whose readers have all ended.
+
+    Parameters
+    ----------
+    conn : Connection
+        Its writing end, perhaps closed.
+
+    Returns
+    -------
+    int
+        Number of leases given back.
+    """
+    cdef Outgoing out = conn._sharedmem_out
+    with ledger.lock:
+        if out is None or out not in ledger.connections:
+            return 0
+        end_messages(out, set(), True)
+        return give_back()
 
 
 def new_ends():

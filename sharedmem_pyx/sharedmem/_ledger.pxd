@@ -24,6 +24,7 @@ cdef class Outgoing:
     cdef channel to
     cdef object end             # (locator, number) of its own end, or None
     cdef object messages        # deque of lists of Carried, oldest first
+    cdef bint to_workers        # whoever reads loads at once, or is killed; `workers_ended` comes last
 
 
 cdef class Ledger:

@@ -174,6 +174,7 @@ cdef Outgoing outgoing(object self):
         out = Outgoing.__new__(Outgoing)
         out.to = channel(<int>self._handle)
         out.end = self._sharedmem_end
+        out.to_workers = self._sharedmem_to_workers
         out.messages = deque()
         self._sharedmem_out = out
         ledger.connections.add(out)
@@ -195,8 +196,9 @@ cdef int tidy(Outgoing out) except -1:
             continue
         break
     # A socket whose other end was closed has no unread bytes either, although they were not read. Therefore
-    # this is checked last.
-    if len(out.messages) > few_messages and out.to.drained() and not out.to.abandoned():
+    # this is checked last. Workers may die before they load what they have read.
+    if len(out.messages) > few_messages and not out.to_workers and (
+            out.to.drained() and not out.to.abandoned()):
         while out.messages:
             forget_all(out.messages.popleft())
     while len(out.messages) > most_messages:

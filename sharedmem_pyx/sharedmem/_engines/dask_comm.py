@@ -23,7 +23,7 @@ from distributed.comm.core import CommClosedError
 from distributed.comm.utils import from_frames, to_frames
 from distributed.utils import nbytes, offload
 
-from sharedmem._engines import dask_limits
+from sharedmem._engines import dask_limits, dask_logs
 from sharedmem._engines.dask_parcels import Outbox
 from sharedmem._transfers.parcels import drop_handle, least_carried, make_parcel, open_handle
 from sharedmem._transfers.probing import load_probe, make_probe
@@ -153,6 +153,14 @@ class _Sharing(tcp.TCP):
 
     async def write(self, msg: Any, serializers: Any = None, on_error: Any = "message") -> Any:
         """See Comm."""
+        try:
+            return await self._write(msg, serializers, on_error)
+        except BaseException:
+            if self.closed():
+                self._leave()
+            raise
+
+    async def _write(self, msg: Any, serializers: Any, on_error: Any) -> Any:
         if not self._shares:
             return _told(await super().write(msg, serializers=serializers, on_error=on_error))
         frames = await to_frames(
@@ -231,6 +239,19 @@ class _Sharing(tcp.TCP):
         self._probe = None
         self._shares = False
         self._outbox.leave()
+        if self.stream is None:
+            self._forget_stream()
+
+    def _forget_stream(self) -> None:
+        """Let this object be collected after its stream has failed.
+
+        Dask has a function called at the end of this object, which closes the stream. Until then the function
+        is kept, and so is the stream with its error, whose traceback has the frames of who was writing or
+        reading. They refer to this object and to the message, so that none of it would ever go.
+        """
+        finalizer = getattr(self, "_finalizer", None)
+        if finalizer is not None:
+            finalizer.detach()
 
     def close(self) -> Any:
         """See Comm."""
@@ -276,13 +297,14 @@ class SharingTLSListener(tcp.TLSListener):
 
 
 class _Backend:
-    """What this library adds to Dask's backends: a worker that begins to listen limits its cache."""
+    """What this library adds to Dask's backends: what a server that begins to listen needs."""
 
     def get_listener(self, loc: str, handle_comm: Any, deserialize: bool, **connection_args: Any) -> Any:
         """See Backend."""
         server = getattr(handle_comm, "__self__", None)
         dask_limits.follow_memory_limit(server)
         dask_limits.add_default_host(server, connection_args)
+        dask_logs.keep_text_only(server)
         return super().get_listener(loc, handle_comm, deserialize, **connection_args)  # type: ignore[misc]
 
 

@@ -13,7 +13,8 @@ from sharedmem._startup import when_imported
 
 #: Module that is awaited, file of this folder, function in it.
 HOOKS = (
-    # Pools report what could not be loaded, instead of waiting for ever; queues free its memory.
+    # Pools report what could not be loaded, instead of waiting for ever; queues free its memory. The memory
+    # of tasks that are lost with killed workers of pools and executors is freed, too.
     ("multiprocessing.pool", "multiprocessing_", "watch_pool"),
     ("multiprocessing.queues", "multiprocessing_", "watch_queues"),
     ("concurrent.futures.process", "multiprocessing_", "watch_executor"),
@@ -25,6 +26,9 @@ HOOKS = (
     # Executors that pickle by cloudpickle.
     ("loky.backend.reduction", "loky_", "hook_pickler"),
     ("joblib.externals.loky.backend.reduction", "loky_", "hook_pickler"),
+    # They give back tasks that a killed worker had not loaded.
+    ("loky.process_executor", "loky_", "watch_executor"),
+    ("joblib.externals.loky.process_executor", "loky_", "watch_executor"),
     # joblib's own reducers of arrays, and the pickler of its multiprocessing backend.
     ("joblib._memmapping_reducer", "joblib_", "wrap_reducers"),
     ("joblib.pool", "joblib_", "hook_pickler"),

@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from sharedmem._messages import holding
+from sharedmem._transfers import lost_tasks
 from sharedmem._transfers.messages import write_message
 
 
@@ -47,3 +48,8 @@ def hook_pickler(module: ModuleType) -> None:
             own.write(pickler, obj)
 
     owner.dump = holding(dump)
+
+
+def watch_executor(module: ModuleType) -> None:
+    """Have its executors give back the tasks that are lost with their workers."""
+    lost_tasks.watch_executor(module)

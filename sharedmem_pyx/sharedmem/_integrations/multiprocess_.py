@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sharedmem._transfers import connections, pickling, pools
+from sharedmem._transfers import connections, lost_tasks, pickling, pools
 from sharedmem._transfers.reducing import Reducer
 
 
@@ -76,8 +76,9 @@ def open_task(message: bytes) -> Any:
 
 
 def watch_pool(module: ModuleType) -> None:
-    """Make the Pools of multiprocess report what could not be loaded."""
+    """Make the Pools of multiprocess report what could not be loaded, and free what is lost with killed workers."""
     pools.watch_pool(module, _pickler(), open_task)
+    lost_tasks.watch_pool(module)
 
 
 def watch_queues(module: ModuleType) -> None:

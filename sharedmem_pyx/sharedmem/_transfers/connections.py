@@ -151,6 +151,7 @@ def watch(module: ModuleType, reducing: ModuleType = reduction, rebuild: Any = r
     cls._sharedmem_out = None  # of `sharedmem._ledger`
     cls._sharedmem_end = None
     cls._sharedmem_elsewhere = None
+    cls._sharedmem_to_workers = False
     cls._send_bytes = _in_flight.send_bytes
     cls._recv_bytes = _in_flight.recv_bytes
     cls._close = _in_flight.close

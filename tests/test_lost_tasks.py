@@ -1,0 +1,149 @@
+"""Tasks whose worker was killed before it had loaded them: their arrays do not stay for them."""
+
+import multiprocessing
+import os
+import signal
+import time
+import types
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+from lost import leases, leases_before
+from support import TIMEOUT, settle, wait_until
+
+import sharedmem
+from sharedmem._transfers import lost_tasks
+
+pytestmark = pytest.mark.needs_linux  # Windows does not tell that a reader has died
+
+TASKS = 6
+SOON = 20  # seconds in which the dead are noticed
+
+
+class Deadly:
+    """Kills every process but its maker's while it is loaded."""
+
+    def __reduce__(self):
+        return deadly, (os.getpid(),)
+
+
+def deadly(maker):
+    if os.getpid() != maker:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Deadly()
+
+
+def total(_, a):
+    return float(a.sum())
+
+
+def die(_, a):
+    deadly(0)
+
+
+def tasks(first=None):
+    """Arguments of tasks: the only references to their arrays, which are loaded after `first`."""
+    return [(first, sharedmem.ones(1000)) for _ in range(TASKS)]
+
+
+def nothing_stays(before):
+    """Also of leases that killed workers had taken over, which stay until memory is short."""
+
+    def gone():
+        settle()
+        sharedmem.collect(leases=True)
+        return leases() == before
+
+    return wait_until(gone, SOON)
+
+
+def of_multiprocessing(context):
+    return ProcessPoolExecutor(2, mp_context=context)
+
+
+def of_loky(context):
+    return pytest.importorskip("loky").ProcessPoolExecutor(2)
+
+
+def of_joblib(context):
+    return pytest.importorskip("joblib.externals.loky").ProcessPoolExecutor(2)
+
+
+EXECUTORS = pytest.mark.parametrize(
+    ("make", "method"),
+    [
+        (of_multiprocessing, "fork"),
+        (of_multiprocessing, "forkserver"),
+        (of_multiprocessing, "spawn"),
+        (of_loky, "spawn"),
+        (of_joblib, "spawn"),
+    ],
+)
+
+
+@EXECUTORS
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize(("function", "first"), [(total, Deadly()), (die, None)], ids=["loading", "running"])
+def test_a_broken_executor_keeps_no_task(make, method, warm, function, first):
+    before = leases_before()
+    executor = make(multiprocessing.get_context(method))
+    if warm:  # the workers have imported the library, and take leases over as they read
+        assert executor.submit(total, None, sharedmem.ones(10)).result(TIMEOUT) == 10
+    futures = [executor.submit(function, *each) for each in tasks(first)]
+    assert [type(future.exception(TIMEOUT)) for future in futures].count(type(None)) == 0
+    del futures
+    executor.shutdown()
+    assert nothing_stays(before), leases()
+
+
+def test_an_executor_whose_workers_are_killed_on_purpose_keeps_no_task():
+    before = leases_before()
+    executor = of_loky(None)
+    assert executor.submit(total, None, sharedmem.ones(10)).result(TIMEOUT) == 10
+    futures = [executor.submit(time.sleep, 600) for _ in range(2)]
+    futures += [executor.submit(total, *each) for each in tasks()]
+    assert wait_until(lambda: leases() > before)
+    executor.shutdown(kill_workers=True)
+    del futures
+    assert nothing_stays(before), leases()
+
+
+@pytest.mark.parametrize("alive", [False, True])
+def test_a_manager_that_raises_keeps_no_task_unless_a_worker_lives(alive):
+    """As that of joblib 1.6.0, when it is told to kill its workers while tasks wait."""
+
+    class Queue:
+        def __init__(self):
+            self._reader, self._writer = multiprocessing.Pipe(duplex=False)
+
+    class Manager:
+        def run(self):
+            raise KeyError
+
+    lost_tasks.watch_executor(types.SimpleNamespace(_SafeQueue=Queue, _ExecutorManagerThread=Manager))
+    before = leases_before()
+    manager, queue = Manager(), Queue()
+    manager.call_queue = queue
+    manager.processes = {1: types.SimpleNamespace(is_alive=lambda: alive)}
+    queue._writer.send(sharedmem.ones(1000))
+    queue._writer.close()
+    with pytest.raises(KeyError):
+        manager.run()
+    assert leases() == before + alive
+    lost_tasks._end(queue._writer)
+    queue._reader.close()
+    assert leases() == before
+
+
+@pytest.mark.parametrize("module", ["multiprocessing", "multiprocess"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_pool_keeps_no_task_beyond_its_end(module, method):
+    """A worker that is killed is replaced, and its task is lost: no pool of these modules says so."""
+    before = leases_before()
+    pool = pytest.importorskip(module).get_context(method).Pool(1)
+    for each in tasks(Deadly()):
+        pool.apply_async(total, each)
+    assert pool.apply_async(total, (None, sharedmem.ones(10))).get(TIMEOUT) == 10
+    pool.terminate()
+    pool.join()
+    assert nothing_stays(before), leases()
