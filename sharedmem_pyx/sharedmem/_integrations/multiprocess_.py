@@ -76,7 +76,7 @@ def open_task(message: bytes) -> Any:
 
 
 def watch_pool(module: ModuleType) -> None:
-    """Make the Pools of multiprocess report what could not be loaded, and free what is lost with killed workers."""
+    """Make its Pools report what could not be loaded, and free what is lost with killed workers."""
     pools.watch_pool(module, _pickler(), open_task)
     lost_tasks.watch_pool(module)
 
