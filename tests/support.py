@@ -30,6 +30,12 @@ START_METHODS = tuple(
     method for method in ("fork", "spawn", "forkserver") if method in multiprocessing.get_all_start_methods()
 )
 
+
+def context_of(method):
+    """A multiprocessing context; None where that start method is missing, for constants of test modules."""
+    return multiprocessing.get_context(method) if method in START_METHODS else None
+
+
 # "subprocess" inherits the environment and so belongs to our tree; "unrelated" does not.
 KINDS = (*START_METHODS, "subprocess", "unrelated")
 

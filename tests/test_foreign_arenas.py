@@ -3,6 +3,7 @@
 import ctypes
 import os
 import pickle
+import sys
 
 import pytest
 import workers
@@ -135,7 +136,9 @@ def test_receiving_alone_takes_no_private_memory():
     assert check_python(code) == "True"
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "_Fork"), reason="needs _Fork of glibc 2.34")
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "_Fork"), reason="needs _Fork of glibc 2.34"
+)
 @pytest.mark.parametrize("use", ["sharedmem.ones(10)", "pickle.loads(handle)"])
 def test_a_child_without_fork_handlers_waits_for_no_thread_of_its_parent(use, foreign_handle):
     code = """

@@ -7,17 +7,16 @@ import uuid
 import commands
 from naming import ended, own_names, program, said  # noqa: F401
 
-libc = ctypes.CDLL(None, use_errno=True)
-libc.shmat.restype = ctypes.c_void_p
-libc.shmat.argtypes = ctypes.c_int, ctypes.c_void_p, ctypes.c_int
-libc.shmdt.argtypes = (ctypes.c_void_p,)
-
 #: Byte offsets in the header of an arena: the version of its layout, and how many names it can have.
 AT_VERSION, AT_NAMES = 0, 72
 
 
 def pretend_another_version(pid):
     """Make the arena of names that a process has made one of the next version; returns the segment's id."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.shmat.restype = ctypes.c_void_p
+    libc.shmat.argtypes = ctypes.c_int, ctypes.c_void_p, ctypes.c_int
+    libc.shmdt.argtypes = (ctypes.c_void_p,)
     with open("/proc/sysvipc/shm") as table:
         rows = [line.split() for line in table][1:]
     changed = []

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import needs
 import pytest
+from support import TESTS
 
 MODULE = '''
 import os, signal
@@ -118,3 +119,30 @@ def test_nothing_is_left_out_on_linux():
 def test_each_marker_is_declared(pytestconfig):
     declared = {line.split(":")[0] for line in pytestconfig.getini("markers")}
     assert needs.NEEDS.keys() <= declared
+
+
+#: What a system without fork lacks is taken away first. A module that is skipped as a whole is no fault.
+IMPORT_ALL = """
+import glob, importlib, multiprocessing, os, signal, subprocess, sys
+import pytest, sharedmem
+plain = multiprocessing.get_context
+def get_context(method=None):
+    if method in ("fork", "forkserver"):
+        raise ValueError(f"cannot find context for {method!r}")
+    return plain(method)
+multiprocessing.get_context = get_context
+multiprocessing.get_all_start_methods = lambda: ["spawn"]
+del os.fork, os.getuid, os.geteuid, os.killpg, signal.SIGKILL, signal.SIGSTOP
+for path in sorted(glob.glob(os.path.join(sys.argv[1], "test_*.py"))):
+    name = os.path.basename(path)[:-3]
+    try:
+        importlib.import_module(name)
+    except pytest.skip.Exception:
+        pass
+    except Exception as error:
+        print(f"{name}: {type(error).__name__}: {error}")
+"""
+
+
+def test_every_module_of_tests_can_be_imported_where_there_is_no_fork(python):
+    assert python(IMPORT_ALL, TESTS, flags=["-W", "ignore"]) == ""

@@ -1,6 +1,5 @@
 """Reports on queues: `Queue.stats`, and `stats` on all queues that a process has."""
 
-import multiprocessing
 import os
 import pickle
 import signal
@@ -9,11 +8,11 @@ from queue import Empty, Full
 
 import numpy as np
 import pytest
-from support import TIMEOUT
+from support import TIMEOUT, context_of
 
 import sharedmem
 
-fork = multiprocessing.get_context("fork")
+fork = context_of("fork")
 
 
 class Unhashable(sharedmem.Queue):

@@ -1,6 +1,5 @@
 """Plain arrays in messages of queues: what `transport` does with them."""
 
-import multiprocessing
 import os
 import pickle
 import queue as standard
@@ -8,10 +7,11 @@ import signal
 
 import numpy as np
 import pytest
+import support
 
 import sharedmem
 
-fork = multiprocessing.get_context("fork")
+fork = support.context_of("fork")
 LARGE = 1 << 18  # bytes
 
 

@@ -1,6 +1,5 @@
 """What `repr` shows of locks, events and queues, and `locked` of locks."""
 
-import multiprocessing
 import os
 import pickle
 import re
@@ -12,7 +11,7 @@ import support
 
 import sharedmem
 
-fork = multiprocessing.get_context("fork")
+fork = support.context_of("fork")
 KINDS = pytest.mark.parametrize("kind", [sharedmem.Lock, sharedmem.RLock])
 
 

@@ -1,7 +1,6 @@
 """What `sharedmem.transport` gives back, and how it counts, where something fails or is refused."""
 
 import contextlib
-import multiprocessing
 import os
 import pickle
 import sys
@@ -11,11 +10,11 @@ from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
-from support import TIMEOUT, dumps, join, wait_until
+from support import TIMEOUT, context_of, dumps, join, needs_root, wait_until
 
 import sharedmem
 
-FORK = multiprocessing.get_context("fork")
+FORK = context_of("fork")
 
 
 def counts():
@@ -199,7 +198,7 @@ def send_as_somebody_else(conn):
     conn.send(counts()["by_pipe"])
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+@needs_root
 def test_a_worker_that_has_become_another_user_sends_what_can_be_loaded():
     with sharedmem.transport():
         receiver, sender = FORK.Pipe(False)

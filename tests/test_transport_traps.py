@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import multiprocessing
 import os
 import pickle
 import signal
@@ -14,13 +13,13 @@ from multiprocessing.connection import Client, Listener
 
 import numpy as np
 import pytest
-from support import TIMEOUT, dumps, environment, needs_namespaces, wait_until
+from support import TIMEOUT, context_of, dumps, environment, needs_namespaces, wait_until
 
 import sharedmem
 from sharedmem import is_shared
 
 MIB = 1 << 20
-FORK = multiprocessing.get_context("fork")
+FORK = context_of("fork")
 
 
 def counts():

@@ -3,6 +3,8 @@
 #include <doctest.h>
 
 #include <cstdint>
+#include <cstring>
+#include <cwchar>
 #include <string>
 #include <thread>
 
@@ -119,22 +121,24 @@ TEST_CASE("a lock of a thread that ended is inherited by a thread that got the s
   if (!found) MESSAGE("skipped: the system gave that id to no other thread");
 }
 
-TEST_CASE("nothing of a lock is left in the kernel when threads have ended that held it") {
+TEST_CASE("nothing of a lock is left in the kernel when it is free, also if threads ended that held it") {
   os::segment s = os::segment::create(backing::section, bytes, tag);
   REQUIRE(s.commit(0, bytes));
   robust_mutex lock = robust_mutex::create(s.data());
-  const auto once = [&] { std::thread([&] { (void)lock.try_lock(); }).join(); };
-  const auto handles = [] {
-    DWORD count = 0;
-    REQUIRE(::GetProcessHandleCount(::GetCurrentProcess(), &count));
-    return count;
+  std::uint64_t words[2];  // behind a mark of 8 bytes
+  std::memcpy(words, s.data() + 8, sizeof words);
+  wchar_t name[64];
+  std::swprintf(name, sizeof name / sizeof *name, L"Local\\sharedmem-lock-%016llx%016llx",
+                static_cast<unsigned long long>(words[0]), static_cast<unsigned long long>(words[1]));
+  const auto is_there = [&] {
+    return static_cast<bool>(os::kernel_handle{::OpenMutexW(SYNCHRONIZE, FALSE, name)});
   };
-  once();
-  const DWORD before = handles();
-  for (int i = 0; i < 50; ++i) once();
-  CHECK(handles() < before + 50);
+  CHECK_FALSE(is_there());
+  for (int i = 0; i < 3; ++i) std::thread([&] { (void)lock.try_lock(); }).join();
+  CHECK(is_there());
   CHECK(lock.try_lock() == robust_mutex::outcome::inherited);
   lock.unlock();
+  CHECK_FALSE(is_there());
 }
 
 TEST_CASE("a section is its user's alone, and child processes do not inherit it") {

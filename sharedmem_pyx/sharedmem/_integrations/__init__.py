@@ -12,7 +12,7 @@ from types import ModuleType
 from sharedmem._startup import when_imported
 
 #: Module that is awaited, file of this folder, function in it.
-HOOKS = (
+HOOKS: tuple[tuple[str, str, str], ...] = (
     # Pools report what could not be loaded, instead of waiting for ever; queues free its memory. The memory
     # of tasks that are lost with killed workers of pools and executors is freed, too.
     ("multiprocessing.pool", "multiprocessing_", "watch_pool"),
