@@ -15,6 +15,7 @@ Tested with joblib 1.4.2, 1.5.3 and 1.6.0.
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -87,7 +88,7 @@ class ByArray:
 class Task:
     """A task that knows the copies of its call: one thread pickles the tasks of all calls.
 
-    The executor has it until its result is there. What is sent is the task itself: see `TaskMessages`.
+    The executor has it until its result is there. What is sent is the task itself.
     """
 
     def __init__(self, function: Callable[[], Any], copies: ByArray) -> None:
@@ -98,6 +99,10 @@ class Task:
         #: The leases of its message, which end with it: where workers are killed, nobody can tell what they
         #: had read and not loaded yet.
         self.leases: Message | None = None
+
+    def __reduce__(self) -> _Reduced:
+        # For loky's own messages: those of an executor that `adopt` did not know.
+        return operator.getitem, ((self.function,), 0)
 
 
 def _new_reducer() -> Reducer:
