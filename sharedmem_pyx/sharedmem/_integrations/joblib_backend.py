@@ -15,6 +15,7 @@ Tested with joblib 1.4.2, 1.5.3 and 1.6.0.
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -88,7 +89,7 @@ class Task:
     """A task with the copies that were made for its call of `Parallel`.
 
     The copies are stored here because one thread pickles the tasks of all calls. The executor keeps this
-    object until the result has arrived. The worker gets `function` alone: see `TaskMessages`.
+    object until the result has arrived. The worker gets `function` alone.
     """
 
     def __init__(self, function: Callable[[], Any], copies: ByArray) -> None:
@@ -99,6 +100,10 @@ class Task:
         #: The leases of its message. They end with this object, because what killed workers had read but not
         #: loaded yet cannot be determined.
         self.leases: Message | None = None
+
+    def __reduce__(self) -> _Reduced:
+        # For loky's own messages: those of an executor that `adopt` did not know.
+        return operator.getitem, ((self.function,), 0)
 
 
 def _new_reducer() -> Reducer:
