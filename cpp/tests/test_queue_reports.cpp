@@ -262,7 +262,7 @@ TEST_CASE("leases kept by a block that is not a queue, or not any more, are not 
     (void)a->share(others.back().ref, false);
     CHECK(seen_in(*a).size() == 1);
     CHECK(a->give_back_kept(kept_there));
-    for (const allocation& each : others) a->release(each.ref);
+    for (allocation& each : others) a->release(each.ref);
     a->release(array.ref);
     a->release(small.ref);
   }
