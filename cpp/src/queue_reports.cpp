@@ -30,8 +30,7 @@ bool queue::layout::look(state& found) const noexcept {
     if (which <= 1 && read(which, first) && read(which, second) &&
         std::memcmp(first, second, sizeof first) == 0) {
       std::memcpy(&found, first, sizeof found);
-      if (found.head <= found.tail && found.tail - found.head <= found.ring_bytes && found.taken <= found.put)
-        return true;
+      if (found.tail - found.head <= found.ring_bytes && found.taken <= found.put) return true;
     }
     spin_pause();
   }

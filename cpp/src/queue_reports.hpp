@@ -54,25 +54,21 @@ std::vector<queue_report> report_queues(Leases& leases, std::uint32_t slots, Blo
     r.block = static_cast<std::uint32_t>((keeper & ~keeper_mark) >> 32);
     auto* d = block(r.block);
     if (d != nullptr) {
-      const auto is_there = [&] {
-        const auto life = life_word::from(d[at_life].load(std::memory_order_seq_cst));
-        return life.state != life_state::free && life.state != life_state::emptying &&
-               kept_by(r.block, life.generation) == keeper;
-      };
-      if (!is_there()) continue;  // what it kept is given back by the next `expire`
       for (std::uint32_t s = 0; s < slots; ++s) {
         if ((d[at_holders + s / 64].load(relaxed) >> s % 64 & 1) == 0) continue;
         if (pids[s] == UINT32_MAX) pids[s] = pid_of(s);
         if (pids[s] != 0) r.holders.push_back(pids[s]);
       }
-      const std::byte* at =
-          d[at_bytes].load(relaxed) < queue::block_bytes ? nullptr : data(r.block, d[at_place].load(relaxed));
+      const std::byte* at = data(r.block, d[at_place].load(relaxed));
       if (at != nullptr) read_queue(*reinterpret_cast<const queue::layout*>(at), own, now, r);
-      if (!is_there()) continue;
+      // Looked at last: a block that lives now has lived since it kept these. Others' leases go with the next `expire`.
+      const auto life = life_word::from(d[at_life].load(std::memory_order_seq_cst));
+      if (life.state == life_state::free || life.state == life_state::emptying ||
+          kept_by(r.block, life.generation) != keeper)
+        continue;
     }
     if (!r.readable)
       for (const kept_lease& k : own) r.kept_bytes += k.bytes;
-    std::sort(r.holders.begin(), r.holders.end());
     found.push_back(std::move(r));
   }
   std::sort(found.begin(), found.end(), [](const queue_report& a, const queue_report& b) {
