@@ -12,6 +12,7 @@ from lost import leases, leases_before
 from support import TIMEOUT, settle, wait_until
 
 import sharedmem
+from sharedmem import _in_flight
 from sharedmem._transfers import lost_tasks
 
 pytestmark = pytest.mark.needs_linux  # Windows does not tell that a reader has died
@@ -106,6 +107,26 @@ def test_an_executor_whose_workers_are_killed_on_purpose_keeps_no_task():
     executor.shutdown(kill_workers=True)
     del futures
     assert nothing_stays(before), leases()
+
+
+@pytest.mark.parametrize("number", [1, 40])
+def test_tasks_that_were_read_are_lost_with_their_readers(number):
+    """Also when there are so many that the ledger of other connections would forget those that were read."""
+    before = leases_before()
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    _in_flight.to_workers(writer)
+    loaded = sharedmem.ones(1000)
+    for _ in range(number):
+        writer.send(sharedmem.ones(1000))
+        os.read(reader._handle, 1 << 16)  # as a process that has not imported this library
+    writer.send(loaded)
+    assert (reader.recv() == loaded).all()
+    writer.close()
+    reader.close()
+    assert leases() == before + number
+    assert _in_flight.workers_ended(writer) == number
+    assert _in_flight.workers_ended(writer) == 0
+    assert leases() == before
 
 
 @pytest.mark.parametrize("alive", [False, True])
