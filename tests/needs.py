@@ -30,7 +30,7 @@ _WORDS = {
     ),
     "needs_signals": r"\bSIG[A-Z]{3,}\b|\bsignal\.\w+\(|\.signal\(|\bos\.kill(pg)?\b",
     "needs_posix": (
-        r"\bresource\.|\bos\.(dup2|set\w*[ug]id|get\w*uid|exec\w+|sysconf|mkfifo)\b|\bunshare\b|"
+        r"\bresource\.|\bAF_UNIX\b|\bos\.(dup2|set\w*[ug]id|get\w*uid|exec\w+|sysconf|mkfifo)\b|\bunshare\b|"
         r"\b(prefix|shell)=|\bpass_fds\b|\bselect\.select\b|\bsocketpair\b|\bCDLL\(None"
     ),
     "needs_linux": r"['\"]sysv['\"]|\bmemfd|libsharedmem\.so",
