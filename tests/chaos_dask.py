@@ -354,7 +354,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--rechunk",
         choices=("tasks", "p2p"),
         default="tasks",
-        help="how Dask rechunks; a rechunk by p2p did not end once, it is not known why",
+        help="how Dask rechunks; a rechunk by p2p did not end once, under a load of 50",
     )
     parser.add_argument("--log", help="a file for what workers and programs write to stderr")
     options = parser.parse_args(arguments)

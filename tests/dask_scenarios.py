@@ -144,7 +144,14 @@ def what_was_carried_is_copied_when_it_is_passed_on(client):
     assert client.submit(element, passed, workers=[b], pure=False).result() == 1
 
 
+def import_all_kinds():
+    """By one thread: two that import SciPy at once, one of them to load an object, can be a deadlock."""
+    for name in KINDS:
+        one_object(name, False)
+
+
 def objects_of_all_kinds_are_equal(client):
+    client.run(import_all_kinds)
     a, b = workers_of(client)[:2]
     cases = [(name, shared) for name in KINDS for shared in (False, True)]
     made = [client.submit(one_object, *case, workers=[a], pure=False) for case in cases]
@@ -297,6 +304,8 @@ def run(scenarios, client):
 
 
 def main(group, protocol):
+    # It drops copies that two workers have, after two seconds: scenarios write into one of them.
+    dask.config.set({"distributed.scheduler.active-memory-manager.start": False})
     if group == "spill":
         dask.config.set({"distributed.worker.memory.target": 1e-9, "distributed.worker.memory.spill": 1e-9})
     with (
