@@ -288,7 +288,7 @@ TEST_CASE("an object that is not a segment of this library is refused") {
   for (const backing kind : os::segment_kinds) {
     CAPTURE(static_cast<int>(kind));
     CHECK_THROWS_AS((void)os::segment::create(kind, 0, tag), std::invalid_argument);
-    CHECK_THROWS_AS((void)os::segment::open({kind, -1, 0}, tag + 1), stale_handle);
+    CHECK_THROWS_AS((void)os::segment::open({kind, -1, 0}, ~tag), stale_handle);
   }
 }
 
