@@ -130,6 +130,33 @@ def test_small_arrays_are_not_kept():
     assert kept_bytes() == 0
 
 
+def test_what_became_small_is_not_kept():
+    """NumPy's own handler has a cache for small memory that only a thread with the GIL may use."""
+    a = arrived(filled(2 * MIB))
+    a.resize(80)
+    del a
+    assert kept_bytes() == 0
+
+
+def test_an_array_that_grew_is_kept_as_a_whole():
+    a = arrived(filled(2 * MIB))
+    a.resize(5 * MIB)
+    del a
+    assert kept_bytes() == 5 * MIB
+    b = arrived(filled(5 * MIB, 7))
+    assert kept_bytes() == 0
+    assert (b == 7).all()
+
+
+def test_an_array_that_cannot_grow_stays():
+    a = arrived(filled(2 * MIB, 4))
+    with pytest.raises(MemoryError):
+        a.resize(1 << 60)
+    assert (a == 4).all()
+    del a
+    assert kept_bytes() == 2 * MIB
+
+
 def test_a_handler_of_the_caller_is_used():
     with sharedmem.allocator():
         a = arrived(filled(2 * MIB))

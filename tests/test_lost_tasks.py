@@ -2,14 +2,17 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import time
 import types
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
+import support
 from lost import leases, leases_before
-from support import TIMEOUT, settle, wait_until
+from support import TIMEOUT, dumps, settle, wait_until
 
 import sharedmem
 from sharedmem import _in_flight
@@ -127,6 +130,84 @@ def test_tasks_that_were_read_are_lost_with_their_readers(number):
     assert _in_flight.workers_ended(writer) == number
     assert _in_flight.workers_ended(writer) == 0
     assert leases() == before
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("killed", [False, True])
+def test_messages_that_tasks_pass_on_are_kept(method, pool, killed, tmp_path):
+    """The first task of a worker that had not imported this library when it read the task."""
+    support.check_python(
+        """
+import multiprocessing, os, pathlib, pickle, sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.reduction import ForkingPickler
+import sharedmem
+method, pool, killed = sys.argv[1], sys.argv[2] == "True", sys.argv[3] == "True"
+path = pathlib.Path(sys.argv[4])
+context = multiprocessing.get_context(method)
+data = bytes(ForkingPickler.dumps(sharedmem.full(1000, 2.0)))
+if pool:
+    workers = context.Pool(1)
+    workers.apply(path.write_bytes, (data,))
+    if not killed:
+        workers.close()
+    else:
+        workers.terminate()
+    workers.join()
+else:
+    workers = ProcessPoolExecutor(1, mp_context=context)
+    workers.submit(path.write_bytes, data).result(60)
+    if killed:
+        workers.submit(os.abort).exception(60)
+    workers.shutdown()
+del data
+sharedmem.collect()
+assert pickle.loads(path.read_bytes()).sum() == 2000
+""",
+        method,
+        str(pool),
+        str(killed),
+        os.fspath(tmp_path / "stored"),
+    )
+
+
+PLAIN = [
+    *(
+        None,
+        True,
+        3,
+        300,
+        1 << 20,
+        1 << 40,
+        1 << 3000,
+        1.5,
+        "a",
+        "b" * 300,
+        b"c",
+        b"d" * 300,
+        bytearray(b"e"),
+    ),
+    *([], [1], {}, {"f": 1}, (), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), {1}, frozenset([2]), Deadly),
+    *([b"g"] * 3, os.path.join, range(300), [object] * 300),
+]
+
+
+@pytest.mark.parametrize("protocol", range(4, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("nested", [False, True])
+def test_states_of_arrays_are_told_from_bytes_among_objects_of_all_kinds(nested, protocol):
+    before = leases_before()
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    _in_flight.to_workers(writer)
+    a = sharedmem.ones(1000)
+    message = [*PLAIN, dumps(a) if nested else a, *PLAIN]
+    writer.send_bytes(bytes(ForkingPickler.dumps(message, protocol)))
+    del message
+    os.read(reader._handle, 1 << 20)
+    writer.close()
+    reader.close()
+    assert _in_flight.workers_ended(writer) == (not nested)
+    assert leases() == before + nested
 
 
 @pytest.mark.parametrize("alive", [False, True])

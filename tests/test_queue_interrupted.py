@@ -1,5 +1,6 @@
 """Calls of queues that end by an exception after they have put or taken messages."""
 
+import dataclasses
 import os
 import signal
 import threading
@@ -60,3 +61,63 @@ def test_ctrl_c_while_messages_are_loaded_is_raised_with_the_other_messages(brok
         q.get_many()
     assert caught.value.messages == [1, 3]
     assert q.empty()
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    """No attribute can be set."""
+
+    why: str = ""
+
+
+class WithProperty(Exception):
+    """As Django's ValidationError."""
+
+    @property
+    def messages(self):
+        return ["its own"]
+
+    put_before = messages
+
+
+class Raising:
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __reduce__(self):
+        return fail, (self.kind,)
+
+
+def fail(kind):
+    raise kind
+
+
+def raised_by(kind, call):
+    """The exception, whose class forbids the attribute or which is the cause of another one."""
+    with pytest.raises((Frozen, RuntimeError)) as caught:
+        call()
+    assert kind in (type(caught.value), type(caught.value.__cause__))
+    return caught.value
+
+
+FORBIDDING = pytest.mark.parametrize("kind", [Frozen, WithProperty])
+
+
+@FORBIDDING
+def test_exceptions_that_forbid_attributes_lose_no_message(kind):
+    q = sharedmem.Queue()
+    q.put_many([1, Raising(kind), 3])
+    assert raised_by(kind, q.get_many).messages == [1, 3]
+
+
+@FORBIDDING
+def test_exceptions_that_forbid_attributes_tell_how_many_were_put(kind):
+    q = sharedmem.Queue(2)
+    before = signal.signal(signal.SIGUSR1, lambda *_: fail(kind))
+    try:
+        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
+        timer.start()
+        assert raised_by(kind, lambda: q.put_many(range(5))).put_before == 2
+        timer.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -13,7 +13,8 @@ bytes:
   in the arena.
 * A message is not lost if an object in this process still refers to its bytes, and may send them again.
 * Workers of an executor or a pool load each task that they read. So when all of them have ended, every task
-  whose lease still belongs to this process is lost, whether it was read or not.
+  whose lease still belongs to this process is lost, whether it was read or not. Handles in bytes within a
+  task, such as a pickle that it passes on, are an exception, since they are not loaded with it.
 
 If this cannot be determined, the message is kept: see "Messages that nobody reads" in the documentation.
 """
@@ -74,21 +75,24 @@ cdef bint give_up_unread(Outgoing out) except -1:
     """Give up the messages of a connection that can no longer be read. False: they can be read."""
     if not out.to.abandoned():
         return False
-    end_messages(out, keys_in(out.to.unread()), out.to_workers or only_we_read(out.end))
+    end_messages(out, keys_in(out.to.unread()), only_we_read(out.end))
     return True
 
 
 cdef int end_messages(Outgoing out, set unread, bint told) except -1:
     """Decide which messages of a connection are lost, now that nobody reads it: those with a key in `unread`.
 
-    `told`: also those whose leases nobody has taken over, since all who read them would have done so.
+    `told`: also those whose leases nobody has taken over, since all who read them would have done so. Workers
+    take over the leases of tasks by loading them, except those in bytes, which they may have passed on.
     """
     cdef Carried c
     cdef list message
+    cdef bint taken
     ledger.connections.discard(out)
     for message in out.messages:
         for c in message:
-            if not c.read and (c.key in unread or told and stands_for(c.where, c.what)):
+            taken = told or out.to_workers and not c.nested     # by all who have read it
+            if not c.read and (c.key in unread or taken and stands_for(c.where, c.what)):
                 lose_copy(c)
             else:
                 forget(c)
@@ -264,7 +268,7 @@ def workers_ended(conn):
     with ledger.lock:
         if out is None or out not in ledger.connections:
             return 0
-        end_messages(out, set(), True)
+        end_messages(out, keys_in(out.to.unread()), False)
         return give_back()
 
 

@@ -15,6 +15,7 @@ cdef class Carried:
     cdef object key
     cdef int copies     # messages with it that may still be read
     cdef bint read      # a process has read one: the lease is its own now
+    cdef bint nested    # in bytes within a task, which its worker may pass on without loading them
     cdef list sources   # Bytes of those messages
 
     cdef bint in_use(self)

@@ -11,12 +11,20 @@ from collections import deque
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.memoryview cimport PyMemoryView_Check, PyMemoryView_GET_BUFFER
 from cpython.object cimport PyObject
+from libcpp cimport bool
 
 from sharedmem.libsharedmem.channel cimport channel
 from sharedmem.libsharedmem.handle cimport byte, bytes_in, find_handle, handle, no_lease
 from sharedmem.libsharedmem.home cimport note_read, note_written, stands_for
 
 from sharedmem._startup import at_fork
+
+
+cdef extern from "<sharedmem_pyx/pickled_bytes.hpp>" namespace "sharedmem_pyx" nogil:
+    cdef cppclass pickled_bytes:
+        pickled_bytes() noexcept
+        pickled_bytes(bytes_in) noexcept
+        bool one_ends_at(size_t) noexcept
 
 
 cdef extern from "Python.h":
@@ -127,12 +135,15 @@ cdef size_t first_handle(const Py_buffer* view, handle& h) noexcept:
     return find_handle(bytes_in(data, size), 0, h)
 
 
-cdef list enter_leases(object buf, const Py_buffer* view, handle& h, size_t at):
+cdef list enter_leases(object buf, const Py_buffer* view, handle& h, size_t at, bint is_task):
     """Enter the leases that a message carries; `h` is its first handle, which ends at `at`. None: none."""
+    cdef pickled_bytes states
     cdef Carried c
     cdef Bytes source = None
     cdef list message = None
     cdef object data
+    if is_task:
+        states = pickled_bytes(bytes_in(<byte*>view.buf, view.len))
     while at != 0:
         if h.what.lease != no_lease:
             key = key_of(h)
@@ -143,6 +154,8 @@ cdef list enter_leases(object buf, const Py_buffer* view, handle& h, size_t at):
                 c.what = h.what
                 c.key = key
                 c.sources = []
+            if is_task and not states.one_ends_at(at):
+                c.nested = True
             # Several handles of a message may have the same lease.
             if (message is None or c not in message) and note_written(c.where, c.what, c.copies > 0):
                 if message is None:
@@ -223,7 +236,7 @@ cdef list enter(object conn, object buf):
         at = first_handle(&view, h)
         if at != 0:
             with ledger.lock:
-                message = enter_leases(buf, &view, h, at)
+                message = enter_leases(buf, &view, h, at, conn._sharedmem_to_workers)
                 if message is not None:
                     out = outgoing(conn)
                     tidy(out)

@@ -15,6 +15,21 @@ from sharedmem._arguments import read_arguments
 cdef double for_ever = float("inf")
 
 
+cdef object with_attribute(object error, str name, object value):
+    """The exception to raise so that its attribute has this value.
+
+    Some classes of exceptions forbid assignments, as frozen dataclasses do, or have a property of this name.
+    """
+    try:
+        object.__setattr__(error, name, value)
+        return error
+    except AttributeError:
+        made = RuntimeError(f"{type(error).__name__} was raised, which has another attribute {name!r}")
+        made.__cause__ = error
+        setattr(made, name, value)
+        return made
+
+
 cdef uint64_t read_maxsize(object maxsize) except? 0:
     if isinstance(maxsize, (bool, float)) or not hasattr(type(maxsize), "__index__"):
         raise TypeError(f"maxsize must be an integer, the number of messages, not {type(maxsize).__name__}")
@@ -144,8 +159,7 @@ cdef class Queue(_Base):
         try:
             self.put_all(out, end)
         except BaseException as error:
-            error.put_before = out.put
-            raise
+            raise with_attribute(error, "put_before", out.put)
 
     def get(self, block=True, timeout=None):
         """Take the oldest object out of the queue.
@@ -221,8 +235,7 @@ cdef class Queue(_Base):
                 if failed is None or not isinstance(error, Exception):      # Ctrl-C is never kept back
                     failed = error
         if failed is not None:
-            failed.messages = found
-            raise failed
+            raise with_attribute(failed, "messages", found)
         return found
 
     def put_nowait(self, obj):

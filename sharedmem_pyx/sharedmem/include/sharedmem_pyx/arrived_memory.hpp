@@ -31,7 +31,11 @@ class arrived_memory {
   /// Bytes that are kept at most, and of one array at most: malloc of glibc would keep twice as many.
   static constexpr std::size_t most_kept = std::size_t{32} << 20;
 
-  /// The handler, over NumPy's default one. For arrays of a MiB and more: there are few slots.
+  /// Bytes from which on an array is kept: there are few slots. NumPy's own handler has a cache for small ones, which
+  /// needs the GIL, but what is kept is also freed without it.
+  static constexpr std::size_t least_kept = std::size_t{1} << 19;
+
+  /// The handler, over NumPy's default one.
   static PyDataMem_Handler* handler_over(PyDataMem_Handler* numpys) noexcept {
     handler.allocator.ctx = &numpys->allocator;
     return &handler;
@@ -78,21 +82,30 @@ class arrived_memory {
 
   static void put_back(std::atomic<piece*>& slot, piece* p) noexcept {
     piece* none = nullptr;
-    if (!slot.compare_exchange_strong(none, p)) return free_now(p);  // another thread has filled it meanwhile
-    bytes_kept.fetch_add(p->bytes);
+    if (reserve(p->bytes) && slot.compare_exchange_strong(none, p)) return;
+    give_up(p);  // another thread has filled it meanwhile, or has kept too much for it
+  }
+
+  /// Counts a piece before it gets into a slot, so that threads that keep pieces at once see each other's. False: that
+  /// is more than may be kept.
+  static bool reserve(std::size_t bytes) noexcept { return bytes_kept.fetch_add(bytes) + bytes <= most_kept; }
+
+  /// Frees a piece that is counted.
+  static void give_up(piece* p) noexcept {
+    bytes_kept.fetch_sub(p->bytes);
+    free_now(p);
   }
 
   /// Keeps a piece in place of the oldest ones, or frees it.
   static void keep(piece* p) noexcept {
-    if (p->bytes > most_kept) return free_now(p);
+    if (p->bytes < least_kept || p->bytes > most_kept) return free_now(p);  // small: it was resized
     const unsigned at = next.fetch_add(1);
-    for (unsigned i = 0; i < slots.size() && bytes_kept.load() + p->bytes > most_kept; ++i)
-      drop(slots[(at + i) % slots.size()]);
-    bytes_kept.fetch_add(p->bytes);
-    if (piece* oldest = slots[at % slots.size()].exchange(p)) {
-      bytes_kept.fetch_sub(oldest->bytes);
-      free_now(oldest);
+    if (!reserve(p->bytes)) {
+      for (unsigned i = 0; i < slots.size() && bytes_kept.load() > most_kept; ++i)
+        drop(slots[(at + i) % slots.size()]);
+      if (bytes_kept.load() > most_kept) return give_up(p);  // other threads are keeping pieces
     }
+    if (piece* oldest = slots[at % slots.size()].exchange(p)) give_up(oldest);
   }
 
   /// A kept piece of at least so many bytes, of which an eighth is not used at most; or none.
