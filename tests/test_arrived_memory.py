@@ -1,7 +1,6 @@
 """Private memory in which copies arrive is kept for the next ones, within bounds."""
 
 import pickle
-import resource
 import threading
 from multiprocessing.reduction import ForkingPickler
 
@@ -33,6 +32,8 @@ def filled(nbytes, value=1):
 
 
 def page_faults():
+    import resource  # which only POSIX has
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 

@@ -1,5 +1,7 @@
 """What `needs` reads in a test: its own text, what that names, and its parameters."""
 
+import ast
+import pathlib
 from types import SimpleNamespace
 
 import needs
@@ -146,3 +148,26 @@ for path in sorted(glob.glob(os.path.join(sys.argv[1], "test_*.py"))):
 
 def test_every_module_of_tests_can_be_imported_where_there_is_no_fork(python):
     assert python(IMPORT_ALL, TESTS, flags=["-W", "ignore"]) == ""
+
+
+#: Modules of the standard library that only POSIX has.
+POSIX_MODULES = {"fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}
+
+
+def imported_at_once(path):
+    """The modules that a file imports outside of functions, by the first part of their names."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.split(".")[0]
+
+
+def test_no_module_of_tests_imports_at_once_what_only_posix_has():
+    """Programs that kill processes (chaos_*.py) are for Linux alone."""
+    found = {
+        path.name: wrong
+        for path in pathlib.Path(TESTS).glob("*.py")
+        if not path.name.startswith("chaos") and (wrong := POSIX_MODULES & set(imported_at_once(path)))
+    }
+    assert found == {}

@@ -11,7 +11,7 @@ namespace sharedmem {
 struct memory_estimate {
   std::uint64_t available = 0;  ///< the least that any of the limits leaves now
   std::uint64_t total = 0;      ///< the least of the limits themselves
-  const char* limit = "";       ///< which one `available` comes from, for messages: "RAM" or "cgroup"
+  const char* limit = "";       ///< which one `available` is of, as messages say it: "RAM" for instance
 };
 
 /// Available memory now: the smallest of

@@ -30,6 +30,10 @@ TYPECODES = {
     "d": ctypes.c_double,
 }
 
+# A character of NumPy has four bytes. Wide characters of Windows have two, which is half of some characters:
+# there they are seen as numbers.
+_WIDE = np.dtype("U1") if ctypes.sizeof(ctypes.c_wchar) == 4 else np.dtype(np.uint16)
+
 DATA = (ctypes._SimpleCData, ctypes.Array, ctypes.Structure, ctypes.Union)
 
 # Types whose value is an address, which is valid in one process only, with what to do instead.
@@ -57,7 +61,9 @@ _NUMBERS = (
 )
 # The attribute of a number's type that is the type of the other byte order.
 _SWAPPED = "__ctype_be__" if sys.byteorder == "little" else "__ctype_le__"
-_NUMBER_OF_CHAR = {np.dtype(number).char: number for number in _NUMBERS}
+# By kind and size, because where two types of C have the same size, as long and long long may, ctypes has one
+# type for both, while NumPy has a letter for each.
+_NUMBER_OF = {(np.dtype(number).kind, np.dtype(number).itemsize): number for number in _NUMBERS}
 
 # What has a ctypes type in place of a dtype without, by letter or kind.
 _INSTEAD = {
@@ -65,6 +71,7 @@ _INSTEAD = {
     "e": "a.view('u2')",
     "M": "a.view('i8')",
     "m": "a.view('i8')",
+    "U": "a.view('u4')",
     "V": "a.view('u1')",
 }
 
@@ -131,7 +138,7 @@ def dtype_of(type_: Any) -> Any:
     if issubclass(leaf, (ctypes.Structure, ctypes.Union)):
         return _dtype_of_structure(leaf)
     if issubclass(leaf, ctypes.c_wchar):
-        return np.dtype(f"U{ctypes.sizeof(leaf) // np.dtype('U1').itemsize}")
+        return _WIDE
     try:
         dtype = np.dtype(leaf)
     except (TypeError, NotImplementedError) as error:
@@ -164,10 +171,10 @@ def type_of(dtype: Any) -> Any:
         return _structure_of(dtype)
     if dtype.kind == "S" and dtype.itemsize:
         return ctypes.c_char if dtype.itemsize == 1 else ctypes.c_char * dtype.itemsize
-    if dtype.kind == "U" and dtype.itemsize and dtype.isnative:
-        length = dtype.itemsize // ctypes.sizeof(ctypes.c_wchar)
+    if dtype.kind == _WIDE.kind == "U" and dtype.itemsize and dtype.isnative:
+        length = dtype.itemsize // _WIDE.itemsize
         return ctypes.c_wchar if length == 1 else ctypes.c_wchar * length
-    number = _NUMBER_OF_CHAR.get(dtype.char)
+    number = _NUMBER_OF.get((dtype.kind, dtype.itemsize))
     if number is not None and not dtype.isnative:
         number = getattr(number, _SWAPPED, None)
     if number is None:

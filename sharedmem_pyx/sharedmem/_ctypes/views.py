@@ -79,8 +79,8 @@ def shmem_as_ndarray(raw_array, shape=None):
     -------
     numpy.ndarray
         It keeps the memory alive. Over memory of this package it is a `SharedArray`, so that it
-        travels by handle. Bytes (`c_char`) are of dtype uint8 and wide characters of dtype U1;
-        a structure's fields are fields of the dtype.
+        travels by handle. Bytes (`c_char`) are of dtype uint8. Wide characters are of dtype U1, or of
+        uint16 on Windows, where they have two bytes. A structure's fields are fields of the dtype.
 
     Raises
     ------
