@@ -3,20 +3,24 @@
 ///
 /// A handle in a message is either the state of an array, which is loaded with the message, or lies in bytes that the
 /// program has in it, such as a pickle within this pickle, which it may pass on unread. Only the first one is a whole
-/// bytes object of the pickle.
+/// bytes object of the pickle. A task that the library has wrapped (`_wrapped` in _transfers/pools.py) is loaded with
+/// its message, so it is looked into.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <string_view>
 
 namespace sharedmem_pyx {
 
 /// Goes through the opcodes of a pickle (pickletools in Python's library lists them).
 class pickled_bytes {
  public:
-  explicit pickled_bytes(std::span<const std::byte> pickle = {}) noexcept : in_{pickle} {}
+  explicit pickled_bytes(std::span<const std::byte> pickle = {}) noexcept : in_{pickle} {
+    if (!enter_wrapped_task()) at_ = 0;
+  }
 
   /// Whether a bytes object ends at this offset. For ascending offsets: it goes on from the one before.
   bool one_ends_at(std::size_t offset) noexcept {
@@ -26,6 +30,23 @@ class pickled_bytes {
   }
 
  private:
+  /// To the beginning of the task in a wrapped one: its function's module and name, and the task as one bytes object.
+  bool enter_wrapped_task() noexcept {
+    static constexpr std::string_view module{"sharedmem."}, function{
+                                                                "\x8c\x09open_task\x93"
+                                                                "B"};
+    std::uint64_t length = 0;
+    return starts("\x80\x04\x8c") && read(1, length) && length <= in_.size() - at_ && at(module) &&
+           skip(length) && starts(function) && skip(4);
+  }
+
+  /// Whether the text stands here.
+  bool at(std::string_view text) const noexcept {
+    return text.size() <= in_.size() - at_ && std::memcmp(in_.data() + at_, text.data(), text.size()) == 0;
+  }
+
+  bool starts(std::string_view text) noexcept { return at(text) && skip(text.size()); }
+
   /// To the next opcode. False: the pickle has ended, or is none.
   bool step() noexcept {
     std::uint64_t length = 0;
