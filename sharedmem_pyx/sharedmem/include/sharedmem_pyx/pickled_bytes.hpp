@@ -32,9 +32,7 @@ class pickled_bytes {
  private:
   /// To the beginning of the task in a wrapped one: its function's module and name, and the task as one bytes object.
   bool enter_wrapped_task() noexcept {
-    static constexpr std::string_view module{"sharedmem."}, function{
-                                                                "\x8c\x09open_task\x93"
-                                                                "B"};
+    static constexpr std::string_view module = "sharedmem.", function = "\x8c\x09open_task\x93\x42";
     std::uint64_t length = 0;
     return starts("\x80\x04\x8c") && read(1, length) && length <= in_.size() - at_ && at(module) &&
            skip(length) && starts(function) && skip(4);
