@@ -1,12 +1,13 @@
 """Tasks whose worker was killed before it had loaded them: their arrays do not stay for them."""
 
+import contextlib
 import multiprocessing
 import os
 import pickle
 import signal
 import time
 import types
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from multiprocessing.reduction import ForkingPickler
 
 import pytest
@@ -85,6 +86,15 @@ EXECUTORS = pytest.mark.parametrize(
 )
 
 
+def submitted(executor, function, arguments):
+    """Futures of tasks, up to the one that the executor refuses because a worker has been killed already."""
+    futures = [executor.submit(function, *arguments[0])]
+    with contextlib.suppress(BrokenExecutor):
+        for each in arguments[1:]:
+            futures.append(executor.submit(function, *each))
+    return futures
+
+
 @EXECUTORS
 @pytest.mark.parametrize("warm", [False, True])
 @pytest.mark.parametrize(("function", "first"), [(total, Deadly()), (die, None)], ids=["loading", "running"])
@@ -93,7 +103,7 @@ def test_a_broken_executor_keeps_no_task(make, method, warm, function, first):
     executor = make(multiprocessing.get_context(method))
     if warm:  # the workers have imported the library, and take leases over as they read
         assert executor.submit(total, None, sharedmem.ones(10)).result(TIMEOUT) == 10
-    futures = [executor.submit(function, *each) for each in tasks(first)]
+    futures = submitted(executor, function, tasks(first))
     assert [type(future.exception(TIMEOUT)) for future in futures].count(type(None)) == 0
     del futures
     executor.shutdown()
@@ -140,7 +150,7 @@ def test_messages_that_tasks_pass_on_are_kept(method, pool, killed, tmp_path):
     support.check_python(
         """
 import multiprocessing, os, pathlib, pickle, sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from multiprocessing.reduction import ForkingPickler
 import sharedmem
 method, pool, killed = sys.argv[1], sys.argv[2] == "True", sys.argv[3] == "True"
