@@ -90,6 +90,7 @@ def test_arrays_are_the_same_memory():
 
 
 def test_an_array_lives_in_the_queue_without_its_sender_and_is_freed_with_the_queue():
+    gc.collect()  # what other tests left in cycles
     sharedmem.revoke(0)  # messages that other tests did not load
     before = sharedmem.stats()["shared_blocks"]
     q = sharedmem.Queue()
