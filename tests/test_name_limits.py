@@ -29,6 +29,23 @@ def test_one_name_more_than_there_are():
     assert support.check_python(code).splitlines() == ["True True"] * 3 + ["4096 2", "3"]
 
 
+def test_few_addresses_are_left():
+    """The arena of another namespace that this process has need not be attached again to see what it is."""
+    code = """
+    import os, resource
+    os.environ["SHAREDMEM_ARENA_SIZE"] = "256MiB"
+    os.environ["SHAREDMEM_NAMESPACE"] = f"first {os.getpid()}"
+    import sharedmem
+    kept = sharedmem.create("x", 3)
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20), resource.RLIM_INFINITY))
+    os.environ["SHAREDMEM_NAMESPACE"] = f"second {os.getpid()}"
+    other = sharedmem.create("x", 4)
+    print(len(kept), len(other), len(sharedmem.attach("x")))
+    """
+    assert support.check_python(code) == "3 4 4"
+
+
 @needs_root
 def test_a_key_that_another_user_has_taken_costs_a_moment():
     """The memory of names is made under a key of the system for a moment; a stranger may hold just that."""

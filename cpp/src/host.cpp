@@ -49,7 +49,7 @@ bool is_open_host(const void* base, std::size_t bytes, void* context) {
 std::optional<locator> look(std::uint64_t name_space) {
   std::array<std::uint32_t, keys> numbers;
   for (std::uint32_t k = 0; k < keys; ++k) numbers[k] = host_key_number(name_space, k);
-  for (const segment_name& name : os::segment::list(host_tag, numbers)) {
+  for (const segment_name& name : os::segment::list(host_tag(name_space), numbers)) {
     open_host wish{name_space, {.segment = name}};
     try {
       if (os::segment::open(name, 0).look(is_open_host, &wish)) return wish.where;
@@ -74,6 +74,10 @@ std::uint32_t host_key_number(std::uint64_t name_space, std::uint32_t attempt) n
     h ^= h >> 31;
   }
   return static_cast<std::uint32_t>(h >> 32);
+}
+
+std::uint32_t host_tag(std::uint64_t name_space) noexcept {
+  return host_key_number(name_space, keys) % os::segment::tags;  // no attempt has that number
 }
 
 /// One process's attempts to make the arena.
@@ -105,7 +109,7 @@ class host_maker {
     try {
       if (bytes > SIZE_MAX / 2) throw error(ENOMEM, "map", size_text(bytes));
       return os::segment::create_under_key(host_key_number(space_, key_), static_cast<std::size_t>(bytes),
-                                           host_tag, object);
+                                           host_tag(space_), object);
     } catch (const error& refused) {
       refuse(refused);
       return os::meeting::gone;  // with a smaller one next time

@@ -20,4 +20,8 @@ host_use find_host_arena(name_space of = name_space::now());
 /// The number from which the key of the arena follows while it is made. `attempt`: 0; others while that key is taken.
 std::uint32_t host_key_number(std::uint64_t name_space, std::uint32_t attempt) noexcept;
 
+/// The tag of the arena's segment. By it a process looks at the arenas only that are almost certainly the wanted one:
+/// it has to attach what it looks at, and the arena of other names may be larger than the address space it has left.
+std::uint32_t host_tag(std::uint64_t name_space) noexcept;
+
 }  // namespace sharedmem

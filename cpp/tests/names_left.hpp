@@ -13,13 +13,17 @@
 #include <sharedmem/names.hpp>
 
 #include "arena_tools.hpp"
-#include "os/segment.hpp"
 #include "registry.hpp"
-#include "shared/layout.hpp"
 
 namespace sharedmem {
 
-inline std::size_t segments() { return os::segment::list(host_tag, {}).size(); }
+/// System V segments that there are. Tests that count them run alone.
+inline std::size_t segments() {
+  std::ifstream list("/proc/sysvipc/shm");
+  std::size_t lines = 0;
+  for (std::string line; std::getline(list, line);) ++lines;
+  return lines;
+}
 
 inline std::string full_name(const std::string& test) { return test + " of " + std::to_string(::getpid()); }
 

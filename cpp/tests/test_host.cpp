@@ -37,13 +37,13 @@ std::uint64_t begin(const std::string& test) {
   return hash_name(name);
 }
 
-std::size_t hosts() { return os::segment::list(host_tag, {}).size(); }
+std::size_t hosts() { return os::segment::list(host_tag(name_space::now().hash), {}).size(); }
 
 /// A segment of the key, in the state in which the maker of the arena first has it.
 os::meeting candidate(std::uint64_t name_space, os::segment& object) {
   const auto plan = geometry_plan::primary(32 * mib, 1024, descriptor_bytes_for(1024), host_names);
   return os::segment::create_under_key(host_key_number(name_space, 0), static_cast<std::size_t>(plan.bytes),
-                                       host_tag, object);
+                                       host_tag(name_space), object);
 }
 
 word32& state_of(const os::segment& s) { return reinterpret_cast<header*>(s.data())->state; }

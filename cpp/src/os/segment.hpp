@@ -38,6 +38,8 @@ class segment {
 
   /// Alignment of every view, bytes.
   static constexpr std::size_t alignment = huge_page_size;
+  /// So many tags are told apart by `create_under_key` and `list`.
+  static constexpr std::uint32_t tags = 1024;
 
   segment() noexcept = default;
   segment(segment&& other) noexcept;
@@ -71,7 +73,7 @@ class segment {
   /// let go it is removed with its last user.
   /// \param number what they meet for, 23 bits; the key follows from it.
   /// \param bytes  whole huge pages, more than 0.
-  /// \param tag    less than a page: the system's list shows it, so that `list` finds the object.
+  /// \param tag    less than `tags`: the system's list shows it, so that `list` finds the object.
   /// \throws sharedmem::error  as `create`.
   static meeting create_under_key(std::uint32_t number, std::size_t bytes, std::uint32_t tag,
                                   segment& object);

@@ -43,8 +43,6 @@ inline constexpr std::uint32_t end_words = 64;
 inline constexpr std::uint32_t descriptors_per_chunk = 8192;  ///< one per 256 bytes of data space
 
 inline constexpr std::uint32_t host_names = 4096;  ///< entries of a host arena's table of names
-/// A host arena's segment has as many bytes more than it needs: the kernel's list of segments shows them.
-inline constexpr std::uint32_t host_tag = 0xf00 + layout_version;
 
 /// Of a host arena: whether others may join it (doc/model/host.pml). A tree's arena is UNBORN for ever.
 enum class birth : std::uint32_t { unborn = 0, open = 1, condemned = 2 };

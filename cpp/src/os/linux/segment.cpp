@@ -187,8 +187,9 @@ void segment::attach() {
 meeting segment::create_under_key(std::uint32_t number, std::size_t bytes, std::uint32_t tag,
                                   segment& object) {
   const std::uint32_t key = meeting_keys | (number & ~meeting_key_mask);
+  const std::size_t beyond = meeting_size + tag;
   int id = -1;
-  const int code = sysv_create_keyed(key, bytes + tag, id);
+  const int code = sysv_create_keyed(key, bytes + beyond, id);
   if (code == 0) {
     object = segment{backing::sysv, bytes, id, 0};
     object.tagged_ = true;
@@ -202,9 +203,9 @@ meeting segment::create_under_key(std::uint32_t number, std::size_t bytes, std::
     return refused == EACCES ? meeting::taken : meeting::gone;
   const std::uint32_t user = effective_user();
   if (status.owner != user || status.creator != user || status.mode != 0600 ||
-      status.bytes % huge_page_size != tag || status.bytes <= tag)
+      status.bytes % huge_page_size != beyond || status.bytes == beyond)
     return meeting::taken;
-  object = segment{backing::sysv, mappable(status.bytes - tag), id, 0};
+  object = segment{backing::sysv, mappable(status.bytes - beyond), id, 0};
   object.tagged_ = true;
   return meeting::found;
 }
@@ -216,7 +217,7 @@ std::vector<segment_name> segment::list(std::uint32_t tag, std::span<const std::
   const std::uint32_t user = effective_user();
   const int code = sysv_each([&](int id, const sysv_status& status) {
     if (status.owner == user && status.creator == user && status.mode == 0600 && status.removed &&
-        status.bytes % huge_page_size == tag)
+        status.bytes % huge_page_size == meeting_size + tag)
       found.push_back({.kind = backing::sysv, .id = id, .pid = 0});
   });
   if (code != 0) throw error(code, "shmctl(SHM_INFO)", "the list of System V segments");

@@ -9,6 +9,7 @@
 #include "os/identity.hpp"
 #include "os/linux/sysv.hpp"
 #include "os/pages.hpp"
+#include "os/segment.hpp"
 
 namespace sharedmem {
 namespace {
@@ -45,9 +46,9 @@ bool is_orphan(const os::sysv_table::row& r) noexcept {
   if (s.owner != user || s.creator != user || s.mode != 0600 || s.removed || s.attaches != 0) return false;
   if (s.creator_pid <= 0 || os::probe(static_cast<std::uint32_t>(s.creator_pid)) != ESRCH) return false;
   // A dead creator cannot open its candidate any more; a process that finds it removed makes another.
-  if ((r.key & os::meeting_key_mask) == os::meeting_keys && s.bytes % os::huge_page_size != 0 &&
-      s.bytes % os::huge_page_size < os::page_size())
-    return (s.bytes % os::huge_page_size & 0xf00) == 0xf00;
+  if (const std::size_t beyond = s.bytes % os::huge_page_size;
+      (r.key & os::meeting_key_mask) == os::meeting_keys && beyond >= os::meeting_size)
+    return beyond < os::meeting_size + os::segment::tags && s.bytes > os::huge_page_size;
   // No process writes into an arena before it is marked for removal.
   if (has_our_key(r, os::arena_keys)) return r.resident == 0;
   return has_our_key(r, os::census_keys) && is_unmarked_census(r);

@@ -56,6 +56,8 @@ int sysv_count(int id, std::uint64_t& attaches) noexcept;
 /// Keys of segments that processes meet by have these upper nine bits; the others follow from what they meet for.
 inline constexpr std::uint32_t meeting_keys = 0x53800000;
 inline constexpr std::uint32_t meeting_key_mask = 0xff800000;
+/// Such a segment is as large as that and its tag beyond whole huge pages: the kernel keeps sizes to the byte.
+inline constexpr std::uint32_t meeting_size = 0xc00;
 
 int sysv_create_keyed(std::uint32_t key, std::size_t bytes, int& id) noexcept;  // errno value
 int sysv_find_keyed(std::uint32_t key, int& id) noexcept;                       // errno value
