@@ -6,7 +6,6 @@ Prints one line of JSON: for each scenario of the group what went wrong, None if
 import importlib.util
 import json
 import os
-import signal
 import sys
 import time
 import traceback
@@ -15,6 +14,7 @@ import dask
 import distributed
 import numpy as np
 from dask_objects import KINDS, equals_object, one_object, wrong
+from deadly import Deadly
 
 import sharedmem
 import sharedmem.dask
@@ -74,19 +74,6 @@ def what_is_left():
     sharedmem.collect()
     stats = sharedmem.stats()
     return stats["live_bytes"], stats["leases"]
-
-
-class Deadly:
-    """Kills every other process that loads it."""
-
-    def __reduce__(self):
-        return deadly, (os.getpid(),)
-
-
-def deadly(maker):
-    if os.getpid() != maker:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return Deadly()
 
 
 def ones_and_death():

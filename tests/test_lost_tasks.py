@@ -12,6 +12,7 @@ from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import support
+from deadly import Deadly
 from lost import leases, leases_before
 from support import TIMEOUT, dumps, settle, wait_until
 
@@ -25,25 +26,12 @@ TASKS = 6
 SOON = 20  # seconds in which the dead are noticed
 
 
-class Deadly:
-    """Kills every process but its maker's while it is loaded."""
-
-    def __reduce__(self):
-        return deadly, (os.getpid(),)
-
-
-def deadly(maker):
-    if os.getpid() != maker:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return Deadly()
-
-
 def total(_, a):
     return float(a.sum())
 
 
 def die(_, a):
-    deadly(0)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def tasks(first=None):
