@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import os
 import pickle
 import re
 import subprocess
@@ -117,6 +118,25 @@ def test_every_program_is_tested():
     tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     programs = {path.stem for path in DOC.glob("examples/*.py")} - set(PROGRAMS)
     assert not {name for name in programs if name not in tests}
+
+
+def test_scripts_that_pages_name_can_be_run():
+    pages = [ROOT / "README.rst", *DOC.glob("*.rst"), *DOC.glob("*.inc")]
+    text = "".join(page.read_text() for page in pages)
+    named = {ROOT / name for name in re.findall(r"\.ci/(?:matrix/)?[\w.-]*\w", text)}
+    assert not [path.name for path in named if not path.exists()]
+    scripts = [path for path in named if path.is_file() and not path.suffix]
+    assert len(scripts) > 10
+    assert not [path.name for path in scripts if not os.access(path, os.X_OK)]
+
+
+def test_no_script_defines_a_function_twice():
+    """The shell takes the last one for both, without a word."""
+    scripts = [path for path in ROOT.glob(".ci/**/*") if path.is_file() and path.suffix in ("", ".sh")]
+    assert len(scripts) > 10
+    for path in scripts:
+        names = re.findall(r"^(\w+)\(\) ", path.read_text(), flags=re.M)
+        assert len(names) == len(set(names)), path.name
 
 
 def listed_in_api():
