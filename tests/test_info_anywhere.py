@@ -81,6 +81,17 @@ def test_names_are_listed():
     sharedmem.unlink("info/listed")
 
 
+def test_the_dead_do_not_have_a_name():
+    """Before one of the living has cleared up after them."""
+    with support.Remote("unrelated") as root:
+        pid = root.call(workers.create_and_kill_a_holder, "info/left")
+        found = info()
+        names = [name for arena in found["arenas"] for name in arena.get("names") or ()]
+        (name,) = [each for each in names if each["name"] == "info/left"]
+        assert root.pid in name["processes"]
+        assert pid not in name["processes"]
+
+
 @pytest.mark.parametrize("command", ["info", "top"])
 def test_tables_show_this_process_and_its_arena(command):
     a = sharedmem.ones(1000)

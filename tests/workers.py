@@ -105,6 +105,30 @@ def fork_two_and_kill_one():
 # -- holding arrays between requests
 
 
+def _attach_and_say_so(name, pipe):
+    import sharedmem
+
+    kept = sharedmem.attach(name)
+    pipe.send(kept.shape)
+    pipe.recv()  # until it is killed
+
+
+def create_and_kill_a_holder(name):
+    """A child that has an array which this process created is killed; its pid. Nobody clears up after it."""
+    import multiprocessing
+
+    import sharedmem
+
+    HELD[name] = sharedmem.create(name, 3)
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("spawn").Process(target=_attach_and_say_so, args=(name, theirs))
+    child.start()
+    assert ours.recv() == (3,)
+    child.kill()
+    child.join()
+    return child.pid
+
+
 def spawn_and_kill_one():
     """A child that has an array in this process's arena is killed; its pid. Nobody clears up after it."""
     import multiprocessing

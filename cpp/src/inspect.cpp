@@ -82,9 +82,11 @@ bool read(const void* base, std::size_t bytes, void* context) {
                ? reinterpret_cast<word64*>(start + h.at_descriptors + std::uint64_t{b} * h.descriptor_bytes)
                : nullptr;
   };
-  found.names = report_names(
-      words, static_cast<std::uint32_t>(mark), block,
-      [&](std::uint32_t slot) { return slot_word::from(entries[slot].ctl.load(sc)).who.pid; }, now);
+  const auto living = [&](std::uint32_t slot) {
+    const auto w = slot_word::from(entries[slot].ctl.load(sc));
+    return takes_part(w.state) && !is_gone(h, w, wish.name) ? w.who.pid : 0;
+  };
+  found.names = report_names(words, static_cast<std::uint32_t>(mark), block, living, now);
   found.queues = report_queues(
       leases, static_cast<std::uint32_t>(mark), block,
       [&](std::uint32_t, std::uint64_t place) -> const std::byte* {
@@ -93,11 +95,7 @@ bool read(const void* base, std::size_t bytes, void* context) {
                    ? start + h.at_data + place
                    : nullptr;
       },
-      [&](std::uint32_t slot) {
-        const auto w = slot_word::from(entries[slot].ctl.load(sc));
-        return takes_part(w.state) && !is_gone(h, w, wish.name) ? w.who.pid : 0;
-      },
-      now);
+      living, now);
   return true;
 }
 
