@@ -146,6 +146,20 @@ def test_arrays_of_objects_and_subclasses_are_copied_by_pickling(way):
     assert not any(sharedmem.is_shared(each) for each in got[:3])
 
 
+@pytest.mark.parametrize("dtype", ["f8", "i4,f8", "M8[s]", "U3", object])
+def test_a_message_with_a_masked_array_can_be_loaded_again(dtype):
+    """Its fill value, an array itself, must not be in memory that the message keeps for one reader."""
+    masked = np.ma.masked_array(np.zeros(3, dtype), [True, False, False])
+    masked.fill_value = masked.fill_value
+    kept = sharedmem.share([masked, np.ones(5)])
+    message = sharedmem.dumps(kept)
+    for _ in range(3):
+        got = sharedmem.loads(message)[0]
+        assert type(got) is type(masked)
+        assert (got.tolist(), got.dtype) == (masked.tolist(), masked.dtype)
+        assert repr(got.fill_value) == repr(masked.fill_value)  # NaT is not equal to itself
+
+
 @BOTH
 @pytest.mark.skipif(not hasattr(np, "dtypes") or not hasattr(np.dtypes, "StringDType"), reason="NumPy 1")
 def test_arrays_of_text_of_any_length_are_copied_by_pickling(way):

@@ -50,7 +50,22 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
         for name in pandas_.MODULES:
             if name in sys.modules:
                 table |= dict.fromkeys(pandas_.kinds(sys.modules[name]), _reduce_column)
+    if "numpy.ma" in sys.modules:
+        table[np.ma.MaskedArray] = _reduce_masked
     return table | copyreg.dispatch_table
+
+
+def _reduce_masked(masked: Any) -> Any:
+    """As the array itself does, but for its fill value, an array without dimensions, which becomes a scalar.
+
+    All data of a masked array is in the pickle. A message must not keep memory for the fill value alone: it
+    could be loaded only once.
+    """
+    create, arguments, state = masked.__reduce__()
+    *others, fill_value = state
+    if isinstance(fill_value, np.ndarray):
+        fill_value = fill_value[()]
+    return create, arguments, (*others, fill_value)
 
 
 def _reduce_column(column: Any) -> Any:
