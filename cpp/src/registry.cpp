@@ -69,7 +69,10 @@ arena& enter(std::unique_ptr<arena> a) {
     if (r.count.load(relaxed) <= i) r.count.store(i + 1, release_order);
     return *e.attached;
   }
-  throw no_memory("this process has attached " + std::to_string(most_arenas) + " arenas, the limit");
+  throw no_memory(
+      "this process has attached " + std::to_string(most_arenas) +
+      " arenas, the limit. It detaches those of other processes, and of names, with the last array "
+      "that it has in them, but those in which it has created arrays itself (new_arena) never");
 }
 
 namespace {

@@ -122,7 +122,8 @@ cdef str was_a_message = (
 
 cdef str looks_saved = (
     "The pickle looks saved, or sent by other means than multiprocessing, which would have kept the memory. "
-    "To save the data use pickle.dump into a file, or any pickler within sharedmem.pickle_by_value()")
+    "To save the data of an array use pickle.dump into a file, or any pickler within "
+    "sharedmem.pickle_by_value(). Locks and queues exist as long as a process has them")
 
 
 cdef cnp.dtype find_dtype(const handle* h, object given):

@@ -71,8 +71,13 @@ def new_arena():
     So will the children that it starts from now on. Existing arrays stay where they are. If another
     thread creates arrays meanwhile, they lie in either arena.
 
+    The former arena stays attached until this process ends, also when no array is left in it. Therefore a
+    process can call this function some 120 times.
+
     Raises
     ------
+    MemoryError
+        This process has attached 128 arenas, the limit.
     OSError
         The system refused every size that was tried; the message lists each attempt.
     ValueError

@@ -175,7 +175,7 @@ references::located references::acquire(const claim& c) {
     throw stale_handle("the handle refers to " + name_of(c) + ", which this arena does not have");
   if (!words.has_block(c.block))
     throw stale_handle(
-        "the memory of this array is gone (" + name_of(c) +
+        "this shared memory is gone (" + name_of(c) +
         "): the process that made this part of the arena ended before any other process had attached it");
   const std::lock_guard lock(stripe(c.block));
   auto* block = words.block(c.block);
@@ -196,8 +196,7 @@ references::located references::acquire(const claim& c) {
   if (!ok && leased) free_if_unclaimed(c.block);  // a forged handle took the last claim
   if (!ok)
     throw stale_handle(
-        "the memory of this array has been freed: its last holder dropped it before the handle was loaded, "
-        "or its "
+        "this shared memory has been freed: its last holder dropped it before the handle was loaded, or its "
         "message was loaded before (" +
         name_of(c) + ")");
   const std::uint64_t place = block[at_place].load(relaxed);

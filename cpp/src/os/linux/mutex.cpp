@@ -121,7 +121,9 @@ robust_mutex robust_mutex::open(void* where) {
   const std::uint32_t here = this_namespaces().pid;
   if (at->pid_namespace != 0 && here != 0 && at->pid_namespace != here) {
     throw std::invalid_argument(
-        "this lock was made in another pid namespace, whose thread ids are not valid here");
+        "it was made in another pid namespace: locks, and queues, which contain locks, work among the "
+        "processes "
+        "of one only, because a lock's owner is known by a thread id");
   }
   return robust_mutex{at};
 }
