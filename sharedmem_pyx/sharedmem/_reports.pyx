@@ -55,8 +55,8 @@ def stats():
         participants, segments
             Number of processes in the arena, and of kernel objects of which it consists.
         leases, bytes_in_flight
-            Arrays that were sent and not loaded yet, and the bytes that they keep. What is in queues counts, too:
-            their messages, and of each queue, also an empty one, its own memory.
+            Arrays that were sent and not loaded yet, and the bytes that they keep. Queues count, too: their
+            messages, and the memory of the queue itself, even if it is empty.
         oldest_in_flight
             Seconds since the oldest of them was sent; 0.0 if there is none. `participants` lists them by
             process.
