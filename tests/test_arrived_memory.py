@@ -109,6 +109,19 @@ def test_few_pieces_are_kept():
     assert kept_bytes() == 8 * MIB
 
 
+@pytest.mark.needs_linux
+def test_what_is_not_kept_any_longer_is_freed():
+    def drop_many():
+        many = [arrived(filled(MIB)) for _ in range(20)]
+        del many
+
+    drop_many()
+    before = support.private_memory()
+    for _ in range(50):
+        drop_many()  # of which eight are kept in place of those before
+    assert support.private_memory() < before + 200 * MIB
+
+
 def test_small_arrays_take_no_large_memory():
     arrived(filled(8 * MIB))
     a = arrived(filled(7 * MIB))

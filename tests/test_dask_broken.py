@@ -6,12 +6,15 @@ import socket
 import struct
 import weakref
 
+import numpy as np
 import pytest
 
 distributed = pytest.importorskip("distributed")
 from distributed.comm import CommClosedError, connect, listen  # noqa: E402
 
+import sharedmem  # noqa: E402
 from sharedmem._engines import dask_comm  # noqa: E402
+from sharedmem._transfers.parcels import make_parcel, open_handle  # noqa: E402
 
 
 class Large:
@@ -50,3 +53,20 @@ def test_a_broken_connection_and_its_users_can_be_collected(method):
     gone = asyncio.run(use_broken(method, "sharedmem"))
     gc.collect()
     assert [each() for each in gone] == [None, None]
+
+
+@pytest.mark.parametrize("failing", range(3))
+def test_a_message_of_which_a_buffer_cannot_be_attached_keeps_none(failing, monkeypatch):
+    before = sharedmem.stats()["leases"]
+    parcel = make_parcel([np.ones(1 << 16, "u1") for _ in range(3)], 1)
+    parcel.sent()
+
+    def open_unless_failing(handle):
+        if handle == parcel.handles[failing]:
+            raise MemoryError
+        return open_handle(handle)
+
+    monkeypatch.setattr(dask_comm, "open_handle", open_unless_failing)
+    with pytest.raises(MemoryError):
+        dask_comm._open(parcel.handles)
+    assert sharedmem.stats()["leases"] == before

@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.pool import ThreadPool
 
+import numpy as np
 import pytest
 import workers
 from support import TIMEOUT, needs_64_bit, settle
@@ -107,6 +108,21 @@ def test_the_arrays_of_what_failed_are_given_back():
             with pytest.raises(OSError, match="no room"):
                 WAYS["apply"](pool, send_back, (things, error, os.getpid()))
         assert sharedmem.stats()["leases"] == leases
+
+
+@pytest.mark.parametrize("kind", ["array", "buffer"])
+def test_the_memory_of_carried_data_of_what_failed_is_given_back(kind):
+    data = np.ones(10_000)
+    if kind == "buffer":
+        data = pytest.importorskip("pyarrow").py_buffer(data)
+    error = Fails(OSError(12, "no room"))
+    with sharedmem.transport(1), multiprocessing.get_context("fork").Pool(1) as pool:
+        settle()
+        leases = sharedmem.stats()["leases"]
+        for things in ([data, error], [error, data], [error, data, data]):
+            with pytest.raises(OSError, match="no room"):
+                WAYS["apply"](pool, total, things)
+            assert sharedmem.stats()["leases"] == leases
 
 
 class Nested:

@@ -5,10 +5,12 @@ import multiprocessing
 import os
 import pickle
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
-from support import TIMEOUT, check_python, dumps, settle, wait_until
+from support import TIMEOUT, check_python, dumps, in_fork, settle, wait_until
 
 import sharedmem
 from sharedmem import is_shared
@@ -215,6 +217,29 @@ def test_the_parents_messages_are_not_a_childs():
             assert (pool.apply(make_first, (2 * MIB,)) == 3).all()
             assert pool.apply(sent_by_worker, (None,))["by_pipe"] == 0
         assert (pickle.loads(message) == 1).all()
+
+
+def test_a_child_that_is_forked_while_a_thread_copies_does_not_hold_the_block():
+    data = np.ones(8 * MIB)
+    done = threading.Event()
+
+    def copy():
+        while not done.is_set():
+            pickle.loads(dumps(data))
+
+    def child():
+        assert sharedmem.stats()["live_bytes"] < data.nbytes
+
+    with sharedmem.transport():
+        thread = threading.Thread(target=copy)
+        thread.start()
+        try:
+            for _ in range(20):
+                time.sleep(0.005)
+                assert in_fork(child) == 0
+        finally:
+            done.set()
+            thread.join()
 
 
 def put_and_forget(queue):

@@ -158,6 +158,22 @@ TEST_CASE("while a foreign arena waits to be left its arrays can be loaded again
         }) == 0);
 }
 
+TEST_CASE("a foreign arena is not left if something in it was acquired while it waited for that") {
+  CHECK(beside_an_owner([](owner& other) {
+          allocation a = load(other.sent);
+          arena* foreign = a.ref.home;
+          {
+            const attached_arenas all;
+            release(a.ref);
+            if (arena_of(a.data) != nullptr) return 1;
+            a = foreign->acquire(other.sent.what);  // not by way of the registry, which would show it again
+          }
+          if (arena_of(a.data) != foreign || other.participants() != 2 || !filled(a.data, 5000, 1)) return 2;
+          release(a.ref);
+          return other.participants() == 1 ? 0 : 3;
+        }) == 0);
+}
+
 TEST_CASE("a foreign arena stays while threads look for an address, and the last of them leaves it") {
   CHECK(beside_an_owner([](owner& other) {
           allocation a = load(other.sent);

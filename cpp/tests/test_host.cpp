@@ -1,6 +1,8 @@
 // The arena of names: found through the kernel's list, made at most once, even if processes are killed or stopped.
 #include <doctest.h>
 
+#include <sys/shm.h>
+
 #include <array>
 #include <cstdlib>
 #include <memory>
@@ -16,6 +18,7 @@
 #include "host.hpp"
 #include "needs.hpp"
 #include "os/identity.hpp"
+#include "os/linux/sysv.hpp"
 #include "os/segment.hpp"
 #include "shared/fault.hpp"
 #include "shared/layout.hpp"
@@ -165,6 +168,40 @@ TEST_CASE("a look makes no arena, and namespaces have arenas of their own") {
   });
   CHECK(other.wait() == 0);
   CHECK(hosts() == before);
+}
+
+TEST_CASE("namespaces whose arenas have the same tag are told apart") {
+  begin("tag");
+  name_space one{1}, other{2};
+  while (host_tag(other.hash) != host_tag(one.hash)) ++other.hash;
+  child user([&] {
+    const host_use first = host_arena(one);
+    if (find_host_arena(other)) return 1;
+    const host_use second = host_arena(other);
+    return &*first != &*second && &*find_host_arena(one) == &*first ? 0 : 2;
+  });
+  CHECK(user.wait() == 0);
+}
+
+TEST_CASE("a segment of another program under the key of the arena stays, and another key is used") {
+  const std::uint64_t space = begin("taken");
+  const auto tag = static_cast<std::size_t>(os::meeting_size + host_tag(space));
+  const std::size_t bytes = 2 * os::huge_page_size;
+  const auto key = static_cast<key_t>(os::meeting_keys | (host_key_number(space, 0) & ~os::meeting_key_mask));
+  struct {
+    std::size_t bytes;
+    int mode;
+  } const strangers[] = {{bytes + tag, 0640}, {bytes + tag - 1, 0600}, {bytes, 0600}, {tag, 0600}};
+  for (const auto& each : strangers) {
+    CAPTURE(each.bytes);
+    const int id = ::shmget(key, each.bytes, IPC_CREAT | IPC_EXCL | each.mode);
+    REQUIRE(id >= 0);
+    os::segment object;
+    CHECK(candidate(space, object) == os::meeting::taken);
+    child other([] { return name_arena().statistics().participants == 1 ? 0 : 1; });
+    CHECK(other.wait() == 0);
+    CHECK(::shmctl(id, IPC_RMID, nullptr) == 0);
+  }
 }
 
 TEST_CASE("the arena of names is never a home") {

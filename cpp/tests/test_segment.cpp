@@ -120,6 +120,18 @@ TEST_CASE("a stranger's segment stays, whatever its key, with data in it or with
       }
 }
 
+TEST_CASE("a segment with a key of those by which processes meet stays if none of them makes it so large") {
+  constexpr std::size_t huge = std::size_t{2} << 20;
+  for (const std::size_t bytes : {std::size_t{4095}, huge, huge + 4096, 2 * huge + 100}) {
+    CAPTURE(bytes);
+    const int id = abandoned(key_like(0x53800000), 0600, bytes);
+    REQUIRE(id >= 0);
+    CHECK(sweep_orphans() == 0);
+    CHECK(exists(id));
+    ::shmctl(id, IPC_RMID, nullptr);
+  }
+}
+
 TEST_CASE("a segment that was left behind but is used by another program stays") {
   for (const bool arena : {true, false}) {
     CAPTURE(arena);

@@ -8,9 +8,10 @@ make, close and send connections.
 invalid.
 """
 
-import contextlib
 import functools
+import os
 import socket
+import stat
 import sys
 from multiprocessing import connection, reduction
 from types import ModuleType
@@ -25,10 +26,10 @@ def _leads_elsewhere(conn: Any) -> bool:
     found: bool | None = conn._sharedmem_elsewhere
     if found is None:
         found = False
-        with contextlib.suppress(OSError):  # it is a pipe
-            same = socket.socket(fileno=conn._handle)
-            found = same.family != getattr(socket, "AF_UNIX", None)  # Python has it not on Windows
-            same.detach()
+        if stat.S_ISSOCK(os.fstat(conn._handle).st_mode):
+            # A socket object closes its descriptor, also if this function is interrupted (Ctrl-C).
+            with socket.socket(fileno=os.dup(conn._handle)) as same:
+                found = same.family != getattr(socket, "AF_UNIX", None)  # Python has it not on Windows
         conn._sharedmem_elsewhere = found
     return found
 

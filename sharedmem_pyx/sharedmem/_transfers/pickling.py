@@ -37,11 +37,15 @@ def pickle_by_value() -> Iterator[None]:
     >>> with sharedmem.pickle_by_value():
     ...     data = pickle.dumps({"a": a})
     """
-    token = by_value.set(True)
+    before, token = by_value.get(), None
     try:
+        token = by_value.set(True)
         yield
     finally:
-        by_value.reset(token)
+        if token is None:  # it was set, and then a handler of a signal (Ctrl-C) raised
+            by_value.set(before)
+        else:
+            by_value.reset(token)
 
 
 def hook_forking_pickler(module: ModuleType) -> None:

@@ -28,11 +28,12 @@ def always_by_value(save: _Function) -> _Function:
 
     @functools.wraps(save)
     def save_by_value(*args: Any, **kwargs: Any) -> Any:
-        token = by_value.set(True)
+        before = by_value.get()
         try:
+            by_value.set(True)  # in here, since a handler of a signal (Ctrl-C) may raise as soon as it is set
             return save(*args, **kwargs)
         finally:
-            by_value.reset(token)
+            by_value.set(before)
 
     return save_by_value
 

@@ -70,10 +70,11 @@ class in_hand {
  private:
   static void pause() noexcept { std::this_thread::sleep_for(std::chrono::microseconds{50}); }
   /// A fork waits for steps that have begun, but not for ever: one may wait for a lock that this fork has
-  /// taken.
+  /// taken. A step may take long where memory is slow to get, or the machine too busy to run its thread.
   static void before_fork() noexcept {
     forks.fetch_add(1);
-    for (int tries = 0; tries < 400 && steps.load() != 0; ++tries) pause();
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds{2};
+    while (steps.load() != 0 && std::chrono::steady_clock::now() < end) pause();
   }
 
   inline static thread_local char this_thread = 0;  // its address names the thread

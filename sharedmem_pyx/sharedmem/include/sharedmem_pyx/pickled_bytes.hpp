@@ -34,8 +34,8 @@ class pickled_bytes {
   bool enter_wrapped_task() noexcept {
     static constexpr std::string_view module = "sharedmem.", function = "\x8c\x09open_task\x93\x42";
     std::uint64_t length = 0;
-    return starts("\x80\x04\x8c") && read(1, length) && length <= in_.size() - at_ && at(module) &&
-           skip(length) && starts(function) && skip(4);
+    return starts("\x80\x04\x8c") && read(1, length) && at(module) && skip(length) && starts(function) &&
+           skip(4);
   }
 
   /// Whether the text stands here.
