@@ -70,9 +70,21 @@ def test_anything_that_makes_an_array_is_copied(made):
     assert support.address(a) == support.address(b)
 
 
-@pytest.mark.parametrize("made", [None, object(), np.array([None])], ids=str)
-def test_results_of_build_that_cannot_be_arrays_are_rejected(made):
-    with pytest.raises(TypeError, match="pointers"):
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (None, "the function that builds 'objects' returned None, not an array"),
+        (
+            {"a": 1},
+            "that builds 'objects' returned an object of type dict, not.*sharedmem.share",
+        ),
+        (object(), "returned an object of type object, not an array"),
+        (np.array([None]), "the dtype is object: its items are pointers"),
+    ],
+    ids=["None", "dict", "object", "ndarray"],
+)
+def test_results_of_build_that_cannot_be_arrays_are_rejected(made, said):
+    with pytest.raises(TypeError, match=said):
         sharedmem.get_or_create("objects", lambda: made)
     assert sharedmem.get_or_create("objects", lambda: 1) == 1
 

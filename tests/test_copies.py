@@ -161,3 +161,13 @@ def test_asshared_converts_only_where_it_must():
     assert sharedmem.is_shared(fortran)
     assert same(fortran, np.asarray(a))
     assert sharedmem.asshared(fortran, order="F") is fortran
+
+
+@pytest.mark.parametrize("make", [sharedmem.array, sharedmem.asshared, sharedmem.copy])
+@pytest.mark.parametrize(("given", "said"), [(None, "None"), ({"a": 1}, "dict"), ([1, None], "list")])
+def test_what_numpy_would_only_store_as_objects_is_named_by_its_type(make, given, said):
+    for call in (make, sharedmem.Latest().put):
+        with pytest.raises(
+            TypeError, match=rf"^NumPy turns (an object of type )?{said} into.*sharedmem\.share"
+        ):
+            call(given)

@@ -8,6 +8,7 @@ from sharedmem.array cimport in_shared_memory, is_carried
 from sharedmem._new_array cimport anything, make, plan, plan_like, read_dtype, read_populate, same_bytes
 
 from sharedmem.array import SharedArray
+from sharedmem.errors import refuse_unconverted
 
 
 cdef extern from "<numpy/arrayobject.h>":
@@ -59,6 +60,8 @@ def array(obj, dtype=None, order="K", *, ndmin=0):
     if dtype is None:
         source = as_plain(obj)
         descr = source.descr
+        if PyDataType_REFCHK(descr) and not isinstance(obj, np.ndarray):
+            refuse_unconverted(obj)
     else:
         descr = read_dtype(dtype)
         if PyDataType_REFCHK(descr) or isinstance(obj, np.ndarray) and is_definite(descr):

@@ -24,6 +24,7 @@ from sharedmem.libsharedmem.names cimport (
 from sharedmem._copying import array as copy_into
 from sharedmem._naming import BuildError, failure_text, kind_of
 from sharedmem._startup import import_lock
+from sharedmem.errors import kind_text
 
 cnp.import_array()
 
@@ -313,7 +314,7 @@ cdef object build_now(const name_ticket* mine, object name, object build, bint m
         host = name_arena(mine[0])
         before = place_in(host)
         try:
-            a = contiguous_in(host, build())
+            a = contiguous_in(host, build(), name)
         finally:
             place_in(before)
         if os.getpid() != process:
@@ -336,13 +337,16 @@ cdef object build_now(const name_ticket* mine, object name, object build, bint m
             building.discard(key)
 
 
-cdef object contiguous_in(arena* where, object made):
+cdef object contiguous_in(arena* where, object made, object name):
     """An array that lies in the arena, is writable and contiguous, with the items of `made`.
 
     Memory that came through a read-only mapping may have been promised to others as read-only.
     """
     cdef allocation found
     cdef cnp.ndarray a = made if isinstance(made, np.ndarray) else np.asarray(made)
+    if a.descr.hasobject and a is not made:
+        raise TypeError(f"the function that builds {name!r} returned {kind_text(made)}, not an array of "
+                        "numbers, text or dates; sharedmem.share is for other objects")
     check_dtype(a.descr)
     if (cnp.PyArray_SIZE(a) > 0 and cnp.PyArray_ITEMSIZE(a) > 0 and cnp.PyArray_ISWRITEABLE(a)
             and (cnp.PyArray_IS_C_CONTIGUOUS(a) or cnp.PyArray_IS_F_CONTIGUOUS(a))

@@ -31,6 +31,20 @@ def refuse_objects(dtype: _DType) -> NoReturn:
     )
 
 
+def kind_text(obj: object) -> str:
+    """What an object is, for errors."""
+    return "None" if obj is None else f"an object of type {type(obj).__name__}"
+
+
+def refuse_unconverted(obj: object) -> NoReturn:
+    """Raise the TypeError for something that is no array, and that NumPy turns into one of Python objects."""
+    raise TypeError(
+        f"NumPy turns {kind_text(obj)} into items that are pointers to Python objects, which are valid in "
+        "one process only. Pass numbers, text or dates; sharedmem.share(obj) puts the arrays within other "
+        "objects into shared memory"
+    )
+
+
 def _find_objects(dtype: _DType, path: str = "") -> tuple[str, _DType]:
     if dtype.subdtype is not None:
         return _find_objects(dtype.subdtype[0], path)
