@@ -100,7 +100,7 @@ def test_invalid_arguments(file, tmp_path):
         memmap(file, "V7")
     with pytest.raises(ValueError, match=r"os\.truncate"):
         memmap(file, "f8", "r+", shape=1000)
-    with pytest.raises(ValueError, match=r"whole number|truncate|larger than any file"):
+    with pytest.raises(ValueError, match=r"lies beyond the end|larger than any file"):
         memmap(file, offset=1 << 40)
     with pytest.raises(ValueError, match="too big"):
         memmap(tmp_path / "b", "f8", "w+", shape=(1 << 40, 1 << 40))
@@ -198,3 +198,14 @@ def test_an_error_names_a_file_whose_name_is_not_valid_utf_8(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         memmap(missing)
     assert caught.value.filename == missing
+
+
+@pytest.mark.parametrize("shape", [None, 0, 3])
+def test_an_offset_beyond_the_end(tmp_path, shape):
+    """Whatever the shape is; at the very end there is room for an array without elements."""
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"0" * 368)
+    for offset in (369, 400):
+        with pytest.raises(ValueError, match=rf"offset {offset} lies beyond the end.*x\.bin.* 368 bytes"):
+            memmap(path, "f8", offset=offset, shape=shape)
+    assert memmap(path, "f8", offset=368, shape=0).shape == memmap(path, "f8", offset=368).shape == (0,)

@@ -177,19 +177,23 @@ def memmap(
     with naming(filename):
         memory = open_file(path, mode == "r+")
     left = len(memory) - offset
+    if left < 0:
+        raise ValueError(
+            f"offset {offset} lies beyond the end of {os.fspath(filename)!r}, which has {len(memory)} bytes: "
+            "os.truncate extends a file"
+        )
     if shape is None:
-        if left < 0 or left % descr.itemsize:
+        if left % descr.itemsize:
             raise ValueError(
-                f"the {max(left, 0)} bytes after the offset are not a whole number of items "
-                f"of {descr.itemsize} bytes"
+                f"the {left} bytes after the offset are not a whole number of items of {descr.itemsize} bytes"
             )
         lengths = (left // descr.itemsize,)
     else:
         lengths = _lengths(shape)
     expected = _bytes_of(lengths, descr)
-    if expected > max(left, 0):
+    if expected > left:
         raise ValueError(
-            f"the file has {max(left, 0)} bytes after the offset, but the array needs {expected}: "
+            f"the file has {left} bytes after the offset, but the array needs {expected}: "
             "os.truncate extends a file"
         )
     return _array_in(memory, lengths, descr, offset, order == "F")
