@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import io
 import multiprocessing
 import os
@@ -206,7 +205,7 @@ def _unlink(names: Sequence[str], missing_ok: bool) -> int:
 
 def _probe() -> int:
     if sys.platform != "win32":
-        raise OSError(errno.ENOSYS, "it asks Windows, and this is not one")
+        raise OSError("probe works on Windows only")
     from sharedmem._cli import probe
 
     return probe.run()
