@@ -243,6 +243,7 @@ def test_an_invalid_setting_raises(name, value):
     assert first == again
     assert name in first
     assert f"'{value}'" in first
+    assert "LINGER" in name or "the units are KiB, MiB" in first
 
 
 @pytest.mark.parametrize("value", ["8GiB", [1], 1j, float("nan"), float("inf")])

@@ -54,8 +54,10 @@ std::optional<std::uint64_t> size_setting(const char* name) {
   if (text == nullptr) return std::nullopt;
   const auto size = parse_size(text);
   if (!size)
-    throw std::invalid_argument(std::string(name) + " is '" + text +
-                                "', which is not a size: a number of bytes below 8 EiB, such as 8GiB");
+    throw std::invalid_argument(
+        std::string(name) + " is '" + text +
+        "', which is not a size: a number of bytes below 8 EiB, such as 8GiB; the units are KiB, "
+        "MiB, GiB, TiB, or K, M, G, T (1024 each), and kB, MB, GB, TB (1000 each)");
   return size;
 }
 
