@@ -126,7 +126,7 @@ def test_collect_of_nothing():
 
 @pytest.mark.parametrize("age", [-1, "soon", None])
 def test_revoke_takes_a_number_of_seconds(age):
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises((TypeError, ValueError), match="older_than must be a number of seconds"):
         sharedmem.revoke(age)
 
 

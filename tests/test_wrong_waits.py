@@ -95,10 +95,23 @@ WAYS = [name for name in vars(Waits) if not name.startswith("_")]
 
 @pytest.mark.parametrize("way", WAYS)
 def test_timeouts_that_are_not_numbers(way):
-    wrong = (NAN, ValueError), (np.float64(NAN), ValueError), ("1", TypeError), (1j, TypeError)
-    for timeout, error in wrong:
-        with pytest.raises(error):
+    """The error has the name of the parameter, and what was given: its type, or the value."""
+    wrong = (
+        (NAN, ValueError, "nan"),
+        (np.float64(NAN), ValueError, "nan"),
+        ("1", TypeError, "str"),
+        (1j, TypeError, "complex"),
+    )
+    for timeout, error, said in wrong:
+        with pytest.raises(error, match=f"timeout must be a number of seconds or None, not .*{said}"):
             getattr(Waits, way)(timeout)
+
+
+def test_the_error_of_latest_does_not_speak_of_negative_seconds():
+    latest = sharedmem.Latest()
+    for timeout, said in ((-1, "no array was put$"), (0, "no array was put$"), (0.01, r"within 0\.01 s$")):
+        with pytest.raises(TimeoutError, match=said):
+            latest.get(timeout=timeout)
 
 
 def test_a_negative_timeout_of_names_is_refused():
@@ -112,7 +125,7 @@ def test_a_negative_timeout_of_names_is_refused():
 def test_what_a_put_refuses_is_not_put():
     queue = sharedmem.Queue()
     for call in (queue.put, lambda _, **options: queue.put_many([1], **options)):
-        with pytest.raises(ValueError, match="not a number"):
+        with pytest.raises(ValueError, match="timeout must be a number"):
             call(1, timeout=NAN)
     assert queue.qsize() == 0
 

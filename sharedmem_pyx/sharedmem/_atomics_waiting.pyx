@@ -43,9 +43,14 @@ cdef double seconds_of(object timeout) except? -1:
     """The seconds of a timeout; infinity for None."""
     if timeout is None:
         return float("inf")
-    cdef double seconds = timeout
+    cdef double seconds
+    try:
+        seconds = timeout
+    except TypeError:
+        kind = type(timeout).__name__
+        raise TypeError(f"timeout must be a number of seconds or None, not {kind}") from None
     if seconds != seconds:
-        raise ValueError("the timeout is not a number")
+        raise ValueError(f"timeout must be a number of seconds or None, not {timeout!r}")
     return seconds
 
 

@@ -223,7 +223,9 @@ class Latest:
                 continue  # it was replaced meanwhile
             left = min(end - monotonic(), _SLICE)
             if not wait(self._bell, 0, bell, left) and monotonic() >= end:
-                text = f"no array was put within {timeout:g} s"
+                text = "no array was put"
+                if timeout is not None and timeout > 0:
+                    text += f" within {timeout:g} s"
                 raise TimeoutError(f"{text} after the one with number {known}" if known else text)
 
     def __repr__(self) -> str:

@@ -12,6 +12,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libcpp cimport bool
 from libcpp.string_view cimport string_view
 
+from sharedmem._atomics_waiting cimport seconds_of
 from sharedmem._handles cimport in_one_block
 from sharedmem._name_arrays cimport array_of, bind, check_dtype, text_of
 from sharedmem._name_states cimport has_ended, look, read_name, sleep, state_text
@@ -46,10 +47,10 @@ cdef object read_deadline(object timeout):
         return None
     cdef double seconds
     try:
-        seconds = timeout
+        seconds = seconds_of(timeout)
     except OverflowError:
         raise ValueError("timeout is too large for a float; None waits for ever") from None
-    if not seconds >= 0:
+    if seconds < 0:
         raise ValueError(f"timeout must be a number of seconds, 0 or more, or None, not {timeout!r}")
     return time.monotonic() + seconds
 

@@ -230,11 +230,15 @@ def revoke(older_than):
 
     Raises
     ------
-    ValueError
-        `older_than` is negative, or 1e9 and more.
+    TypeError, ValueError
+        `older_than` is not a number; it is negative, or 1e9 and more.
     """
-    cdef double seconds = older_than
+    cdef double seconds
     cdef uint64_t nanoseconds, done
+    try:
+        seconds = older_than
+    except TypeError:
+        raise TypeError(f"older_than must be a number of seconds, not {type(older_than).__name__}") from None
     if not 0 <= seconds < 1e9:
         raise ValueError(f"older_than must be a number of seconds from 0 to 1e9, not {older_than!r}")
     nanoseconds = <uint64_t>(seconds * 1e9)
