@@ -216,7 +216,13 @@ def test_names_that_are_not_str(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("", "empty"), ("é" * 128, "255 bytes of UTF-8, this one has 256"), ("a\0b", "null")]
+    ("name", "why"),
+    [
+        ("", "empty"),
+        ("é" * 128, "255 bytes of UTF-8, this one has 256"),
+        ("a\0b", "null"),
+        ("a\udcff", r"a name must be text.*character 1 of 'a\\udcff' is none"),
+    ],
 )
 def test_a_name_that_means_nothing(name, why):
     for call in (

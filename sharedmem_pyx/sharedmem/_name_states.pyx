@@ -30,7 +30,11 @@ cdef string_view read_name(object name) except *:
     cdef const char* data
     if not isinstance(name, str):
         raise TypeError(f"a name is a str, not {type(name).__name__}")
-    data = PyUnicode_AsUTF8AndSize(name, &size)
+    try:
+        data = PyUnicode_AsUTF8AndSize(name, &size)
+    except UnicodeEncodeError as error:     # a half of a surrogate pair, such as "\ud800"
+        raise ValueError(f"a name must be text that UTF-8 can encode; character {error.start} of {name!a} "
+                         "is none: it is one half of a surrogate pair") from None
     if size == 0:
         raise ValueError("a name must not be empty")
     if size > max_name_bytes:
