@@ -249,9 +249,11 @@ def revoke(older_than):
 
 cdef uint64_t read_bytes(object cache) except? 0:
     try:
-        number = int(cache) if isinstance(cache, float) else operator.index(cache)
-    except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"cache must be a number of bytes, not {cache!r}") from None
+        if isinstance(cache, bool):
+            raise TypeError     # an int to Python, and surely a mistake
+        number = operator.index(cache)
+    except TypeError:
+        raise TypeError(f"cache must be a number of bytes, an int, not {cache!r}") from None
     if not 0 <= number < 1 << 64:
         raise ValueError(f"cache must be a number of bytes from 0 to 2**64 - 1, not {cache!r}")
     return number
@@ -279,7 +281,7 @@ def memory_limit(cache=None):
     Raises
     ------
     TypeError, ValueError
-        `cache` is not a number of bytes; it is negative or has more than 64 bits.
+        `cache` is not an int; it is negative or has more than 64 bits.
     """
     cdef arena* mine
     cdef arena_statistics now
