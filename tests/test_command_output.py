@@ -23,6 +23,25 @@ def test_a_full_disk_is_one_line(command):
     assert err.count(b"\n") == 1
 
 
+@pytest.mark.parametrize("command", ["--help", "--version", "demo --help"])
+def test_help_on_a_full_disk_fails_too(command):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full here")
+    status, _, err = support.run_python("", shell=f'"$1" -m sharedmem {command} >/dev/full; exit $?')
+    assert status == 1
+    assert err.decode().startswith("python -m sharedmem: error: [Errno 28]")
+    assert err.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("command", ["--help", "info", "demo --size 1MiB --workers 1"])
+def test_a_reader_that_has_gone_is_no_line(command):
+    """The pipe is closed before anything is written to it. The demo tells on standard error what it does."""
+    shell = f'{{ sleep 0.5; "$1" -m sharedmem {command}; echo "status $?" >&2; }} | true; exit 0'
+    status, _, err = support.run_python("", shell=shell)
+    said = [line for line in err.decode().splitlines() if not line.endswith(": working")]
+    assert (status, said) == (0, ["status 1"])
+
+
 @pytest.mark.parametrize("command", ["info", "info --json", "top", "top <&-", "unlink --missing-ok none"])
 def test_without_an_output(command):
     status, out, err = support.run_python("", shell=f'exec "$1" -m sharedmem {command} >&-', related=True)

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sharedmem import __version__
 from sharedmem._cli.console import parse_bytes
@@ -54,10 +54,17 @@ exit status: 0 all results are right; 1 one is wrong, or something failed;
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors take one line."""
+    """A parser whose errors take one line, and that does not hide that its help could not be written."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is None or file is not sys.stdout:
+            super()._print_message(message, file)
+        else:
+            file.write(message)
+            file.flush()
 
 
 def _size(text: str) -> int:
@@ -152,7 +159,8 @@ def _parser() -> argparse.ArgumentParser:
         "unlink",
         help="take names of arrays away",
         description=_UNLINK,
-        epilog="exit status: 0 all are gone; 1 one could not be taken away, which is said; 2 bad arguments",
+        epilog="exit status: 0 all are gone; 1 one could not be taken away, which is said; 2 bad arguments; "
+        "130 interrupted",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     unlink.add_argument("names", nargs="+", metavar="NAME", help="as it was given to create or get_or_create")
@@ -170,7 +178,7 @@ def _demo(options: argparse.Namespace) -> int:
     except demo.InputError as error:
         print(f"python -m sharedmem demo: error: {error}", file=sys.stderr)
         return 2
-    except (demo.WorkerError, MemoryError, OSError) as error:
+    except (demo.WorkerError, MemoryError) as error:
         print(f"python -m sharedmem demo: failed: {error}", file=sys.stderr)
         return 1
 
@@ -227,10 +235,12 @@ def _run(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that `arguments` name and gives the exit status."""
-    options = _parser().parse_args(arguments)
+    called = "python -m sharedmem"
     if isinstance(sys.stdout, io.TextIOWrapper):  # names may have characters that its encoding has not
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        options = _parser().parse_args(arguments)
+        called += f" {options.command}"
         status = _run(options)
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a failure can still be reported
@@ -243,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return 1  # as rich does
     except OSError as error:
-        print(f"python -m sharedmem {options.command}: error: {error}", file=sys.stderr)
+        print(f"{called}: error: {error}", file=sys.stderr)
         _drop_output()
         return 1
 
