@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -182,4 +183,16 @@ def test_top_is_printed_once_on_a_terminal_that_cannot_be_drawn_on(monkeypatch):
         said(other)  # what one process alone uses is not shown to itself
         assert sharedmem._cli.top.run(1.0) == 0
     assert "seen" in sys.stdout.getvalue()
+    del a
+
+
+def test_a_long_name_leaves_the_other_columns_of_top_their_room(top):
+    """It is shortened, as `info` does, so that the state, the dtype and the bytes of each name are whole."""
+    _, terminal = top
+    a = sharedmem.create("a long name/" + "x" * 150, (3, 3))
+    seen = shown(terminal, "xx...")
+    (line,) = {line for line in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen).splitlines() if "xx..." in line}
+    assert line.split()[0] == "ready"
+    assert {"float64", "3x3", "72", str(os.getpid())} <= set(line.split())
+    assert len(line.rstrip()) <= 80
     del a

@@ -62,7 +62,6 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     headings = [heading.lstrip(">") for heading in columns]
     try:
         from rich.box import SIMPLE_HEAD
-        from rich.cells import cell_len, set_cell_size
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
@@ -70,20 +69,28 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         _print_plain(title, headings, right, cells)
         return
     console = Console(file=sys.stdout)
-    widths = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     # Where the terminal is narrow, the last column gives way first, then rich breaks the other columns of
     # text into lines. Numbers stay whole.
     for i, (heading, to_right) in enumerate(zip(headings, right, strict=True)):
         whole = to_right or i == len(headings) - 1
         table.add_column(heading, justify="right" if to_right else "left", no_wrap=whole, overflow="fold")
-    room = max(console.width - sum(widths[:-1]) - 2 * len(widths) + 1, len(headings[-1]), 12)
+    shorten_last(headings, cells, console.width)
     for row in cells:
-        if cell_len(row[-1]) > room:
-            row[-1] = set_cell_size(row[-1], room - 3).rstrip() + "..."
         table.add_row(*(Text(cell) for cell in row))
     console.print(Text(title, style="bold"))
     console.print(table)
+
+
+def shorten_last(headings: Sequence[str], cells: Sequence[list[str]], width: int) -> None:
+    """Shortens the last cell of each row, so that the others have room in lines of `width` columns."""
+    from rich.cells import cell_len, set_cell_size
+
+    widths = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
+    room = max(width - sum(widths[:-1]) - 2 * len(widths) + 1, len(headings[-1]), 12)
+    for row in cells:
+        if cell_len(row[-1]) > room:
+            row[-1] = set_cell_size(row[-1], room - 3).rstrip() + "..."
 
 
 def print_text(text: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sharedmem._cli import keys
-from sharedmem._cli.console import format_bytes
+from sharedmem._cli.console import format_bytes, shorten_last
 from sharedmem._cli.info import NAME_COLUMNS, QUEUE_COLUMNS, gather, name_rows, queue_rows, touched_cells
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def _screen(found: dict[str, Any], interval: float) -> RenderableType:
 
 
 def _table(title: str, columns: Sequence[str], rows: list[tuple[object, ...]]) -> Table:
+    from rich import get_console
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -164,6 +165,8 @@ def _table(title: str, columns: Sequence[str], rows: list[tuple[object, ...]]) -
             ratio=1 if last and not heading.startswith(">") else None,
             min_width=8 if last else len(heading.lstrip(">")),
         )
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+    cells = [[str(cell) for cell in row] for row in rows]
+    shorten_last([heading.lstrip(">") for heading in columns], cells, get_console().width)
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
     return table
