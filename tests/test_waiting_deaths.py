@@ -99,6 +99,47 @@ def test_a_waiter_for_the_condition_is_warned_of_the_holders_death():
     assert support.join(process) == [-signal.SIGKILL]
 
 
+def wait_beside_a_thread_that_ends(condition):
+    def leave():
+        condition.acquire()
+        condition.notify()
+
+    with condition:
+        threading.Thread(target=leave).start()
+        condition.wait(support.TIMEOUT)
+
+
+@pytest.mark.parametrize("way", ["acquire", "with", "wait", "Array"])
+def test_the_warning_has_the_line_of_the_caller(way):
+    """By default Python shows it once for each line: a line within the library would be that of all locks."""
+    condition, array = sharedmem.Condition(), sharedmem.Array("i", 3)
+    if way != "wait":
+        thread = threading.Thread(target=array.get_lock().acquire if way == "Array" else condition.acquire)
+        thread.start()
+        thread.join()
+    act = {
+        "acquire": condition.acquire,
+        "with": lambda: condition.__enter__(),
+        "wait": lambda: wait_beside_a_thread_that_ends(condition),
+        "Array": lambda: array[:],
+    }[way]
+    with pytest.warns(RuntimeWarning, match=LEFT) as said:
+        act()
+    assert [each.filename for each in said] == [__file__]
+
+
+def test_a_warning_that_is_an_error_leaves_the_condition_free():
+    """The next one acquires it without the warning."""
+    condition = sharedmem.Condition()
+    thread = threading.Thread(target=condition.acquire)
+    thread.start()
+    thread.join()
+    with pytest.raises(RuntimeWarning, match=LEFT):
+        condition.acquire()
+    assert condition.acquire(timeout=0)
+    condition.release()
+
+
 # -- CPython's own tests
 
 # Those that fail although nothing is wrong, with the reason; none does.

@@ -1,4 +1,5 @@
 """The common base of `Lock` and `RLock`: a lock in shared memory that knows which thread holds it."""
+import sys
 import time
 import warnings
 
@@ -130,7 +131,7 @@ cdef class LockBase:
             holds[self.key] = hold
             if how == inherited:
                 warnings.warn("a thread or process ended while it held this lock: what the lock guards "
-                              "may be half-written", RuntimeWarning, stacklevel=1)
+                              "may be half-written", RuntimeWarning, stacklevel=level_of_caller())
         except BaseException:
             holds.pop(self.key, None)
             self.c_obj.unlock()
@@ -190,6 +191,21 @@ cdef class LockBase:
     def _acquire_restore(self, Py_ssize_t depth):
         self.obtain(True, None)
         (<Hold>holds[self.key]).depth = depth
+
+
+cdef int level_of_caller() except -1:
+    """The `stacklevel` of a warning for the line outside of this package that acquires a lock.
+
+    Compiled functions have no frames, but those of a condition are partly written in Python, and the objects
+    of `Array` and `Value` are multiprocessing's.
+    """
+    cdef int level = 1
+    frame = sys._getframe()
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(
+            ("sharedmem.", "multiprocessing.sharedctypes")):
+        frame = frame.f_back
+        level += 1
+    return level
 
 
 cdef int drop_what_the_dead_left() except -1:
