@@ -56,7 +56,8 @@ class Condition(WithLock):
 
     It is used like `multiprocessing.Condition`, and can be sent at any time and by any means, like an array.
     A process that is killed while it waits leaves nothing behind. If one is killed while it holds the
-    lock, the next one gets the lock, with a `RuntimeWarning`, as for the lock itself.
+    lock, the next one gets the lock, with a `RuntimeWarning`, as for the lock itself: `RLock` says how to see
+    each of these warnings.
 
     A wait may end without a notification of its own: one second after another waiter was woken, since that
     one may have been killed before it could act. So check again what was waited for, as `wait_for` does.

@@ -44,6 +44,8 @@ cdef class RLock(LockBase):
     RuntimeWarning
         When it is acquired after a thread that held it, of any process, has ended without releasing
         it. The lock is usable; the data that it guards may be half-written.
+        Python by default shows it once for each line of code; ``warnings.simplefilter("always")`` shows each.
+        With "error" it is an exception, the lock is released again, and the next `acquire` succeeds.
 
     Notes
     -----
@@ -142,6 +144,8 @@ cdef class Lock(LockBase):
     RuntimeWarning
         When it is acquired after a thread that held it, of any process, has ended without releasing
         it. The lock is usable; the data that it guards may be half-written.
+        Python by default shows it once for each line of code; ``warnings.simplefilter("always")`` shows each.
+        With "error" it is an exception, the lock is released again, and the next `acquire` succeeds.
 
     See Also
     --------
