@@ -30,7 +30,7 @@ def array(obj, dtype=None, order="K", *, ndmin=0):
     Parameters
     ----------
     obj : array_like
-        Anything that `np.array` accepts.
+        Anything that `np.array` accepts. As there, the mask of a masked array is dropped; `share` keeps it.
     dtype : dtype_like, optional
         That of `np.asarray(obj)` by default.
     order : {"K", "A", "C", "F"}, optional
@@ -135,8 +135,9 @@ def asshared(a, dtype=None, order=None):
     -------
     SharedArray
         `a` if it is a shared SharedArray; a view of it if it is another ndarray over shared memory;
-        otherwise a copy. An array that an engine has carried to this process lies in shared memory, but is
-        private to this process, and is copied.
+        otherwise a copy, without the mask if it is a masked array, which `share` would keep. An array that an
+        engine has carried to this process lies in shared memory, but is private to this process, and is
+        copied.
 
     Raises
     ------

@@ -155,6 +155,7 @@ def get_or_create(name, build, *, readonly=True, timeout=None):
         Called without arguments; returns an array, or anything that `numpy.asarray` accepts. Arrays that its
         thread creates by this library meanwhile are allocated in the arena of named arrays, so that one of
         these is returned without a copy. Any other array, or a read-only or non-contiguous one, is copied.
+        The mask of a masked array is dropped, as by `numpy.array`.
     readonly : bool, optional
         Whether the array is read-only, as those of `sharedmem.readonly`. An array that all processes of a
         host share is seldom meant to be changed by one: think of ``table -= table.mean()`` in 64 workers.
