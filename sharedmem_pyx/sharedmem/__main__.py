@@ -30,7 +30,7 @@ arrays and locks, with who builds them, or has them.
 
 _TOP = """\
 Arenas, processes and names of this user, refreshed until q or Ctrl-C is pressed.
-Where standard output is no terminal they are printed once.
+Where standard output is no terminal, or TERM is "dumb", they are printed once.
 """
 
 _PROBE = """\
