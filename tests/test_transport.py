@@ -257,6 +257,7 @@ def test_repr():
         ((-1,), {}, ValueError, "min_bytes"),
         ((1 << 64,), {}, ValueError, "min_bytes"),
         ((1.5,), {}, TypeError, "min_bytes"),
+        ((True,), {}, TypeError, "min_bytes"),
         (("64",), {}, TypeError, "min_bytes"),
         ((None,), {}, TypeError, "min_bytes"),
         ((), {"max_in_flight": -1}, ValueError, "max_in_flight"),

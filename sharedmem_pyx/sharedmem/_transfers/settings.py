@@ -58,7 +58,9 @@ def _number(name: str, value: Any, least: int) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be a number of bytes, an int, not {value!r}") from None
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of bytes, an int, not {value!r}")
     if not least <= number < 1 << 63:
         raise ValueError(f"{name} must be a number of bytes from {least} to 2**63 - 1, not {value!r}")
     return number
