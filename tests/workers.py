@@ -115,31 +115,28 @@ def _attach_and_say_so(name, pipe):
 
 def create_and_kill_a_holder(name):
     """A child that has an array which this process created is killed; its pid. Nobody clears up after it."""
-    import multiprocessing
-
     import sharedmem
 
     HELD[name] = sharedmem.create(name, 3)
-    ours, theirs = multiprocessing.Pipe()
-    child = multiprocessing.get_context("spawn").Process(target=_attach_and_say_so, args=(name, theirs))
-    child.start()
-    assert ours.recv() == (3,)
-    child.kill()
-    child.join()
-    return child.pid
+    return _spawn_and_kill(_attach_and_say_so, name, says=(3,))
 
 
 def spawn_and_kill_one():
     """A child that has an array in this process's arena is killed; its pid. Nobody clears up after it."""
-    import multiprocessing
-
     import sharedmem
 
     sharedmem.ones(1)
+    return _spawn_and_kill(_have_an_array, says=1000)
+
+
+def _spawn_and_kill(function, *args, says):
+    """A child that calls the function, with a pipe as last argument, is killed once it `says` that; its pid."""
+    import multiprocessing
+
     ours, theirs = multiprocessing.Pipe()
-    child = multiprocessing.get_context("spawn").Process(target=_have_an_array, args=(theirs,))
+    child = multiprocessing.get_context("spawn").Process(target=function, args=(*args, theirs))
     child.start()
-    assert ours.recv()
+    assert ours.recv() == says
     child.kill()
     child.join()
     return child.pid

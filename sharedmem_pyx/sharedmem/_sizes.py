@@ -1,8 +1,10 @@
-"""Sizes as texts, in environment variables and on the command line."""
+"""Sizes: as texts, in environment variables and on the command line, and as arguments of functions."""
 
 from __future__ import annotations
 
+import operator
 import re
+from typing import Any
 
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
@@ -28,3 +30,24 @@ def read_size(text: str) -> int | None:
     shift = int(exponent or 0) - len(decimals)
     scale: int = 10 ** abs(shift)
     return nbytes * scale if shift >= 0 else nbytes // scale
+
+
+def check_bytes(name: str, value: Any, least: int, bits: int) -> int:
+    """Return an argument that is a number of bytes, from `least` on and of at most so many bits.
+
+    Raises
+    ------
+    TypeError
+        It is not an int, or is a bool, which is one to Python, and surely a mistake.
+    ValueError
+        It is out of range.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of bytes, an int, not {value!r}")
+    if not least <= number < 1 << bits:
+        raise ValueError(f"{name} must be a number of bytes from {least} to 2**{bits} - 1, not {value!r}")
+    return number

@@ -2,7 +2,6 @@
 
 import functools
 import multiprocessing
-import operator
 import os
 import sys
 import threading
@@ -19,7 +18,7 @@ from sharedmem.libsharedmem.home cimport (
 from sharedmem.libsharedmem.segment cimport backing
 
 from sharedmem._in_flight import look
-from sharedmem._startup import at_fork
+from sharedmem._startup import at_fork, import_lock
 
 
 cdef extern from "<sharedmem_pyx/arrived_memory.hpp>" namespace "sharedmem_pyx" nogil:
@@ -248,15 +247,9 @@ def revoke(older_than):
 
 
 cdef uint64_t read_bytes(object cache) except? 0:
-    try:
-        if isinstance(cache, bool):
-            raise TypeError     # an int to Python, and surely a mistake
-        number = operator.index(cache)
-    except TypeError:
-        raise TypeError(f"cache must be a number of bytes, an int, not {cache!r}") from None
-    if not 0 <= number < 1 << 64:
-        raise ValueError(f"cache must be a number of bytes from 0 to 2**64 - 1, not {cache!r}")
-    return number
+    with import_lock:
+        from sharedmem._sizes import check_bytes
+    return check_bytes("cache", cache, 0, 64)
 
 
 def memory_limit(cache=None):

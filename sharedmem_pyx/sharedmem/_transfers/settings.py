@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import threading
 import weakref
@@ -10,7 +9,7 @@ from multiprocessing import process
 from types import TracebackType
 from typing import Any
 
-from sharedmem._sizes import read_size
+from sharedmem._sizes import check_bytes, read_size
 from sharedmem._startup import free_in_child
 from sharedmem._transfers.reducing import never_zero_copy, set_transport, zero_copy
 
@@ -55,15 +54,7 @@ def take_over(text: str) -> _Carried:
 
 
 def _number(name: str, value: Any, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number of bytes, an int, not {value!r}")
-    if not least <= number < 1 << 63:
-        raise ValueError(f"{name} must be a number of bytes from {least} to 2**63 - 1, not {value!r}")
-    return number
+    return check_bytes(name, value, least, 63)
 
 
 def _text(min_bytes: int, copy: bool, max_in_flight: int | None) -> str:

@@ -122,8 +122,7 @@ robust_mutex robust_mutex::open(void* where) {
   if (at->pid_namespace != 0 && here != 0 && at->pid_namespace != here) {
     throw std::invalid_argument(
         "it was made in another pid namespace: locks, and queues, which contain locks, work among the "
-        "processes "
-        "of one only, because a lock's owner is known by a thread id");
+        "processes of one only, because a lock's owner is known by a thread id");
   }
   return robust_mutex{at};
 }
