@@ -130,7 +130,7 @@ def spawn_and_kill_one():
 
 
 def _spawn_and_kill(function, *args, says):
-    """A child that calls the function, with a pipe as last argument, is killed once it `says` that; its pid."""
+    """Kills a child once it `says` that; its pid. It calls the function, whose last argument is a pipe."""
     import multiprocessing
 
     ours, theirs = multiprocessing.Pipe()
