@@ -3,63 +3,73 @@
 
 results=() failures=0
 
-# step NAME COMMAND...: runs a step, in a subshell, whatever became of those before it, and notes how it
-# went. Functions that are steps end with the status they mean: `set -e` has no effect in them.
+# step NAME COMMAND...: runs a step, whatever became of those before it, and notes how it went.
 step() {
-  local name=$1 begin=$SECONDS status
+  run_step "$@"
+  note_step "$step_status" "$step_seconds" "$1"
+}
+
+# Runs it in a subshell. Functions that are steps end with the status they mean: `set -e` has no effect in them.
+run_step() {
+  local name=$1 begin=$SECONDS
   shift
   printf '\n=== %s\n' "$name"
-  if ("$@") </dev/null; then status=ok; else status=FAILED; failures=$((failures + 1)); fi
-  results+=("$(printf '%-7s %5d s  %s' "$status" $((SECONDS - begin)) "$name")")
-  printf -- '--- %s: %s\n' "$name" "$status"
+  if ("$@") </dev/null; then step_status=ok; else step_status=FAILED; fi
+  step_seconds=$((SECONDS - begin))
+  printf -- '--- %s: %s\n' "$name" "$step_status"
 }
 
-# beside NAME COMMAND...: a step that runs while the next ones do; `wait_for_those_beside` says how it went.
-# Several of them run one after the other, so that two processors have two things to do at any time.
-# Its tests have to run `apart` from those of the others, since they count what is there: without the right
-# to make namespaces it is a step like others.
-beside() {
-  local name=$1 number=${#names_beside[@]}
-  shift
-  if ! can_be_beside; then step "$name" "$@"; return; fi
-  set -m # a process group, which can be killed as one
-  (
-    while [ "$number" -gt 0 ] && [ ! -e "${work:?}/beside-$((number - 1))" ]; do sleep 1; done
-    SECONDS=0
-    if ("$@") </dev/null; then status=ok; else status=FAILED; fi
-    printf '%s %s\n' "$status" "$SECONDS" >"${work:?}/beside-$number"
-  ) >"${work:?}/beside-$number.log" 2>&1 &
-  set +m
-  names_beside+=("$name")
-}
-names_beside=()
-
-can_be_beside() { [ "$(id -u)" = 0 ] && unshare --mount --ipc true 2>/dev/null; }
-
-# apart COMMAND...: with System V segments and a /dev/shm of its own, where namespaces can be had.
-apart() {
-  if ! can_be_beside; then "$@"; return; fi
-  # shellcheck disable=SC2016
-  unshare --mount --ipc bash -c 'mount -t tmpfs tmpfs /dev/shm && exec "$@"' apart "$@"
+note_step() {
+  if [ "$1" != ok ]; then failures=$((failures + 1)); fi
+  results+=("$(printf '%-7s %5d s  %s' "$@")")
 }
 
-wait_for_those_beside() {
+# queue_step NAME FUNCTION: a step for `run_queued_steps`, which runs two of them at a time: each of two lanes takes the
+# first that is left, so that two processors are busy to the end if the long ones come first. Steps that count segments
+# have to run `apart` from those of the other lane; without the right to make namespaces there is one lane.
+queue_step() { queued_names+=("$1") queued_functions+=("$2"); }
+queued_names=() queued_functions=()
+
+run_queued_steps() {
   local number status seconds
+  if can_be_apart; then
+    set -m # a process group, which can be killed as one
+    lane in_log 2>&1 &
+    set +m
+  fi
+  lane to_terminal
   wait
-  for number in "${!names_beside[@]}"; do
+  for number in "${!queued_names[@]}"; do
+    if [ -f "$work/step-$number.log" ]; then cat "$work/step-$number.log"; fi
     status=FAILED seconds=0
-    read -r status seconds <"$work/beside-$number"
-    printf '\n=== %s\n' "${names_beside[number]}"
-    cat "$work/beside-$number.log"
-    printf -- '--- %s: %s\n' "${names_beside[number]}" "$status"
-    if [ "$status" != ok ]; then failures=$((failures + 1)); fi
-    results+=("$(printf '%-7s %5d s  %s, beside others' "$status" "$seconds" "${names_beside[number]}")")
+    read -r status seconds <"$work/step-$number.result"
+    note_step "$status" "$seconds" "${queued_names[number]}"
   done
 }
 
-stop_those_beside() {
+lane() {
+  local number
+  for number in "${!queued_names[@]}"; do
+    mkdir "${work:?}/step-$number" 2>/dev/null || continue # the other lane has taken it
+    "$1" "$number" run_step "${queued_names[number]}" "${queued_functions[number]}"
+    printf '%s %s\n' "$step_status" "$step_seconds" >"$work/step-$number.result"
+  done
+}
+to_terminal() { shift; "$@"; }
+in_log() { local number=$1; shift; "$@" >"$work/step-$number.log"; }
+
+stop_queued_steps() {
   local group
   for group in $(jobs -p); do kill -- "-$group" 2>/dev/null; done
+}
+
+can_be_apart() { [ "$(id -u)" = 0 ] && unshare --mount --ipc true 2>/dev/null; }
+
+# apart COMMAND...: a program with System V segments and a /dev/shm of its own, where namespaces can be had.
+apart() {
+  if ! can_be_apart; then "$@"; return; fi
+  # shellcheck disable=SC2016
+  unshare --mount --ipc bash -c 'mount -t tmpfs tmpfs /dev/shm && exec "$@"' apart "$@"
 }
 
 # passed_over NAME WHY: a step that this machine cannot do is said, not forgotten.
@@ -107,7 +117,7 @@ cpp_suite() {
   shift
   meson setup "$build" cpp -Dtests=enabled "$@" >"$build.log" 2>&1 || { cat "$build.log"; return 1; }
   meson compile -C "$build" >"$build.log" 2>&1 || { cat "$build.log"; return 1; }
-  "${wrapper[@]}" meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 4 \
+  apart "${wrapper[@]}" meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 4 \
     "${test_options[@]}" || status=$?
   python3 - "$name" "$build/meson-logs/testlog.json" <<'END' || status=$?
 import json, sys
