@@ -198,8 +198,13 @@ class User:
                 self.note(error)
 
     def note(self, error: BaseException) -> None:
-        """Counts what went wrong. What a killed worker had from a user alone is lost with it."""
+        """Counts what went wrong. What a killed worker had from a user alone is lost with it.
+
+        Dask's client keeps the exception of a future that was cancelled. Raising it gives it the frames of
+        whoever asked for the result: these have the future, so that it is kept for ever, and arrays.
+        """
         text = "".join(traceback.format_exception(error))
+        error.__traceback__ = None
         if "StaleHandleError" in text:
             what = "stale"
         elif "WRONG" in text:
@@ -261,7 +266,11 @@ class User:
             # Not to all workers: Dask never ends a broadcast to one that is killed (`Scheduler.replicate`).
             try:
                 there = self.client.scatter(obj, direct=self.rng.random() < 0.5, hash=False, timeout=PATIENCE)
-            except OSError:  # a worker was killed that was to get it: Dask tries no other one
+            except (OSError, KeyError) as error:
+                # A worker was killed that was to get it, or that had it already and is no longer known to
+                # the scheduler, which looks for its address. Dask tries no other one.
+                if isinstance(error, KeyError) and "://" not in str(error):
+                    raise
                 self.counts["lost"] += 1
                 return
             a = UNWRAPPED[value.kind](obj)
