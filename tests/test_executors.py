@@ -104,6 +104,11 @@ def test_executors_carry_ordinary_arrays(name):
         assert counts()["in_flight"] == 0
 
 
+def by_joblib(program, folder):
+    """Runs a program, whose functions workers of joblib's pools have only if they are forked."""
+    return check_python(program, JOBLIB_TEMP_FOLDER=folder, JOBLIB_START_METHOD="fork")
+
+
 JOBLIB = """
 import joblib, numpy as np, sharedmem
 from sharedmem import is_shared
@@ -143,7 +148,7 @@ print("done")
 @pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
 def test_joblib(backend, tmp_path):
     use("joblib")
-    assert check_python(JOBLIB.format(backend=backend), JOBLIB_TEMP_FOLDER=tmp_path) == "done"
+    assert by_joblib(JOBLIB.format(backend=backend), tmp_path) == "done"
 
 
 FORKED_BY_JOBLIB = """
@@ -179,4 +184,4 @@ print("done")
 
 def test_joblib_without_files_and_with_frames(tmp_path):
     use("joblib")
-    assert check_python(FORKED_BY_JOBLIB, JOBLIB_TEMP_FOLDER=tmp_path) == "done"
+    assert by_joblib(FORKED_BY_JOBLIB, tmp_path) == "done"
