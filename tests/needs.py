@@ -7,13 +7,20 @@ systems, whatever else is written in it. What the text does not tell is said by 
 """
 
 import ast
+import ctypes
 import functools
 import os
 import pathlib
 import re
 import signal
 import sys
+import types
 from typing import NamedTuple
+
+
+def _in_wine():
+    return sys.platform == "win32" and hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
+
 
 #: By marker: whether it is here, and what is missing elsewhere.
 NEEDS = {
@@ -22,6 +29,7 @@ NEEDS = {
     "needs_signals": (hasattr(signal, "pthread_kill"), "needs signals of POSIX"),
     "needs_posix": (os.name == "posix", "needs calls of POSIX"),
     "needs_linux": (sys.platform == "linux", "tests what is Linux's"),
+    "needs_executor": (not _in_wine(), "starts a ProcessPoolExecutor, in which Wine hangs"),
 }
 MISSING = {marker: reason for marker, (here, reason) in NEEDS.items() if not here}
 
@@ -31,9 +39,9 @@ _WORDS = {
     "needs_signals": r"\bSIG[A-Z]{3,}\b|\bsignal\.\w+\(|\.signal\(|\bos\.kill(pg)?\b",
     "needs_posix": (
         r"\bresource\.|\bAF_UNIX\b|\bos\.(dup2|set\w*[ug]id|get\w*uid|exec\w+|sysconf|mkfifo)\b|\bunshare\b|"
-        r"\b(prefix|shell)=|\bpass_fds\b|\bselect\.select\b|\bsocketpair\b|\bCDLL\(None|\bst_blocks\b|"
-        r"\bsymlink(_to)?\("
+        r"\b(prefix|shell)=|\bpass_fds\b|\bselect\.select\b|\bCDLL\(None|\bst_blocks\b|\bsymlink(_to)?\("
     ),
+    "needs_executor": r"\bProcessPoolExecutor\(",
     "needs_linux": r"['\"]sysv['\"]|\bmemfd|libsharedmem\.so",
 }
 
@@ -95,25 +103,33 @@ def _module(path):
     return _Module(found, _imported(tree, others))
 
 
+def _named_in(text):
+    return {marker for marker, words in _WORDS.items() if re.search(words, text)}
+
+
 def of(item):
     """The markers of a pytest item, as names: its own, and those that its text or its parameters require."""
     needed = {marker for marker in NEEDS if item.get_closest_marker(marker) is not None}
-    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    if any(isinstance(value, str) and value in ("fork", "forkserver") for value in parameters):
-        needed.add("needs_fork")
     own = str(item.path)
     seen, to_read = set(), {(own, name) for name in (item.function.__name__, *item.fixturenames)}
+    for value in item.callspec.params.values() if hasattr(item, "callspec") else ():
+        if isinstance(value, str):
+            needed |= _named_in(repr(value))
+        elif isinstance(value, types.FunctionType):
+            to_read.add((value.__code__.co_filename, value.__name__))
     while to_read:
         path, name = here = to_read.pop()
         if here in seen:
             continue
         seen.add(here)
+        if os.path.dirname(path) != os.path.dirname(own):
+            continue
         module = _module(path)
         if name in module.imported:
             to_read.add(module.imported[name])
         part = module.parts.get(name)
         if part is None or (path != own and _ASKS.search(part.text)):
             continue
-        needed.update(marker for marker, words in _WORDS.items() if re.search(words, part.text))
+        needed |= _named_in(part.text)
         to_read |= part.used
     return needed

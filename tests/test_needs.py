@@ -149,6 +149,15 @@ def test_a_parameter_instead_of_a_decorator(needed):
     assert needed("test_methods", method="fork") == {"needs_fork"}
     assert needed("test_methods", method="forkserver") == {"needs_fork"}
     assert needed("test_methods", method="spawn") == set()
+    assert needed("test_methods", way="SIGKILL") == {"needs_signals"}
+    assert needed("test_methods", count=3) == set()
+
+
+def test_a_parameter_that_is_a_function_of_the_tests(needed, tmp_path):
+    found = {}
+    exec(compile("def calls_forks(): pass", tmp_path / "tools.py", "exec"), found)
+    assert needed("test_methods", way=found["calls_forks"]) == {"needs_fork"}
+    assert needed("test_methods", way=ast.dump) == set()
 
 
 def test_a_marker(needed):
