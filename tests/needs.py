@@ -39,7 +39,7 @@ _WORDS = {
     "needs_signals": r"\bSIG[A-Z]{3,}\b|\bsignal\.\w+\(|\.signal\(|\bos\.kill(pg)?\b",
     "needs_posix": (
         r"\bresource\.|\bAF_UNIX\b|\bos\.(dup2|set\w*[ug]id|get\w*uid|exec\w+|sysconf|mkfifo)\b|\bunshare\b|"
-        r"\b(prefix|shell)=|\bpass_fds\b|\bselect\.select\b|\bCDLL\(None|\bst_blocks\b|\bsymlink(_to)?\("
+        r"\b(prefix|shell)=|\b(pass_fds|preexec_fn)\b|\bselect\.select\b|\bCDLL\(None|\bst_blocks\b|\bsymlink(_to)?\("
     ),
     "needs_executor": r"\bProcessPoolExecutor\(",
     "needs_linux": r"['\"]sysv['\"]|\bmemfd|libsharedmem\.so",
