@@ -22,10 +22,15 @@ def _in_wine():
     return sys.platform == "win32" and hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
 
 
+def _has_proc():
+    """By Wine, programs see the /proc of Linux, which tells nothing of them."""
+    return sys.platform != "win32" and os.path.isdir("/proc/self")
+
+
 #: By marker: whether it is here, and what is missing elsewhere.
 NEEDS = {
     "needs_fork": (hasattr(os, "fork"), "needs fork"),
-    "needs_proc": (os.path.isdir("/proc/self"), "needs /proc"),
+    "needs_proc": (_has_proc(), "needs /proc"),
     "needs_signals": (hasattr(signal, "pthread_kill"), "needs signals of POSIX"),
     "needs_posix": (os.name == "posix", "needs calls of POSIX"),
     "needs_linux": (sys.platform == "linux", "tests what is Linux's"),
