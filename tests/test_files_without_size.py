@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import socket
+import sys
 import threading
 
 import numpy as np
@@ -17,7 +18,8 @@ import sharedmem
 
 def feed(data, sink):
     """Writes the bytes in pieces of odd sizes as long as there is a reader, and closes the file."""
-    with contextlib.suppress(ConnectionError), sink:
+    gone = OSError if sys.platform == "win32" else ConnectionError  # Windows says EINVAL of a pipe
+    with contextlib.suppress(gone), sink:
         for begin in range(0, len(data), 4999):
             sink.write(data[begin : begin + 4999])
 
