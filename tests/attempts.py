@@ -1,4 +1,7 @@
-"""Attempts to write to an array that must fail, each in a forked child; importable by any worker."""
+"""Attempts to write to an array that must fail; importable by any worker.
+
+Each is made in a forked child, which it may end. Windows has no fork; there ctypes makes an exception of it.
+"""
 
 import ctypes
 import errno
@@ -10,7 +13,11 @@ import sys
 
 import numpy as np
 
-if sys.platform != "win32":
+if sys.platform == "win32":
+    from ctypes import wintypes
+
+    _kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+else:
     import resource
 
     _libc = ctypes.CDLL(None, use_errno=True)
@@ -38,11 +45,21 @@ def by_a_pointer(a):
     ctypes.memset(lowest_address(a), 1, 1)
 
 
+def make_writable(page):
+    """Asks the kernel to allow stores in a page."""
+    if sys.platform == "win32":
+        page_readwrite, before = 4, wintypes.DWORD()
+        if not _kernel.VirtualProtect(
+            ctypes.c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE), page_readwrite, ctypes.byref(before)
+        ):
+            raise ctypes.WinError(ctypes.get_last_error())
+    elif _libc.mprotect(ctypes.c_void_p(page), mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE) != 0:
+        raise OSError(ctypes.get_errno(), "mprotect")
+
+
 def by_mprotect(a):
     """Makes the page writable, then writes."""
-    page = lowest_address(a) & -mmap.PAGESIZE
-    if _libc.mprotect(ctypes.c_void_p(page), mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE) != 0:
-        raise OSError(ctypes.get_errno(), "mprotect")
+    make_writable(lowest_address(a) & -mmap.PAGESIZE)
     by_a_pointer(a)
 
 
@@ -53,8 +70,7 @@ def by_a_second_mapping(a):
     at = _libc.mremap(ctypes.c_void_p(page), 0, mmap.PAGESIZE, may_move)
     if at in (None, ctypes.c_void_p(-1).value):
         raise OSError(ctypes.get_errno(), "mremap")
-    if _libc.mprotect(ctypes.c_void_p(at), mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE) != 0:
-        raise OSError(ctypes.get_errno(), "mprotect")
+    make_writable(at)
     ctypes.memset(at + lowest_address(a) - page, 1, 1)
 
 
@@ -63,27 +79,36 @@ REFUSED = {
     by_numpy: "ValueError",
     by_setting_the_flag: "ValueError",
     by_the_flag_of_a_view: "ValueError",
-    by_a_pointer: "SIGSEGV",
-    by_mprotect: "EACCES",
-    by_a_second_mapping: "EACCES",
 }
+if sys.platform == "win32":
+    REFUSED |= {by_a_pointer: "access violation", by_mprotect: "EINVAL"}
+else:
+    REFUSED |= {by_a_pointer: "SIGSEGV", by_mprotect: "EACCES", by_a_second_mapping: "EACCES"}
+
+
+def text_of(attempt, a):
+    """What attempt(a) raises: an error's number or its class; "done" if it does not."""
+    faulthandler.disable()
+    try:
+        attempt(a)
+    except OSError as error:
+        if "access violation" in str(error):
+            return "access violation"
+        return errno.errorcode[error.errno]
+    except BaseException as error:
+        return type(error).__name__
+    return "done"
 
 
 def outcome(attempt, a):
-    """What became of attempt(a) in a forked child: "done", a signal, an error's number or its class."""
+    """What became of attempt(a): its text, or the name of the signal that ended it."""
+    if sys.platform == "win32":
+        return text_of(attempt, a)
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        text = "done"
-        try:
-            faulthandler.disable()
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            attempt(a)
-        except OSError as error:
-            text = errno.errorcode[error.errno]
-        except BaseException as error:
-            text = type(error).__name__
-        os.write(writing, text.encode())
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.write(writing, text_of(attempt, a).encode())
         os._exit(0)
     os.close(writing)
     with open(reading) as said:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import uuid
@@ -72,5 +71,5 @@ def ended(process):
 
 
 def killed(process):
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait(TIMEOUT)

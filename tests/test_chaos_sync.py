@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
 from support import TESTS, TIMEOUT, environment
 
 
+@pytest.mark.needs_signals
 def test_random_kills():
     """Every part kills and receives, and nothing is amiss; the table is printed."""
     ended = subprocess.run(

@@ -26,6 +26,7 @@ def info(**options):
     return json.loads(out)
 
 
+@pytest.mark.needs_proc
 def test_info_of_a_stranger():
     a = sharedmem.ones(2**21, np.uint8)
     found = info()

@@ -21,6 +21,7 @@ def rows(out):
     }
 
 
+@pytest.mark.needs_executor
 def test_demo(start_method):
     status, out, err = commands.run("demo", "--size", "8MiB", "--workers", 3, "--start-method", start_method)
     assert status == 0, err
@@ -34,6 +35,7 @@ def test_demo(start_method):
     assert err.splitlines() == [f"{name}: working" for name in table]
 
 
+@pytest.mark.needs_executor
 def test_one_worker():
     status, out, err = commands.run("demo", "--size", "1MiB", "--workers", 1)
     assert status == 0, err
@@ -83,6 +85,7 @@ def test_help_and_version():
     assert commands.run("--version") == (0, f"sharedmem {sharedmem.__version__}\n", "")
 
 
+@pytest.mark.needs_executor
 def test_demo_without_rich():
     status, out, err = commands.without_rich("demo", "--size", "1MiB", "--workers", "1")
     assert status == 0, err

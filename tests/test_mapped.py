@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 
 import attempts
 import numpy as np
@@ -96,6 +97,7 @@ def test_a_header_of_more_than_64_kib(tmp_path):
     assert again.dtype == a.dtype
 
 
+@pytest.mark.needs_posix
 def test_a_new_file_replaces_the_old_one_and_leaves_it_to_its_users(file):
     os.chmod(file, 0o640)
     old = load(file, mmap_mode="r+")
@@ -106,6 +108,18 @@ def test_a_new_file_replaces_the_old_one_and_leaves_it_to_its_users(file):
     old[0] = 9
     assert (np.load(file) == 5).all()
     assert os.stat(file).st_mode & 0o777 == 0o640
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="tests what is different on Windows")
+def test_windows_refuses_to_replace_a_file_that_is_mapped(file):
+    a = load(file, mmap_mode="r+")
+    for made in (lambda: open_memmap(file, "w+", "i2", 10), lambda: memmap(file, "i2", "w+", shape=10)):
+        with pytest.raises(PermissionError, match=r"a\.npy"):
+            made()
+    assert (a.reshape(-1) == np.arange(120)).all()
+    assert os.listdir(file.parent) == ["a.npy"]
+    del a
+    assert open_memmap(file, "w+", "i2", 10).sum() == 0
 
 
 def test_a_link_is_followed(file):
@@ -129,6 +143,7 @@ def test_bare_bytes(tmp_path):
     b = memmap(path, mode="r+", offset=100, shape=7)
     b[:] = 255
     assert path.read_bytes()[99:108] == b"\x63" + 7 * b"\xff" + b"\x6b"
+    del a, b, expected  # Windows replaces no file that is mapped
     c = memmap(path, "f8", "w+", 16, (2, 3))
     c[:] = 1
     assert path.read_bytes() == bytes(16) + np.ones(6).tobytes()

@@ -182,6 +182,7 @@ def test_the_base_is_not_made_otherwise(file):
             use(empty)
 
 
+@pytest.mark.needs_posix  # Windows shortens no file that is mapped
 def test_a_file_that_was_cut_short_is_opened_as_it_is_now(tmp_path):
     path = tmp_path / "numbers"
     np.arange(1000, dtype=np.uint8).tofile(path)
@@ -193,6 +194,7 @@ def test_a_file_that_was_cut_short_is_opened_as_it_is_now(tmp_path):
     assert before.shape == (1000,)
 
 
+@pytest.mark.needs_posix  # names of Windows are text
 def test_an_error_names_a_file_whose_name_is_not_valid_utf_8(tmp_path):
     missing = os.fsencode(tmp_path) + b"/\xff"
     with pytest.raises(FileNotFoundError) as caught:

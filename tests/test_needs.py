@@ -1,4 +1,4 @@
-"""What `needs` reads in a test: its own text, what that names, and its parameters."""
+"""What `needs` reads in a test: its own text, what that names, in other modules too, and its parameters."""
 
 import ast
 import pathlib
@@ -12,6 +12,8 @@ MODULE = '''
 import os, signal
 import pytest
 import sharedmem
+import tools
+from tools import forks as splits
 
 PROGRAM = """
 import os
@@ -54,6 +56,22 @@ def test_by_attribute():
     sharedmem.other()
 
 
+def test_imported():
+    splits()
+
+
+def test_by_attribute_of_a_tool(conn):
+    conn.call(tools.calls_forks)
+
+
+def test_program_with_a_tool(python):
+    python("import tools; tools.forks()")
+
+
+def test_tool_that_asks():
+    tools.starts()
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_methods(method):
     pass
@@ -64,11 +82,31 @@ def test_calls_itself():
     os.setuid(1)
 '''
 
+TOOLS = """
+import os, sys
+
+
+def forks():
+    os.fork()
+
+
+def calls_forks():
+    forks()
+
+
+def starts():
+    if sys.platform == "win32":
+        os.startfile("program")
+    else:
+        forks()
+"""
+
 
 @pytest.fixture
 def needed(tmp_path):
     path = tmp_path / "test_sample.py"
     path.write_text(MODULE)
+    (tmp_path / "tools.py").write_text(TOOLS)
 
     def ask(name, *fixtures, marker=None, **parameters):
         item = SimpleNamespace(
@@ -90,7 +128,11 @@ def needed(tmp_path):
         ("test_plain", set()),
         ("test_program", {"needs_fork"}),
         ("test_helper", {"needs_proc"}),
-        ("test_by_attribute", set()),  # another module's
+        ("test_by_attribute", set()),  # of a module that is not among the tests
+        ("test_imported", {"needs_fork"}),
+        ("test_by_attribute_of_a_tool", {"needs_fork"}),
+        ("test_program_with_a_tool", {"needs_fork"}),
+        ("test_tool_that_asks", set()),
         ("test_calls_itself", {"needs_posix"}),
     ],
 )
@@ -107,6 +149,15 @@ def test_a_parameter_instead_of_a_decorator(needed):
     assert needed("test_methods", method="fork") == {"needs_fork"}
     assert needed("test_methods", method="forkserver") == {"needs_fork"}
     assert needed("test_methods", method="spawn") == set()
+    assert needed("test_methods", way="SIGKILL") == {"needs_signals"}
+    assert needed("test_methods", count=3) == set()
+
+
+def test_a_parameter_that_is_a_function_of_the_tests(needed, tmp_path):
+    found = {}
+    exec(compile("def calls_forks(): pass", tmp_path / "tools.py", "exec"), found)
+    assert needed("test_methods", way=found["calls_forks"]) == {"needs_fork"}
+    assert needed("test_methods", way=ast.dump) == set()
 
 
 def test_a_marker(needed):

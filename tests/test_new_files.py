@@ -34,6 +34,7 @@ def test_a_full_disk_leaves_the_old_file():
     assert out.decode().splitlines() == ["ENOSPC ['a.npy'] 499500"] * 2
 
 
+@pytest.mark.needs_posix  # Windows replaces no file that is open
 def test_there_is_a_whole_file_at_any_moment(tmp_path):
     path = tmp_path / "a.npy"
     sharedmem.open_memmap(path, "w+", "i4", 100)
@@ -57,6 +58,7 @@ def test_there_is_a_whole_file_at_any_moment(tmp_path):
     assert os.listdir(tmp_path) == ["a.npy"]
 
 
+@pytest.mark.needs_posix  # nor one that is mapped
 def test_several_may_make_one_file_at_once(tmp_path):
     path, failed = tmp_path / "a", []
 
@@ -77,6 +79,7 @@ def test_several_may_make_one_file_at_once(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
+@pytest.mark.needs_posix
 def test_a_file_that_its_owner_may_not_write(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"before")

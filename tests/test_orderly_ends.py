@@ -16,6 +16,9 @@ import sharedmem
 
 LONG = {"SHAREDMEM_LINGER": 60}
 
+#: On Windows no process can stay behind: a sender waits for its readers itself, for at most 2 seconds.
+stays_behind = pytest.mark.needs_posix
+
 
 @pytest.fixture
 def mark():
@@ -50,11 +53,13 @@ def total_elsewhere(message):
 # -- whom a message needs
 
 
+@stays_behind
 def test_a_message_from_an_arena_that_is_no_longer_the_home():
     _, message = send("sharedmem.new_arena(); sharedmem.ones(1)", **LONG)
     assert total_elsewhere(message) == 3000
 
 
+@stays_behind
 def test_a_message_that_was_sent_on_by_a_process_of_another_tree():
     with Remote("unrelated", **LONG) as maker, Remote("unrelated", **LONG) as forwarder:
         maker.call(workers.hold_full, "a", 1000, 3.0)
@@ -75,7 +80,7 @@ def test_a_process_that_forwarded_an_array_and_dropped_it_keeps_its_arena():
         assert total_elsewhere(message) == 3000
 
 
-@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("ends", [False, pytest.param(True, marks=stays_behind)])
 def test_a_receiver_that_is_done_keeps_the_arena_for_the_others(ends):
     with Remote("unrelated", **LONG) as maker, Remote("unrelated", **LONG) as receiver:
         maker.call(workers.hold_full, "a", 1000, 3.0)
@@ -131,6 +136,7 @@ del a, flag
 """
 
 
+@stays_behind
 def test_the_last_two_of_an_arena_are_of_two_other_trees_and_end_at_the_same_moment():
     for _ in range(3):
         with Remote("unrelated", **LONG) as maker:

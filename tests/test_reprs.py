@@ -45,6 +45,28 @@ def test_repr_of_a_lock_says_who_holds_it(kind):
     assert (told(lock), lock.locked()) == ("not held", False)
 
 
+held = []  # by a worker
+
+
+def take(lock):
+    held.append(lock)
+    return lock.acquire()
+
+
+def give_back():
+    held.pop().release()
+
+
+@KINDS
+def test_repr_of_a_lock_names_another_process_that_holds_it(kind):
+    lock = kind()
+    with support.Remote("spawn") as remote:
+        assert remote.call(take, lock)
+        assert (told(lock), lock.locked()) == (f"held by process {remote.pid}", True)
+        remote.call(give_back)
+        assert (told(lock), lock.locked()) == ("not held", False)
+
+
 @KINDS
 def test_repr_of_a_lock_names_the_process_that_holds_it_until_that_is_killed(kind):
     lock, started = kind(), sharedmem.Event()

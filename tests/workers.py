@@ -352,7 +352,7 @@ def die(way):
     if way == "abort":
         os.abort()
     if way == "segfault":
-        ctypes.string_at(0)
+        faulthandler._read_null() if sys.platform == "win32" else ctypes.string_at(0)  # ctypes raises there
     os.kill(os.getpid(), getattr(signal, way))
     time.sleep(600)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import multiprocessing
 import os
@@ -248,14 +249,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of our output has closed it (`... | head`), which is no error.
-        _drop_output()
-        return 1  # as rich does
     except OSError as error:
-        print(f"{called}: error: {error}", file=sys.stderr)
+        if not _reader_has_gone(error):
+            print(f"{called}: error: {error}", file=sys.stderr)
         _drop_output()
-        return 1
+        return 1  # as rich does when the reader has gone
+
+
+def _reader_has_gone(error: OSError) -> bool:
+    """Whether the reader of our output has closed it (`... | head`), which is no error.
+
+    Of a pipe, Windows says that it is an invalid argument.
+    """
+    if sys.platform == "win32" and error.args == (errno.EINVAL, os.strerror(errno.EINVAL)):
+        return True
+    return isinstance(error, BrokenPipeError)
 
 
 def _drop_output() -> None:

@@ -174,9 +174,16 @@ def fromfile(
     if left is not None:
         items = left // dtype.itemsize
         return _read_items(file, dtype, items if count < 0 else min(count, items))
-    if count < 0 and stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
+    if count < 0 and _is_character_device(file):
         raise ValueError("a character device has no end: pass `count`, the number of items to read")
     return _read_to_end(file, dtype, count)
+
+
+def _is_character_device(file: IO[bytes]) -> bool:
+    try:
+        return stat.S_ISCHR(os.fstat(file.fileno()).st_mode)
+    except OSError:  # a socket of Windows: what its file calls a descriptor is none
+        return False
 
 
 def _skip(file: IO[bytes], offset: int) -> None:

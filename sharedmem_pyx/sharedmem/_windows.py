@@ -1,4 +1,4 @@
-"""What Windows tells of processes: when one started, and which processes can open each other's memory."""
+"""What Windows tells of processes and threads, and which processes can open each other's memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ assert sys.platform == "win32"
 
 _kernel = ctypes.WinDLL("kernel32", use_last_error=True)
 _security = ctypes.WinDLL("advapi32", use_last_error=True)
-for _function in (_kernel.OpenProcess, _kernel.GetCurrentProcess):
+for _function in (_kernel.OpenProcess, _kernel.OpenThread, _kernel.GetCurrentProcess):
     _function.restype = wintypes.HANDLE
-_kernel.OpenProcess.argtypes = wintypes.DWORD, wintypes.BOOL, wintypes.DWORD
+for _function in (_kernel.OpenProcess, _kernel.OpenThread):
+    _function.argtypes = wintypes.DWORD, wintypes.BOOL, wintypes.DWORD
+_kernel.GetProcessIdOfThread.restype = wintypes.DWORD
+_kernel.GetProcessIdOfThread.argtypes = (wintypes.HANDLE,)
 _kernel.CloseHandle.argtypes = (wintypes.HANDLE,)
 _kernel.WaitForSingleObject.argtypes = wintypes.HANDLE, wintypes.DWORD
 _kernel.GetProcessTimes.argtypes = (wintypes.HANDLE, *[ctypes.POINTER(ctypes.c_uint64)] * 4)
@@ -30,6 +33,7 @@ _security.ConvertSidToStringSidW.argtypes = ctypes.c_void_p, ctypes.POINTER(ctyp
 
 _ERROR_INVALID_PARAMETER = 87
 _SYNCHRONIZE, _QUERY_LIMITED_INFORMATION = 0x100000, 0x1000
+_THREAD_QUERY_LIMITED_INFORMATION = 0x800
 _TOKEN_QUERY = 8
 _TOKEN_USER, _TOKEN_INTEGRITY_LEVEL, _TOKEN_APP_CONTAINER_SID = 1, 25, 31  # of TOKEN_INFORMATION_CLASS
 
@@ -60,6 +64,17 @@ def start_of(pid: int) -> int:
         return times[0].value
     finally:
         _kernel.CloseHandle(process)
+
+
+def process_of_thread(thread: int) -> int:
+    """The pid of the process that a thread belongs to; 0: it has ended, or the system does not tell."""
+    found = _kernel.OpenThread(_THREAD_QUERY_LIMITED_INFORMATION, False, thread)
+    if not found:
+        return 0
+    try:
+        return int(_kernel.GetProcessIdOfThread(found))
+    finally:
+        _kernel.CloseHandle(found)
 
 
 def place_parts() -> list[str]:

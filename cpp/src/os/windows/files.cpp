@@ -69,8 +69,11 @@ void set_size(HANDLE file, std::uint64_t bytes, const std::string& path) {
   if (bytes > static_cast<std::uint64_t>(INT64_MAX)) throw error(EFBIG, "SetEndOfFile", what);
   LARGE_INTEGER end{};
   end.QuadPart = static_cast<LONGLONG>(bytes);
-  if (!::SetFilePointerEx(file, end, nullptr, FILE_BEGIN) || !::SetEndOfFile(file))
-    throw system_error_of(::GetLastError(), "SetEndOfFile", what);
+  if (!::SetFilePointerEx(file, end, nullptr, FILE_BEGIN) || !::SetEndOfFile(file)) {
+    const DWORD code = ::GetLastError();
+    if (code == ERROR_INVALID_PARAMETER) throw error(EFBIG, "SetEndOfFile", what);  // no file has such a size
+    throw system_error_of(code, "SetEndOfFile", what);
+  }
   end.QuadPart = 0;
   if (!::SetFilePointerEx(file, end, nullptr, FILE_BEGIN))
     throw system_error_of(::GetLastError(), "SetFilePointerEx", what);
