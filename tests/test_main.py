@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import commands
 import pytest
@@ -106,6 +107,7 @@ def test_interrupt(start_method):
     assert (process.returncode, out) == (130, "")
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11, 5), reason="its executor waits for ever: python/cpython#94777")
 def test_killed_worker():
     code = """
     import os, signal, sys
