@@ -103,6 +103,7 @@ VIEWS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The chararray class is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("view", VIEWS)
 def test_views_of_other_classes_pickle_with_their_data(view):
     a = VIEWS[view]()
@@ -201,6 +202,7 @@ def mark_of(a):
     return a.mark, is_shared(a)
 
 
+@pytest.mark.filterwarnings("ignore:argument must be:DeprecationWarning")  # Python 3.14, of the list
 def test_the_state_of_a_plain_array_is_set_as_ndarray_does():
     a = np.ndarray.__new__(SharedArray, 0)
     a.__setstate__(np.arange(3).__reduce__()[2])

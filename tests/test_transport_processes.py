@@ -179,6 +179,7 @@ for attempt in range(100):
     if sharedmem.stats()["transport"]["by_pipe"] > 0:
         break
 print(len(message) > a.nbytes, sharedmem.stats()["transport"]["by_pipe"], sharedmem.stats()["leases"])
+del message  # Python 3.14 complains at its end of a BytesIO whose buffer somebody has
 """
 
 
