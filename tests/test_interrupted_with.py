@@ -1,6 +1,7 @@
 """Signal handlers that raise at any moment of a ``with`` statement: the next caller gets the lock."""
 
 import signal
+import sys
 import threading
 import time
 
@@ -33,6 +34,9 @@ def is_free(lock):
     return got == [True]
 
 
+@pytest.mark.xfail(
+    sys.version_info >= (3, 14), reason="Python may skip __exit__: python/cpython#148874", strict=False
+)
 @pytest.mark.parametrize("kind", ["Lock", "RLock", "Condition", "Condition(Lock)"])
 def test_a_with_statement_leaves_the_lock_free(kind):
     lock = sharedmem.Condition(sharedmem.Lock()) if "(" in kind else getattr(sharedmem, kind)()
