@@ -85,8 +85,9 @@ def test_an_exception_without_a_text_leaves_the_name_to_others():
 TRY_TWICE = """
 def build():
     print("built", flush=True)
-    time.sleep(0.5)
+    time.sleep(2)
     raise ValueError
+print("ready", flush=True)
 input()
 for _ in range(2):
     try:
@@ -99,6 +100,8 @@ for _ in range(2):
 def test_an_immediate_retry_does_not_hide_the_failure_from_waiting_callers():
     with contextlib.ExitStack() as stack:
         everybody = [stack.enter_context(program(TRY_TWICE)) for _ in range(8)]
+        # Who comes later than the failure builds anew.
+        assert {said(process) for process in everybody} == {"ready"}
         for process in everybody:
             process.stdin.write("\n")
             process.stdin.flush()
