@@ -34,7 +34,7 @@ run_queued_steps() {
   local number status seconds
   if can_be_apart; then
     set -m # a process group, which can be killed as one
-    lane in_log 2>&1 &
+    lane in_log &
     set +m
   fi
   lane to_terminal
@@ -56,7 +56,7 @@ lane() {
   done
 }
 to_terminal() { shift; "$@"; }
-in_log() { local number=$1; shift; "$@" >"$work/step-$number.log"; }
+in_log() { local number=$1; shift; "$@" >"$work/step-$number.log" 2>&1; }
 
 stop_queued_steps() {
   local group

@@ -18,8 +18,9 @@ import sharedmem
 
 def feed(data, sink):
     """Writes the bytes in pieces of odd sizes as long as there is a reader, and closes the file."""
-    gone = OSError if sys.platform == "win32" else ConnectionError  # Windows says EINVAL of a pipe
-    with contextlib.suppress(gone), sink:
+    # Windows says EINVAL of a pipe.
+    gone = (OSError,) if sys.platform == "win32" else (BrokenPipeError, ConnectionResetError)
+    with contextlib.suppress(*gone), sink:
         for begin in range(0, len(data), 4999):
             sink.write(data[begin : begin + 4999])
 

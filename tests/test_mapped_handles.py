@@ -49,11 +49,14 @@ def test_a_file_that_was_replaced_or_removed(file, open_here):
     del kept
 
 
-def test_a_pipe_in_the_place_of_a_file(file):
+@pytest.mark.parametrize("open_here", [False, True])
+def test_a_pipe_in_the_place_of_a_file(file, open_here):
+    kept = load(file, mmap_mode="r") if open_here else None
     messages = messages_of(file)
     os.remove(file)
     os.mkfifo(file)
     check(messages, file, ValueError, "is a pipe")
+    del kept
 
 
 @pytest.mark.needs_posix  # Windows shortens no file that is mapped
