@@ -34,6 +34,11 @@ def run(*args, **options):
     return process.returncode, out, err
 
 
+def without_lines(table):
+    """A printed table without the lines between its columns, which it has where the output is not UTF-8."""
+    return table.replace("|", " ")
+
+
 def without_rich(*args):
     """The same in an interpreter that cannot import rich."""
     code = """

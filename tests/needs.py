@@ -3,7 +3,7 @@
 A test's own text is read, and that of the functions, fixtures and constants that it names, in its module and
 in others of its folder, and so on. A function of another module that asks which system it is on works on all
 systems, whatever else is written in it. What the text does not tell is said by a marker at the test, or by
-`pytestmark`. Markers are listed in pyproject.toml.
+`pytestmark`; `needs_nothing` there means that the text misleads. Markers are listed in pyproject.toml.
 """
 
 import ast
@@ -34,12 +34,13 @@ NEEDS = {
     "needs_signals": (hasattr(signal, "pthread_kill"), "needs signals of POSIX"),
     "needs_posix": (os.name == "posix", "needs calls of POSIX"),
     "needs_linux": (sys.platform == "linux", "tests what is Linux's"),
+    "needs_memory_limit": (not _in_wine(), "fills the memory that there is; Wine gives without limit"),
     "needs_executor": (not _in_wine(), "starts a ProcessPoolExecutor, in which Wine hangs"),
 }
 MISSING = {marker: reason for marker, (here, reason) in NEEDS.items() if not here}
 
 _WORDS = {
-    "needs_fork": r"\bos\.fork\b|['\"]fork(server)?['\"]",
+    "needs_fork": r"\bos\.fork\b|(?<![!=]= )['\"]fork(server)?['\"]",  # a test may ask whether it has fork
     "needs_proc": r"/proc/|['\"]/proc['\"]|/dev/shm|\bneeds_memory\b",
     "needs_signals": r"\bSIG[A-Z]{3,}\b|\bsignal\.\w+\(|\.signal\(|\bos\.kill(pg)?\b",
     "needs_posix": (
@@ -114,6 +115,8 @@ def _named_in(text):
 
 def of(item):
     """The markers of a pytest item, as names: its own, and those that its text or its parameters require."""
+    if item.get_closest_marker("needs_nothing") is not None:
+        return set()
     needed = {marker for marker in NEEDS if item.get_closest_marker(marker) is not None}
     own = str(item.path)
     seen, to_read = set(), {(own, name) for name in (item.function.__name__, *item.fixturenames)}

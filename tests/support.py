@@ -30,6 +30,9 @@ START_METHODS = tuple(
     method for method in ("fork", "spawn", "forkserver") if method in multiprocessing.get_all_start_methods()
 )
 
+# For tests that need a process, started in any way: fork, where there is fork.
+QUICKEST = START_METHODS[0]
+
 
 def context_of(method):
     """A multiprocessing context; None where that start method is missing, for constants of test modules."""
@@ -64,7 +67,7 @@ class RemoteError(Exception):
 class Remote:
     """A child process that runs functions on request (`workers.serve` is its side)."""
 
-    def __init__(self, kind="fork", **env):
+    def __init__(self, kind=QUICKEST, **env):
         self.kind = kind
         self.conn, theirs = multiprocessing.Pipe()
         if kind in START_METHODS:
@@ -379,6 +382,14 @@ def significant_bytes(a):
     if a.dtype.char in "gG" and np.finfo("g").nmant == 63:  # x87: 80 bits
         return numbers.view("u1").reshape(-1, np.dtype("g").itemsize)[:, :10]
     return np.frombuffer(numbers.tobytes(), "u1")
+
+
+def given_back(nbytes):
+    """How much of so many bytes of shared memory the system gets back when they are free.
+
+    None on Windows: what an arena has committed stays so until its last process ends.
+    """
+    return 0 if sys.platform == "win32" else nbytes
 
 
 def settle():

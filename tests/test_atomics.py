@@ -1,7 +1,7 @@
 """sharedmem.atomics: operations on one element, and waiting for it."""
 
 import multiprocessing
-import os
+import time
 
 import numpy as np
 import pytest
@@ -248,7 +248,7 @@ def add_many(counts, sums, indices, rounds):
 
 def test_no_addition_is_lost(context, start_method):
     counts, sums, rounds = sharedmem.zeros(4, "i8"), sharedmem.zeros(4, "f8"), 10_000
-    users = 8 if start_method == "fork" else 2
+    users = 8 if start_method == support.QUICKEST else 2
     indices = sharedmem.array(np.arange(100_000) % 2 + 2)
     arguments = (counts, sums, indices, rounds)
     processes = [context.Process(target=add_many, args=arguments) for _ in range(users)]
@@ -262,13 +262,13 @@ def test_no_addition_is_lost(context, start_method):
 def count_under_a_lock(lock, counter, rounds):
     for _ in range(rounds):
         while atomics.compare_exchange(lock, 0, 0, 1) != 0:
-            os.sched_yield()
+            time.sleep(0)
         counter[0] += 1  # not atomic: the lock must do
         atomics.store(lock, 0, 0)
 
 
 def test_a_lock_made_of_compare_exchange():
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context(support.QUICKEST)
     lock, counter, rounds = sharedmem.zeros(1, "u1"), sharedmem.zeros(1, "i8"), 500
     processes = [context.Process(target=count_under_a_lock, args=(lock, counter, rounds)) for _ in range(8)]
     for process in processes:

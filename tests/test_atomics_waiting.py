@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -80,8 +81,12 @@ def test_a_notification_without_a_change_does_not_end_a_wait():
     word, woken = sharedmem.zeros(1, "i4"), sharedmem.zeros(1, "i4")
     thread = threading.Thread(target=wait_for, args=(word, woken, 0))
     thread.start()
-    assert support.wait_until(lambda: atomics.notify(word, 0, 1) == 1)
-    assert support.wait_until(lambda: atomics.notify(word, 0, 1) == 1)  # it sleeps again
+    for _ in range(2):  # it sleeps again
+        if sys.platform == "win32":  # which does not tell how many it wakes
+            time.sleep(0.1)
+            assert atomics.notify(word, 0, 1) == 0
+        else:
+            assert support.wait_until(lambda: atomics.notify(word, 0, 1) == 1)
     assert atomics.load(woken, 0) == 0
     atomics.store(word, 0, 7)  # a process that died before `notify` leaves no other asleep
     thread.join(support.TIMEOUT)

@@ -108,7 +108,7 @@ def test_synchronized_objects_are_those_of_multiprocessing(library):
 
 
 def test_locks(library):
-    own = multiprocessing.get_context("fork").Lock()
+    own = multiprocessing.get_context(support.QUICKEST).Lock()
     assert library.Array("i", 3, lock=own).get_lock() is own
     assert library.Value("i", lock=own).get_lock() is own
     for none in (library.Array("i", 3, lock=False), library.Value("i", lock=False)):

@@ -1,5 +1,6 @@
 """Processes that end in every way: what they alone held is freed, and nothing else."""
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -10,6 +11,7 @@ import workers
 from support import (
     KINDS,
     MACHINE,
+    QUICKEST,
     START_METHODS,
     Remote,
     RemoteError,
@@ -33,9 +35,9 @@ WAYS = [
     "exception",
     "abort",
     "segfault",
+    "kill",
     "SIGTERM",
     "SIGINT",
-    "SIGKILL",
     "SIGSEGV",
     "SIGBUS",
     "SIGHUP",
@@ -87,7 +89,7 @@ def test_survivors_keep_what_they_share_and_get_the_rest_back(kind, way):
 
 
 @pytest.mark.parametrize("kind", ["subprocess", "unrelated"])
-@pytest.mark.parametrize("way", ["return", "os._exit", "SIGKILL", "segfault"])
+@pytest.mark.parametrize("way", ["return", "os._exit", "kill", "segfault"])
 def test_interpreters_that_multiprocessing_did_not_start(kind, way):
     a = sharedmem.full(1000, 1.0)
     data = pickle.dumps(a)
@@ -137,14 +139,14 @@ def test_a_dead_process_is_noticed_without_a_call():
 
 def test_eight_at_once():
     a = sharedmem.ones(1000)
-    crowd = [Remote("fork") for _ in range(8)]
+    crowd = [Remote() for _ in range(8)]
     try:
         for remote in crowd:
             remote.call(workers.hold, "a", a)
             remote.call(workers.hold_full, "own", 100_000, 2.0)
         data = crowd[0].call(workers.plain_handle, "own")
         for remote in crowd:
-            os.kill(remote.pid, signal.SIGKILL)
+            workers.kill(remote.pid)
         for remote in crowd:
             remote.wait()
     finally:
@@ -195,7 +197,7 @@ def test_the_parent_dies_and_its_children_go_on(tmp_path):
     assert wait_until(lambda: not segments(int(out)))
 
 
-@pytest.mark.parametrize("way", ["SIGKILL", "segfault", "os._exit", "return"])
+@pytest.mark.parametrize("way", ["kill", "segfault", "os._exit", "return"])
 def test_nothing_is_left_when_the_last_one_goes(way):
     with Remote("unrelated") as remote:
         remote.call(workers.hold_full, "a", 1_000_000, 1.0)
@@ -327,11 +329,11 @@ def command(pid):
 
 
 def test_a_worker_that_dies_with_a_task_does_not_stop_the_others():
-    with Remote("fork") as first, Remote("spawn") as second:
+    with Remote() as first, Remote("spawn") as second:
         first.call(workers.hold_full, "a", 1000, 1.0)
         a = first.call(workers.held, "a")
         second.call(workers.hold, "a", a)
-        end(first, "SIGKILL")
+        end(first, "kill")
         second.call(workers.store_held, "a", 0, 2.0)
         assert a[0] == 2
         second.call(workers.hold_full, "b", 1000, 1.0)
@@ -388,9 +390,7 @@ def test_an_exception_in_a_worker_leaves_nothing_behind(kind):
 
 def test_an_exiting_process_frees_what_it_held():
     a = sharedmem.ones(1000)
-    from multiprocessing import get_context
-
-    worker = get_context("fork").Process(target=workers.hold_full, args=("a", 1000, 1.0))
+    worker = multiprocessing.get_context(QUICKEST).Process(target=workers.hold_full, args=("a", 1000, 1.0))
     worker.start()
     pid = worker.pid
     assert join(worker) == [0]

@@ -56,7 +56,7 @@ def test_a_way_without_room_is_left_out(monkeypatch, capsys):
 def test_resident_counts_shared_pages_once():
     nbytes = 2**24
     a = sharedmem.ones(nbytes, np.uint8)
-    with support.Remote("fork") as child:
+    with support.Remote() as child:
         before = work.resident([os.getpid(), child.pid])
         child.call(np.sum, a)
         after = work.resident([os.getpid(), child.pid])

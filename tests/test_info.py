@@ -47,7 +47,7 @@ def arena_of_this_process(found):
 def test_participants_of_an_arena(related):
     """Called in no arena or in this one, it lists the participants and what they allocate from."""
     a = sharedmem.ones(2**22, np.uint8)
-    with support.Remote("fork") as living:
+    with support.Remote() as living:
         assert living.call(len, a) == len(a)
         found = arena_of_this_process(info(related=related))
         states = {participant["pid"]: participant["state"] for participant in found["participants"]}

@@ -274,7 +274,7 @@ def test_a_writer_that_ends_leaves_its_last_array(context):
 
 
 def test_a_writer_that_drops_it_before_the_others_gives_its_last_array_back_later():
-    with support.Remote("fork") as remote:
+    with support.Remote() as remote:
         latest = sharedmem.Latest()
         remote.call(keep_and_put, latest, 0, 1)
         remote.call(drop_all)
@@ -290,7 +290,7 @@ def test_a_writer_that_drops_it_before_the_others_gives_its_last_array_back_late
 
 
 def test_the_last_user_gives_the_last_array_back():
-    with support.Remote("fork") as remote:
+    with support.Remote() as remote:
         latest = sharedmem.Latest()
         remote.call(keep_and_put, latest, 0, 1)
         del latest
@@ -309,7 +309,7 @@ def test_an_array_in_a_file_is_copied(tmp_path):
 
 def test_a_writer_holds_one_lock_at_a_time():
     """Otherwise two processes that replaced each other as writers could wait for each other for ever."""
-    with support.Remote("fork") as remote:
+    with support.Remote() as remote:
         dropped, latest = sharedmem.Latest(), sharedmem.Latest()
         dropped.put(np.zeros(1))
         remote.call(keep, dropped)

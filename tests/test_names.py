@@ -369,18 +369,20 @@ def test_the_kernel_keeps_a_read_only_array_from_being_written():
     assert (a == 0).all()
 
 
-@pytest.mark.parametrize("what", ["create", "attach", "unlink"])
-def test_a_builder_that_was_killed_is_not_in_the_way(what):
-    def build(conn):
+def build_for_ever(conn):
+    def build():
         conn.send(None)
         time.sleep(support.TIMEOUT)
 
-    ours, theirs = multiprocessing.Pipe()
-    context = multiprocessing.get_context("fork")
+    sharedmem.get_or_create("killed", build)
+
+
+@pytest.mark.parametrize("what", ["create", "attach", "unlink"])
+def test_a_builder_that_was_killed_is_not_in_the_way(what):
+    context = multiprocessing.get_context(support.QUICKEST)
+    ours, theirs = context.Pipe()
     keeper = sharedmem.create("keeper", 3)  # the arena of names outlives the builder
-    process = context.Process(
-        target=lambda: sharedmem.get_or_create("killed", lambda: build(theirs)), daemon=True
-    )
+    process = context.Process(target=build_for_ever, args=(theirs,), daemon=True)
     process.start()
     ours.recv()
     process.kill()

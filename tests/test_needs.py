@@ -80,6 +80,14 @@ def test_methods(method):
 def test_calls_itself():
     test_calls_itself()
     os.setuid(1)
+
+
+def test_compares(method):
+    assert method != "fork" and (method == 'forkserver' or method == "spawn")
+
+
+def test_compares_and_starts(method):
+    assert method == "fork" or tools.starts("fork")
 '''
 
 TOOLS = """
@@ -102,6 +110,10 @@ def starts():
 """
 
 
+# The samples name what these tests themselves do not need.
+sampled = pytest.mark.needs_nothing
+
+
 @pytest.fixture
 def needed(tmp_path):
     path = tmp_path / "test_sample.py"
@@ -122,6 +134,7 @@ def needed(tmp_path):
     return ask
 
 
+@sampled
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -134,17 +147,21 @@ def needed(tmp_path):
         ("test_program_with_a_tool", {"needs_fork"}),
         ("test_tool_that_asks", set()),
         ("test_calls_itself", {"needs_posix"}),
+        ("test_compares", set()),
+        ("test_compares_and_starts", {"needs_fork"}),
     ],
 )
 def test_the_text_of_a_test_and_what_it_names(needed, name, expected):
     assert needed(name) == expected
 
 
+@sampled
 def test_a_fixture(needed):
     assert needed("test_fixture", "killed") == {"needs_signals"}
     assert needed("test_plain", "killed") == {"needs_signals"}  # one that is used without being named
 
 
+@sampled
 def test_a_parameter_instead_of_a_decorator(needed):
     assert needed("test_methods", method="fork") == {"needs_fork"}
     assert needed("test_methods", method="forkserver") == {"needs_fork"}
@@ -153,6 +170,7 @@ def test_a_parameter_instead_of_a_decorator(needed):
     assert needed("test_methods", count=3) == set()
 
 
+@sampled
 def test_a_parameter_that_is_a_function_of_the_tests(needed, tmp_path):
     found = {}
     exec(compile("def calls_forks(): pass", tmp_path / "tools.py", "exec"), found)
@@ -160,8 +178,10 @@ def test_a_parameter_that_is_a_function_of_the_tests(needed, tmp_path):
     assert needed("test_methods", way=ast.dump) == set()
 
 
+@sampled
 def test_a_marker(needed):
     assert needed("test_plain", marker="needs_linux") == {"needs_linux"}
+    assert needed("test_program", marker="needs_nothing") == set()
 
 
 def test_nothing_is_left_out_on_linux():
@@ -171,7 +191,7 @@ def test_nothing_is_left_out_on_linux():
 
 def test_each_marker_is_declared(pytestconfig):
     declared = {line.split(":")[0] for line in pytestconfig.getini("markers")}
-    assert needs.NEEDS.keys() <= declared
+    assert {*needs.NEEDS, "needs_nothing"} <= declared
 
 
 #: What a system without fork lacks is taken away first. A module that is skipped as a whole is no fault.

@@ -153,7 +153,7 @@ def test_a_sender_that_ends_in_order(python, tmp_path):
 
 
 def test_a_sender_that_is_killed():
-    other = Remote("fork")
+    other = Remote()
     message = bytes.fromhex(other.call(workers.object_as_hex))
     other.kill()
     other.conn.close()

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import signal
 
 import numpy as np
 import pytest
@@ -166,8 +165,7 @@ def test_a_reader_that_is_killed_with_the_handles_leaves_them_to_be_called_back(
         assert remote.call(os.getpid) == remote.pid
         parcel = make_parcel([np.ones(LARGE, "u1")], LEAST)
         parcel.sent()
-        remote.signal(signal.SIGKILL)
-        remote.wait()
+        remote.kill()
     assert not parcel.delivered
     parcel.revoke()
     assert parcel.delivered

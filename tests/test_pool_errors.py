@@ -11,7 +11,7 @@ from multiprocessing.pool import ThreadPool
 import numpy as np
 import pytest
 import workers
-from support import TIMEOUT, needs_64_bit, settle
+from support import QUICKEST, TIMEOUT, needs_64_bit, settle
 
 import sharedmem
 
@@ -116,7 +116,7 @@ def test_the_memory_of_carried_data_of_what_failed_is_given_back(kind):
     if kind == "buffer":
         data = pytest.importorskip("pyarrow").py_buffer(data)
     error = Fails(OSError(12, "no room"))
-    with sharedmem.transport(1), multiprocessing.get_context("fork").Pool(1) as pool:
+    with sharedmem.transport(1), multiprocessing.get_context(QUICKEST).Pool(1) as pool:
         settle()
         leases = sharedmem.stats()["leases"]
         for things in ([data, error], [error, data], [error, data, data]):
@@ -227,6 +227,9 @@ def test_arrays_whose_dtype_or_class_travels_apart_are_given_back_too(kind):
     a = sharedmem.zeros(100).view(kind) if kind is Subclass else sharedmem.empty(100, kind)
     settle()
     leases = sharedmem.stats()["leases"]
-    with multiprocessing.get_context("fork").Pool(1) as pool, pytest.raises(OSError, match="no room"):
+    with (
+        multiprocessing.get_context(QUICKEST).Pool(1) as pool,
+        pytest.raises(OSError, match="no room"),
+    ):
         WAYS["apply"](pool, total, [Fails(OSError(12, "no room")), a, a[1:]])
     assert sharedmem.stats()["leases"] == leases

@@ -1,13 +1,12 @@
 """Queues whose users are killed, interrupted, or find no memory."""
 
 import multiprocessing
-import os
 import queue as standard
-import signal
 import time
 
 import pytest
-from support import TIMEOUT, check_python
+import workers
+from support import QUICKEST, TIMEOUT, check_python
 
 import sharedmem
 
@@ -15,7 +14,7 @@ import sharedmem
 def send_and_die(q):
     for i in range(3):
         q.put([sharedmem.full(50_000, i), b"." * 10_000])
-    os.kill(os.getpid(), signal.SIGKILL)
+    workers.kill()
 
 
 def wait_for(q):
@@ -30,10 +29,10 @@ def answer_late(q, back):
 
 def test_arrays_of_a_killed_sender_are_kept():
     q = sharedmem.Queue()
-    process = multiprocessing.get_context("fork").Process(target=send_and_die, args=(q,))
+    process = multiprocessing.get_context(QUICKEST).Process(target=send_and_die, args=(q,))
     process.start()
     process.join()
-    assert process.exitcode == -signal.SIGKILL
+    assert workers.was_killed(process.exitcode)
     sharedmem.collect(leases=True)  # takes back what other messages of the dead keep
     for i in range(3):
         array, data = q.get(timeout=TIMEOUT)
@@ -66,7 +65,7 @@ def test_the_arrays_that_a_killed_receiver_held_go_and_the_rest_stays(python):
 
 def test_waiting_processes_are_not_blocked_by_others_killed_while_they_wait():
     q = sharedmem.Queue()
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context(QUICKEST)
     for _ in range(5):
         waiting = [context.Process(target=wait_for, args=(q,)) for _ in range(3)]
         for p in waiting:
@@ -191,7 +190,7 @@ def test_an_array_of_another_arena_arrives(python):
 def test_sleeping_processes_are_woken():
     """By the message, not by the look that follows a sender's death: that would take minutes here."""
     q, back, room = sharedmem.Queue(), sharedmem.Queue(1), sharedmem.Queue(1)
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context(QUICKEST)
     process = context.Process(target=answer_late, args=(q, back))
     process.start()
     end = time.monotonic() + TIMEOUT

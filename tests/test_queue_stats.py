@@ -1,5 +1,6 @@
 """Reports on queues: `Queue.stats`, and `stats` on all queues that a process has."""
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -8,11 +9,11 @@ from queue import Empty, Full
 
 import numpy as np
 import pytest
-from support import TIMEOUT, context_of
+from support import QUICKEST, TIMEOUT
 
 import sharedmem
 
-fork = context_of("fork")
+context = multiprocessing.get_context(QUICKEST)
 
 
 class Unhashable(sharedmem.Queue):
@@ -27,7 +28,7 @@ def wait_until(holds):
 
 
 def start(work, *args):
-    process = fork.Process(target=work, args=args)
+    process = context.Process(target=work, args=args)
     process.start()
     return process
 
@@ -77,7 +78,7 @@ def test_the_dead_are_not_named_and_leave_room_for_others():
         pids = {each.pid for each in processes}
         wait_until(lambda pids=pids: pids == set(q.stats()["receivers"]))
         for each in processes:
-            os.kill(each.pid, signal.SIGKILL)
+            each.kill()
         for each in processes:
             each.join()
     assert q.stats()["receivers"] == []

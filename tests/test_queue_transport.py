@@ -1,17 +1,16 @@
 """Plain arrays in messages of queues: what `transport` does with them."""
 
-import os
+import multiprocessing
 import pickle
 import queue as standard
-import signal
 
 import numpy as np
 import pytest
 import support
+import workers
 
 import sharedmem
 
-fork = support.context_of("fork")
 LARGE = 1 << 18  # bytes
 
 
@@ -86,18 +85,19 @@ def test_what_may_not_be_under_way_is_sent_by_value():
             np.testing.assert_array_equal(q.get(), a)
 
 
+def send_and_die(q):
+    with sharedmem.transport():
+        q.put((np.full(LARGE, 5.0), "text"))
+    workers.kill()
+
+
 def test_the_queue_keeps_data_whose_sender_was_killed():
     q = sharedmem.Queue()
 
-    def send_and_die():
-        with sharedmem.transport():
-            q.put((np.full(LARGE, 5.0), "text"))
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    process = fork.Process(target=send_and_die)
+    process = multiprocessing.get_context(support.QUICKEST).Process(target=send_and_die, args=(q,))
     process.start()
     process.join()
-    assert process.exitcode == -signal.SIGKILL
+    assert workers.was_killed(process.exitcode)
     sharedmem.collect(leases=True)
     a, text = q.get(timeout=60)
     assert text == "text"

@@ -1,10 +1,12 @@
 """What `repr` shows of locks, events and queues, and `locked` of locks."""
 
+import multiprocessing
 import os
 import pickle
 import re
 import signal
 import threading
+import time
 
 import pytest
 import support
@@ -67,16 +69,16 @@ def test_repr_of_a_lock_names_another_process_that_holds_it(kind):
         assert (told(lock), lock.locked()) == ("not held", False)
 
 
+def hold(lock, started):
+    with lock:
+        started.set()
+        time.sleep(600)
+
+
 @KINDS
 def test_repr_of_a_lock_names_the_process_that_holds_it_until_that_is_killed(kind):
     lock, started = kind(), sharedmem.Event()
-
-    def hold():
-        with lock:
-            started.set()
-            signal.pause()
-
-    process = fork.Process(target=hold)
+    process = multiprocessing.get_context(support.QUICKEST).Process(target=hold, args=(lock, started))
     process.start()
     try:
         assert started.wait(support.TIMEOUT)

@@ -273,7 +273,7 @@ def test_over_a_raw_array_to_a_running_process_is_an_error_that_says_why():
     a = Shmarray(multiprocessing.RawArray("d", 3), 3)
     with pytest.raises(RuntimeError, match=r"as it starts.*create_copy"):
         pickle.dumps(a)
-    with multiprocessing.get_context("fork").Pool(1) as pool:
+    with multiprocessing.get_context(support.QUICKEST).Pool(1) as pool:
         with pytest.raises(RuntimeError, match="as it starts"):
             pool.apply(add_one, (a,))
         pool.terminate()

@@ -161,7 +161,7 @@ def test_calls_about_the_arena_while_others_work():
 
 
 def test_threads_in_several_processes_at_once():
-    with Remote("fork") as first, Remote("spawn") as second, Remote("unrelated") as third:
+    with Remote() as first, Remote("spawn") as second, Remote("unrelated") as third:
         crowd = (first, second, third)
         a = sharedmem.zeros(3)
         for i, remote in enumerate(crowd):

@@ -95,6 +95,7 @@ def test_by_value_means_by_value():
     assert not in_arena(pickle.loads(big))
 
 
+@pytest.mark.needs_memory_limit
 def test_without_room_the_data_is_in_the_message():
     printed = check_python("""
         import contextlib, pickle, torch, sharedmem

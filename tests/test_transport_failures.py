@@ -10,11 +10,12 @@ from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
-from support import TIMEOUT, context_of, dumps, join, needs_root, wait_until
+from support import QUICKEST, TIMEOUT, context_of, dumps, join, needs_root, wait_until
 
 import sharedmem
 
 FORK = context_of("fork")
+CONTEXT = context_of(QUICKEST)
 
 
 def counts():
@@ -93,10 +94,10 @@ def test_a_message_that_cannot_be_loaded_keeps_no_memory(make):
     shared = sharedmem.ones(1000)
     with sharedmem.transport():
         if make == "Pipe":
-            receiver, sender = FORK.Pipe(False)
+            receiver, sender = CONTEXT.Pipe(False)
             send, receive = sender.send, receiver.recv
         else:
-            queue = getattr(FORK, make)()
+            queue = getattr(CONTEXT, make)()
             send, receive = queue.put, queue.get
         for _ in range(3):
             send([Unloadable(), np.ones(100_000), shared])
@@ -119,7 +120,7 @@ def test_a_message_that_cannot_be_loaded_keeps_no_memory(make):
 
 
 def test_bytes_that_a_program_reads_itself_can_be_loaded_again_after_an_error():
-    receiver, sender = FORK.Pipe(False)
+    receiver, sender = CONTEXT.Pipe(False)
     with receiver, sender, sharedmem.transport():
         sender.send([Unloadable(), np.ones(100_000)])
         data = receiver.recv_bytes()

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from support import TIMEOUT, check_python, dumps, in_fork, settle, wait_until
+from support import QUICKEST, TIMEOUT, check_python, dumps, in_fork, settle, wait_until
 
 import sharedmem
 from sharedmem import is_shared
@@ -210,7 +210,7 @@ def test_the_parents_messages_are_not_a_childs():
     with sharedmem.transport(max_in_flight=20 * MIB):
         message = dumps(np.ones(2 * MIB))
         assert counts()["in_flight"] >= 16 * MIB
-        context = multiprocessing.get_context("fork")
+        context = multiprocessing.get_context(QUICKEST)
         with context.Pool(1) as pool:
             assert pool.apply(sent_by_worker, (None,)) == dict.fromkeys(
                 ("messages", "bytes", "in_flight", "by_pipe"), 0
@@ -250,7 +250,7 @@ def put_and_forget(queue):
 
 def test_a_queue_that_is_thrown_away_pins_no_more_than_the_limit():
     with sharedmem.transport(max_in_flight=20 * MIB):
-        queue = multiprocessing.get_context("fork").Queue()
+        queue = multiprocessing.get_context(QUICKEST).Queue()
         put_and_forget(queue)
         assert wait_until(lambda: counts()["in_flight"] >= 16 * MIB)
         assert counts()["in_flight"] <= 20 * MIB

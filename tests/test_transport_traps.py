@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import os
 import pickle
-import signal
 import subprocess
 import sys
 import time
@@ -13,13 +11,15 @@ from multiprocessing.connection import Client, Listener
 
 import numpy as np
 import pytest
-from support import TIMEOUT, context_of, dumps, environment, needs_namespaces, wait_until
+import workers
+from support import QUICKEST, TIMEOUT, context_of, dumps, environment, needs_namespaces, wait_until
 
 import sharedmem
 from sharedmem import is_shared
 
 MIB = 1 << 20
 FORK = context_of("fork")
+CONTEXT = context_of(QUICKEST)
 
 
 def counts():
@@ -65,7 +65,7 @@ def sum_slowly(a):
 
 def test_a_generator_that_is_ahead_of_its_readers_does_not_fill_the_memory():
     limit = 12 * MIB
-    with sharedmem.transport(max_in_flight=limit), FORK.Pool(2) as pool:
+    with sharedmem.transport(max_in_flight=limit), CONTEXT.Pool(2) as pool:
         before = counts()
         others = sharedmem.stats()["bytes_in_flight"]
         sums = []
@@ -87,11 +87,11 @@ def take_and_wait(conn, ready):
 def test_a_reader_that_is_killed_before_or_after_it_reads_pins_no_more_than_the_limit():
     with sharedmem.transport(max_in_flight=20 * MIB):
         for reads in (0, 1):
-            ours, theirs = FORK.Pipe()
-            ready, theirs_ready = FORK.Pipe(False)
+            ours, theirs = CONTEXT.Pipe()
+            ready, theirs_ready = CONTEXT.Pipe(False)
             target = take_and_wait if reads else time.sleep
             args = (theirs, theirs_ready) if reads else (2 * TIMEOUT,)
-            process = FORK.Process(target=target, args=args)
+            process = CONTEXT.Process(target=target, args=args)
             process.start()
             theirs.close()
             theirs_ready.close()
@@ -100,7 +100,7 @@ def test_a_reader_that_is_killed_before_or_after_it_reads_pins_no_more_than_the_
                 assert ready.recv() == 8 * MIB
             process.kill()
             process.join(TIMEOUT)
-            assert process.exitcode == -signal.SIGKILL
+            assert workers.was_killed(process.exitcode)
             ours.close()
             ready.close()
         sharedmem.collect(leases=True)
@@ -119,14 +119,14 @@ def kill_self_while_sending(conn):
 
     threading.Thread(target=send, daemon=True).start()
     time.sleep(0.02)
-    os.kill(os.getpid(), signal.SIGKILL)
+    workers.kill()
 
 
 def test_whatever_a_killed_sender_has_sent_arrives_whole():
     with sharedmem.transport():
         for _ in range(5):
-            ours, theirs = FORK.Pipe()
-            process = FORK.Process(target=kill_self_while_sending, args=(theirs,))
+            ours, theirs = CONTEXT.Pipe()
+            process = CONTEXT.Process(target=kill_self_while_sending, args=(theirs,))
             process.start()
             theirs.close()
             with contextlib.suppress(EOFError, OSError):  # what was cut by the kill, or the end
@@ -212,7 +212,7 @@ def test_a_manager_on_a_tcp_address_carries_values():
 
     Manager.register("Shelf", Shelf)
     shared = sharedmem.ones(MIB)
-    with sharedmem.transport(), Manager(("127.0.0.1", 0), b"key", ctx=FORK) as manager:
+    with sharedmem.transport(), Manager(("127.0.0.1", 0), b"key", ctx=CONTEXT) as manager:
         shelf = manager.Shelf()
         shelf.put("a", [shared, np.ones(MIB)])
         shared[:] = 2
@@ -226,7 +226,7 @@ def test_a_manager_on_a_tcp_address_carries_values():
 @pytest.mark.parametrize("family", ["AF_UNIX", "AF_INET"])
 def test_connections_within_the_host_carry_handles_and_others_values(family):
     with Listener(family=family) as listener:
-        process = FORK.Process(target=send_back, args=(listener.address,))
+        process = CONTEXT.Process(target=send_back, args=(listener.address,))
         process.start()
         conn = listener.accept()
         a = sharedmem.ones(1000)

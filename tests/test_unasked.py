@@ -14,7 +14,7 @@ from multiprocessing.reduction import ForkingPickler
 import numpy as np
 import plain_objects
 import pytest
-from support import TESTS, TIMEOUT, Remote, dumps, environment, settle
+from support import QUICKEST, TESTS, TIMEOUT, Remote, dumps, environment, settle
 
 import sharedmem
 from sharedmem import is_shared
@@ -275,7 +275,7 @@ def test_frames_over_a_shared_array_are_the_same_memory(method, carrier):
 def test_frames_in_a_manager_of_this_host():
     pandas = pytest.importorskip("pandas")
     a = exact((1000, 3))
-    with multiprocessing.get_context("fork").Manager() as manager:
+    with multiprocessing.get_context(QUICKEST).Manager() as manager:
         shelf = manager.dict(frame=pandas.DataFrame(a, copy=False))
         got = shelf["frame"]
         got.loc[3, 0] = 5.0

@@ -29,6 +29,17 @@ class Uncaught(BaseException):
     """An exception that is not caught."""
 
 
+def kill(pid=None):
+    """Ends a process, or this one, at once: nothing of what it does at its end is done."""
+    number = signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL  # there TerminateProcess
+    os.kill(os.getpid() if pid is None else pid, number)
+
+
+def was_killed(status):
+    """Whether that is the exit status of a process that `kill`, or `kill` of multiprocessing, has ended."""
+    return status in ((15, -15) if sys.platform == "win32" else (-signal.SIGKILL,))
+
+
 def die_with_parent():
     """Asks for SIGKILL when the parent ends, so that a killed test run leaves nothing."""
     if sys.platform != "linux":
@@ -316,7 +327,7 @@ def send_full(conn, shape, value):
 
 def send_full_and_die(conn, shape, value):
     conn.send(full(shape, value))
-    os.kill(os.getpid(), signal.SIGKILL)
+    kill()
 
 
 def send_full_and_exit_hard(conn, shape, value):
@@ -353,7 +364,7 @@ def die(way):
         os.abort()
     if way == "segfault":
         faulthandler._read_null() if sys.platform == "win32" else ctypes.string_at(0)  # ctypes raises there
-    os.kill(os.getpid(), getattr(signal, way))
+    kill() if way == "kill" else os.kill(os.getpid(), getattr(signal, way))
     time.sleep(600)
 
 

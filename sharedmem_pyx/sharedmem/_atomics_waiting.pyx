@@ -129,7 +129,7 @@ def notify(a, index, count=None):
     Returns
     -------
     int
-        How many were woken.
+        How many were woken; on Windows 0, because the system does not tell.
 
     Raises
     ------

@@ -170,15 +170,18 @@ def cleanup():
     Returns
     -------
     int
-        Bytes given back.
+        Bytes given back. On Windows those of private memory only: shared memory stays committed until the
+        last process of its arena ends, although the system may use its RAM for others.
 
     Notes
     -----
-    Pages are given back by ``MADV_REMOVE`` [1]_, which frees them for all processes at once.
+    Pages are given back by ``MADV_REMOVE`` [1]_, which frees them for all processes at once; on Windows their
+    RAM is, by ``DiscardVirtualMemory`` [2]_.
 
     References
     ----------
     .. [1] Linux man-pages, madvise(2).
+    .. [2] Microsoft, Win32 API, DiscardVirtualMemory function (memoryapi.h).
     """
     cdef uint64_t done
     with nogil:

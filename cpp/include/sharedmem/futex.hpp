@@ -31,7 +31,7 @@ enum class wait_end : std::uint8_t {
                                              std::chrono::nanoseconds limit);
 
 /// Wakes at most `count` of the threads that sleep on `word`, in unspecified order. Change the word first.
-/// \return  how many were woken; 0 also if there is no such memory.
+/// \return  how many were woken; 0 also if there is no such memory, and on Windows, which does not tell.
 SHAREDMEM_API int wake(const std::uint32_t* word, int count) noexcept;
 
 }  // namespace sharedmem
