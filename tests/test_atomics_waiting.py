@@ -1,7 +1,5 @@
 """sharedmem.atomics.wait and notify, and other threads meanwhile."""
 
-import os
-import signal
 import sys
 import threading
 import time
@@ -9,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import support
+import workers
 
 import sharedmem
 from sharedmem import atomics
@@ -95,7 +94,7 @@ def test_a_notification_without_a_change_does_not_end_a_wait():
 
 def test_ctrl_c_ends_a_wait():
     a = sharedmem.zeros(1, "i4")
-    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    timer = threading.Timer(0.05, workers.interrupt)
 
     def wait():
         timer.start()

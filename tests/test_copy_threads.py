@@ -196,11 +196,11 @@ def test_fork_while_another_thread_copies():
 def test_ctrl_c_is_noticed_after_the_copy():
     said = support.check_python(
         """
-        import os, signal, threading, time
+        import threading
         import numpy as np
-        import sharedmem
+        import sharedmem, workers
         source = np.ones(12 << 20)
-        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Timer(0.3, workers.interrupt).start()
         try:
             while True:
                 a = sharedmem.copy(source)

@@ -217,9 +217,9 @@ def test_the_import_alone_prints_nothing_and_changes_no_handlers():
 @pytest.mark.parametrize("where", ["creation", "pickling", "unpickling", "sending", "drop"])
 def test_keyboard_interrupt_leaves_a_sound_state(where):
     code = """
-    import os, pickle, random, signal, sys, threading, time
+    import pickle, random, sys, threading, time
     from multiprocessing.reduction import ForkingPickler
-    import sharedmem
+    import sharedmem, workers
     kept = sharedmem.full(1000, 3.0)
     data = pickle.dumps(kept)
     settled = sharedmem.stats()["live_blocks"]
@@ -230,7 +230,7 @@ def test_keyboard_interrupt_leaves_a_sound_state(where):
             inside.wait()
             inside.clear()
             time.sleep(generator.uniform(0.0005, 0.003))
-            os.kill(os.getpid(), signal.SIGINT)
+            workers.interrupt()
     thread = threading.Thread(target=interrupt)
     thread.start()
     for _ in range(100):

@@ -186,10 +186,9 @@ def test_a_builder_that_ends_in_any_way_leaves_the_building_to_others(end):
 def test_control_c_interrupts_a_waiting_caller_at_once():
     with program(BUILDER) as builder:
         assert said(builder) == "builds"
-        with program(WAITER) as waiter:
+        timer = "import threading, workers\nthreading.Timer(0.5, workers.interrupt).start()\n"
+        with program(timer + WAITER) as waiter:
             assert said(waiter) == "asks"
-            time.sleep(0.3)
-            waiter.send_signal(signal.SIGINT)
             assert "KeyboardInterrupt" in waiter.communicate(timeout=60)[1]
         go_on(builder)
         assert said(builder) == "7.0"

@@ -3,13 +3,13 @@
 import gc
 import os
 import pickle
-import signal
 import threading
 import time
 
 import numpy as np
 import pytest
 import support
+import workers
 
 import sharedmem
 
@@ -143,7 +143,7 @@ def test_a_lost_wake_up_does_not_keep_a_reader_asleep(timeout):
 
 def test_ctrl_c_ends_a_wait():
     latest = sharedmem.Latest()
-    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    timer = threading.Timer(0.05, workers.interrupt)
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         latest.get()

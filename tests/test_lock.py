@@ -216,7 +216,7 @@ def test_ctrl_c_ends_a_wait():
     thread = threading.Thread(target=hold)
     thread.start()
     ready.wait()
-    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    timer = threading.Timer(0.1, workers.interrupt)
 
     def wait():
         timer.start()

@@ -197,10 +197,12 @@ def test_attach_waits_no_longer_than_its_timeout():
 
 
 def test_attach_hears_control_c():
-    with program("print('waits', flush=True)\nsharedmem.attach('never', timeout=None)") as other:
-        said(other)
-        time.sleep(0.3)
-        other.send_signal(signal.SIGINT)
+    code = """
+import threading, workers
+threading.Timer(0.3, workers.interrupt).start()
+sharedmem.attach('never', timeout=None)
+"""
+    with program(code) as other:
         assert "KeyboardInterrupt" in other.communicate(timeout=60)[1]
 
 

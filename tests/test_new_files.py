@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import support
 import workers
-from naming import killed, program, said
+from naming import TIMEOUT, program, said
 
 import sharedmem
 
@@ -104,8 +104,8 @@ def test_a_process_that_is_killed_leaves_the_old_file_and_little_else(tmp_path):
     for _ in range(5):
         with program(code, str(path)) as maker:
             assert said(maker) == "there"
-            killed(maker)
-            assert workers.was_killed(maker.returncode)
+            workers.kill(maker.pid)
+            assert workers.was_killed(maker.wait(TIMEOUT))
         assert np.load(path).shape in ((5,), (1_000_000,))
 
 

@@ -84,11 +84,11 @@ def test_waiting_processes_are_not_blocked_by_others_killed_while_they_wait():
 def test_ctrl_c_is_heard(call):
     out = check_python(
         f"""
-        import os, signal, threading, time, sharedmem
+        import threading, sharedmem, workers
         q, full, joined = sharedmem.Queue(), sharedmem.Queue(1), sharedmem.JoinableQueue()
         full.put(1)
         joined.put(1)
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Timer(0.2, workers.interrupt).start()
         try:
             {call}
         except KeyboardInterrupt:

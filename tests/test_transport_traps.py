@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import Client, Listener
+from multiprocessing.managers import BaseManager
 
 import numpy as np
 import pytest
@@ -79,6 +80,10 @@ def test_a_generator_that_is_ahead_of_its_readers_does_not_fill_the_memory():
     assert messages >= 1
 
 
+def wait_without_taking(conn, ready):
+    time.sleep(2 * TIMEOUT)
+
+
 def take_and_wait(conn, ready):
     ready.send(conn.recv().nbytes)
     time.sleep(2 * TIMEOUT)
@@ -89,9 +94,8 @@ def test_a_reader_that_is_killed_before_or_after_it_reads_pins_no_more_than_the_
         for reads in (0, 1):
             ours, theirs = CONTEXT.Pipe()
             ready, theirs_ready = CONTEXT.Pipe(False)
-            target = take_and_wait if reads else time.sleep
-            args = (theirs, theirs_ready) if reads else (2 * TIMEOUT,)
-            process = CONTEXT.Process(target=target, args=args)
+            target = take_and_wait if reads else wait_without_taking
+            process = CONTEXT.Process(target=target, args=(theirs, theirs_ready))
             process.start()
             theirs.close()
             theirs_ready.close()
@@ -204,15 +208,16 @@ class Shelf:
         return self.items[name]
 
 
+class ShelfManager(BaseManager):
+    """Starts a process that has a shelf."""
+
+
+ShelfManager.register("Shelf", Shelf)
+
+
 def test_a_manager_on_a_tcp_address_carries_values():
-    from multiprocessing.managers import BaseManager
-
-    class Manager(BaseManager):
-        pass
-
-    Manager.register("Shelf", Shelf)
     shared = sharedmem.ones(MIB)
-    with sharedmem.transport(), Manager(("127.0.0.1", 0), b"key", ctx=CONTEXT) as manager:
+    with sharedmem.transport(), ShelfManager(("127.0.0.1", 0), b"key", ctx=CONTEXT) as manager:
         shelf = manager.Shelf()
         shelf.put("a", [shared, np.ones(MIB)])
         shared[:] = 2

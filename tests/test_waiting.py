@@ -3,9 +3,7 @@
 import contextlib
 import functools
 import multiprocessing
-import os
 import pickle
-import signal
 import threading
 import time
 
@@ -30,8 +28,8 @@ def in_thread(function, *args):
 
 @contextlib.contextmanager
 def interrupted(after=0.05):
-    """Sends SIGINT to this process after a while, which the block must turn into KeyboardInterrupt."""
-    timer = threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT))
+    """Ctrl-C after a while, which the block must turn into KeyboardInterrupt."""
+    timer = threading.Timer(after, workers.interrupt)
     timer.start()
     try:
         yield

@@ -50,7 +50,8 @@ def test_no_process_hangs_when_others_are_killed_at_any_moment():
         sharedmem.zeros(1),
     )
     context = multiprocessing.get_context(support.QUICKEST)
-    rounds = 150 if support.QUICKEST == "fork" else 20  # a process takes long to start there
+    # Where there is no fork, a process needs longer until it has begun.
+    rounds, longest = (150, 0.005) if support.QUICKEST == "fork" else (20, 2.0)
 
     def start():
         user = context.Process(target=use_until_killed, args=(lock, event, condition, done))
@@ -61,7 +62,7 @@ def test_no_process_hangs_when_others_are_killed_at_any_moment():
     choose = random.Random(5)
     for _ in range(rounds):
         victim = choose.randrange(len(users))
-        time.sleep(choose.random() * 0.005)
+        time.sleep(choose.random() * longest)
         users[victim].kill()
         users[victim].join()
         users[victim].close()

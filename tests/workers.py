@@ -5,6 +5,7 @@ Nothing but the standard library is imported at the top, so that a child may run
 functions before it imports NumPy or sharedmem.
 """
 
+import _thread
 import contextlib
 import ctypes
 import faulthandler
@@ -33,6 +34,14 @@ def kill(pid=None):
     """Ends a process, or this one, at once: nothing of what it does at its end is done."""
     number = signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL  # there TerminateProcess
     os.kill(os.getpid() if pid is None else pid, number)
+
+
+def interrupt():
+    """What Ctrl-C does: this process's main thread is to raise KeyboardInterrupt. Any thread may call it."""
+    if sys.platform == "win32":
+        _thread.interrupt_main()
+    else:
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def was_killed(status):
