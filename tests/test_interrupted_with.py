@@ -1,12 +1,12 @@
 """Signal handlers that raise at any moment of a ``with`` statement: the next caller gets the lock."""
 
-import signal
 import sys
 import threading
 import time
 
 import pytest
 import support
+from alarms import alarms
 
 import sharedmem
 
@@ -43,17 +43,13 @@ def test_a_with_statement_leaves_the_lock_free(kind):
 
     def use(interrupt_after):
         end = time.monotonic() + support.TIMEOUT
-        signal.setitimer(signal.ITIMER_REAL, interrupt_after)
+        ring_after(interrupt_after)
         while time.monotonic() < end:
             with lock:
                 pass
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
+    with alarms(interrupt) as ring_after:
         for i in range(300):
             with pytest.raises(Interrupt):
                 use(1e-5 + i * 1e-6)
             assert is_free(lock), f"in round {i}"
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pickle
-import signal
 import threading
 import time
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import support
 import workers
+from alarms import alarms
 
 import sharedmem
 from sharedmem.lock import RLock
@@ -243,23 +243,19 @@ def test_interrupts_never_lose_it():
 
     def use(interrupt_after):
         end = time.monotonic() + support.TIMEOUT
-        signal.setitimer(signal.ITIMER_REAL, interrupt_after)
+        ring_after(interrupt_after)
         while time.monotonic() < end:
             for _ in range(1000):
                 lock.acquire(timeout=1)
                 lock.release()
 
-    old = signal.signal(signal.SIGALRM, interrupt)
-    try:
+    with alarms(interrupt) as ring_after:
         for i in range(200):
             with pytest.raises(Interrupt):
                 use(1e-5 + i * 1e-6)
             with contextlib.suppress(AssertionError):
                 lock.release()  # it came between the two calls
             assert not held_elsewhere(lock)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
 
 
 @pytest.mark.parametrize("timeout", ["1", [1]])

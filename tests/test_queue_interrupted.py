@@ -1,11 +1,9 @@
 """Calls of queues that end by an exception after they have put or taken messages."""
 
 import dataclasses
-import os
-import signal
-import threading
 
 import pytest
+from alarms import alarms
 
 import sharedmem
 
@@ -34,17 +32,12 @@ def test_put_many_that_a_signal_interrupts_tells_how_many_it_has_put():
     def ring(*_):
         raise Alarm
 
-    before = signal.signal(signal.SIGUSR1, ring)
     leases = sharedmem.stats()["leases"]
-    try:
-        q = sharedmem.Queue(2)
-        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
-        timer.start()
+    q = sharedmem.Queue(2)
+    with alarms(ring) as ring_after:
+        ring_after(0.2)
         with pytest.raises(Alarm) as caught:
             q.put_many([sharedmem.full(1000, i) for i in range(5)])
-        timer.join()
-    finally:
-        signal.signal(signal.SIGUSR1, before)
     assert caught.value.put_before == 2
     assert [a[0] for a in q.get_many(block=False)] == [0, 1]
     del q
@@ -113,11 +106,6 @@ def test_exceptions_that_forbid_attributes_lose_no_message(kind):
 @FORBIDDING
 def test_exceptions_that_forbid_attributes_tell_how_many_were_put(kind):
     q = sharedmem.Queue(2)
-    before = signal.signal(signal.SIGUSR1, lambda *_: fail(kind))
-    try:
-        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
-        timer.start()
+    with alarms(lambda *_: fail(kind)) as ring_after:
+        ring_after(0.2)
         assert raised_by(kind, lambda: q.put_many(range(5))).put_before == 2
-        timer.join()
-    finally:
-        signal.signal(signal.SIGUSR1, before)

@@ -5,7 +5,6 @@ Nothing but the standard library is imported at the top, so that a child may run
 functions before it imports NumPy or sharedmem.
 """
 
-import _thread
 import contextlib
 import ctypes
 import faulthandler
@@ -37,9 +36,13 @@ def kill(pid=None):
 
 
 def interrupt():
-    """What Ctrl-C does: this process's main thread is to raise KeyboardInterrupt. Any thread may call it."""
+    """What Ctrl-C does: this process's main thread is to raise KeyboardInterrupt. Any thread may call it.
+
+    On Windows Ctrl-C calls Python's handler in a thread of its own, as this does in the calling thread. The
+    handler also ends `time.sleep`, which `_thread.interrupt_main` does not.
+    """
     if sys.platform == "win32":
-        _thread.interrupt_main()
+        signal.raise_signal(signal.SIGINT)
     else:
         os.kill(os.getpid(), signal.SIGINT)
 
