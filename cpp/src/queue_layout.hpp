@@ -12,6 +12,7 @@
 #include <sharedmem/futex.hpp>
 #include <sharedmem/queue.hpp>
 
+#include "os/traits.hpp"
 #include "shared/fault.hpp"
 
 namespace sharedmem {
@@ -52,7 +53,7 @@ struct alignas(64) queue_bell {
   /// Without the lock. A thread that is about to sleep sees that the word changed; a later one has changed `sleepers`.
   void ring(std::uint32_t seen, int count) noexcept {
     if (seen == 0) return;
-    if (wake(&word, count) == 0)
+    if (wake(&word, count) == 0 && os::wakes_are_counted)
       std::atomic_ref(sleepers).compare_exchange_strong(seen, 0, std::memory_order_relaxed);
   }
 };

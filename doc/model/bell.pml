@@ -1,5 +1,5 @@
 /* The bells of queues (cpp/src/queue_layout.hpp): receivers sleep until the word changes, and a sender makes the system
- * call that wakes one only where one is expected to sleep.
+ * call that wakes one only where one is expected to sleep. (Where the system does not count whom it wakes, it stays so.)
  *
  * With the lock, a receiver that found no message and the word unchanged says that it is about to sleep; a sender
  * changes the word, and reads who was the last to say so. Without the lock, the sender wakes one. If it wakes none, it

@@ -9,6 +9,7 @@
 ///                       false, touching it is enough.
 /// `discarded_is_zero`   what `punch` gave back reads as 0. Else its bytes are unspecified until they are written.
 /// `has_fork`            processes can be forked.
+/// `wakes_are_counted`   `wake` returns how many threads it woke; else always 0.
 /// `keys_can_be_let_go`  a segment's key can be free before the segment goes (`segment::let_key_go`).
 #pragma once
 

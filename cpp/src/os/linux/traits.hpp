@@ -20,6 +20,7 @@ inline constexpr backing usual_kind = backing::sysv;
 inline constexpr bool memory_is_promised = false;
 inline constexpr bool discarded_is_zero = true;
 inline constexpr bool has_fork = true;
+inline constexpr bool wakes_are_counted = true;
 inline constexpr bool keys_can_be_let_go = true;
 
 }  // namespace sharedmem::os

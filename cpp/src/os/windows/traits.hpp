@@ -12,6 +12,7 @@ inline constexpr bool memory_is_promised = true;  // pages of a section must be 
 inline constexpr bool discarded_is_zero =
     false;  // DiscardVirtualMemory and MEM_RESET leave undefined contents
 inline constexpr bool has_fork = false;
+inline constexpr bool wakes_are_counted = false;  // WakeByAddressSingle and WakeByAddressAll return nothing
 inline constexpr bool keys_can_be_let_go =
     false;  // a name exists exactly as long as the section's last handle
 
