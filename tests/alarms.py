@@ -49,6 +49,7 @@ def _clock():
     try:
         yield wanted.put
     finally:
+        signal.signal(signal.SIGINT, lambda *_: None)  # one that is under way disturbs no longer
         ended.set()
         wanted.put(None)
         thread.join()

@@ -35,7 +35,7 @@ def run(*args, **options):
 
 
 def without_lines(table):
-    """A printed table without the lines between its columns, which it has where the output is not UTF-8."""
+    """A printed table without the `|` between its columns, which it has where the output is not UTF-8."""
     return table.replace("|", " ")
 
 

@@ -3,7 +3,8 @@
 A test's own text is read, and that of the functions, fixtures and constants that it names, in its module and
 in others of its folder, and so on. A function of another module that asks which system it is on works on all
 systems, whatever else is written in it. What the text does not tell is said by a marker at the test, or by
-`pytestmark`; `needs_nothing` there means that the text misleads. Markers are listed in pyproject.toml.
+`pytestmark`; by `needs_nothing` it runs everywhere, whatever else would leave it out. Markers are listed in
+pyproject.toml.
 """
 
 import ast
@@ -34,13 +35,13 @@ NEEDS = {
     "needs_signals": (hasattr(signal, "pthread_kill"), "needs signals of POSIX"),
     "needs_posix": (os.name == "posix", "needs calls of POSIX"),
     "needs_linux": (sys.platform == "linux", "tests what is Linux's"),
-    "needs_memory_limit": (not _in_wine(), "fills the memory that there is; Wine gives without limit"),
+    "needs_memory_limit": (not _in_wine(), "takes memory until the system refuses, which Wine never does"),
     "needs_executor": (not _in_wine(), "starts a ProcessPoolExecutor, in which Wine hangs"),
 }
 MISSING = {marker: reason for marker, (here, reason) in NEEDS.items() if not here}
 
 _WORDS = {
-    "needs_fork": r"\bos\.fork\b|(?<![!=]= )['\"]fork(server)?['\"]",  # a test may ask whether it has fork
+    "needs_fork": r"\bos\.fork\b|(?<![!=]= )['\"]fork(server)?['\"]",  # to compare with it needs none
     "needs_proc": r"/proc/|['\"]/proc['\"]|/dev/shm|\bneeds_memory\b",
     "needs_signals": r"\bSIG[A-Z]{3,}\b|\bsignal\.\w+\(|\.signal\(|\bos\.kill(pg)?\b",
     "needs_posix": (
@@ -52,7 +53,7 @@ _WORDS = {
 }
 
 #: How a function says that it asks which system it is on.
-_ASKS = re.compile(r"\bsys\.platform\b|\bSTART_METHODS\b")
+_ASKS = re.compile(r"\bsys\.platform\b|\bSTART_METHODS\b|\bget_all_start_methods\b")
 
 
 class _Part(NamedTuple):

@@ -387,7 +387,7 @@ def significant_bytes(a):
 def given_back(nbytes):
     """How much of so many bytes of shared memory the system gets back when they are free.
 
-    None on Windows: what an arena has committed stays so until its last process ends.
+    Nothing, 0, on Windows: what an arena has committed stays so until its last process ends.
     """
     return 0 if sys.platform == "win32" else nbytes
 

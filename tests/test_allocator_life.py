@@ -219,10 +219,10 @@ else:
 }
 
 
-@pytest.mark.parametrize("how", ENDS)
-def test_the_end_is_silent(how):
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_the_end_is_silent(end):
     code = "import numpy as np, sharedmem\nwith sharedmem.allocator():\n    a = np.ones(1000)\n"
-    support.check_python(code + ENDS[how], flags=("-X", "dev", "-W", "error"))
+    support.check_python(code + end, flags=("-X", "dev", "-W", "error"))
 
 
 def test_a_child_made_without_fork_handlers():

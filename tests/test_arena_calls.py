@@ -62,6 +62,7 @@ def test_populate_reserves_before_it_returns():
     """In an arena of its own: on Windows, memory of earlier tests is still there."""
     code = """
     import sharedmem
+    sharedmem.ones(1)
     before = sharedmem.stats()["mapped_bytes"]
     a = sharedmem.empty(2**26, "u1", populate=True)
     print(sharedmem.stats()["mapped_bytes"] - before >= 2**26 - 2**22)

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import time
 
 import pytest
@@ -337,8 +338,8 @@ def test_a_worker_that_dies_with_a_task_does_not_stop_the_others():
         second.call(workers.store_held, "a", 0, 2.0)
         assert a[0] == 2
         second.call(workers.hold_full, "b", 1000, 1.0)
-        # The dead process held nothing alone. The number is an estimate, to which its chunk may count.
-        assert second.call(workers.collect) <= 2**21
+        # The dead process held nothing alone. On Windows warm memory that it had taken may count as well.
+        assert second.call(workers.collect) <= (2**21 if sys.platform == "win32" else 0)
         assert first.pid not in pids()
         assert a[0] == 2
         assert second.call(workers.total_held, "b") == 1000

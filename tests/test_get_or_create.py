@@ -194,7 +194,7 @@ sharedmem._names.time = types.SimpleNamespace(monotonic=itertools.repeat(0.0).__
 def test_control_c_interrupts_a_waiting_caller_at_once():
     with program(BUILDER) as builder:
         assert said(builder) == "builds"
-        with program(INTERRUPTED + WAITER) as waiter:
+        with program(WAITER.replace("a = ", f"{INTERRUPTED}a = ", 1)) as waiter:
             assert said(waiter) == "asks"
             assert "KeyboardInterrupt" in waiter.communicate(timeout=60)[1]
         go_on(builder)

@@ -351,7 +351,7 @@ def test_a_worker_that_starts_after_the_message_was_made(start_method):
         assert remote.call(workers.total_of_handle, data) == 7000
 
 
-def test_unread_messages_of_a_fork_stay_readable_once():
+def test_a_message_that_another_process_has_read_cannot_be_read_again():
     a = sharedmem.full(1000, 2.0)
     data = dumps(a)
     del a

@@ -72,6 +72,10 @@ def test_tool_that_asks():
     tools.starts()
 
 
+def test_constant_of_a_tool_that_asks():
+    assert tools.METHODS
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_methods(method):
     pass
@@ -91,7 +95,9 @@ def test_compares_and_starts(method):
 '''
 
 TOOLS = """
-import os, sys
+import multiprocessing, os, sys
+
+METHODS = [method for method in ("fork", "spawn") if method in multiprocessing.get_all_start_methods()]
 
 
 def forks():
@@ -146,6 +152,7 @@ def needed(tmp_path):
         ("test_by_attribute_of_a_tool", {"needs_fork"}),
         ("test_program_with_a_tool", {"needs_fork"}),
         ("test_tool_that_asks", set()),
+        ("test_constant_of_a_tool_that_asks", set()),
         ("test_calls_itself", {"needs_posix"}),
         ("test_compares", set()),
         ("test_compares_and_starts", {"needs_fork"}),

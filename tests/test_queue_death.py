@@ -6,7 +6,7 @@ import time
 
 import pytest
 import workers
-from support import QUICKEST, TIMEOUT, check_python
+from support import QUICKEST, TIMEOUT, check_python, wait_until
 
 import sharedmem
 
@@ -70,7 +70,7 @@ def test_waiting_processes_are_not_blocked_by_others_killed_while_they_wait():
         waiting = [context.Process(target=wait_for, args=(q,)) for _ in range(3)]
         for p in waiting:
             p.start()
-        time.sleep(0.02)
+        assert wait_until(lambda: len(q.stats()["receivers"]) == 3)
         for p in waiting[:2]:
             p.kill()
             p.join()

@@ -13,7 +13,7 @@ from support import QUICKEST, TIMEOUT
 
 import sharedmem
 
-context = multiprocessing.get_context(QUICKEST)
+CONTEXT = multiprocessing.get_context(QUICKEST)
 
 
 class Unhashable(sharedmem.Queue):
@@ -28,7 +28,7 @@ def wait_until(holds):
 
 
 def start(work, *args):
-    process = context.Process(target=work, args=args)
+    process = CONTEXT.Process(target=work, args=args)
     process.start()
     return process
 

@@ -84,6 +84,7 @@ def test_a_pool_that_is_terminated_in_the_middle_of_its_work():
     sharedmem.collect()
     before = sharedmem.stats()
     with multiprocessing.get_context(QUICKEST).Pool(3) as pool:
+        pool.apply(workers.full, (10, 0.0))  # it has started
         for i in range(200):
             pool.apply_async(workers.full, (10_000, float(i)))
         time.sleep(0.1)

@@ -239,8 +239,8 @@ def test_connections_within_the_host_carry_handles_and_others_values(family):
         got = conn.recv()
         process.join(TIMEOUT)
         conn.close()
-    assert is_shared(got) == (family == "AF_UNIX")
-    assert (a == (2 if family == "AF_UNIX" else 1)).all()
+    assert is_shared(got) == (family != "AF_INET")
+    assert (a == (1 if family == "AF_INET" else 2)).all()
     assert (got == 2).all()
 
 
