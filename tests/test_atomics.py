@@ -260,10 +260,13 @@ def test_no_addition_is_lost(context, start_method):
     assert sums.tolist() == [users * rounds / 2, 0, users * 25_000, users * 25_000]
 
 
+give_way = getattr(os, "sched_yield", lambda: time.sleep(0))  # Windows has no such call
+
+
 def count_under_a_lock(lock, counter, rounds):
     for _ in range(rounds):
         while atomics.compare_exchange(lock, 0, 0, 1) != 0:
-            getattr(os, "sched_yield", lambda: time.sleep(0))()
+            give_way()
         counter[0] += 1  # not atomic: the lock must do
         atomics.store(lock, 0, 0)
 
