@@ -1,11 +1,9 @@
 """Tasks whose worker was killed before it had loaded them: their arrays do not stay for them."""
 
 import collections
-import contextlib
 import multiprocessing
 import os
 import pickle
-import signal
 import time
 import types
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
@@ -13,7 +11,7 @@ from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import support
-from deadly import Deadly
+from deadly import Deadly, die
 from lost import leases, leases_before
 from support import TIMEOUT, dumps, settle, wait_until
 
@@ -31,8 +29,8 @@ def total(_, a):
     return float(a.sum())
 
 
-def die(_, a):
-    os.kill(os.getpid(), signal.SIGKILL)
+def die_running(after, _):
+    die(after)
 
 
 def tasks(first=None):
@@ -75,25 +73,21 @@ EXECUTORS = pytest.mark.parametrize(
 )
 
 
-def submitted(executor, function, arguments):
-    """Futures of tasks, up to the one that the executor refuses because a worker has been killed already."""
-    futures = [executor.submit(function, *arguments[0])]
-    with contextlib.suppress(BrokenExecutor):
-        for each in arguments[1:]:
-            futures.append(executor.submit(function, *each))
-    return futures
-
-
 @EXECUTORS
 @pytest.mark.parametrize("warm", [False, True])
-@pytest.mark.parametrize(("function", "first"), [(total, Deadly()), (die, None)], ids=["loading", "running"])
-def test_a_broken_executor_keeps_no_task(make, method, warm, function, first):
+@pytest.mark.parametrize("when", ["loading", "running"])
+def test_a_broken_executor_keeps_no_task(make, method, warm, when, tmp_path):
+    """No worker dies before all tasks are submitted: CPython's `submit` fails while an executor breaks."""
     before = leases_before()
     executor = make(multiprocessing.get_context(method))
     if warm:  # the workers have imported the library, and take leases over as they read
         assert executor.submit(total, None, sharedmem.ones(10)).result(TIMEOUT) == 10
-    futures = submitted(executor, function, tasks(first))
-    assert [type(future.exception(TIMEOUT)) for future in futures].count(type(None)) == 0
+    all_submitted = tmp_path / "all submitted"
+    after = os.fspath(all_submitted)
+    function, first = (total, Deadly(after)) if when == "loading" else (die_running, after)
+    futures = [executor.submit(function, *each) for each in tasks(first)]
+    all_submitted.touch()
+    assert all(isinstance(future.exception(TIMEOUT), BrokenExecutor) for future in futures)
     del futures
     executor.shutdown()
     assert nothing_stays(before), leases()
