@@ -179,6 +179,7 @@ def test_survey_of_a_memfd():
             assert (one.backing, one.kind, one.bytes) == ("memfd", "arena", 2**24)
             assert 2**16 <= one.resident_bytes <= 2**21  # a huge page where the system makes them unasked
             assert one.processes == [os.getpid()]
+            assert (one.swapped_bytes, one.creator) == (None, None)
             assert inode in {p.pid: p for p in processes}[os.getpid()].segments
     finally:
         os.close(fd)

@@ -49,6 +49,30 @@ def test_the_processes_of_an_arena_are_listed():
             assert "python" in processes[pid]["command"].lower()
 
 
+def test_what_the_command_itself_uses_is_not_listed(python):
+    """In a program that no other one has started, so that it has an arena of its own."""
+    code = """
+        import os, sharedmem
+        from sharedmem._cli import info
+        a = sharedmem.ones(10)
+        found = info.gather()
+        own = [each for each in found["arenas"] if each.get("arena") == sharedmem.stats()["arena"]]
+        listed = [pid for segment in found["segments"] for pid in segment.processes]
+        print(own, os.getpid() in [process.pid for process in found["processes"]], os.getpid() in listed)
+    """
+    assert python(code) == "[] False False"
+
+
+def test_a_queue_with_a_message_has_no_lease_whose_age_is_told():
+    q = sharedmem.Queue()
+    q.put(3)
+    status, out, err = commands.run("info")
+    assert (status, err) == (0, "")
+    assert "the oldest since ." not in out
+    assert "1 leases." in out
+    q.get()
+
+
 def test_a_killed_process_is_listed_as_dead():
     """Before one of the living has cleared up after it."""
     with support.Remote("unrelated") as root:

@@ -104,7 +104,7 @@ def everything():
         "segments": [
             segment(2147483647),
             segment(2147483646, kind="census", bytes=4096, resident_bytes=0, removed=False),
-            segment(4294967295, backing="memfd", creator=0, attached=1),
+            segment(4294967295, backing="memfd", creator=None, attached=1),
             segment(5, orphan=True),
         ],
         "processes": [Process(LARGEST_PID, WORDS, list(range(2147480000, 2147480100)), 127 << 40, 999 << 30)],

@@ -51,7 +51,7 @@ def gather() -> dict[str, Any]:
     if sys.platform == "win32":
         segments = sections.survey()
         arenas = _arenas(segments)
-        processes = sections.users(segments, arenas)
+        processes = sections.users(segments, arenas, but=os.getpid())
     else:
         segments, processes = survey(os.geteuid(), but=os.getpid())
         arenas = _arenas(segments)
@@ -141,9 +141,9 @@ def _segment_row(segment: Segment) -> tuple[object, ...]:
         segment.id,
         kind,
         format_bytes(segment.bytes),
-        format_bytes(segment.resident_bytes),
+        "" if segment.resident_bytes is None else format_bytes(segment.resident_bytes),
         segment.attached,
-        segment.creator or "",
+        "" if segment.creator is None else segment.creator,
         goes,
     )
 
@@ -237,7 +237,7 @@ def _print_arena(arena: dict[str, Any], commands: dict[int, str]) -> None:
                 participant["chunks"],
                 format_bytes(participant["bytes"]),
                 format_bytes(participant["bytes_in_flight"]),
-                format_seconds(participant["oldest_in_flight"]) if participant["leases"] else "",
+                format_seconds(participant["oldest_in_flight"]),
                 commands.get(participant["pid"], ""),
             )
             for participant in arena["participants"]
@@ -251,8 +251,9 @@ def _print_arena(arena: dict[str, Any], commands: dict[int, str]) -> None:
         print_table(
             f"Queues in the arena of segment {arena['segment']}", QUEUE_COLUMNS, queue_rows(arena["queues"])
         )
+    oldest = format_seconds(arena["oldest_in_flight"])  # empty if queues alone have leases
     print_text(
         f"Free but kept warm {format_bytes(arena['cached_bytes'])}; "
         f"in flight {format_bytes(arena['bytes_in_flight'])} by {arena['leases']} leases"
-        + (f", the oldest since {format_seconds(arena['oldest_in_flight'])}." if arena["leases"] else ".")
+        + (f", the oldest since {oldest}." if oldest else ".")
     )

@@ -11,7 +11,7 @@ import ctypes
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from ctypes import wintypes
 from typing import Any
 
@@ -153,23 +153,31 @@ def survey() -> list[Segment]:
     return sorted((each for each in found if each is not None), key=lambda segment: segment.id)
 
 
-def users(segments: Iterable[Segment], arenas: Iterable[dict[str, Any]]) -> list[Process]:
+def users(segments: list[Segment], arenas: list[dict[str, Any]], but: int = 0) -> list[Process]:
     """The processes that use arenas. The segments are told which of them use each.
 
     Parameters
     ----------
-    segments : iterable of Segment
-        From `survey`.
-    arenas : iterable of dict
-        Reports on the arenas whose first segments are among them.
+    segments : list of Segment
+        From `survey`. Those that `but` alone uses are removed.
+    arenas : list of dict
+        Reports on the arenas whose first segments are among them. Those that `but` alone uses are removed.
+    but : int, optional
+        A process that is left out.
     """
     processes: dict[int, Process] = {}
-    for arena in arenas:
+    for arena in arenas[:]:
         living = [each["pid"] for each in arena.get("participants", ()) if each["state"] != "dead"]
-        for segment in segments:
+        others = [pid for pid in living if pid != but]
+        alone = living == [but]
+        if alone:
+            arenas.remove(arena)
+        for segment in segments[:]:
             if segment.id == arena["segment"] or _extends(segment, arena):
-                segment.processes = living
-                for pid in living:
+                if alone:
+                    segments.remove(segment)
+                segment.processes = others
+                for pid in others:
                     processes.setdefault(pid, Process(pid, _command(pid))).segments.append(segment.id)
     return list(processes.values())
 
@@ -225,9 +233,9 @@ def _segment(match: re.Match[str]) -> Segment | None:
             kind="names" if match["number"] else "arena",
             bytes=basic.bytes,
             resident_bytes=_committed(section, basic.bytes),
-            swapped_bytes=0,
+            swapped_bytes=None,
             attached=counts.handles - 1,  # but for the one that was opened here
-            creator=0,
+            creator=None,
             removed=True,
             tag=int(match["tag"] or "0", 16),
         )
@@ -235,11 +243,11 @@ def _segment(match: re.Match[str]) -> Segment | None:
         _kernel.CloseHandle(section)
 
 
-def _committed(section: int, nbytes: int) -> int:
-    """Bytes of a section that are committed; 0 if there is no room to map it."""
+def _committed(section: int, nbytes: int) -> int | None:
+    """Bytes of a section that are committed; None if there is no room to map it."""
     base = _kernel.MapViewOfFile(section, _FILE_MAP_READ, 0, 0, 0)
     if not base:
-        return 0
+        return None
     try:
         at = committed = 0
         part = _Memory()

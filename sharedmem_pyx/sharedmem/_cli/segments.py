@@ -37,13 +37,14 @@ class Segment:
         ``"arena"`` (arrays), ``"names"`` (arrays that have names), ``"census"`` (a page by whose
         attachments the kernel counts processes),
         ``"other"`` (not ours).
-    bytes, resident_bytes, swapped_bytes : int
-        Size, mostly never touched; what of it takes memory, and swap space. On Windows what is committed
-        takes memory.
+    bytes : int
+        Size, mostly never touched.
+    resident_bytes, swapped_bytes : int or None
+        What of it takes memory, and swap space; None: unknown. On Windows what is committed takes memory.
     attached : int
         Attachments; on Windows open handles.
-    creator : int
-        Process that made it; 0: unknown, as on Windows.
+    creator : int or None
+        Process that made it; None: unknown, as on Windows and for a memfd.
     removed : bool
         Whether it is marked for removal, so that the kernel takes it back with its last process.
     orphan : bool
@@ -59,10 +60,10 @@ class Segment:
     backing: str
     kind: str
     bytes: int
-    resident_bytes: int
-    swapped_bytes: int
+    resident_bytes: int | None
+    swapped_bytes: int | None
     attached: int
-    creator: int
+    creator: int | None
     removed: bool
     orphan: bool = False
     processes: list[int] = field(default_factory=list)
@@ -143,7 +144,7 @@ def _add(segments: dict[int, Segment], process: Process, mapping: _Mapping) -> N
             return  # it has just gone
         size, resident = _memfd_bytes(process.pid, mapping.segment)
         segment = Segment(
-            mapping.segment, "memfd", "arena", size or mapping.bytes, resident, 0, 0, 0, removed=True
+            mapping.segment, "memfd", "arena", size or mapping.bytes, resident, None, 0, None, removed=True
         )
         segments[mapping.segment] = segment
     segment.kind = mapping.kind

@@ -60,7 +60,7 @@ def arena_rows(found: dict[str, Any]) -> list[tuple[object, ...]]:
             (
                 segment.id,
                 segment.kind,
-                format_bytes(segment.resident_bytes + segment.swapped_bytes),
+                format_bytes((segment.resident_bytes or 0) + (segment.swapped_bytes or 0)),
                 format_bytes(arena["cached_bytes"]),
                 format_bytes(arena["bytes_in_flight"]),
                 arena["leases"],
