@@ -107,7 +107,8 @@ class naming:
             raise ValueError(f"{os.fspath(self.file)!r}: {error}") from error.__cause__
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = os.fspath(self.file)
-            if error.errno in _OF_PATHS:
+            # That Windows does not replace a mapped file is not to be taken for a lack of permissions.
+            if error.errno in _OF_PATHS and "MoveFileEx" not in (error.strerror or ""):
                 error.strerror = os.strerror(error.errno)
 
 

@@ -122,7 +122,8 @@ file_bytes create_file(const std::string& path, std::uint64_t bytes, std::span<c
   if (!::MoveFileExW(name.name.c_str(), place.c_str(), MOVEFILE_REPLACE_EXISTING)) {
     const DWORD code = ::GetLastError();
     unmap_file(made.data, made.facts.bytes);
-    throw system_error_of(code, "MoveFileEx", path);
+    throw system_error_of(code, "MoveFileEx",
+                          path + ": Windows does not replace a file that a process has mapped");
   }
   name.name.clear();
   return made;
