@@ -22,7 +22,9 @@ def add_one(a):
 
 def main():
     early = sharedmem.zeros(1000)
-    for method in ("fork", "spawn", "forkserver"):
+    for method in ("fork", "spawn", "forkserver"):  # Windows has only "spawn"
+        if method not in multiprocessing.get_all_start_methods():
+            continue
         with multiprocessing.get_context(method).Pool(1) as pool:
             late = sharedmem.zeros(1000)  # the worker runs already
             pool.map(add_one, [early, late])
