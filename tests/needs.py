@@ -19,8 +19,16 @@ import types
 from typing import NamedTuple
 
 
-def _in_wine():
-    return sys.platform == "win32" and hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
+def _wine():
+    """The number of Wine's main version, None if this is not Wine."""
+    version = getattr(ctypes.WinDLL("ntdll"), "wine_get_version", None) if sys.platform == "win32" else None
+    if version is None:
+        return None
+    version.restype = ctypes.c_char_p
+    return int(version().split(b".")[0])
+
+
+WINE = _wine()
 
 
 def _has_proc():
@@ -35,8 +43,8 @@ NEEDS = {
     "needs_signals": (hasattr(signal, "pthread_kill"), "needs signals of POSIX"),
     "needs_posix": (os.name == "posix", "needs calls of POSIX"),
     "needs_linux": (sys.platform == "linux", "tests what is Linux's"),
-    "needs_memory_limit": (not _in_wine(), "takes memory until the system refuses, which Wine never does"),
-    "needs_executor": (not _in_wine(), "starts a ProcessPoolExecutor, in which Wine hangs"),
+    "needs_memory_limit": (WINE is None, "takes memory until the system refuses, which Wine never does"),
+    "needs_executor": (WINE is None or WINE >= 10, "starts a ProcessPoolExecutor, in which Wine 8 hangs"),
 }
 MISSING = {marker: reason for marker, (here, reason) in NEEDS.items() if not here}
 

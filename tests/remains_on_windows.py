@@ -9,6 +9,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from ctypes import wintypes
 
@@ -60,6 +61,12 @@ def children():
     return below
 
 
+def trackers():
+    """The pids of what loky, also joblib's copy of it, keeps for later use: one process for each copy."""
+    names = [name for name in sys.modules if name.endswith("loky.backend.resource_tracker")]
+    return {sys.modules[name]._resource_tracker._pid for name in names}
+
+
 class Snapshot:
     """What there is now."""
 
@@ -74,7 +81,7 @@ def left_since(before, grace=GRACE):
         gc.collect()
         multiprocessing.active_children()
         sharedmem.collect()
-        left = children() - before.children
+        left = children() - before.children - trackers()
         if not left or time.monotonic() > end:
             break
         time.sleep(0.05)

@@ -16,7 +16,7 @@ def rows(out):
     names = ("pickled copies", "multiprocessing.Array", "sharedmem")
     return {
         name: line.lstrip()[len(name) :].split()
-        for line in out.splitlines()
+        for line in commands.without_lines(out).splitlines()
         for name in names
         if line.lstrip().startswith(name)
     }

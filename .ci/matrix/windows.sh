@@ -1,6 +1,11 @@
 # Windows programs on this machine: MinGW and Zig make them, Wine runs them; sourced after .ci/lib.sh.
 # shellcheck shell=bash
 
+# The test files that Wine 8 does not carry. .ci/matrix/windows-executors runs them by a newer one.
+# shellcheck disable=SC2034 # for the scripts that source this file
+newer_wine='executors joblib_backend joblib_deaths joblib_learn joblib_options joblib_results libraries torch_collate torch_loader
+  torch_tensors zarr'
+
 # wine_make FOLDER: a system of its own for Wine, which says nothing and starts no debugger.
 wine_make() {
   packages wine wine64 || return
@@ -13,6 +18,11 @@ wine_wait() { wineserver -w 2>/dev/null || true; }
 
 # wine_drop: the system's server ends, too.
 wine_drop() { [ -z "${WINEPREFIX:-}" ] || wineserver -k 2>/dev/null || true; }
+
+# for_windows FOLDER PIP-ARGUMENT...: packages for that Python, put into a folder.
+for_windows() {
+  pip install --quiet --target "$1" --platform win_amd64 --python-version 3.13 --only-binary=:all: "${@:2}"
+}
 
 # cross_file FILE C C++ AR [LINK-ARGUMENT...]: how meson builds for Windows with these compilers. Words of a compiler
 # are separated by blanks.
