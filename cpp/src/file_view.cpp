@@ -190,7 +190,10 @@ void file_view::flush(const void* p, std::uint64_t bytes) const {
   const auto from = static_cast<std::uint64_t>(static_cast<const std::byte*>(p) - shared_->data);
   if (!shared_->has(p) || bytes > shared_->bytes - from)
     throw std::invalid_argument("the bytes to flush are not within the file");
-  os::flush_file(shared_->data + from, bytes);
+  const file_identity& which = shared_->identity;
+  os::flush_file(shared_->data + from, bytes, shared_->path,
+                 {which.device, which.inode, which.birth, shared_->bytes},
+                 shared_->mode == file_mode::read_write);
 }
 
 }  // namespace sharedmem

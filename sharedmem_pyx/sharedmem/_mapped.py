@@ -211,7 +211,10 @@ def flush(a: np.ndarray[Any, Any]) -> None:
     Raises
     ------
     OSError
-        The data cannot be written: EIO, ENOSPC.
+        The data cannot be written: EIO, ENOSPC. On Windows also EACCES and ENOENT, since the file is opened
+        again.
+    StaleHandleError
+        On Windows: another file has the name under which the file was opened.
     ValueError
         The array is not in a file.
     TypeError
@@ -219,8 +222,8 @@ def flush(a: np.ndarray[Any, Any]) -> None:
 
     Notes
     -----
-    msync(2) with MS_SYNC. Other processes see what was written without it, and the data is not lost when
-    this process is killed.
+    msync(2) with MS_SYNC; on Windows FlushViewOfFile and FlushFileBuffers. Other processes see what was
+    written without it, and the data is not lost when this process is killed.
     """
     if not isinstance(a, np.ndarray):
         raise TypeError(f"flush needs an array, not {type(a).__name__}")

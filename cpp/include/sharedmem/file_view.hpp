@@ -80,7 +80,9 @@ class SHAREDMEM_API file_view {
   /// Waits until the pages of a range are on the disk.
   /// \param p, bytes  a range of the mapping.
   /// \throws std::invalid_argument  the range is not within the mapping.
-  /// \throws sharedmem::error       EIO, ENOSPC: they cannot be written.
+  /// \throws sharedmem::error       EIO, ENOSPC: they cannot be written. On Windows also what `open` throws, since the
+  ///         file is opened again.
+  /// \throws stale_handle           on Windows: another file has its path now.
   void flush(const void* p, std::uint64_t bytes) const;
 
   struct SHAREDMEM_HIDDEN mapped;

@@ -33,7 +33,12 @@ file_bytes map_file(const std::string& path, bool writable);
 /// \throws sharedmem::error  ENOSPC, EDQUOT, EFBIG, EACCES, ENOENT, EISDIR, ...
 file_bytes create_file(const std::string& path, std::uint64_t bytes, std::span<const std::byte> head);
 void unmap_file(std::byte* data, std::uint64_t bytes) noexcept;
-/// Waits until the pages that hold a range of a mapped file are on the disk. \throws sharedmem::error  EIO, ENOSPC.
-void flush_file(std::byte* data, std::uint64_t bytes);
+/// Waits until the pages that hold a range of a mapped file are on the disk.
+/// \param path, facts  of the file when it was mapped: a system may have to open it again.
+/// \param writable     how it was mapped.
+/// \throws sharedmem::error         EIO, ENOSPC, and where it is opened again what that throws.
+/// \throws sharedmem::stale_handle  it cannot be opened again, because another file has the path now.
+void flush_file(std::byte* data, std::uint64_t bytes, const std::string& path, const file_facts& facts,
+                bool writable);
 
 }  // namespace sharedmem::os

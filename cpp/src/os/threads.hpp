@@ -14,8 +14,8 @@ inline constexpr unsigned most_parts = 64;
 /// work is done there. No lock is held.
 void run_parts(unsigned parts, void (*work)(void* context, unsigned part) noexcept, void* context) noexcept;
 
-/// Calls act(context) when the calling thread ends, before its thread-local variables without a destructor go. One call
-/// of this function for a thread. False: it cannot be done.
+/// Calls act(context) when the calling thread ends, before its thread-local variables without a destructor go, unless MinGW's
+/// C++ runtime, which frees them before all else, emulates these. One call of this function for a thread. False: it cannot be done.
 /// Processes: in a forked child this holds for the thread that forked.
 bool at_thread_end(void (*act)(void* context) noexcept, void* context) noexcept;
 

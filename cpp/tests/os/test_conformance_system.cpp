@@ -60,6 +60,30 @@ const roles::declared locks("lock", [](const roles::arguments& words) {
   return outcome == robust_mutex::outcome::taken ? 0 : 1;
 });
 
+/// Counts up behind a lock, whose outcome it notes. The words behind the lock are: the count, and how often the lock was inherited.
+constexpr int rounds = 500;
+
+void count_up(std::byte* at) {
+  robust_mutex lock = robust_mutex::open(at);
+  auto* const words = reinterpret_cast<volatile std::uint64_t*>(at + robust_mutex::bytes);
+  for (int i = 0; i < rounds; ++i) {
+    auto how = robust_mutex::outcome::busy;
+    while (how == robust_mutex::outcome::busy) how = lock.try_lock_for(long_time);
+    words[0] = words[0] + 1;
+    if (how == robust_mutex::outcome::inherited) words[1] = words[1] + 1;
+    lock.unlock();
+  }
+}
+
+const roles::declared counts_up("count up", [](const roles::arguments& words) {
+  os::segment s = roles::open_from(words);
+  s.attach();
+  std::thread other([&] { count_up(s.data()); });
+  count_up(s.data());
+  other.join();
+  return 0;
+});
+
 const roles::declared changes("change", [](const roles::arguments& words) {
   os::segment s = roles::open_from(words);
   s.attach();
@@ -131,7 +155,12 @@ TEST_CASE("a lock is not given twice to one thread, and a wait for it ends") {
     REQUIRE(lock.try_lock() == robust_mutex::outcome::taken);
     CHECK_THROWS_AS((void)lock.try_lock_for(long_time), error);
     robust_mutex::outcome of_other{};
-    std::thread([&] { of_other = lock.try_lock_for(std::chrono::milliseconds{20}); }).join();
+    constexpr std::chrono::milliseconds limit{20};
+    const auto begin = std::chrono::steady_clock::now();
+    std::thread([&] { of_other = lock.try_lock_for(limit); }).join();
+    CHECK(of_other == robust_mutex::outcome::busy);
+    CHECK(std::chrono::steady_clock::now() - begin >= limit);
+    std::thread([&] { of_other = lock.try_lock_for(-long_time); }).join();
     CHECK(of_other == robust_mutex::outcome::busy);
     lock.unlock();
     std::thread([&] {
@@ -139,6 +168,55 @@ TEST_CASE("a lock is not given twice to one thread, and a wait for it ends") {
       lock.unlock();
     }).join();
     CHECK(of_other == robust_mutex::outcome::taken);
+  }
+}
+
+TEST_CASE(
+    "a lock that is given back is not inherited, and one thread at a time has it, in several processes") {
+  for (const backing kind : os::segment_kinds) {
+    CAPTURE(static_cast<int>(kind));
+    const os::segment s = make(kind);
+    (void)robust_mutex::create(s.data());
+    process one("count up", roles::words_of(s, tag)), two("count up", roles::words_of(s, tag));
+    CHECK(one.wait() == 0);
+    CHECK(two.wait() == 0);
+    const auto* const words = reinterpret_cast<const std::uint64_t*>(s.data() + robust_mutex::bytes);
+    CHECK(words[0] == 4 * rounds);
+    CHECK(words[1] == 0);
+  }
+}
+
+TEST_CASE("a lock tells which thread holds it, and that its owner has ended") {
+  using state = robust_mutex::owner_report::state;
+  for (const backing kind : os::segment_kinds) {
+    CAPTURE(static_cast<int>(kind));
+    const os::segment s = make(kind);
+    robust_mutex lock = robust_mutex::create(s.data());
+    if (lock.owner().what == state::unknown) {
+      MESSAGE("skipped: this system does not tell");
+      return;
+    }
+    CHECK(lock.owner().what == state::free);
+    REQUIRE(lock.try_lock() == robust_mutex::outcome::taken);
+    const auto mine = lock.owner();
+    CHECK(mine.what == state::held);
+    std::thread([&] { CHECK(lock.owner().thread == mine.thread); }).join();
+    lock.unlock();
+    std::thread([&] {
+      (void)lock.try_lock();
+      CHECK(lock.owner().what == state::held);
+      CHECK(lock.owner().thread != mine.thread);
+    }).join();
+    CHECK(lock.owner().what == state::left);
+    CHECK(lock.try_lock() == robust_mutex::outcome::inherited);
+    CHECK(lock.owner().thread == mine.thread);
+    lock.unlock();
+    process other("lock", roles::words_of(s, tag));
+    REQUIRE(other.wait_until_ready());
+    CHECK(lock.owner().what == state::held);
+    CHECK(lock.owner().thread != mine.thread);
+    other.kill();
+    CHECK(lock.owner().what == state::left);
   }
 }
 
@@ -211,6 +289,8 @@ TEST_CASE("the machine has memory, a clock and random bytes") {
   CHECK(os::page_size() >= 4096);
   const std::uint64_t before = monotonic_ns();
   CHECK(monotonic_ns() >= before);
+  std::this_thread::sleep_for(std::chrono::milliseconds{20});
+  CHECK(monotonic_ns() - before >= 20'000'000);
   std::set<std::uint64_t> seen;
   for (int i = 0; i < 100; ++i) {
     std::uint64_t word = 0;
@@ -221,6 +301,30 @@ TEST_CASE("the machine has memory, a clock and random bytes") {
   REQUIRE(page != nullptr);
   CHECK(static_cast<char*>(page)[99] == 0);
   unmap_private(page, 100);
+}
+
+TEST_CASE("each part of divided work is done once, before the call returns") {
+  for (const unsigned parts : {1U, 2U, os::most_parts}) {
+    CAPTURE(parts);
+    std::atomic<int> done[os::most_parts] = {};
+    os::run_parts(
+        parts,
+        [](void* context, unsigned part) noexcept {
+          if (part % 2 == 1) std::this_thread::sleep_for(std::chrono::milliseconds{20});
+          ++static_cast<std::atomic<int>*>(context)[part];
+        },
+        done);
+    for (unsigned part = 0; part < os::most_parts; ++part) CHECK(done[part] == (part < parts ? 1 : 0));
+  }
+}
+
+TEST_CASE("what is to be done at the end of a thread is done then, in that thread") {
+  static std::atomic<int> ended{0};
+  std::thread([] {
+    REQUIRE(os::at_thread_end([](void* context) noexcept { ended += context == &ended ? 1 : 2; }, &ended));
+    CHECK(ended == 0);
+  }).join();
+  CHECK(ended == 1);
 }
 
 int main(int count, char** values) {

@@ -2,12 +2,17 @@
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <iterator>
+#include <span>
 #include <string>
+#include <system_error>
 
 #include <sharedmem/error.hpp>
 #include <sharedmem/file_view.hpp>
@@ -61,6 +66,42 @@ const roles::declared writes_file("write file", [](const roles::arguments& words
   file.data()[1] = std::byte{7};
   return file.bytes() == 100'000 ? 0 : 1;
 });
+
+const roles::declared writes_read_only("write read-only file", [](const roles::arguments& words) {
+  const file_view file = file_view::open(words.at(0), file_mode::read);
+  if (file.data()[0] != std::byte{1}) return 0;
+  roles::say_ready_and_wait();
+  *static_cast<volatile std::byte*>(file.data()) = std::byte{9};
+  return 0;
+});
+
+/// A folder of this process's own, which goes with all that is in it.
+struct own_folder {
+  std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("sharedmem-test-" + std::to_string(os::pid()));
+
+  own_folder() { std::filesystem::create_directory(path); }
+  own_folder(const own_folder&) = delete;
+  own_folder& operator=(const own_folder&) = delete;
+  ~own_folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path, ignored);
+  }
+  [[nodiscard]] std::string file(const char* name) const { return (path / name).string(); }
+  [[nodiscard]] std::ptrdiff_t entries() const {
+    return std::distance(std::filesystem::directory_iterator(path), {});
+  }
+};
+
+template <class Function>
+int code_of(Function call) {
+  try {
+    call();
+    return 0;
+  } catch (const error& refused) {
+    return refused.code().value();
+  }
+}
 
 }  // namespace
 
@@ -132,6 +173,57 @@ TEST_CASE("a file is shared memory of all that map it, and replaced whole") {
   }
   CHECK_THROWS_AS((void)file_view::open(path + "/none", file_mode::read), error);
   CHECK(std::remove(path.c_str()) == 0);
+}
+
+TEST_CASE("a new file takes the place of an old one, in which another program may still read") {
+  const own_folder folder;
+  const std::string path = folder.file("data");
+  const std::byte head[] = {std::byte{1}, std::byte{2}};
+  {
+    const file_view old = file_view::create(path, 50'000, head);
+  }
+  const file_view file = file_view::create(path, 100'000, std::span(head).last(1));
+  CHECK(file.bytes() == 100'000);
+  CHECK(file.data()[0] == std::byte{2});
+  CHECK(file_view::open(path, file_mode::read).bytes() == 100'000);
+  CHECK(folder.entries() == 1);
+}
+
+TEST_CASE("a file that cannot be made leaves nothing, and the old one stays") {
+  const own_folder folder;
+  const std::string path = folder.file("data");
+  const std::byte head[] = {std::byte{1}};
+  {
+    const file_view old = file_view::create(path, 1000, head);
+  }
+  for (const std::uint64_t bytes : {std::uint64_t{1} << 62, std::uint64_t{1} << 63, ~std::uint64_t{0}}) {
+    CAPTURE(bytes);
+    CHECK_THROWS_AS((void)file_view::create(path, bytes), error);
+    CHECK(folder.entries() == 1);
+  }
+  CHECK(file_view::open(path, file_mode::read).data()[0] == std::byte{1});
+  CHECK(code_of([&] { (void)file_view::create(folder.path.string(), 10); }) == EISDIR);
+  CHECK(code_of([&] { (void)file_view::create(folder.file("none/data"), 10); }) == ENOENT);
+  CHECK(folder.entries() == 1);
+}
+
+TEST_CASE("a folder and a missing file cannot be opened, and the error tells which it is") {
+  const own_folder folder;
+  for (const file_mode mode : {file_mode::read, file_mode::read_write}) {
+    CHECK(code_of([&] { (void)file_view::open(folder.path.string(), mode); }) == EISDIR);
+    CHECK(code_of([&] { (void)file_view::open(folder.file("none"), mode); }) == ENOENT);
+  }
+}
+
+TEST_CASE("a store into a file that is mapped for reading ends the process, and the file stays as it was") {
+  const own_folder folder;
+  const std::string path = folder.file("data");
+  const std::byte head[] = {std::byte{1}};
+  const file_view file = file_view::create(path, 10'000, head);
+  process other("write read-only file", {path});
+  CHECK(other.wait_until_ready());
+  CHECK(other.wait() != 0);
+  CHECK(file.data()[0] == std::byte{1});
 }
 
 int main(int count, char** values) {

@@ -207,7 +207,7 @@ void unmap_file(std::byte* data, std::uint64_t bytes) noexcept {
   if (data != nullptr) ::munmap(data, static_cast<std::size_t>(bytes));
 }
 
-void flush_file(std::byte* data, std::uint64_t bytes) {
+void flush_file(std::byte* data, std::uint64_t bytes, const std::string&, const file_facts&, bool) {
   const std::size_t before = reinterpret_cast<std::uintptr_t>(data) % page_size();
   if (::msync(data - before, static_cast<std::size_t>(bytes) + before, MS_SYNC) != 0)
     throw error(errno, "msync", std::to_string(bytes) + " bytes of a file");

@@ -36,11 +36,12 @@ const char* secure_environment(const char* name) noexcept {
   }
 }
 
-// Child processes inherit the system's variables, but getenv in this program reads the copy of its C runtime: set both.
+// Child processes inherit the system's variables, but getenv in this program reads the copy of its C runtime: set both. The
+// runtime sets the system's as well, but takes the text for one of the system's code page. So the system's is set last.
 void set_environment(const char* name, const std::string& value) {
+  ::_putenv_s(name, value.c_str());
   if (!::SetEnvironmentVariableW(os::wide(name).c_str(), os::wide(value).c_str()))
     throw os::system_error_of(::GetLastError(), "SetEnvironmentVariable", name);
-  ::_putenv_s(name, value.c_str());
 }
 
 }  // namespace sharedmem

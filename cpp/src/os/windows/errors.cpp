@@ -21,10 +21,15 @@ std::string text_of(DWORD code) {
 int errno_of(DWORD code) noexcept {
   switch (code) {
     case ERROR_FILE_NOT_FOUND:
-    case ERROR_PATH_NOT_FOUND: return ENOENT;
+    case ERROR_PATH_NOT_FOUND:
+    case ERROR_INVALID_DRIVE:
+    case ERROR_BAD_NETPATH:
+    case ERROR_BAD_NET_NAME: return ENOENT;
+    case ERROR_FILENAME_EXCED_RANGE: return ENAMETOOLONG;
     case ERROR_ACCESS_DENIED:
     case ERROR_SHARING_VIOLATION:
     case ERROR_LOCK_VIOLATION:
+    case ERROR_DELETE_PENDING:
     case ERROR_WRITE_PROTECT:
     case ERROR_USER_MAPPED_FILE: return EACCES;
     case ERROR_PRIVILEGE_NOT_HELD: return EPERM;

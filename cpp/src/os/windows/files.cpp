@@ -48,8 +48,10 @@ file_bytes map_open(HANDLE file, bool writable, const std::string& path) {
   const kernel_handle section{
       ::CreateFileMappingW(file, nullptr, writable ? PAGE_READWRITE : PAGE_READONLY, 0, 0, nullptr)};
   if (!section) throw system_error_of(::GetLastError(), "CreateFileMapping", what);
+  // Of the size that is returned: if the file has been cut short since it was looked at, this fails.
   made.data = static_cast<std::byte*>(
-      ::MapViewOfFile(section.get(), writable ? FILE_MAP_READ | FILE_MAP_WRITE : FILE_MAP_READ, 0, 0, 0));
+      ::MapViewOfFile(section.get(), writable ? FILE_MAP_READ | FILE_MAP_WRITE : FILE_MAP_READ, 0, 0,
+                      static_cast<SIZE_T>(made.facts.bytes)));
   if (made.data == nullptr) throw system_error_of(::GetLastError(), "MapViewOfFile", what);
   return made;
 }
@@ -133,9 +135,22 @@ void unmap_file(std::byte* data, std::uint64_t) noexcept {
   if (data != nullptr) ::UnmapViewOfFile(data);
 }
 
-void flush_file(std::byte* data, std::uint64_t bytes) {
+// FlushViewOfFile only hands the pages to the system and the disk; FlushFileBuffers waits until they are stored. The latter
+// needs a handle with which the file can be written. That is not kept from the start, since it would keep other programs from
+// opening the file, unless they allow that others write to it meanwhile.
+void flush_file(std::byte* data, std::uint64_t bytes, const std::string& path, const file_facts& facts,
+                bool writable) {
   if (!::FlushViewOfFile(data, static_cast<SIZE_T>(bytes)))
-    throw system_error_of(::GetLastError(), "FlushViewOfFile", bytes_text(bytes) + " of a file");
+    throw system_error_of(::GetLastError(), "FlushViewOfFile", path + ", " + bytes_text(bytes));
+  if (!writable) return;  // this process has stored nothing
+  const kernel_handle file = open_file(path, GENERIC_WRITE);
+  const file_facts now = facts_of(file.get(), path);
+  if (now.device != facts.device || now.inode != facts.inode)
+    throw stale_handle(
+        path +
+        " is a different file now: the file that contains the array was renamed, and can only be "
+        "flushed under the name by which it was opened");
+  if (!::FlushFileBuffers(file.get())) throw system_error_of(::GetLastError(), "FlushFileBuffers", path);
 }
 
 }  // namespace sharedmem::os

@@ -100,7 +100,8 @@ robust_mutex::outcome robust_mutex::try_lock_for(std::chrono::nanoseconds limit)
     const std::uint64_t left = span - std::min(span, monotonic_ns() - begin);
     answer = ::WaitForSingleObject(
         mutex.get(), static_cast<DWORD>(std::min((left + millisecond - 1) / millisecond, longest)));
-    if (answer != WAIT_TIMEOUT || left <= longest * millisecond) break;
+    // The system's wait may end up to one tick of its clock too early, which is 15.6 ms usually.
+    if (answer != WAIT_TIMEOUT || left == 0) break;
   }
   if (answer == WAIT_TIMEOUT) return outcome::busy;
   if (answer == WAIT_FAILED)
@@ -141,9 +142,12 @@ robust_mutex::owner_report robust_mutex::owner() const noexcept {
   const auto thread = static_cast<std::uint32_t>(holder);
   if (look_at(process) == liveness::dead) return {state::left, 0};
   // ERROR_INVALID_PARAMETER means that there is no such thread. Any other error means that it exists.
-  const os::kernel_handle found{::OpenThread(SYNCHRONIZE, FALSE, thread)};
-  const bool ended = found ? ::WaitForSingleObject(found.get(), 0) == WAIT_OBJECT_0
-                           : ::GetLastError() == ERROR_INVALID_PARAMETER;
+  const os::kernel_handle found{::OpenThread(SYNCHRONIZE | THREAD_QUERY_LIMITED_INFORMATION, FALSE, thread)};
+  if (!found && ::GetLastError() == ERROR_INVALID_PARAMETER) return {state::left, 0};
+  // Ids of threads are used again, also by other processes. 0: the system does not tell.
+  const DWORD whose = found ? ::GetProcessIdOfThread(found.get()) : 0;
+  const bool ended = found && ((whose != 0 && whose != process.pid) ||
+                               ::WaitForSingleObject(found.get(), 0) == WAIT_OBJECT_0);
   return ended ? owner_report{state::left, 0} : owner_report{state::held, thread};
 }
 

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <bit>
 #include <new>
+#include <utility>
 
 #include "os/machine.hpp"
 #include "os/windows/system.hpp"
@@ -30,17 +31,30 @@ DWORD WINAPI run_task(void* argument) noexcept {
 struct thread_ending {
   void (*act)(void*) noexcept;
   void* context;
+  DWORD thread;
+  thread_ending* before;  // of an earlier call
 };
 
 /// Called by the system when a thread ends. A `thread_local` variable with a destructor would not do, because MinGW's C++
 /// runtime calls such destructors after it has freed the variables' memory.
 /// When the process ends, nothing is done: the system has stopped the other threads wherever they were, and one of them may
 /// have held a lock that `act` needs.
+/// Nor is anything done when a fiber in which a thread called `at_thread_end` is deleted by another thread, which the system reports
+/// in the same way: what `act` gives back may still be in use by the first thread.
 void NTAPI end_thread(void* value) noexcept {
-  auto* const ending = static_cast<thread_ending*>(value);
-  if (ending == nullptr) return;
-  if (!::RtlDllShutdownInProgress()) ending->act(ending->context);
-  delete ending;
+  for (auto* ending = static_cast<thread_ending*>(value); ending != nullptr;) {
+    if (!::RtlDllShutdownInProgress() && ending->thread == ::GetCurrentThreadId())
+      ending->act(ending->context);
+    delete std::exchange(ending, ending->before);
+  }
+}
+
+/// Keeps the library in the process until that ends, even if the program unloads the DLL that contains it: the system calls
+/// `end_thread` later.
+bool stay_loaded() noexcept {
+  HMODULE own = nullptr;
+  return ::GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS,
+                              reinterpret_cast<const wchar_t*>(&end_thread), &own) != 0;
 }
 
 }  // namespace
@@ -63,10 +77,15 @@ void run_parts(unsigned parts, void (*work)(void*, unsigned) noexcept, void* con
   }
 }
 
+// A thread may call this twice, although it shall not: when a thread ends, MinGW's runtime frees thread-local variables, which
+// have their first values if they are used again, before it calls destructors. What such a destructor does therefore seems to the
+// caller of this function to be done by a new thread.
 bool at_thread_end(void (*act)(void*) noexcept, void* context) noexcept {
   static const DWORD place = ::FlsAlloc(end_thread);
-  if (place == FLS_OUT_OF_INDEXES) return false;
-  auto* const ending = new (std::nothrow) thread_ending{act, context};
+  static const bool stays = stay_loaded();
+  if (place == FLS_OUT_OF_INDEXES || !stays) return false;
+  auto* const ending = new (std::nothrow)
+      thread_ending{act, context, ::GetCurrentThreadId(), static_cast<thread_ending*>(::FlsGetValue(place))};
   if (ending != nullptr && ::FlsSetValue(place, ending)) return true;
   delete ending;
   return false;
