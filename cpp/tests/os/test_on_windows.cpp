@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include <sharedmem/error.hpp>
 #include <sharedmem/robust_mutex.hpp>
@@ -317,6 +318,22 @@ TEST_CASE("a file can be opened while another program moves or deletes it") {
   os::unmap_file(other.data, 1000);
   CHECK(::DeleteFileA(path.c_str()));
   CHECK(::DeleteFileA(moved.c_str()));
+}
+
+TEST_CASE("a file is made beside one that another machine is just making") {
+  const std::string path = std::string(std::getenv("TEMP")) + "\\sharedmem-test-" + std::to_string(os::pid());
+  std::vector<std::string> taken;  // the next names of unfinished files
+  for (int number = 1; number < 50; ++number) {
+    taken.push_back(path + ".sharedmem-" + std::to_string(os::pid()) + "-" + std::to_string(number) + ".tmp");
+    const os::kernel_handle made{
+        ::CreateFileA(taken.back().c_str(), GENERIC_WRITE, 0, nullptr, CREATE_NEW, 0, nullptr)};
+    REQUIRE(made);
+  }
+  const os::file_bytes file = os::create_file(path, 1000, {});
+  CHECK(file.facts.bytes == 1000);
+  os::unmap_file(file.data, 1000);
+  for (const std::string& name : taken) CHECK(::DeleteFileA(name.c_str()));
+  CHECK(::DeleteFileA(path.c_str()));
 }
 
 TEST_CASE("errors of files are those that other systems report") {

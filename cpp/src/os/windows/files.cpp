@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <memory>
 #include <stdexcept>
+#include <string>
+#include <utility>
 
 #include "os/windows/system.hpp"
 
@@ -107,25 +109,29 @@ file_bytes create_file(const std::string& path, std::uint64_t bytes, std::span<c
   const DWORD there = ::GetFileAttributesW(place.c_str());
   if (there != INVALID_FILE_ATTRIBUTES && (there & FILE_ATTRIBUTE_DIRECTORY) != 0)
     throw error(EISDIR, "create", path);
-  unfinished_file name{place + L".sharedmem-" + std::to_wstring(::GetCurrentProcessId()) + L"-" +
-                       std::to_wstring(++last) + L".tmp"};
-  const kernel_handle file{::CreateFileW(name.name.c_str(), GENERIC_READ | GENERIC_WRITE | DELETE,
-                                         shared_by_all, nullptr, CREATE_ALWAYS, FILE_ATTRIBUTE_NORMAL,
-                                         nullptr)};
-  if (!file) {
-    const DWORD code = ::GetLastError();
-    name.name.clear();
-    throw system_error_of(code, "CreateFile", path);
-  }
+  // Another machine may be at work in a folder of a network, and has processes of the same number.
+  unfinished_file name;
+  std::wstring unfinished;
+  kernel_handle file;
+  do {
+    unfinished = place + L".sharedmem-" + std::to_wstring(::GetCurrentProcessId()) + L"-" +
+                 std::to_wstring(++last) + L".tmp";
+    file = kernel_handle{::CreateFileW(unfinished.c_str(), GENERIC_READ | GENERIC_WRITE | DELETE,
+                                       shared_by_all, nullptr, CREATE_NEW, FILE_ATTRIBUTE_NORMAL, nullptr)};
+  } while (!file && ::GetLastError() == ERROR_FILE_EXISTS);
+  if (!file) throw system_error_of(::GetLastError(), "CreateFile", path);
+  name.name = std::move(unfinished);
   set_size(file.get(), bytes, path);
   write_at_start(file.get(), head, path);
   const file_bytes made = map_open(file.get(), true, path);
-  // Fails with ERROR_ACCESS_DENIED if a process has the old file mapped.
   if (!::MoveFileExW(name.name.c_str(), place.c_str(), MOVEFILE_REPLACE_EXISTING)) {
     const DWORD code = ::GetLastError();
     unmap_file(made.data, made.facts.bytes);
-    throw system_error_of(code, "MoveFileEx",
-                          path + ": Windows does not replace a file that a process has mapped");
+    const char* const why =
+        errno_of(code) == EACCES
+            ? ": Windows does not replace a file that is mapped by a process, or read-only"
+            : "";
+    throw system_error_of(code, "MoveFileEx", path + why);
   }
   name.name.clear();
   return made;
