@@ -37,8 +37,8 @@ class _Entry(ctypes.Structure):  # PROCESSENTRY32W
     )
 
 
-def children():
-    """The pids of Pythons below this process, as long as their parents live."""
+def children(but=frozenset()):
+    """The pids of Pythons below this process whose parents live, without `but` and what is below those."""
     kernel = ctypes.WinDLL("kernel32", use_last_error=True)
     kernel.CreateToolhelp32Snapshot.restype = ctypes.c_void_p
     snapshot = kernel.CreateToolhelp32Snapshot(_SNAPSHOT_PROCESSES, 0)
@@ -56,7 +56,7 @@ def children():
         kernel.CloseHandle(ctypes.c_void_p(snapshot))
     below, more = set(), {os.getpid()}
     while more:
-        more = {pid for pid, parent in parents.items() if parent in more} - below - {os.getpid()}
+        more = {pid for pid, parent in parents.items() if parent in more} - below - {os.getpid()} - but
         below |= more
     return below
 
@@ -81,7 +81,8 @@ def left_since(before, grace=GRACE):
         gc.collect()
         multiprocessing.active_children()
         sharedmem.collect()
-        left = children() - before.children - trackers()
+        # What an earlier process has started goes with it, such as a tracker of loky for each of its workers.
+        left = children(but=before.children) - trackers()
         if not left or time.monotonic() > end:
             break
         time.sleep(0.05)
