@@ -6,10 +6,17 @@
 newer_wine='executors joblib_backend joblib_deaths joblib_learn joblib_options joblib_results libraries torch_collate torch_loader
   torch_tensors zarr'
 
-# wine_make FOLDER: a system of its own for Wine, which says nothing and starts no debugger.
+# Wine says nothing and starts no debugger. By KMP_AFFINITY torch's OpenMP library does not call what Wine has not.
+wine_settings=(WINEARCH=win64 WINEDEBUG=-all 'WINEDLLOVERRIDES=mscoree,mshtml,winedbg.exe=' KMP_AFFINITY=disabled)
+
+# How Python runs the tests.
+# shellcheck disable=SC2034 # for the scripts that source this file
+run_tests=(-m pytest -q -p no:cacheprovider -o timeout_method=thread --timeout 300 -m 'not slow')
+
+# wine_make FOLDER: a system of its own for Wine.
 wine_make() {
   packages wine wine64 || return
-  export WINEPREFIX=$1 WINEARCH=win64 WINEDEBUG=-all WINEDLLOVERRIDES='mscoree,mshtml,winedbg.exe='
+  export WINEPREFIX=$1 "${wine_settings[@]}"
   [ -d "$1/drive_c/windows" ] || { wine wineboot -i >/dev/null 2>&1 && wine_wait; }
 }
 
